@@ -1,0 +1,1 @@
+"""Which images, in which order: splits, data sets, sampling."""

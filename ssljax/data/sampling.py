@@ -1,0 +1,57 @@
+"""The batch of step t as a function of (key, t): epoch-exact shuffling without iterator state.
+
+Every epoch is one permutation of the examples, and a batch may end one epoch and begin the next.
+The permutation is evaluated only where the batch needs it, by a small block cipher (a Feistel
+network with cycle walking), so that a step costs the same for 50 examples and for 50 million.
+"""
+
+import jax
+import jax.numpy as jnp
+
+_ROUNDS = 8  # four already pass for random; a round costs a few integer operations an example
+
+
+def batch_positions(key: jax.Array, step: jax.Array, *, size: int, batch: int) -> jax.Array:
+    """Positions in `0..size-1` of the examples of one step.
+
+    Steps 0, 1, 2, … read one endless sequence in which each run of `size` positions (an epoch) is
+    a permutation drawn from `key`.
+
+    Args:
+      key: random key of this sequence.
+      step: [] integer, the number of steps before this one.
+      size: number of examples, at least 1.
+      batch: number of positions to return.
+
+    Returns:
+      `[batch]` uint32.
+    """
+    # step · batch overflows 32 bits in long runs; split it into whole epochs and an offset.
+    rounds, start = jnp.divmod(jnp.asarray(step, jnp.uint32), size)
+    offset = start * batch + jnp.arange(batch, dtype=jnp.uint32)
+    epoch = rounds * batch + offset // size
+    return jax.vmap(_permute, in_axes=(None, 0, 0, None))(key, epoch, offset % size, size)
+
+
+def _permute(key: jax.Array, epoch: jax.Array, position: jax.Array, size: int) -> jax.Array:
+    """Where permutation number `epoch` of `0..size-1` sends `position`; [] uint32."""
+    half_bits = max(1, ((size - 1).bit_length() + 1) // 2)
+    mask = jnp.uint32((1 << half_bits) - 1)
+    round_keys = jax.random.bits(jax.random.fold_in(key, epoch), (_ROUNDS,), jnp.uint32)
+
+    def encrypt(x):
+        left, right = x >> half_bits, x & mask
+        for round_key in round_keys:
+            left, right = right, left ^ (_hash(right ^ round_key) & mask)
+        return (left << half_bits) | right
+
+    # The cipher permutes 0..4^half_bits-1; following it until it lands below `size` again
+    # permutes 0..size-1 (cycle walking: fewer than four steps on average).
+    return jax.lax.while_loop(lambda x: x >= size, encrypt, encrypt(position))
+
+
+def _hash(x: jax.Array) -> jax.Array:
+    """A 32-bit mixing function (lowbias32 of Wellons' hash-prospector)."""
+    x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)
+    x = (x ^ (x >> 15)) * jnp.uint32(0x846CA68B)
+    return x ^ (x >> 16)
