@@ -1,0 +1,78 @@
+"""`rescale`: Pillow's crop and resize, batched, with one of its six filters for each image."""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from ssljax.augment.ops import check_images, per_image
+
+# CTAugment's order: the index of a filter is rescale's `method`.
+RESCALE_METHODS = ("lanczos", "bicubic", "bilinear", "box", "hamming", "nearest")
+
+
+def rescale(images: jax.Array, scale: ArrayLike, method: ArrayLike) -> jax.Array:
+    """Crops all four sides and resizes back: rescale of CTAugment (fixmatch, libml/ctaugment.py).
+
+    Args:
+      images: uint8 `[B, H, W, C]`.
+      scale: `[B]` in 0..1: a quarter of it is the share of H and of W cropped from each side.
+      method: int `[B]`, index into RESCALE_METHODS.
+
+    Returns:
+      uint8 `[B, H, W, C]`, up to 2 levels from Pillow's, which has 22-bit weights. "nearest" may
+      take the other pixel where the source is on a pixel border, up to Pillow's rounding errors.
+    """
+    check_images(images)
+    batch, height, width, _ = images.shape
+    scale = per_image("scale", scale, batch)
+    method = per_image("method", method, batch, jnp.int32)
+    # Pillow's two passes, with 8-bit levels in between.
+    images = _resample("box,byxc->byoc", _weights(width, scale / 4, method), images)
+    return _resample("boy,byxc->boxc", _weights(height, scale / 4, method), images)
+
+
+def _resample(equation: str, weights: jax.Array, images: jax.Array) -> jax.Array:
+    # "highest": a GPU would otherwise round the levels' products to TF32.
+    levels = jnp.einsum(equation, weights, images.astype(jnp.float32), precision="highest")
+    return jnp.clip(jnp.floor(levels + 0.5), 0, 255).astype(jnp.uint8)
+
+
+def _weights(size: int, crop: jax.Array, method: jax.Array) -> jax.Array:
+    """`[B, size, size]`: an output pixel's weights over the input pixels, as `precompute_coeffs`.
+
+    crop `[B]` is the share cropped at both ends. The result is never smaller than the crop, so the
+    filters are never widened.
+    """
+    start = jnp.round(crop * size)
+    length = (jnp.round((1 - crop) * size) - start).astype(jnp.int32)[:, None]
+    # An output pixel's centre, within the crop, is at `source` + `fraction` input pixels. Integers,
+    # because float32 would leave too few digits for the fraction.
+    source, remainder = jnp.divmod((2 * jnp.arange(size)[None, :] + 1) * length, 2 * size)
+    fraction = (remainder / (2 * size))[:, :, None]
+    pixel = jnp.arange(size)[None, None, :] - start.astype(jnp.int32)[:, None, None]
+    step = pixel - source[:, :, None]
+    weights = _filter(step, step + 0.5 - fraction, method[:, None, None])
+    weights = jnp.where((pixel >= 0) & (pixel < length[:, :, None]), weights, 0)
+    return weights / weights.sum(axis=-1, keepdims=True)
+
+
+def _filter(step: jax.Array, x: jax.Array, method: jax.Array) -> jax.Array:
+    """The chosen filter's value at a distance of x pixels; step is 0 at the nearest pixel."""
+    sinc, d = jnp.sinc(x), jnp.abs(x)
+    nearest = (step == 0).astype(jnp.float32)
+    values = {
+        "lanczos": jnp.where(d < 3, sinc * jnp.sinc(x / 3), 0),
+        "bicubic": jnp.where(
+            d < 1,
+            (1.5 * d - 2.5) * d * d + 1,
+            jnp.where(d < 2, ((2.5 - 0.5 * d) * d - 4) * d + 2, 0),
+        ),
+        "bilinear": jnp.maximum(1 - d, 0),
+        "box": nearest,  # the same, as nothing shrinks
+        "hamming": jnp.where(d < 1, sinc * (0.54 + 0.46 * jnp.cos(jnp.pi * d)), 0),
+        "nearest": nearest,
+    }
+    weights = jnp.zeros_like(x)
+    for index, name in enumerate(RESCALE_METHODS):
+        weights = jnp.where(method == index, values[name], weights)
+    return weights
