@@ -1,0 +1,50 @@
+"""Array functions shared by methods. Losses are per example; methods reduce them visibly."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+
+def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
+    """Cross-entropy in nats of `logits [..., C]` against distributions `targets [..., C]`."""
+    return -jnp.sum(targets * jax.nn.log_softmax(logits), axis=-1)
+
+
+def squared_error(logits: jax.Array, targets: jax.Array) -> jax.Array:
+    """Brier score over classes: mean of (softmax(logits) - targets)², `[..., C]` -> `[...]`."""
+    return jnp.mean(jnp.square(jax.nn.softmax(logits) - targets), axis=-1)
+
+
+def sharpen(probabilities: jax.Array, temperature: float) -> jax.Array:
+    """p^(1/T) / Σ p^(1/T) over the last axis; T < 1 favours the likeliest class (MixMatch, 7)."""
+    powered = probabilities ** (1 / temperature)
+    return powered / jnp.sum(powered, axis=-1, keepdims=True)
+
+
+def mixup(values: jax.Array, lam: jax.Array, permutation: jax.Array) -> jax.Array:
+    """λ · values + (1 - λ) · permuted values, row by row (MixUp, eq. 1).
+
+    Args:
+      values: `[N, ...]` images or label distributions.
+      lam: `[N]` in 0..1, the share of a row that stays.
+      permutation: `[N]` integers, each row's partner.
+    """
+    lam = lam.reshape(lam.shape + (1,) * (values.ndim - 1))
+    return lam * values + (1 - lam) * values[permutation]
+
+
+def interleave(parts: Sequence[jax.Array]) -> list[jax.Array]:
+    """Mixes n equally long arrays `[B, ...]` so that each holds about B/n rows of every one.
+
+    Slice i of part 0 changes places with slice i of part i. Doing it twice restores the parts
+    (`libml/layers.py` of google-research/mixmatch).
+    """
+    n, batch = len(parts), parts[0].shape[0]
+    # Slices as equal as can be, the longer ones last.
+    lengths = [(batch + i) // n for i in range(n)]
+    starts = [sum(lengths[:i]) for i in range(n)]
+    slices = [[p[a : a + k] for a, k in zip(starts, lengths, strict=True)] for p in parts]
+    for i in range(1, n):
+        slices[0][i], slices[i][i] = slices[i][i], slices[0][i]
+    return [jnp.concatenate(s) for s in slices]

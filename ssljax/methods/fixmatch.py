@@ -1,0 +1,42 @@
+"""FixMatch (Sohn et al., 2020), as `fixmatch.py` of google-research/fixmatch computes it."""
+
+import jax
+import jax.numpy as jnp
+
+from ssljax import losses
+from ssljax.methods.method import Aux, Method, no_noise, no_state
+
+
+def fixmatch(*, threshold: float = 0.95, unlabeled_weight: float = 1.0) -> Method:
+    """Confident predictions on weak views are the labels of strong views.
+
+    One forward pass over [labelled, weak, strong] gives all logits, with BatchNorm over all of
+    it. The pseudo-label is the raw model's most likely class, without gradient; images below the
+    threshold count as zero in a mean over all of them.
+
+    Args:
+      threshold: least probability (`>=`) of a pseudo-label that counts, 0..1 (τ).
+      unlabeled_weight: weight of the unlabelled loss (λu; the published flag `wu`).
+    """
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"threshold is {threshold}; allowed: 0 to 1")
+    if unlabeled_weight < 0:
+        raise ValueError(f"unlabeled_weight is {unlabeled_weight}; allowed: 0 or more")
+
+    def loss(params, ema_params, apply, batch, noise, state, progress):
+        del ema_params, noise, progress
+        weak, strong = batch.views
+        logits, batch_stats = apply(params, jnp.concatenate([batch.labeled, weak, strong]))
+        n, m, classes = len(batch.labeled), len(weak), logits.shape[-1]
+        x_logits, weak_logits, strong_logits = jnp.split(logits, [n, n + m])
+
+        guess = jax.nn.softmax(jax.lax.stop_gradient(weak_logits))
+        mask = (jnp.max(guess, axis=-1) >= threshold).astype(jnp.float32)
+        pseudo_labels = jax.nn.one_hot(jnp.argmax(guess, axis=-1), classes)
+
+        xe = jnp.mean(losses.cross_entropy(x_logits, jax.nn.one_hot(batch.labels, classes)))
+        xeu = jnp.mean(mask * losses.cross_entropy(strong_logits, pseudo_labels))
+        logs = {"loss/xe": xe, "loss/xeu": xeu}
+        return xe + unlabeled_weight * xeu, Aux(batch_stats, state, logs, guess, mask)
+
+    return Method(views=("weak", "strong"), init=no_state, noise=no_noise, loss=loss)

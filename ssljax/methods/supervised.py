@@ -1,0 +1,20 @@
+"""The baseline: cross-entropy on the labelled images alone."""
+
+import jax
+import jax.numpy as jnp
+
+from ssljax import losses
+from ssljax.methods.method import Aux, Method, no_noise, no_state
+
+
+def supervised() -> Method:
+    """Learns from labelled images (weak view) only; unlabelled ones are never read."""
+
+    def loss(params, ema_params, apply, batch, noise, state, progress):
+        del ema_params, noise, progress
+        logits, batch_stats = apply(params, batch.labeled)
+        targets = jax.nn.one_hot(batch.labels, logits.shape[-1])
+        xe = jnp.mean(losses.cross_entropy(logits, targets))
+        return xe, Aux(batch_stats, state, {"loss/xe": xe})
+
+    return Method(views=(), init=no_state, noise=no_noise, loss=loss)

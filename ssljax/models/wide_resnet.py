@@ -1,0 +1,73 @@
+"""The wide residual network of the MixMatch and FixMatch papers (Zagoruyko & Komodakis, 2016).
+
+Follows `ResNet.classifier` in `libml/models.py` of google-research/mixmatch. One difference in
+the last digits: TensorFlow's fused BatchNorm feeds its running variance with the unbiased
+estimate (N / (N - 1)), Flax with the biased one.
+"""
+
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+_conv_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")  # N(0, √(2 / (k·k·out)))
+_leaky_relu = partial(nn.leaky_relu, negative_slope=0.1)
+
+
+class WideResNet(nn.Module):
+    """images `[N, H, W, C]` in [-1, 1] -> logits `[N, num_classes]` float32.
+
+    `filters=32, repeat=4` on 32×32 images is WRN-28-2.
+    """
+
+    num_classes: int
+    filters: int = 32  # channels of the first scale; doubled at each further one
+    repeat: int = 4  # residual blocks a scale
+    scales: int | None = None  # resolutions; None: log2(width) - 2, which ends at 4 to 8 pixels
+    batch_norm_momentum: float = 0.999  # of the running statistics; lower it for short runs
+    dtype: DTypeLike = jnp.float32  # of the computation; parameters and statistics are float32
+    axis_name: str | None = None  # devices whose statistics BatchNorm shares while training
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
+        norm = partial(
+            nn.BatchNorm,
+            use_running_average=not train,
+            momentum=self.batch_norm_momentum,
+            epsilon=1e-3,
+            dtype=self.dtype,
+            axis_name=self.axis_name,
+        )
+        conv = partial(nn.Conv, kernel_init=_conv_init, dtype=self.dtype)
+        # ceil(log2(width)) - 2, as the published scripts choose it
+        scales = (images.shape[2] - 1).bit_length() - 2 if self.scales is None else self.scales
+
+        x = conv(16, (3, 3))(images)
+        for scale in range(scales):
+            for block in range(self.repeat):
+                first = scale == block == 0
+                stride = 2 if scale > 0 and block == 0 else 1
+                x = _block(x, self.filters << scale, stride, norm, conv, activate_shortcut=first)
+        x = _leaky_relu(norm()(x))
+        x = jnp.mean(x, axis=(1, 2))
+        dense = nn.Dense(
+            self.num_classes, kernel_init=nn.initializers.glorot_normal(), dtype=self.dtype
+        )
+        return dense(x).astype(jnp.float32)
+
+
+def _block(x, filters, stride, norm, conv, *, activate_shortcut):
+    """A pre-activation residual block; called inside the module's compact method."""
+    y = _leaky_relu(norm()(x))
+    if activate_shortcut:
+        x = y
+    y = conv(filters, (3, 3), strides=stride)(y)
+    y = conv(filters, (3, 3))(_leaky_relu(norm()(y)))
+    if x.shape[-1] != filters:
+        x = conv(filters, (1, 1), strides=stride)(x)
+    return x + y
+
+
+wide_resnet = WideResNet  # the name configs use

@@ -1,0 +1,99 @@
+"""Losses against numbers worked out by hand."""
+
+import math
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ssljax import losses
+
+
+def close(actual, desired):
+    np.testing.assert_allclose(actual, desired, rtol=2e-6, atol=1e-7)
+
+
+def test_cross_entropy_of_soft_targets_is_in_nats_and_per_example():
+    # exp(logits) are 1 : 2 : 3, so the probabilities are 1/6, 1/3, 1/2; adding 7 changes nothing.
+    logits = jnp.log(jnp.array([[1.0, 2.0, 3.0], [1.0, 2.0, 3.0]])) + jnp.array([[0.0], [7.0]])
+    targets = jnp.array([[0.5, 0.25, 0.25], [0.0, 1.0, 0.0]])
+    soft = 0.5 * math.log(6) + 0.25 * math.log(3) + 0.25 * math.log(2)
+    close(losses.cross_entropy(logits, targets), [soft, math.log(3)])
+
+
+def test_cross_entropy_of_extreme_logits_is_finite():
+    logits = jnp.array([[1000.0, 0.0], [1000.0, 0.0]])
+    targets = jnp.array([[0.0, 1.0], [1.0, 0.0]])
+    close(losses.cross_entropy(logits, targets), [1000.0, 0.0])
+
+
+def test_squared_error_is_a_mean_over_classes_per_example():
+    # Probabilities 1/4, 3/4 against 1, 0, and 1/2, 1/2 against 0.6, 0.4.
+    logits = jnp.array([[0.0, math.log(3)], [5.0, 5.0]])
+    targets = jnp.array([[1.0, 0.0], [0.6, 0.4]])
+    close(losses.squared_error(logits, targets), [(0.75**2 + 0.75**2) / 2, 0.1**2])
+
+
+@pytest.mark.parametrize(
+    ("temperature", "sharpened"),
+    [
+        (1.0, [0.1, 0.2, 0.7]),
+        (0.5, [0.01 / 0.54, 0.04 / 0.54, 0.49 / 0.54]),
+        (0.25, [0.0001 / 0.2418, 0.0016 / 0.2418, 0.2401 / 0.2418]),
+    ],
+)
+def test_sharpen_takes_powers_and_normalises(temperature, sharpened):
+    rows = jnp.array([[0.1, 0.2, 0.7], [0.7, 0.1, 0.2]])
+    expected = [sharpened, [sharpened[2], sharpened[0], sharpened[1]]]
+    close(losses.sharpen(rows, temperature), expected)
+
+
+def test_sharpen_keeps_certainty_and_indifference():
+    rows = jnp.array([[0.0, 1.0], [0.5, 0.5]])
+    close(losses.sharpen(rows, 0.5), rows)
+
+
+def test_mixup_keeps_lam_of_each_row_and_adds_its_partner():
+    lam, partner = jnp.array([1.0, 0.75, 0.5]), jnp.array([1, 2, 0])
+    distributions = jnp.array([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]])
+    close(losses.mixup(distributions, lam, partner), [[1.0, 0.0], [0.125, 0.875], [0.75, 0.25]])
+    images = jnp.array([1.0, 2.0, 4.0]).reshape(3, 1, 1, 1) * jnp.ones((3, 2, 2, 3))
+    mixed = losses.mixup(images, lam, partner)
+    expected = np.array([1.0, 0.75 * 2 + 0.25 * 4, 0.5 * 4 + 0.5 * 1]).reshape(3, 1, 1, 1)
+    close(mixed, np.broadcast_to(expected, (3, 2, 2, 3)))
+
+
+def numbered_parts(n, batch):
+    """Row i of part p holds 1000 p + i, twice."""
+    return [jnp.arange(batch)[:, None] + jnp.array([[1000 * p, 1000 * p]]) for p in range(n)]
+
+
+def test_interleave_of_three_batches_of_64_puts_each_row_where_the_published_code_does():
+    # interleave_offsets(64, 2) = [0, 21, 42, 64]: the longest group is the last one.
+    first, second, third = (part[:, 0].tolist() for part in numbered_parts(3, 64))
+    mixed = losses.interleave(numbered_parts(3, 64))
+    assert [part.shape for part in mixed] == [(64, 2)] * 3
+    assert mixed[0][:, 0].tolist() == first[:21] + second[21:42] + third[42:]
+    assert mixed[1][:, 0].tolist() == second[:21] + first[21:42] + second[42:]
+    assert mixed[2][:, 0].tolist() == third[:42] + first[42:]
+
+
+@pytest.mark.parametrize(("n", "batch"), [(3, 64), (3, 65), (3, 66), (2, 5), (4, 7), (3, 2)])
+def test_interleaved_parts_hold_about_the_nth_part_of_the_first(n, batch):
+    parts = losses.interleave(numbered_parts(n, batch))
+    low, high = batch // n, -(-batch // n)
+    for part in parts:
+        labeled = int(np.sum(np.asarray(part[:, 0]) < 1000))
+        assert low <= labeled <= high
+    # The first part, whose statistics survive, holds about the nth part of every source.
+    sources = np.bincount(np.asarray(parts[0][:, 0]) // 1000, minlength=n)
+    assert all(low <= count <= high for count in sources)
+    everything = np.concatenate([np.asarray(part[:, 0]) for part in parts])
+    assert len(set(everything.tolist())) == n * batch
+
+
+@pytest.mark.parametrize(("n", "batch"), [(3, 64), (3, 65), (2, 5), (4, 7), (3, 2), (1, 4)])
+def test_interleaving_twice_restores_the_parts(n, batch):
+    parts = numbered_parts(n, batch)
+    for restored, part in zip(losses.interleave(losses.interleave(parts)), parts, strict=True):
+        np.testing.assert_array_equal(restored, part)
