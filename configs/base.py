@@ -1,0 +1,54 @@
+"""Every knob, once. Recipes start from this and change what differs."""
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """The published CIFAR recipe's sizes and lengths; recipes fill in the method."""
+    config = ml_collections.ConfigDict()
+
+    # Data: <data set>.<seed of the labelled set>@<labelled images>-<validation images>
+    config.dataset = "digits.1@40-100"
+    # Whether unlabelled images leave out the labelled ones ("exclude_labeled", MixMatch's
+    # convention) or are all training images ("all", FixMatch's).
+    config.unlabeled = "exclude_labeled"
+    config.seed = 0  # of initial weights, batches and augmentation
+
+    # Method and model: a function in ssljax/methods, ssljax/models, and its arguments.
+    config.method = "supervised"
+    config.method_args = ml_collections.ConfigDict()
+    config.model = "wide_resnet"
+    config.model_args = ml_collections.ConfigDict()
+    config.dtype = "float32"  # of the computation: float32 or bfloat16
+    config.sync_bn = True  # BatchNorm over all devices' images; False: each device its own
+
+    # Augmentation: functions in ssljax/augment/policies.py.
+    config.augment = ml_collections.ConfigDict()
+    config.augment.weak = "weak_digits"  # of labelled images and of weak views
+    config.augment.strong = "strong_digits"
+
+    # Sizes and lengths. Batches count images over all devices.
+    config.batch_size = 64  # labelled images a step
+    config.uratio = 1  # unlabelled images for each labelled one
+    config.num_steps = 1 << 20
+
+    # Updates. adam: kernels shrink by weight_decay · lr after each step (MixMatch).
+    # sgd: Nesterov momentum; weight_decay · ½ Σ kernels² is part of the loss (FixMatch).
+    config.optimizer = ml_collections.ConfigDict()
+    config.optimizer.name = "adam"
+    config.optimizer.lr = 0.002
+    config.optimizer.schedule = "constant"  # or cosine: lr · cos(7πk / 16K)
+    config.optimizer.weight_decay = 0.0
+    config.optimizer.momentum = 0.9  # sgd only
+    config.ema_decay = 0.999  # of the weights that are evaluated
+
+    # Watching: counted in steps.
+    config.log_every = 128
+    config.eval_every = 1024  # evaluate on validation and test images, and save
+    config.eval_batch_size = 512
+    config.keep_checkpoints = 20  # beside the newest
+
+    # The machine.
+    config.steps_per_run = 64  # steps in one call on an accelerator; on CPU always 1
+    config.cpu_devices = 1  # devices of one thread each, when there is no accelerator
+    return config.lock()

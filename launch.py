@@ -1,0 +1,108 @@
+"""Trains or evaluates: `python launch.py --config=configs/fixmatch_digits.py`."""
+
+import difflib
+import runpy
+import sys
+from pathlib import Path
+
+import ml_collections
+from absl import app, flags
+from ml_collections import config_flags
+
+from ssljax.errors import Interrupted, RunError, UsageError
+
+_CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of configs/.")
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "The run directory (default: runs/<config>/<data set name>)."
+)
+app.define_help_flags()
+_MODE = flags.DEFINE_enum("mode", "train", ["train", "eval"], "What to do.")
+
+
+def main(argv: list[str]) -> int:
+    """Runs one command; returns its exit code."""
+    try:
+        _parse(argv)
+        if _MODE.value == "eval":
+            _evaluate()
+        else:
+            _train()
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except RunError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except Interrupted as stop:
+        print(f"{stop}; run the same command again to continue", file=sys.stderr)
+        return 128 + stop.signum
+    return 0
+
+
+def _train() -> None:
+    from ssljax import evaluate, recipe
+    from ssljax.training import loop
+
+    if _CONFIG.value is None:
+        raise UsageError("--config is missing; for example --config=configs/fixmatch_digits.py")
+    parts = recipe.build(_CONFIG.value)
+    workdir = Path(_WORKDIR.value or _default_workdir(_CONFIG.value.dataset))
+    print(f"{recipe.describe(parts)}\nrun directory: {workdir}", flush=True)
+    print(evaluate.headline(loop.train(parts, workdir)))
+
+
+def _evaluate() -> None:
+    from ssljax import evaluate, recipe
+    from ssljax.training import checkpoint, metrics
+
+    if _WORKDIR.value is None:
+        raise UsageError("--workdir is missing: the run directory to evaluate")
+    workdir = Path(_WORKDIR.value)
+    config = ml_collections.ConfigDict(checkpoint.read_json(workdir / "config.json"))
+    step, scores = evaluate.evaluate_directory(recipe.build(config), workdir)
+    print(f"step {step}: {evaluate.describe(scores)}")
+    rows = metrics.read_rows(workdir / "metrics.jsonl")
+    print(evaluate.headline(evaluate.results(rows)))
+
+
+def _default_workdir(dataset: str) -> str:
+    config = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
+    return f"runs/{config}/{dataset.replace('/', '_').replace(':', '_')}"
+
+
+def _parse(argv: list[str]) -> None:
+    """Parses flags; what absl and ml_collections raise becomes one line."""
+    given = dict(_split_flag(arg) for arg in argv[1:] if arg.startswith("-"))
+    path = Path(given.get("config", "").partition(":")[0])
+    if "config" in given and not path.is_file():
+        raise UsageError(
+            f"--config={given['config']} is no file; recipes are --config=configs/<recipe>.py"
+        )
+    try:
+        rest = flags.FLAGS(argv)
+    except AttributeError as error:  # an override of a knob that the config does not have
+        raise UsageError(_nearest_knob(given)) from error
+    except (flags.Error, TypeError, ValueError) as error:
+        raise UsageError(" ".join(str(error).split())) from error
+    if len(rest) > 1:
+        raise UsageError(f"argument {rest[1]!r} is not a flag; flags are written --name=value")
+
+
+def _split_flag(arg: str) -> tuple[str, str]:
+    name, _, value = arg.lstrip("-").partition("=")
+    return name, value
+
+
+def _nearest_knob(given: dict[str, str]) -> str:
+    """Names the first override that the config file does not have, and the nearest it has."""
+    from ssljax.training import checkpoint
+
+    config = runpy.run_path(given["config"])["get_config"]()
+    known = [f"config.{key}" for key in checkpoint.flatten(config.to_dict())]
+    unknown = next(name for name in given if name.startswith("config.") and name not in known)
+    nearest = difflib.get_close_matches(unknown, known, n=1, cutoff=0.0)[0]
+    return f"{unknown} does not exist; the nearest knob is {nearest}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -1,0 +1,98 @@
+"""A state of training -> exact accuracies; a run directory -> the figures it recorded."""
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssljax.data.datasets import Dataset
+from ssljax.data.splits import Split
+from ssljax.errors import UsageError
+from ssljax.recipe import Recipe
+from ssljax.training import checkpoint, parallel
+from ssljax.training.parallel import Evaluate
+from ssljax.training.state import TrainState
+
+Scores = dict[str, float]
+HEADLINE = "test/accuracy_ema"
+
+
+def evaluate_state(evaluate: Evaluate, state: TrainState, dataset: Dataset, split: Split) -> Scores:
+    """Accuracy (0..1) and cross-entropy (nats) on validation and test images.
+
+    Args:
+      evaluate: from `parallel.make_evaluate`.
+      state: replicated. Both kinds of weights go with the raw model's BatchNorm statistics.
+
+    Returns:
+      `{test,valid}/{accuracy,loss}_{raw,ema}`; no `valid` where no image is held out.
+    """
+    parts = {
+        "valid": (dataset.images[split.valid], dataset.labels[split.valid]),
+        "test": (dataset.test_images, dataset.test_labels),
+    }
+    scores: Scores = {}
+    for part, (images, labels) in parts.items():
+        for weights, params in (("raw", state.params), ("ema", state.ema)):
+            if len(images):
+                result = evaluate(params, state.batch_stats, images, labels)
+                scores |= {f"{part}/{name}_{weights}": v for name, v in result.items()}
+    return scores
+
+
+def describe(scores: Scores) -> str:
+    """One line: `test accuracy 95.00 % EMA, 94.72 % raw; validation accuracy …`."""
+    return "; ".join(
+        f"{title} accuracy {100 * scores[f'{part}/accuracy_ema']:.2f} % EMA, "
+        f"{100 * scores[f'{part}/accuracy_raw']:.2f} % raw"
+        for part, title in (("test", "test"), ("valid", "validation"))
+        if f"{part}/accuracy_ema" in scores
+    )
+
+
+def results(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """`results.json` from the rows of `metrics.jsonl`, the last one an evaluation.
+
+    The headline is the median test accuracy (EMA weights) of the last 20 evaluations, as the
+    MixMatch and FixMatch papers report it: not the best one, which would be chosen on the test set.
+    """
+    evaluations = [row for row in rows if HEADLINE in row]
+    last = evaluations[-1]
+    accuracies = [row[HEADLINE] for row in evaluations[-20:]]
+    scores = {k: v for k, v in last.items() if k.startswith(("test/", "valid/"))}
+    return {
+        "step": last["step"],
+        "headline": {
+            "test_accuracy": float(np.round(statistics.median(accuracies), 6)),
+            "weights": "ema",
+            "evaluations": len(accuracies),
+        },
+        "last": scores,
+    }
+
+
+def headline(record: dict[str, Any]) -> str:
+    """The line that a run ends with."""
+    head = record["headline"]
+    return (
+        f"headline: test accuracy {100 * head['test_accuracy']:.2f} % (EMA weights, median of the "
+        f"last {head['evaluations']} evaluations)"
+    )
+
+
+def evaluate_directory(recipe: Recipe, workdir: Path) -> tuple[int, Scores]:
+    """Evaluates the newest checkpoint of a run directory: its step and scores.
+
+    Raises:
+      UsageError: there is no checkpoint, it cannot be read, or it is of another run.
+    """
+    checkpoint.require_same_run(workdir, recipe.config, recipe.split)
+    with checkpoint.Checkpoints(workdir, keep=recipe.keep_checkpoints) as checkpoints:
+        step = checkpoints.newest()
+        if step is None:
+            raise UsageError(f"{workdir} holds no checkpoint yet")
+        state = checkpoints.restore(step, recipe.start())["state"]
+    state = parallel.replicate(state, recipe.devices)
+    return step, evaluate_state(recipe.evaluator(), state, recipe.dataset, recipe.split)

@@ -1,0 +1,1 @@
+"""State, step, devices, checkpoints and the loop."""

@@ -1,0 +1,162 @@
+"""What is in a run directory, and what may be resumed in it.
+
+config.json     the recipe
+split.json      the indices of labelled, unlabelled and validation images, and their hash
+checkpoints/    Orbax checkpoints, one directory a step
+metrics.jsonl   one line a log or evaluation step
+events.out.*    the same for TensorBoard
+results.json    the results, once the run is complete
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from ssljax.data.splits import Split, fingerprint
+from ssljax.errors import UsageError
+
+PyTree = Any
+
+# Knobs that do not change what is computed at any step of the planned run, or only its length.
+RESUMABLE = frozenset(
+    {
+        "cpu_devices",
+        "eval_batch_size",
+        "eval_every",
+        "keep_checkpoints",
+        "log_every",
+        "num_steps",
+        "steps_per_run",
+    }
+)
+
+
+def split_record(split: Split) -> dict[str, Any]:
+    """`split.json`: the three index lists in the order of `Split`, and their hash."""
+    lists = {name: indices.tolist() for name, indices in split._asdict().items()}
+    return {"hash": fingerprint(split), **lists}
+
+
+def open_directory(workdir: Path, config: dict[str, Any], split: Split) -> None:
+    """Writes `config.json` and `split.json`, or finds that the run they describe is this one.
+
+    Raises:
+      UsageError: the directory holds something else.
+    """
+    if (workdir / "config.json").exists():
+        require_same_run(workdir, config, split)
+    elif workdir.exists() and any(workdir.iterdir()):
+        raise UsageError(f"workdir {workdir} is not empty, and holds no run (no config.json)")
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_json(workdir / "split.json", split_record(split))
+    write_json(workdir / "config.json", config)  # last: with it the directory is a run's
+
+
+def require_same_run(workdir: Path, config: dict[str, Any], split: Split) -> None:
+    """Compares a run directory with a recipe; knobs in `RESUMABLE` may differ.
+
+    Raises:
+      UsageError: they are of different runs; names the first difference.
+    """
+    before = flatten(read_json(workdir / "config.json"))
+    after = flatten(json.loads(json.dumps(config)))  # tuples become lists, as in the file
+    for key in sorted(before.keys() | after.keys()):
+        if key not in RESUMABLE and before.get(key) != after.get(key):
+            raise UsageError(
+                f"{workdir} holds a run with config.{key}={before.get(key)!r}, not "
+                f"{after.get(key)!r}; use another workdir, or the same value to resume"
+            )
+    found, expected = read_json(workdir / "split.json").get("hash"), fingerprint(split)
+    if found != expected:
+        raise UsageError(
+            f"{workdir} holds a run on another split: its hash is {found}, not {expected}"
+        )
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested knobs -> `{"optimizer.lr": 0.03}`."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON file of a run directory.
+
+    Raises:
+      UsageError: it is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read: {error}") from error
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Writes a JSON file all at once: a reader sees the old one or the new one."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(value, indent=2) + "\n")
+    partial.replace(path)
+
+
+class Checkpoints:
+    """The checkpoints of one run directory: the newest, and `keep` before it.
+
+    A checkpoint is one pytree of host arrays, written in the background.
+    """
+
+    def __init__(self, workdir: Path, *, keep: int):
+        self._directory = (workdir / "checkpoints").absolute()
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep + 1)
+        self._manager = ocp.CheckpointManager(self._directory, options=options)
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._manager.close()  # waits for the last write
+
+    def newest(self) -> int | None:
+        """The step of the newest checkpoint, None where there is none.
+
+        Raises:
+          UsageError: there are checkpoints, but Orbax does not recognise them.
+        """
+        step = self._manager.latest_step()
+        if step is None:
+            strangers = sorted(p.name for p in self._directory.iterdir() if p.name.isdigit())
+            if strangers:
+                raise self._unreadable(strangers[-1], "it is not a complete Orbax checkpoint")
+        return step
+
+    def save(self, step: int, tree: PyTree) -> None:
+        """Starts writing `tree` (host arrays) as the checkpoint of `step`."""
+        if step not in self._manager.all_steps():
+            self._manager.save(step, args=ocp.args.StandardSave(tree))
+
+    def restore(self, step: int, template: PyTree) -> PyTree:
+        """The checkpoint of `step` as NumPy arrays in the shape of `template`.
+
+        Raises:
+          UsageError: it is damaged, or holds something of another shape.
+        """
+        template = jax.tree.map(np.asarray, template)
+        try:
+            return self._manager.restore(step, args=ocp.args.StandardRestore(template))
+        except Exception as error:  # Orbax and TensorStore raise many kinds
+            raise self._unreadable(step, f"{type(error).__name__}: {error}") from error
+
+    def _unreadable(self, step: int | str, why: str) -> UsageError:
+        reason = " ".join(why.split())[:300]
+        return UsageError(
+            f"the newest checkpoint, {self._directory / str(step)}, cannot be read ({reason}); "
+            "nothing was changed: remove that directory to go on from the one before"
+        )

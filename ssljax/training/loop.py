@@ -1,0 +1,181 @@
+"""The loop: run steps, log, evaluate, save, and leave when a signal asks for it."""
+
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from ssljax import evaluate
+from ssljax.errors import Interrupted, RunError
+from ssljax.recipe import Recipe
+from ssljax.training import checkpoint, metrics, parallel
+
+
+def train(recipe: Recipe, workdir: Path) -> dict[str, Any]:
+    """Trains `recipe` in `workdir`, resuming what is there; returns what `results.json` holds.
+
+    Raises:
+      UsageError: the directory holds another run, or a checkpoint that cannot be read.
+      RunError: the loss is no longer finite.
+      Interrupted: SIGINT or SIGTERM came; the state was saved first.
+    """
+    saved = start = recipe.start()
+    checkpoint.open_directory(workdir, recipe.config, recipe.split)
+    with checkpoint.Checkpoints(workdir, keep=recipe.keep_checkpoints) as checkpoints:
+        if (newest := checkpoints.newest()) is not None:
+            saved = checkpoints.restore(newest, start)
+            print(f"resuming {workdir} after step {newest}")
+        log = metrics.MetricsLog(workdir, step=int(saved["state"].step))
+        _loop(recipe, saved, start["window"], checkpoints, log)
+        log.close()
+    record = evaluate.results(metrics.read_rows(workdir / "metrics.jsonl"))
+    checkpoint.write_json(workdir / "results.json", record)
+    return record
+
+
+def _loop(recipe, saved, empty, checkpoints, log):
+    """Goes on from `saved` to the last step; `empty` is a window without steps."""
+    step = int(saved["state"].step)
+    state, window, data = (
+        parallel.replicate(x, recipe.devices)
+        for x in (saved["state"], saved["window"], recipe.data())
+    )
+    run = parallel.make_run(recipe.train_step(), recipe.devices)
+    evaluator = recipe.evaluator()
+
+    def save():
+        checkpoints.save(step, parallel.fetch({"state": state, "window": window}))
+
+    with _stop_signal() as stop, _Progress(recipe, step) as progress:
+        while step < recipe.num_steps:
+            boundary = _next_boundary(recipe, step)
+            count = min(recipe.steps_per_run, boundary - step)
+            state, window = jax.block_until_ready(run(state, window, data, count))
+            step += count
+            progress.advance(count)
+            if step == boundary:
+                row = {"step": step, **metrics.summarize(parallel.fetch(window))}
+                row["images_per_second"] = progress.images_per_second()
+                window = parallel.replicate(empty, recipe.devices)
+                evaluated = step % recipe.eval_every == 0 or step == recipe.num_steps
+                if evaluated:
+                    _require_finite(row, state)
+                    scores = evaluate.evaluate_state(evaluator, state, recipe.dataset, recipe.split)
+                    row |= scores
+                    progress.write(f"step {step}: {evaluate.describe(scores)}")
+                log.write(row)
+                progress.report(row)
+                if evaluated:
+                    save()
+            if stop.signum and step < recipe.num_steps:
+                save()
+                name = signal.Signals(stop.signum).name
+                raise Interrupted(stop.signum, f"{name}: saved after step {step}")
+
+
+def _next_boundary(recipe: Recipe, step: int) -> int:
+    """The next step after which something is logged or evaluated."""
+    log = step - step % recipe.log_every + recipe.log_every
+    evaluation = step - step % recipe.eval_every + recipe.eval_every
+    return min(log, evaluation, recipe.num_steps)
+
+
+def _require_finite(row: metrics.Row, state: Any) -> None:
+    leaves = jax.tree.leaves(parallel.fetch((state.params, state.batch_stats)))
+    if math.isfinite(row["loss/total"] or 0.0) and all(np.isfinite(x).all() for x in leaves):
+        return
+    raise RunError(
+        f"the loss or a weight is not finite at step {row['step']} (loss {row['loss/total']}); "
+        "the checkpoint of the evaluation before is intact. Lower config.optimizer.lr, or look "
+        "at metrics.jsonl for where it began"
+    )
+
+
+class _Progress:
+    """A bar on a terminal, plain lines elsewhere."""
+
+    def __init__(self, recipe: Recipe, step: int):
+        self._bar = tqdm(
+            total=recipe.num_steps,
+            initial=step,
+            unit="step",
+            dynamic_ncols=True,
+            disable=not sys.stderr.isatty(),
+        )
+        self._images_per_step = recipe.images_per_step
+        self._steps_left = recipe.num_steps - step
+        self._steps = 0  # since the clock started
+        self._start: float | None = None
+
+    def __enter__(self) -> "_Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def advance(self, steps: int) -> None:
+        """Counts finished steps. The clock starts after the first ones, which compile."""
+        self._bar.update(steps)
+        self._steps_left -= steps
+        if self._start is None:
+            self._start = time.perf_counter()
+        else:
+            self._steps += steps
+
+    def images_per_second(self) -> float | None:
+        """The mean rate since the last report; None before a second run of steps."""
+        if not self._steps or self._start is None:
+            return None
+        return self._steps * self._images_per_step / (time.perf_counter() - self._start)
+
+    def report(self, row: metrics.Row) -> None:
+        """Shows a row of metrics and starts the clock anew."""
+        rate = row["images_per_second"]
+        loss = row["loss/total"]
+        if self._bar.disable:
+            left = self._steps_left * self._images_per_step / rate if rate else math.nan
+            self.write(
+                f"step {row['step']}: loss {loss:.4f}, {rate or math.nan:.0f} images/s, "
+                f"{left:.0f} s left"
+            )
+        else:
+            self._bar.set_postfix_str(f"loss {loss:.4f}, {rate or math.nan:.0f} images/s")
+        self._steps, self._start = 0, time.perf_counter()
+
+    def write(self, line: str) -> None:
+        """Prints a line above the bar."""
+        tqdm.write(line)
+        sys.stdout.flush()
+
+
+class _Stop:
+    signum: int = 0
+
+
+@contextmanager
+def _stop_signal() -> Iterator[_Stop]:
+    """Notes the first SIGINT or SIGTERM; a second one ends the process at once."""
+    stop = _Stop()
+
+    def handler(signum: int, frame: FrameType | None) -> None:
+        del frame
+        if stop.signum:
+            os._exit(128 + signum)
+        stop.signum = signum
+
+    previous = {s: signal.signal(s, handler) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for signum, action in previous.items():
+            signal.signal(signum, action)

@@ -1,0 +1,75 @@
+"""Where the numbers of a run go: `metrics.jsonl`, and TensorBoard where TensorFlow is installed."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssljax.training.step import Metrics
+
+Row = dict[str, Any]  # step: int; others: float, or None for a mean over nothing
+
+
+def summarize(window: Metrics) -> Row:
+    """Sums over some steps -> their means. A mean over nothing is None.
+
+    The shares of the predicted classes, a vector, become their entropy in nats: 0 when all images
+    are given one class, log(num_classes) when the classes are balanced.
+    """
+    row: Row = {}
+    for name, average in window.items():
+        count = float(average.count)
+        if name == "guess/classes":
+            shares = np.asarray(average.total, np.float64) / count
+            row["guess/class_entropy"] = float(-np.sum(shares * np.log(np.maximum(shares, 1e-12))))
+        else:
+            row[name] = float(average.total) / count if count else None
+    return row
+
+
+class MetricsLog:
+    """Appends rows to `metrics.jsonl` and to TensorBoard event files."""
+
+    def __init__(self, workdir: Path, *, step: int):
+        """Opens the log of a run that goes on after `step`; later rows are dropped."""
+        self._path = workdir / "metrics.jsonl"
+        rows = [row for row in read_rows(self._path) if row["step"] <= step]
+        partial = self._path.with_name(self._path.name + ".partial")
+        partial.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        partial.replace(self._path)
+        self._writer = _tensorboard(workdir)
+
+    def write(self, row: Row) -> None:
+        """Appends `row`, whose `step` counts steps; NaN and infinity become null."""
+        clean = {k: v if v is None or math.isfinite(v) else None for k, v in row.items()}
+        with self._path.open("a") as file:
+            file.write(json.dumps(clean) + "\n")
+        if self._writer:
+            scalars = {k: v for k, v in clean.items() if v is not None and k != "step"}
+            self._writer.write_scalars(int(row["step"]), scalars)
+
+    def close(self) -> None:
+        """Flushes the event file."""
+        if self._writer:
+            self._writer.close()
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a `metrics.jsonl`; a last line that a kill cut short is left out."""
+    if not path.exists():
+        return []
+    lines = path.read_text().splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def _tensorboard(workdir: Path) -> Any:
+    try:
+        import tensorflow as tf
+        from clu import metric_writers
+    except ImportError:
+        print("note: TensorFlow is not installed; metrics go to metrics.jsonl only")
+        return None
+    tf.config.set_visible_devices([], "GPU")
+    return metric_writers.SummaryWriter(str(workdir))

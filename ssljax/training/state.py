@@ -1,0 +1,55 @@
+"""Everything a step reads and changes, as one pytree. A checkpoint is this and nothing else."""
+
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from ssljax.methods.method import Method
+
+PyTree = Any
+
+
+class TrainState(flax.struct.PyTreeNode):
+    """The state of training after `step` steps."""
+
+    step: jax.Array  # [] int32
+    params: PyTree  # float32
+    batch_stats: PyTree  # float32, BatchNorm's running means and variances
+    ema: PyTree  # moving average of params
+    opt_state: PyTree
+    method: PyTree  # the method's own state
+    key: jax.Array  # [2] uint32, the root of all randomness; never changes
+
+
+def init_state(
+    key: jax.Array,
+    *,
+    model: nn.Module,
+    method: Method,
+    optimizer: optax.GradientTransformation,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+) -> TrainState:
+    """The state before the first step; the moving average starts at the initial weights.
+
+    Args:
+      key: `[2]` uint32 (`jax.random.PRNGKey`), drawn from the run's seed.
+      image_shape: (height, width, channels).
+    """
+    root, init_key = jax.random.split(key)
+    images = jnp.zeros((1, *image_shape))
+    variables = jax.jit(lambda k: model.init(k, images, train=False))(init_key)
+    params = variables["params"]
+    return TrainState(
+        step=jnp.zeros([], jnp.int32),
+        params=params,
+        batch_stats=variables.get("batch_stats", {}),
+        ema=jax.tree.map(jnp.copy, params),
+        opt_state=optimizer.init(params),
+        method=method.init(num_classes),
+        key=root,
+    )

@@ -1,0 +1,224 @@
+"""The training step: sample → augment → guess → loss → update, a pure function of (state, data)."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from clu.metrics import Average
+
+from ssljax import losses
+from ssljax.data.sampling import batch_positions
+from ssljax.methods.method import Aux, Batch, Method, Progress
+from ssljax.training.optim import moving_average
+from ssljax.training.state import TrainState
+
+PyTree = Any
+Array = jax.Array | np.ndarray
+# One random key an image `[N]`, images `[N, H, W, C]` uint8 -> augmented images, same shape.
+View = Callable[[jax.Array, jax.Array], jax.Array]
+Metrics = dict[str, Average]
+
+
+class Data(NamedTuple):
+    """The training data, whole, on every device."""
+
+    images: Array  # [N, H, W, C] uint8
+    labeled: Array  # [L] int32, indices into images
+    labels: Array  # [L] int32, labels of `labeled`
+    unlabeled: Array  # [U] int32, indices into images
+    hidden: Array  # [U] int32, labels of `unlabeled`, -1: none; only monitors read them
+
+
+class Replica(NamedTuple):
+    """Which of several devices, running one step together, this one is."""
+
+    axis: str | None  # the mapped axis; None: a single device
+    size: int
+
+    def rows(self, n: int) -> jax.Array:
+        """The rows of a batch of `n` that belong to this device, `[n / size]` int32."""
+        share = n // self.size
+        index = jax.lax.axis_index(self.axis) if self.axis else 0
+        return index * share + jnp.arange(share)
+
+    def gather(self, rows: jax.Array) -> jax.Array:
+        """Every device's rows, in order: the whole batch."""
+        return jax.lax.all_gather(rows, self.axis, tiled=True) if self.axis else rows
+
+    def mean(self, tree: PyTree) -> PyTree:
+        """The mean of each leaf over the devices."""
+        return jax.lax.pmean(tree, self.axis) if self.axis else tree
+
+    def sum(self, tree: PyTree) -> PyTree:
+        """The sum of each leaf over the devices."""
+        return jax.lax.psum(tree, self.axis) if self.axis else tree
+
+
+SINGLE = Replica(axis=None, size=1)
+
+
+def to_float(images: jax.Array) -> jax.Array:
+    """uint8 0..255 -> float32 -1..1, the scaling of all published recipes."""
+    return images.astype(jnp.float32) / 127.5 - 1
+
+
+def make_train_step(
+    *,
+    model: nn.Module,
+    method: Method,
+    optimizer: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    views: Mapping[str, View],
+    batch_size: int,
+    uratio: int,
+    num_steps: int,
+    ema_decay: float,
+    replica: Replica = SINGLE,
+) -> Callable[[TrainState, Data], tuple[TrainState, Metrics]]:
+    """Builds `train_step(state, data) -> (state, metrics)`.
+
+    Args:
+      views: augmentations by name: "weak" for labelled images, and those of `method.views`.
+      batch_size: labelled images a step, over all devices; `replica.size` divides it.
+      uratio: unlabelled images for each labelled one.
+      num_steps: planned length of the run, for schedules.
+      replica: the device the step runs on.
+    """
+
+    def train_step(state: TrainState, data: Data) -> tuple[TrainState, Metrics]:
+        *order_keys, step_key = jax.random.split(state.key, 3)
+        augment_key, noise_key = jax.random.split(jax.random.fold_in(step_key, state.step))
+        batch, hidden = _sample(
+            data, state.step, order_keys, augment_key, method, views, batch_size, uratio, replica
+        )
+        noise = method.noise(noise_key, batch)
+        progress = Progress(
+            images=(state.step * batch_size).astype(jnp.float32),
+            fraction=state.step / num_steps,
+        )
+
+        def apply(params, images):
+            variables = {"params": params, "batch_stats": state.batch_stats}
+            logits, updated = model.apply(variables, images, train=True, mutable=["batch_stats"])
+            return logits, updated.get("batch_stats", {})
+
+        def loss(params):
+            network = _spread(apply, replica) if method.joint else apply
+            return method.loss(params, state.ema, network, batch, noise, state.method, progress)
+
+        (value, aux), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
+        updates, opt_state = optimizer.update(replica.mean(grads), state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        logs = aux.logs | {"loss/total": value, "learning_rate": schedule(state.step)}
+        metrics = {name: Average(jnp.asarray(x), jnp.ones(())) for name, x in logs.items()}
+        metrics |= _monitors(aux, hidden)
+        state = state.replace(
+            step=state.step + 1,
+            params=params,
+            batch_stats=replica.mean(aux.batch_stats),
+            ema=moving_average(state.ema, params, ema_decay),
+            opt_state=opt_state,
+            method=aux.state,
+        )
+        return state, replica.sum(metrics)
+
+    return train_step
+
+
+def _sample(data, step, order_keys, augment_key, method, views, batch_size, uratio, replica):
+    """The batch of one step, and the hidden labels of its unlabelled images `[M]`."""
+
+    def draw(indices, rows, view, key):
+        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, rows)
+        images = views[view](keys, data.images[indices])
+        return to_float(replica.gather(images) if method.joint else images)
+
+    def positions(key, size, batch):
+        return batch_positions(key, step, size=size, batch=batch)
+
+    view_keys = jax.random.split(augment_key, 1 + len(method.views))
+    rows = replica.rows(batch_size)
+    chosen = positions(order_keys[0], len(data.labeled), batch_size)[rows]
+    labels = data.labels[chosen]
+    labeled = draw(data.labeled[chosen], rows, "weak", view_keys[0])
+    if not method.views:
+        return Batch(labeled, replica.gather(labels) if method.joint else labels, ()), None
+
+    rows = replica.rows(batch_size * uratio)
+    chosen = positions(order_keys[1], len(data.unlabeled), batch_size * uratio)[rows]
+    hidden = data.hidden[chosen]
+    unlabeled = tuple(
+        draw(data.unlabeled[chosen], rows, view, key)
+        for view, key in zip(method.views, view_keys[1:], strict=True)
+    )
+    if method.joint:
+        labels, hidden = replica.gather(labels), replica.gather(hidden)
+    return Batch(labeled, labels, unlabeled), hidden
+
+
+def _spread(apply, replica):
+    """Runs `apply` on a batch that every device holds whole, each device taking every n-th row.
+
+    Neighbouring rows go to different devices, so that each sees the same mix of sources, as the
+    published multi-GPU code arranges.
+    """
+
+    def spread_apply(params, images):
+        if replica.axis is None:
+            return apply(params, images)
+        mine = jax.lax.axis_index(replica.axis)
+        rows = images.reshape(-1, replica.size, *images.shape[1:])
+        logits, batch_stats = apply(params, jnp.take(rows, mine, axis=1))
+        logits = jax.lax.all_gather(logits, replica.axis, axis=1)
+        return logits.reshape(-1, logits.shape[-1]), batch_stats
+
+    return spread_apply
+
+
+def _monitors(aux: Aux, hidden: jax.Array | None) -> Metrics:
+    """What to watch in the guessed labels; none of it flows back into training."""
+    if aux.guess is None or hidden is None:
+        return {}
+    confidence = jnp.max(aux.guess, axis=-1)
+    predicted = jnp.argmax(aux.guess, axis=-1)
+    mask = jnp.ones_like(confidence) if aux.mask is None else aux.mask
+    known = (hidden >= 0).astype(jnp.float32)
+    correct = (predicted == hidden).astype(jnp.float32)
+
+    def mean(values, weights):
+        return Average(jnp.sum(values * weights), jnp.sum(weights))
+
+    everything = jnp.ones_like(confidence)
+    classes = jnp.sum(jax.nn.one_hot(predicted, aux.guess.shape[-1]), axis=0)
+    return {
+        "guess/mask_rate": mean(mask, everything),
+        "guess/confidence": mean(confidence, everything),
+        "guess/accuracy": mean(correct, known),
+        "guess/accuracy_masked": mean(correct, known * mask),
+        "guess/classes": Average(classes, jnp.asarray(len(predicted), jnp.float32)),
+    }
+
+
+def make_eval_step(model: nn.Module) -> Callable[..., Metrics]:
+    """Builds `eval_step(params, batch_stats, images, labels, mask) -> metrics`.
+
+    `images [N, H, W, C]` uint8, `labels [N]` int32, `mask [N]` float32: 0 for padding.
+    """
+
+    def eval_step(params, batch_stats, images, labels, mask):
+        variables = {"params": params, "batch_stats": batch_stats}
+        logits = model.apply(variables, to_float(images), train=False)
+        targets = jax.nn.one_hot(labels, logits.shape[-1])
+        correct = (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)
+        loss = losses.cross_entropy(logits, targets)
+        count = jnp.sum(mask)
+        return {
+            "accuracy": Average(jnp.sum(correct * mask), count),
+            "loss": Average(jnp.sum(loss * mask), count),
+        }
+
+    return eval_step

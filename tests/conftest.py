@@ -1,0 +1,37 @@
+"""Four CPU devices, so that device-parallel code is really parallel, and a tiny recipe."""
+
+import jax
+import ml_collections
+import pytest
+
+jax.config.update("jax_num_cpu_devices", 4)
+
+
+def tiny_config(method: str = "fixmatch") -> ml_collections.ConfigDict:
+    """A recipe that compiles and runs in seconds: 8 labelled images a step, a few thousand weights."""
+    import importlib
+
+    config = importlib.import_module(f"configs.{method}_digits").get_config()
+    config.model_args.filters = 4
+    config.model_args.scales = 1
+    config.batch_size = 8
+    config.uratio = 1 if method == "mixmatch" else 2
+    config.num_steps = 12
+    config.log_every = 2
+    config.eval_every = 4
+    config.ema_decay = 0.9
+    return config
+
+
+@pytest.fixture
+def config() -> ml_collections.ConfigDict:
+    """A fresh tiny FixMatch config."""
+    return tiny_config()
+
+
+@pytest.fixture(autouse=True)
+def no_tensorboard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests write metrics.jsonl only, unless they ask for more: importing TensorFlow takes seconds."""
+    from ssljax.training import metrics
+
+    monkeypatch.setattr(metrics, "_tensorboard", lambda workdir: None)

@@ -1,0 +1,49 @@
+import jax
+import numpy as np
+import pytest
+
+from ssljax import evaluate, recipe
+from ssljax.training import parallel
+from ssljax.training.step import to_float
+
+
+@pytest.mark.parametrize("devices", [1, 4])
+@pytest.mark.parametrize("batch_size", [7, 512])
+def test_every_image_counts_once(config, devices, batch_size):
+    config.eval_batch_size = batch_size
+    parts = recipe.build(config)
+    parts = parts._replace(devices=parts.devices[:devices])
+    state = parts.init_state()
+    images, labels = parts.dataset.test_images[:101], parts.dataset.test_labels[:101]
+
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    logits = np.asarray(parts.model.apply(variables, to_float(images), train=False), np.float64)
+    log_softmax = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    weights = parallel.replicate((state.params, state.batch_stats), parts.devices)
+    scores = parts.evaluator()(*weights, images, labels)
+
+    assert scores["accuracy"] == pytest.approx((logits.argmax(1) == labels).mean(), abs=1e-9)
+    assert scores["loss"] == pytest.approx(-log_softmax[range(101), labels].mean(), rel=1e-5)
+
+
+def test_ema_weights_and_raw_weights_are_told_apart(config):
+    parts = recipe.build(config)
+    state = parts.init_state()
+    state = state.replace(ema=jax.tree.map(lambda x: x + 0.5, state.ema))
+    replicated = parallel.replicate(state, parts.devices)
+    scores = evaluate.evaluate_state(parts.evaluator(), replicated, parts.dataset, parts.split)
+    assert scores["test/loss_ema"] != scores["test/loss_raw"]
+    raw = parallel.replicate((state.params, state.batch_stats), parts.devices)
+    valid = parts.split.valid
+    direct = parts.evaluator()(*raw, parts.dataset.images[valid], parts.dataset.labels[valid])
+    assert scores["valid/loss_raw"] == direct["loss"]
+
+
+def test_the_headline_is_the_median_of_the_last_twenty_evaluations():
+    rows = [{"step": i, "test/accuracy_ema": i / 100} for i in range(1, 31)]
+    rows.insert(3, {"step": 99, "loss/total": 1.0})  # a row that is no evaluation
+    record = evaluate.results(rows)
+    assert record["headline"] == {"test_accuracy": 0.205, "weights": "ema", "evaluations": 20}
+    assert evaluate.headline(record) == (
+        "headline: test accuracy 20.50 % (EMA weights, median of the last 20 evaluations)"
+    )

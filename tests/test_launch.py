@@ -1,0 +1,74 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TINY = [
+    "--config=configs/supervised_digits.py", "--config.model_args.filters=4",
+    "--config.model_args.scales=1", "--config.batch_size=8", "--config.num_steps=4",
+    "--config.log_every=2", "--config.eval_every=2",
+]  # fmt: skip
+
+
+def launch(*args, **options):
+    return subprocess.run(
+        [sys.executable, "launch.py", *args], cwd=ROOT, capture_output=True, text=True, **options
+    )
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (
+            ["--config=configs/fixmatch_digits.py", "--config.method_args.treshold=0.9"],
+            "config.method_args.treshold does not exist; the nearest knob is "
+            "config.method_args.threshold",
+        ),
+        (["--config=configs/fixmatch_digits.py", "--config.batch_size=x"], "--config.batch_size=x"),
+        (["--config=configs/fixmatch_digit.py"], "configs/fixmatch_digit.py is no file"),
+        (["--config=configs/fixmatch_digits.py", "--config.uratio=0"], "config.uratio is 0"),
+        ([], "--config is missing"),
+        (["--konfig=x"], "konfig"),
+        (["--mode=eval"], "--workdir is missing"),
+        (["--mode=eval", "--workdir=nowhere"], "nowhere/config.json cannot be read"),
+        (["--mode=evaluate"], "evaluate"),
+    ],
+)
+def test_bad_input_gets_one_line_and_exit_code_2(args, message, tmp_path):
+    if "--mode=eval" not in args:
+        args = [*args, f"--workdir={tmp_path / 'run'}"]
+    result = launch(*args)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert message in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_train_and_eval_print_the_same_figures(tmp_path):
+    trained = launch(*TINY, f"--workdir={tmp_path}")
+    assert trained.returncode == 0, trained.stderr
+    *_, last_scores, headline = [line for line in trained.stdout.splitlines() if "accuracy" in line]
+    assert headline.startswith("headline: test accuracy ")
+    assert trained.stdout.splitlines()[-1] == headline
+    assert list(tmp_path.glob("events.out.tfevents.*"))  # TensorBoard's
+    evaluated = launch("--mode=eval", f"--workdir={tmp_path}")
+    assert evaluated.stdout.splitlines() == [last_scores, headline]
+
+
+def test_training_works_without_tensorflow(tmp_path):
+    program = "import sys; sys.modules['tensorflow'] = None; import launch; launch.main(sys.argv)"
+    command = [sys.executable, "-c", program, *TINY, f"--workdir={tmp_path}"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "note: TensorFlow is not installed" in result.stdout
+    assert json.loads((tmp_path / "results.json").read_text())["step"] == 4
+    assert not list(tmp_path.glob("events.out.*"))
+
+
+def test_the_loop_does_not_import_tensorflow():
+    program = "import ssljax.training.loop, sys; assert 'tensorflow' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)

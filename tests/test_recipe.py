@@ -1,0 +1,80 @@
+import pytest
+from conftest import tiny_config
+
+from ssljax import recipe
+from ssljax.errors import UsageError
+
+
+def change(config, knob, value):
+    *path, last = knob.split(".")
+    for key in path:
+        config = config[key]
+    with config.unlocked():
+        config[last] = value
+
+
+@pytest.mark.parametrize(
+    ("knob", "value", "message"),
+    [
+        ("method", "fixmatsch", r"config.method 'fixmatsch' .* fixmatch, mixmatch, supervised$"),
+        ("model", "vgg", r"config.model 'vgg' does not exist; there are: wide_resnet"),
+        ("dataset", "mnist.1@40-100", r"config.dataset 'mnist' does not exist; there are: digits"),
+        ("dataset", "digits@40", r"config.dataset: dataset 'digits@40' is not .* digits.1@40-100"),
+        ("dataset", "digits.1@5000-100", r"5000 labels were asked for; allowed: 1 to 1437"),
+        ("dataset", "digits.1@40-5000", r"5000 validation images .* allowed: 0 to 1437"),
+        ("batch_size", 6, r"config.batch_size is 6; allowed: a multiple of the 4 devices"),
+        ("batch_size", 0, r"config.batch_size is 0; allowed: from 1 up"),
+        ("method_args.threshold", -0.5, r"config.method_args: threshold is -0.5; allowed: 0 to 1"),
+        ("method_args.treshold", 0.9, r"method_args.treshold does not exist; allowed: threshold"),
+        ("model_args.filtres", 8, r"config.model_args.filtres does not exist; allowed: filters"),
+        ("augment.strong", "stronk", r"config.augment.strong 'stronk' .* strong_digits"),
+        ("optimizer.name", "lion", r"optimizer.name 'lion' does not exist; there are: adam, sgd"),
+        ("optimizer.schedule", "step", r"schedule 'step' does not exist; there are: constant"),
+        ("optimizer.lr", 0.0, r"config.optimizer.lr is 0.0; allowed: above 0"),
+        ("optimizer.lr", float("nan"), r"config.optimizer.lr is nan"),
+        ("ema_decay", 1.5, r"config.ema_decay is 1.5; allowed: from 0 to 1"),
+        ("unlabeled", "none", r"config.unlabeled is 'none'; allowed: exclude_labeled, all"),
+        ("dtype", "float16", r"config.dtype is 'float16'; allowed: float32, bfloat16"),
+        ("num_steps", -1, r"config.num_steps is -1; allowed: from 1 up"),
+    ],
+)
+def test_bad_values_are_named_with_what_is_allowed(config, knob, value, message):
+    change(config, knob, value)
+    with pytest.raises(UsageError, match=message) as caught:
+        recipe.build(config)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_negative_temperature_is_refused():
+    config = tiny_config("mixmatch")
+    config.method_args.temperature = -1.0
+    with pytest.raises(UsageError, match=r"temperature is -1.0; allowed: above 0"):
+        recipe.build(config)
+
+
+def test_mixmatch_with_another_ratio_is_refused_before_anything_is_compiled():
+    config = tiny_config("mixmatch")
+    config.uratio = 2
+    with pytest.raises(UsageError, match="uratio=1"):
+        recipe.build(config)
+
+
+def test_a_config_that_lacks_a_knob_is_refused(config):
+    with config.unlocked():
+        del config.ema_decay
+    with pytest.raises(UsageError, match="ema_decay"):
+        recipe.build(config)
+
+
+def test_no_unlabelled_images_are_refused_for_a_method_that_needs_them(config):
+    config.unlabeled = "exclude_labeled"
+    config.dataset = "digits.1@all-0"
+    with pytest.raises(UsageError, match="no unlabelled images, which config.method fixmatch"):
+        recipe.build(config)
+
+
+def test_the_default_unlabelled_list_of_each_recipe_is_the_published_one():
+    fixmatch = recipe.build(tiny_config("fixmatch")).split
+    mixmatch = recipe.build(tiny_config("mixmatch")).split
+    assert len(fixmatch.unlabeled) + len(fixmatch.valid) == 1437
+    assert len(mixmatch.unlabeled) + len(mixmatch.valid) + 40 == 1437

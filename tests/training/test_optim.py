@@ -1,0 +1,175 @@
+"""Optimizers and schedules against hand numbers and TensorFlow's update rules."""
+
+import math
+from itertools import pairwise
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from ssljax.training.optim import kernels, make_optimizer, make_schedule, moving_average
+
+PARAMS = {
+    "Conv_0": {"kernel": [[0.5, -1.5], [2.0, 0.25]], "bias": [0.75, -0.5]},
+    "BatchNorm_0": {"scale": [1.0, 1.25], "bias": [-0.25, 0.5]},
+    "Dense_0": {"kernel": [1.5, -2.0], "bias": [1.0]},
+}
+IS_KERNEL = {
+    "Conv_0": {"kernel": True, "bias": False},
+    "BatchNorm_0": {"scale": False, "bias": False},
+    "Dense_0": {"kernel": True, "bias": False},
+}
+
+
+def floats(tree, dtype):
+    return jax.tree.map(lambda x: np.array(x, dtype), tree, is_leaf=lambda x: isinstance(x, list))
+
+
+def gradients(step):
+    """Arbitrary gradients that differ at each step and do not depend on the parameters."""
+    random = np.random.default_rng(step)
+    return jax.tree.map(lambda x: random.normal(size=x.shape), floats(PARAMS, np.float64))
+
+
+def trained(optimizer, steps):
+    params = floats(PARAMS, np.float32)
+    state = optimizer.init(params)
+    for step in range(steps):
+        grads = floats(gradients(step), np.float32)
+        updates, state = optimizer.update(grads, state, params)
+        params = optax.apply_updates(params, updates)
+    return params
+
+
+def tensorflow_adam(rates, *, weight_decay):
+    """`AdamOptimizer(lr)`, and after each step kernel <- kernel · (1 - wd · lr)."""
+
+    def run(value, is_kernel, *grads):
+        m = v = 0.0
+        for t, (lr, g) in enumerate(zip(rates, grads, strict=True), start=1):
+            m = 0.9 * m + 0.1 * g
+            v = 0.999 * v + 0.001 * g**2
+            value = value - lr * math.sqrt(1 - 0.999**t) / (1 - 0.9**t) * m / (np.sqrt(v) + 1e-8)
+            if is_kernel:
+                value = value * (1 - weight_decay * lr)
+        return value
+
+    steps = [gradients(step) for step in range(len(rates))]
+    return jax.tree.map(run, floats(PARAMS, np.float64), IS_KERNEL, *steps)
+
+
+def tensorflow_nesterov(rates, *, weight_decay, momentum):
+    """`MomentumOptimizer(lr, momentum, use_nesterov=True)` on loss + wd · ½ Σ kernel²."""
+
+    def run(value, is_kernel, *grads):
+        accum = 0.0
+        for lr, loss_gradient in zip(rates, grads, strict=True):
+            g = loss_gradient + (weight_decay * value if is_kernel else 0)
+            accum = momentum * accum + g
+            value = value - lr * (g + momentum * accum)
+        return value
+
+    steps = [gradients(step) for step in range(len(rates))]
+    return jax.tree.map(run, floats(PARAMS, np.float64), IS_KERNEL, *steps)
+
+
+def assert_close(actual, desired):
+    def close(a, d):
+        # float32 has 1 - 0.999^t to five digits only at the first steps.
+        np.testing.assert_allclose(a, d, rtol=1e-5, atol=1e-5)
+
+    jax.tree.map(close, actual, desired)
+
+
+# A large decay and a rate that falls at each step: small ones would hide a wrong order.
+RATES = [0.3 * math.cos(7 * math.pi * k / (16 * 4)) for k in range(4)]
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_adam_steps_are_tensorflows_and_kernels_shrink_after_them(steps):
+    schedule = make_schedule("cosine", lr=0.3, steps=4)
+    optimizer = make_optimizer("adam", schedule, weight_decay=0.5)
+    expected = tensorflow_adam(RATES[:steps], weight_decay=0.5)
+    assert_close(trained(optimizer, steps), expected)
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("momentum", [0.9, 0.5])
+def test_sgd_steps_are_tensorflows_nesterov_momentum_on_the_decayed_loss(steps, momentum):
+    schedule = make_schedule("cosine", lr=0.3, steps=4)
+    optimizer = make_optimizer("sgd", schedule, weight_decay=0.5, momentum=momentum)
+    expected = tensorflow_nesterov(RATES[:steps], weight_decay=0.5, momentum=momentum)
+    assert_close(trained(optimizer, steps), expected)
+
+
+def test_momentum_is_0_9_where_none_is_given():
+    schedule = make_schedule("constant", lr=0.1, steps=4)
+    given = trained(make_optimizer("sgd", schedule, weight_decay=0.0, momentum=0.9), 3)
+    assert_close(trained(make_optimizer("sgd", schedule, weight_decay=0.0), 3), given)
+
+
+@pytest.mark.parametrize("name", ["adam", "sgd"])
+def test_only_kernels_are_decayed(name):
+    schedule = make_schedule("constant", lr=0.1, steps=4)
+    with_decay, without = (
+        trained(make_optimizer(name, schedule, weight_decay=decay), 2) for decay in (0.5, 0.0)
+    )
+    changed = jax.tree.map(lambda a, b: bool(np.any(a != b)), with_decay, without)
+    assert changed == IS_KERNEL == kernels(with_decay)
+
+
+@pytest.mark.parametrize("name", ["adam", "sgd"])
+def test_optimizers_give_the_same_under_jit(name):
+    optimizer = make_optimizer(name, make_schedule("cosine", lr=0.3, steps=4), weight_decay=0.5)
+    jitted = optax.GradientTransformation(optimizer.init, jax.jit(optimizer.update))
+    assert_close(trained(jitted, 3), trained(optimizer, 3))
+
+
+def test_cosine_falls_from_lr_by_seven_sixteenths_of_pi_and_stays_there():
+    schedule = make_schedule("cosine", lr=0.03, steps=1 << 20)
+    # cos 0, cos(7π/64), cos(7π/32), cos(7π/16), by hand to six digits.
+    steps = [0, 1 << 18, 1 << 19, 1 << 20]
+    hand = [0.03 * x for x in (1.0, 0.941544, 0.773010, 0.195090)]
+    np.testing.assert_allclose([schedule(k) for k in steps], hand, rtol=2e-6)
+    # Past the end, where the cosine would go below zero and rise again.
+    late = [schedule(k) for k in (1_100_000, 1 << 21, 1 << 22)]
+    np.testing.assert_allclose(late, hand[-1], rtol=2e-6)
+
+
+def test_cosine_falls_at_every_step():
+    schedule = make_schedule("cosine", lr=0.03, steps=100)
+    rates = [float(schedule(jnp.int32(k))) for k in range(101)]
+    np.testing.assert_allclose(
+        rates, [0.03 * math.cos(7 * math.pi * k / 1600) for k in range(101)], rtol=2e-6
+    )
+    assert all(later < rate for rate, later in pairwise(rates))
+
+
+def test_constant_is_constant():
+    schedule = make_schedule("constant", lr=0.002, steps=100)
+    assert [schedule(k) for k in (0, 50, 100, 1000)] == [0.002] * 4
+
+
+def test_moving_average_weighs_old_and_new_without_debiasing():
+    average = {"a": jnp.array([1.0, -2.0]), "b": jnp.array(0.0)}
+    value = {"a": jnp.array([2.0, 2.0]), "b": jnp.array(8.0)}
+    result = moving_average(average, value, 0.75)
+    np.testing.assert_allclose(result["a"], [1.25, -1.0], rtol=1e-6)
+    np.testing.assert_allclose(result["b"], 2.0, rtol=1e-6)
+    slow = moving_average(average, value, 0.999)
+    np.testing.assert_allclose(slow["a"], [1.001, -1.996], rtol=1e-6)
+
+
+def test_moving_average_keeps_all_or_nothing_at_the_ends():
+    average, value = {"a": jnp.array([1.0, -2.0])}, {"a": jnp.array([2.0, 3.0])}
+    np.testing.assert_array_equal(moving_average(average, value, 1.0)["a"], average["a"])
+    np.testing.assert_array_equal(moving_average(average, value, 0.0)["a"], value["a"])
+
+
+def test_unknown_names_are_errors_that_list_the_known_ones():
+    with pytest.raises(ValueError, match=r"'linear' does not exist; there are: constant, cosine"):
+        make_schedule("linear", lr=0.1, steps=10)
+    with pytest.raises(ValueError, match=r"'rmsprop' does not exist; there are: adam, sgd"):
+        make_optimizer("rmsprop", optax.constant_schedule(0.1), weight_decay=0.0)
