@@ -93,6 +93,6 @@ def evaluate_directory(recipe: Recipe, workdir: Path) -> tuple[int, Scores]:
         step = checkpoints.newest()
         if step is None:
             raise UsageError(f"{workdir} holds no checkpoint yet")
-        state = checkpoints.restore(step, recipe.start())["state"]
+        state = checkpoints.restore(step, recipe.shapes())["state"]
     state = parallel.replicate(state, recipe.devices)
     return step, evaluate_state(recipe.evaluator(), state, recipe.dataset, recipe.split)

@@ -59,15 +59,20 @@ class Recipe(NamedTuple):
 
     def init_state(self) -> TrainState:
         """The state before the first step, on the host."""
-        state = init_state(
-            jax.random.PRNGKey(self.seed),
+        return jax.device_get(jax.jit(self._initialize)(self._key()))
+
+    def _key(self) -> jax.Array:
+        return jax.random.PRNGKey(self.seed)
+
+    def _initialize(self, key: jax.Array) -> TrainState:
+        return init_state(
+            key,
             model=self.model,
             method=self.method,
             optimizer=self.optimizer,
             image_shape=self.dataset.images.shape[1:],
             num_classes=self.dataset.num_classes,
         )
-        return jax.device_get(state)
 
     def train_step(self) -> Callable[..., Any]:
         """The pure step, for `parallel.make_run` on `devices`."""
@@ -84,13 +89,13 @@ class Recipe(NamedTuple):
             replica=parallel.replica(self.devices),
         )
 
-    def start(self) -> dict[str, Any]:
-        """What a checkpoint holds, before the first step: the state, and metrics not yet logged.
+    def shapes(self) -> dict[str, Any]:
+        """Shapes of what a checkpoint holds: the state, and the sums of metrics not yet logged.
 
-        Traces the step, so that sizes that do not fit together raise here.
+        Traces the step, so that sizes that do not fit together raise here; compiles nothing.
         """
-        state = self.init_state()
-        window = parallel.empty_window(self.train_step(), state, self.data(), self.devices)
+        state = jax.eval_shape(self._initialize, self._key())
+        window = parallel.metric_shapes(self.train_step(), state, self.data(), self.devices)
         return {"state": state, "window": window}
 
     def evaluator(self) -> parallel.Evaluate:
@@ -137,9 +142,10 @@ def build(config: ml_collections.ConfigDict) -> Recipe:
     """
     try:
         return _build(config)
-    except AttributeError as error:  # ml_collections: the config lacks a knob
+    except AttributeError as error:
         if isinstance(error.obj, ml_collections.ConfigDict):
-            raise UsageError(f"the config lacks {error}") from error
+            knob = " ".join(str(error).split())
+            raise UsageError(f"the config has no {knob}; configs/base.py has all knobs") from error
         raise
 
 
@@ -213,7 +219,7 @@ def _build(config: ml_collections.ConfigDict) -> Recipe:
         keep_checkpoints=config.keep_checkpoints,
     )
     with _named("config"):  # sizes that do not fit together show while the step is traced
-        recipe.start()
+        recipe.shapes()
     return recipe
 
 
@@ -221,7 +227,7 @@ def describe(recipe: Recipe) -> str:
     """What will be trained, on what, in two lines."""
     data, split = recipe.dataset, recipe.split
     height, width, channels = data.images.shape[1:]
-    weights = sum(x.size for x in jax.tree.leaves(recipe.init_state().params))
+    weights = sum(x.size for x in jax.tree.leaves(recipe.shapes()["state"].params))
     return (
         f"{recipe.config['dataset']}: {len(split.labeled)} labelled, {len(split.unlabeled)} "
         f"unlabelled, {len(split.valid)} validation, {len(data.test_labels)} test images of "
@@ -235,7 +241,7 @@ def describe(recipe: Recipe) -> str:
 def _check_range(config: Any, name: str, low: float, high: float | None, kind: str) -> None:
     value = config
     for key in name.split("."):
-        value = value[key]
+        value = getattr(value, key)
     below = value < low or (kind == "above" and value == low)
     if not math.isfinite(value) or below or (high is not None and value > high):
         allowed = f"{kind} {low}" + (" up" if high is None else f" to {high}")
@@ -243,9 +249,10 @@ def _check_range(config: Any, name: str, low: float, high: float | None, kind: s
 
 
 def _choice(config: Any, name: str, choices: Mapping[str, Any]) -> Any:
-    if config[name] not in choices:
-        raise UsageError(f"config.{name} is {config[name]!r}; allowed: {', '.join(choices)}")
-    return choices[config[name]]
+    value = getattr(config, name)
+    if value not in choices:
+        raise UsageError(f"config.{name} is {value!r}; allowed: {', '.join(choices)}")
+    return choices[value]
 
 
 @contextmanager

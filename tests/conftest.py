@@ -1,16 +1,18 @@
 """Four CPU devices, so that device-parallel code is really parallel, and a tiny recipe."""
 
+import importlib
+
 import jax
 import ml_collections
 import pytest
+
+from ssljax.training import metrics
 
 jax.config.update("jax_num_cpu_devices", 4)
 
 
 def tiny_config(method: str = "fixmatch") -> ml_collections.ConfigDict:
-    """A recipe that compiles and runs in seconds: 8 labelled images a step, a few thousand weights."""
-    import importlib
-
+    """A recipe that compiles and runs in seconds, with 8 labelled images a step."""
     config = importlib.import_module(f"configs.{method}_digits").get_config()
     config.model_args.filters = 4
     config.model_args.scales = 1
@@ -31,7 +33,5 @@ def config() -> ml_collections.ConfigDict:
 
 @pytest.fixture(autouse=True)
 def no_tensorboard(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests write metrics.jsonl only, unless they ask for more: importing TensorFlow takes seconds."""
-    from ssljax.training import metrics
-
+    """Tests write metrics.jsonl only: importing TensorFlow takes seconds."""
     monkeypatch.setattr(metrics, "_tensorboard", lambda workdir: None)

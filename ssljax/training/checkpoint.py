@@ -143,12 +143,12 @@ class Checkpoints:
             self._manager.save(step, args=ocp.args.StandardSave(tree))
 
     def restore(self, step: int, template: PyTree) -> PyTree:
-        """The checkpoint of `step` as NumPy arrays in the shape of `template`.
+        """The checkpoint of `step` as NumPy arrays; `template` has the shapes it must have.
 
         Raises:
           UsageError: it is damaged, or holds something of another shape.
         """
-        template = jax.tree.map(np.asarray, template)
+        template = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), template)
         try:
             return self._manager.restore(step, args=ocp.args.StandardRestore(template))
         except Exception as error:  # Orbax and TensorStore raise many kinds

@@ -29,14 +29,17 @@ def train(recipe: Recipe, workdir: Path) -> dict[str, Any]:
       RunError: the loss is no longer finite.
       Interrupted: SIGINT or SIGTERM came; the state was saved first.
     """
-    saved = start = recipe.start()
+    shapes = recipe.shapes()
+    empty = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes["window"])
     checkpoint.open_directory(workdir, recipe.config, recipe.split)
     with checkpoint.Checkpoints(workdir, keep=recipe.keep_checkpoints) as checkpoints:
-        if (newest := checkpoints.newest()) is not None:
-            saved = checkpoints.restore(newest, start)
+        if (newest := checkpoints.newest()) is None:
+            saved = {"state": recipe.init_state(), "window": empty}
+        else:
+            saved = checkpoints.restore(newest, shapes)
             print(f"resuming {workdir} after step {newest}")
         log = metrics.MetricsLog(workdir, step=int(saved["state"].step))
-        _loop(recipe, saved, start["window"], checkpoints, log)
+        _loop(recipe, saved, empty, checkpoints, log)
         log.close()
     record = evaluate.results(metrics.read_rows(workdir / "metrics.jsonl"))
     checkpoint.write_json(workdir / "results.json", record)

@@ -101,24 +101,20 @@ def make_run(
     return run
 
 
-def empty_window(
+def metric_shapes(
     train_step: Callable[[TrainState, Data], tuple[TrainState, Metrics]],
     state: TrainState,
     data: Data,
     devices: Sequence[jax.Device],
 ) -> Metrics:
-    """Zeros in the shape of the step's metrics, on the host; `state` and `data` are there too.
-
-    Traces the step, so that a batch or a model that does not fit shows here; compiles nothing.
-    """
+    """Shapes of the step's metrics; `state` and `data` are arrays or shapes on the host."""
 
     def stacked(x):
-        x = np.asarray(x)
         return jax.ShapeDtypeStruct((len(devices), *x.shape), x.dtype)
 
     step = jax.pmap(train_step, AXIS, devices=devices)
     _, metrics = jax.eval_shape(step, *jax.tree.map(stacked, (state, data)))
-    return jax.tree.map(lambda s: np.zeros(s.shape[1:], s.dtype), metrics)
+    return jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape[1:], s.dtype), metrics)
 
 
 def make_evaluate(

@@ -36,13 +36,15 @@ def init_state(
 ) -> TrainState:
     """The state before the first step; the moving average starts at the initial weights.
 
+    Call it under `jit`, or under `eval_shape` for the shapes alone.
+
     Args:
       key: `[2]` uint32 (`jax.random.PRNGKey`), drawn from the run's seed.
       image_shape: (height, width, channels).
     """
     root, init_key = jax.random.split(key)
     images = jnp.zeros((1, *image_shape))
-    variables = jax.jit(lambda k: model.init(k, images, train=False))(init_key)
+    variables = model.init(init_key, images, train=False)
     params = variables["params"]
     return TrainState(
         step=jnp.zeros([], jnp.int32),

@@ -154,17 +154,18 @@ FILTERS = {
 }
 
 
-@pytest.mark.parametrize("size", SIZES, ids=str)
-@pytest.mark.parametrize("name", [*LEVELS, *FILTERS])
-def test_levels_and_filters_equal_pillows(name, size):
-    ours, theirs, magnitudes, tolerance = (LEVELS | FILTERS)[name]
+@pytest.mark.parametrize("size", [SIZES[0], *SIZES[2:]], ids=str)
+@pytest.mark.parametrize("name", LEVELS)
+def test_changes_of_levels_equal_pillows(name, size):
+    ours, theirs, magnitudes, tolerance = LEVELS[name]
     assert differences(ours, theirs, *batch(size, *magnitudes)).max() <= tolerance
 
 
+@pytest.mark.parametrize("size", [*SIZES, (4, 3, 1), (2, 2, 3), (5, 5, 3)], ids=str)
 @pytest.mark.parametrize("name", FILTERS)
-@pytest.mark.parametrize("size", [(4, 3, 1), (2, 2, 3), (5, 5, 3)], ids=str)
-def test_filters_of_tiny_images_equal_pillows(name, size):
-    test_levels_and_filters_equal_pillows(name, size)
+def test_filters_equal_pillows(name, size):
+    ours, theirs, magnitudes, tolerance = FILTERS[name]
+    assert differences(ours, theirs, *batch(size, *magnitudes)).max() <= tolerance
 
 
 def test_autocontrast_rounds_as_pillow_does():

@@ -9,10 +9,10 @@ from ssljax.training import parallel
 
 def run_steps(parts, steps, *, data=None, **options):
     """State and metric sums on the host after `steps` steps of a recipe."""
-    start = parts.start()
+    window = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), parts.shapes()["window"])
     state, window, data = (
         parallel.replicate(x, parts.devices)
-        for x in (start["state"], start["window"], data or parts.data())
+        for x in (parts.init_state(), window, data or parts.data())
     )
     run = parallel.make_run(parts.train_step(), parts.devices, **options)
     return parallel.fetch(run(state, window, data, steps))
