@@ -98,15 +98,10 @@ def test_monitors_count_every_unlabelled_image(config):
     np.testing.assert_allclose(sums["guess/accuracy"].total, sums["guess/accuracy_masked"].total)
 
 
-def test_bfloat16_keeps_float32_weights(config):
+def test_bfloat16_computes_roughly_the_same_with_float32_weights(config):
+    _, exact_sums = run_steps(recipe.build(config), 1)
     config.dtype = "bfloat16"
-    state, sums = run_steps(recipe.build(config), 2)
+    state, sums = run_steps(recipe.build(config), 1)
     assert {x.dtype for x in jax.tree.leaves(weights(state))} == {np.dtype("float32")}
-    assert np.isfinite(sums["loss/total"].compute())
-
-
-def test_bfloat16_follows_float32(config):
-    exact, _ = run_steps(recipe.build(config), 1)
-    config.dtype = "bfloat16"
-    rounded, _ = run_steps(recipe.build(config), 1)
-    assert 1e-6 < largest_difference(exact.ema, rounded.ema) < 2e-2
+    loss, exact_loss = sums["loss/total"].compute(), exact_sums["loss/total"].compute()
+    assert 1e-6 < abs(loss - exact_loss) < 0.05 * exact_loss  # 8 bits of mantissa
