@@ -3,11 +3,13 @@
 Everything that can be wrong with a config is found here, before anything is compiled or written.
 """
 
+import dataclasses
+import functools
 import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -29,7 +31,8 @@ from ssljax.training.state import TrainState, init_state
 from ssljax.training.step import Data, View, make_eval_step, make_train_step
 
 
-class Recipe(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Recipe:
     """The parts of a run. Sizes count images over all devices, lengths count steps."""
 
     config: dict[str, Any]  # what `config.json` records
@@ -74,6 +77,7 @@ class Recipe(NamedTuple):
             num_classes=self.dataset.num_classes,
         )
 
+    @functools.cached_property
     def train_step(self) -> Callable[..., Any]:
         """The pure step, for `parallel.make_run` on `devices`."""
         return make_train_step(
@@ -95,7 +99,7 @@ class Recipe(NamedTuple):
         Traces the step, so that sizes that do not fit together raise here; compiles nothing.
         """
         state = jax.eval_shape(self._initialize, self._key())
-        window = parallel.metric_shapes(self.train_step(), state, self.data(), self.devices)
+        window = parallel.metric_shapes(self.train_step, state, self.data(), self.devices)
         return {"state": state, "window": window}
 
     def evaluator(self) -> parallel.Evaluate:

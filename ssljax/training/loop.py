@@ -60,7 +60,7 @@ def _loop(
         parallel.replicate(x, recipe.devices)
         for x in (saved["state"], saved["window"], recipe.data())
     )
-    run = parallel.make_run(recipe.train_step(), recipe.devices)
+    run = parallel.make_run(recipe.train_step, recipe.devices)
     evaluator = recipe.evaluator()
 
     def save():
