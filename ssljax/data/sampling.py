@@ -26,11 +26,21 @@ def batch_positions(key: jax.Array, step: jax.Array, *, size: int, batch: int) -
     Returns:
       `[batch]` uint32.
     """
-    # step · batch overflows 32 bits in long runs; split it into whole epochs and an offset.
     rounds, start = jnp.divmod(jnp.asarray(step, jnp.uint32), size)
-    offset = start * batch + jnp.arange(batch, dtype=jnp.uint32)
-    epoch = rounds * batch + offset // size
+    quotient, remainder = _divide_product(start, batch, size)
+    offset = remainder + jnp.arange(batch, dtype=jnp.uint32)
+    epoch = rounds * batch + quotient + offset // size
     return jax.vmap(_permute, in_axes=(None, 0, 0, None))(key, epoch, offset % size, size)
+
+
+def _divide_product(a: jax.Array, b: int, size: int) -> tuple[jax.Array, jax.Array]:
+    """divmod(a · b, size) for `a < size < 2^30`, though a · b may overflow: b bit by bit."""
+    quotient = remainder = jnp.zeros_like(a)
+    for bit in f"{b:b}":
+        remainder = 2 * remainder + int(bit) * a
+        quotient = 2 * quotient + remainder // size
+        remainder = remainder % size
+    return quotient, remainder
 
 
 def _permute(key: jax.Array, epoch: jax.Array, position: jax.Array, size: int) -> jax.Array:

@@ -105,7 +105,6 @@ def test_a_batch_across_an_epoch_border_late_in_a_run(start):
     assert len(set(positions[old:].tolist())) == batch - old
 
 
-@pytest.mark.xfail(strict=True, reason="start * batch overflows 32 bits")
 def test_a_large_data_set_with_large_batches_does_not_overflow():
     size, batch, step = 1_281_167, 5120, 1_000_000  # FixMatch on ImageNet: 5 · 1024 images
     positions = positions_of(jnp.int32(step), size=size, batch=batch)
