@@ -35,10 +35,10 @@ def mixup(values: jax.Array, lam: jax.Array, permutation: jax.Array) -> jax.Arra
 
 
 def interleave(parts: Sequence[jax.Array]) -> list[jax.Array]:
-    """Mixes n equally long arrays `[B, ...]` so that each holds about B/n rows of every one.
+    """Mixes n equally long arrays `[B, ...]`: slice i of part 0 changes places with that of part i.
 
-    Slice i of part 0 changes places with slice i of part i. Doing it twice restores the parts
-    (`libml/layers.py` of google-research/mixmatch).
+    Part 0 then holds about B/n rows of every part, and each other part B/n rows of part 0 among
+    its own. Doing it twice restores them (`libml/layers.py` of google-research/mixmatch).
     """
     n, batch = len(parts), parts[0].shape[0]
     # Slices as equal as can be, the longer ones last.

@@ -1,7 +1,7 @@
 """Which training images are labelled, unlabelled and held out: the published rule, NumPy only.
 
-Source: `scripts/create_split.py` and `libml/data.py` of google-research/mixmatch and
-google-research/fixmatch.
+Source: `scripts/create_split.py`, `scripts/create_unlabeled.py` and `libml/data.py` of
+google-research/mixmatch and google-research/fixmatch.
 """
 
 import hashlib
@@ -80,7 +80,7 @@ def make_split(
     rest = (
         np.arange(len(labels)) if include_labeled else np.setdiff1d(np.arange(len(labels)), labeled)
     )
-    if valid > len(rest):
+    if not 0 <= valid <= len(rest):
         raise ValueError(f"{valid} validation images were asked for; allowed: 0 to {len(rest)}")
     order = rest[_balanced_order(labels[rest], share)]
     return Split(labeled, order[valid:], order[:valid])

@@ -1,5 +1,7 @@
 """FixMatch (Sohn et al., 2020), as `fixmatch.py` of google-research/fixmatch computes it."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -20,7 +22,7 @@ def fixmatch(*, threshold: float = 0.95, unlabeled_weight: float = 1.0) -> Metho
     """
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold is {threshold}; allowed: 0 to 1")
-    if unlabeled_weight < 0:
+    if not 0 <= unlabeled_weight < math.inf:
         raise ValueError(f"unlabeled_weight is {unlabeled_weight}; allowed: 0 or more")
 
     def loss(params, ema_params, apply, batch, noise, state, progress):

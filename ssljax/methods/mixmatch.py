@@ -1,5 +1,7 @@
 """MixMatch (Berthelot et al., 2019), as `mixmatch.py` of google-research/mixmatch computes it."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -28,9 +30,9 @@ def mixmatch(
       ramp_images: labelled images over which the weight rises linearly from 0.
     """
     for name, value in dict(beta=beta, temperature=temperature, ramp_images=ramp_images).items():
-        if value <= 0:
+        if not 0 < value < math.inf:
             raise ValueError(f"{name} is {value}; allowed: above 0")
-    if w_match < 0:
+    if not 0 <= w_match < math.inf:
         raise ValueError(f"w_match is {w_match}; allowed: 0 or more")
     views = ("weak", "weak")
 
@@ -62,8 +64,8 @@ def mixmatch(
         images = losses.mixup(images, noise["lam"], noise["permutation"])
         targets = losses.mixup(targets, noise["lam"], noise["permutation"])
 
-        # Sub-batches of B that each hold a share of every source; the first one alone moves the
-        # running statistics.
+        # Labelled images are in every sub-batch of B. The first one, which holds a share of every
+        # source, alone moves the running statistics.
         sub_batches = losses.interleave(jnp.split(images, 1 + k))
         outputs = [apply(params, sub_batch) for sub_batch in sub_batches]
         batch_stats = outputs[0][1]

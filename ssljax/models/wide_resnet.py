@@ -25,7 +25,7 @@ class WideResNet(nn.Module):
     num_classes: int
     filters: int = 32  # channels of the first scale; doubled at each further one
     repeat: int = 4  # residual blocks a scale
-    scales: int | None = None  # resolutions; None: log2(width) - 2, which ends at 4 to 8 pixels
+    scales: int | None = None  # resolutions; None: ceil(log2(width)) - 2
     batch_norm_momentum: float = 0.999  # of the running statistics; lower it for short runs
     dtype: DTypeLike = jnp.float32  # of the computation; parameters and statistics are float32
     axis_name: str | None = None  # devices whose statistics BatchNorm shares while training

@@ -28,6 +28,9 @@ def make_optimizer(
     """The optimizers of the published systems, with their way to shrink the kernels.
 
     `adam` (MixMatch): Adam, then kernels ← kernels · (1 - weight_decay · lr).
+    TensorFlow adds Adam's epsilon, 1e-8, before the bias correction of √v, optax after it: weights
+    whose gradients are under 1e-6 move more slowly there in the first steps.
+
     `sgd` (FixMatch): Nesterov momentum on the loss plus weight_decay · ½ Σ kernels².
 
     Raises:
