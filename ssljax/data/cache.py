@@ -31,13 +31,13 @@ def load_or_build(path: Path, source: Callable[[], str], build: Callable[[], Arr
 
 def _read(path: Path, source: str) -> Arrays | None:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             if str(file["source"]) != source:
                 return None
             return {name: file[name] for name in file.files if name != "source"}
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
         print(f"note: the cache {path} is damaged ({error}) and will be rebuilt", flush=True)
         return None
 

@@ -52,10 +52,10 @@ def read(path: Path) -> Arrays:
 
 def _load(path: Path) -> Arrays:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             return {name: file[name] for name in _NAMES if name in file.files}
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
-        # AttributeError: a bare .npy is an array and no archive
+    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        # TypeError: a bare .npy is an array and no archive
         raise UsageError(f"{path} cannot be read as an .npz without pickles: {error}") from error
 
 
@@ -86,10 +86,12 @@ def _labels(path: Path, part: str, arrays: Arrays, classes: int | None) -> np.nd
         raise UsageError(
             f"{path}: {name} is {list(labels.shape)}; allowed: [{count}], one label an image"
         )
-    numeric = np.issubdtype(labels.dtype, np.integer) or np.issubdtype(labels.dtype, np.floating)
-    if not numeric or not np.all(np.isfinite(labels) & (labels == np.round(labels))):
-        bad = labels[~(labels == np.round(labels))][0] if numeric else labels[0]
-        raise UsageError(f"{path}: {name} holds {bad} ({labels.dtype}); allowed: whole numbers")
+    whole = np.zeros(count, bool)
+    if labels.dtype.kind in "iuf":
+        whole = np.isfinite(labels) & (labels == np.round(labels))
+    if not whole.all():
+        bad = f"{labels[~whole][0]} ({labels.dtype})"
+        raise UsageError(f"{path}: {name} holds {bad}; allowed: whole numbers")
     labels = labels.astype(np.int64)
     top = int(labels.max(initial=0)) if classes is None else classes - 1
     outside = labels[(labels < 0) | (labels > top)]
