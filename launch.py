@@ -1,4 +1,4 @@
-"""Trains or evaluates: `python launch.py --config=configs/fixmatch_digits.py`."""
+"""Trains, evaluates or shows the data: `python launch.py --config=configs/fixmatch_digits.py`."""
 
 import difflib
 import runpy
@@ -16,7 +16,7 @@ _WORKDIR = flags.DEFINE_string(
     "workdir", None, "The run directory (default: runs/<config>/<data set name>)."
 )
 app.define_help_flags()
-_MODE = flags.DEFINE_enum("mode", "train", ["train", "eval"], "What to do.")
+_MODE = flags.DEFINE_enum("mode", "train", ["train", "eval", "data"], "What to do.")
 
 
 def main(argv: list[str]) -> int:
@@ -25,6 +25,8 @@ def main(argv: list[str]) -> int:
         _parse(argv)
         if _MODE.value == "eval":
             _evaluate()
+        elif _MODE.value == "data":
+            _show_data()
         else:
             _train()
     except UsageError as error:
@@ -43,10 +45,8 @@ def _train() -> None:
     from ssljax import evaluate, recipe
     from ssljax.training import loop
 
-    if _CONFIG.value is None:
-        raise UsageError("--config is missing; for example --config=configs/fixmatch_digits.py")
-    parts = recipe.build(_CONFIG.value)
-    workdir = Path(_WORKDIR.value or _default_workdir(_CONFIG.value.dataset))
+    parts = recipe.build(_config())
+    workdir = Path(_WORKDIR.value or f"runs/{_default_name()}")
     print(f"{recipe.describe(parts)}\nrun directory: {workdir}", flush=True)
     print(evaluate.headline(loop.train(parts, workdir)))
 
@@ -65,9 +65,31 @@ def _evaluate() -> None:
     print(evaluate.headline(evaluate.results(rows)))
 
 
-def _default_workdir(dataset: str) -> str:
+def _show_data() -> None:
+    from ssljax import recipe
+    from ssljax.data import overview, split_file
+    from ssljax.training import checkpoint
+
+    data, split = recipe.load_data(_config())
+    workdir = Path(_WORKDIR.value or f"runs/data/{_default_name()}")
+    if (workdir / "config.json").exists():
+        raise UsageError(f"workdir {workdir} holds a run; --mode=data needs another directory")
+    workdir.mkdir(parents=True, exist_ok=True)
+    checkpoint.write_json(workdir / "split.json", split_file.record(split))
+    overview.contact_sheet(data, split).save(workdir / "labelled.png")
+    print(f"{_config().dataset}\n{overview.table(data, split)}")
+    print(f"wrote {workdir}/split.json and {workdir}/labelled.png")
+
+
+def _config() -> ml_collections.ConfigDict:
+    if _CONFIG.value is None:
+        raise UsageError("--config is missing; for example --config=configs/fixmatch_digits.py")
+    return _CONFIG.value
+
+
+def _default_name() -> str:
     config = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
-    return f"runs/{config}/{dataset.replace('/', '_').replace(':', '_')}"
+    return f"{config}/{_config().dataset.replace('/', '_').replace(':', '_')}"
 
 
 def _parse(argv: list[str]) -> None:

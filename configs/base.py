@@ -7,11 +7,17 @@ def get_config() -> ml_collections.ConfigDict:
     """The published CIFAR recipe's sizes and lengths; recipes fill in the method."""
     config = ml_collections.ConfigDict()
 
-    # Data: <data set>.<seed of the labelled set>@<labelled images>-<validation images>
+    # Data: <data set>.<seed of the labelled set>@<labelled images>-<validation images>, where the
+    # data set is a function of ssljax/data/datasets.py, or tfds:<name>, folder:<path>, npz:<file>;
+    # @all takes every label.
     config.dataset = "digits.1@40-100"
     # Whether unlabelled images leave out the labelled ones ("exclude_labeled", MixMatch's
-    # convention) or are all training images ("all", FixMatch's).
+    # convention) or are all training images ("all", FixMatch's, whose validation images can be
+    # labelled ones; "strict": all, but labelled ones are never for validation).
     config.unlabeled = "exclude_labeled"
+    config.data_dir = ""  # of prepared TFDS data sets; "": TFDS's own, ~/tensorflow_datasets
+    config.image_size = 0  # side in pixels that folder: and tfds: images get; 0: as they are
+    config.split_file = ""  # a split.json that decides in place of the name's numbers
     config.seed = 0  # of initial weights, batches and augmentation
 
     # Method and model: a function in ssljax/methods, ssljax/models, and its arguments.

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ssljax.data.datasets import Dataset
+from ssljax.data.load import scored
 from ssljax.data.splits import Split
 from ssljax.errors import UsageError
 from ssljax.recipe import Recipe
@@ -16,7 +17,8 @@ from ssljax.training.parallel import Evaluate
 from ssljax.training.state import TrainState
 
 Scores = dict[str, float]
-HEADLINE = "test/accuracy_ema"
+# What the headline is about: test images, or validation images where there are none.
+HEADLINES = {"test": "test/accuracy_ema", "validation": "valid/accuracy_ema"}
 
 
 def evaluate_state(evaluate: Evaluate, state: TrainState, dataset: Dataset, split: Split) -> Scores:
@@ -27,10 +29,11 @@ def evaluate_state(evaluate: Evaluate, state: TrainState, dataset: Dataset, spli
       state: replicated. Both kinds of weights go with the raw model's BatchNorm statistics.
 
     Returns:
-      `{test,valid}/{accuracy,loss}_{raw,ema}`; no `valid` where no image is held out.
+      `{test,valid}/{accuracy,loss}_{raw,ema}`; a part without labelled images is left out.
     """
+    valid = scored(dataset, split)
     parts = {
-        "valid": (dataset.images[split.valid], dataset.labels[split.valid]),
+        "valid": (dataset.images[valid], dataset.labels[valid]),
         "test": (dataset.test_images, dataset.test_labels),
     }
     scores: Scores = {}
@@ -58,14 +61,15 @@ def results(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     The headline is the median test accuracy (EMA weights) of the last 20 evaluations, as the
     MixMatch and FixMatch papers report it: not the best one, which would be chosen on the test set.
     """
-    evaluations = [row for row in rows if HEADLINE in row]
+    part = "test" if any(HEADLINES["test"] in row for row in rows) else "validation"
+    evaluations = [row for row in rows if HEADLINES[part] in row]
     last = evaluations[-1]
-    accuracies = [row[HEADLINE] for row in evaluations[-20:]]
+    accuracies = [row[HEADLINES[part]] for row in evaluations[-20:]]
     scores = {k: v for k, v in last.items() if k.startswith(("test/", "valid/"))}
     return {
         "step": last["step"],
         "headline": {
-            "test_accuracy": float(np.round(statistics.median(accuracies), 6)),
+            f"{part}_accuracy": float(np.round(statistics.median(accuracies), 6)),
             "weights": "ema",
             "evaluations": len(accuracies),
         },
@@ -76,9 +80,10 @@ def results(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def headline(record: dict[str, Any]) -> str:
     """The line that a run ends with."""
     head = record["headline"]
+    part = "test" if "test_accuracy" in head else "validation"
     return (
-        f"headline: test accuracy {100 * head['test_accuracy']:.2f} % (EMA weights, median of the "
-        f"last {head['evaluations']} evaluations)"
+        f"headline: {part} accuracy {100 * head[f'{part}_accuracy']:.2f} % (EMA weights, median of "
+        f"the last {head['evaluations']} evaluations)"
     )
 
 

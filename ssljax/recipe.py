@@ -20,8 +20,9 @@ import optax
 import ssljax.methods
 import ssljax.models
 from ssljax.augment import policies
-from ssljax.data import datasets, splits
+from ssljax.data import memory
 from ssljax.data.datasets import Dataset
+from ssljax.data.load import CONVENTIONS, load
 from ssljax.data.splits import Split
 from ssljax.errors import UsageError
 from ssljax.lookup import find, modules_of
@@ -121,6 +122,7 @@ class Recipe:
 
 # Knob -> (smallest value, largest value or None); `above` marks an open lower end.
 _RANGES: dict[str, tuple[float, float | None, str]] = {
+    "image_size": (0, None, "from"),
     "seed": (0, 2**32 - 1, "from"),
     "batch_size": (1, None, "from"),
     "uratio": (1, None, "from"),
@@ -166,16 +168,7 @@ def _build(config: ml_collections.ConfigDict) -> Recipe:
             raise UsageError(
                 f"config.{knob} is {size}; allowed: a multiple of the {len(devices)} devices"
             )
-    with _named("config.dataset"):
-        name = splits.parse(config.dataset)
-        dataset = find("config.dataset", name.dataset, [datasets])()
-        split = splits.make_split(
-            dataset.labels,
-            seed=name.seed,
-            size=name.size,
-            valid=name.valid,
-            include_labeled=_choice(config, "unlabeled", {"exclude_labeled": False, "all": True}),
-        )
+    dataset, split = load_data(config)
     methods = modules_of(ssljax.methods, without="method")
     method = _call(find("config.method", config.method, methods), config, "method_args")
     if method.views and not len(split.unlabeled):
@@ -222,20 +215,41 @@ def _build(config: ml_collections.ConfigDict) -> Recipe:
         eval_batch_size=config.eval_batch_size,
         keep_checkpoints=config.keep_checkpoints,
     )
+    parallel.require_memory(recipe.data(), devices)
     with _named("config"):  # sizes that do not fit together show while the step is traced
         recipe.shapes()
     return recipe
 
 
+def load_data(config: ml_collections.ConfigDict) -> tuple[Dataset, Split]:
+    """The data of a recipe alone.
+
+    Raises:
+      UsageError: it cannot be read or split as `config` says.
+    """
+    _choice(config, "unlabeled", dict.fromkeys(CONVENTIONS))
+    _check_range(config, "image_size", *_RANGES["image_size"])
+    with _named("config.dataset"):
+        return load(
+            config.dataset,
+            unlabeled=config.unlabeled,
+            data_dir=config.data_dir,
+            image_size=config.image_size,
+            path=config.split_file,
+        )
+
+
 def describe(recipe: Recipe) -> str:
-    """What will be trained, on what, in two lines."""
+    """What will be trained, on what, in three lines."""
     data, split = recipe.dataset, recipe.split
     height, width, channels = data.images.shape[1:]
+    size = parallel.require_memory(recipe.data(), recipe.devices)
     weights = sum(x.size for x in jax.tree.leaves(recipe.shapes()["state"].params))
     return (
         f"{recipe.config['dataset']}: {len(split.labeled)} labelled, {len(split.unlabeled)} "
         f"unlabelled, {len(split.valid)} validation, {len(data.test_labels)} test images of "
         f"{height}×{width}×{channels}\n"
+        f"data on each device: {memory.describe(size)} of uint8 images and indices\n"
         f"{recipe.config['method']}: {recipe.config['model']} with {weights:,} weights, "
         f"{recipe.num_steps} steps of {recipe.images_per_step} images on {len(recipe.devices)} "
         f"{recipe.devices[0].platform} device(s)"

@@ -49,3 +49,11 @@ def test_the_headline_is_the_median_of_the_last_twenty_evaluations():
     assert evaluate.headline(record) == (
         "headline: test accuracy 20.50 % (EMA weights, median of the last 20 evaluations)"
     )
+
+
+def test_without_test_images_the_headline_is_about_validation_images():
+    rows = [{"step": i, "valid/accuracy_ema": i / 10, "valid/loss_ema": 1.0} for i in (1, 2, 3)]
+    record = evaluate.results(rows)
+    assert record["headline"] == {"validation_accuracy": 0.2, "weights": "ema", "evaluations": 3}
+    assert record["last"] == {"valid/accuracy_ema": 0.3, "valid/loss_ema": 1.0}
+    assert evaluate.headline(record).startswith("headline: validation accuracy 20.00 % (EMA")

@@ -72,3 +72,20 @@ def test_training_works_without_tensorflow(tmp_path):
 def test_the_loop_does_not_import_tensorflow():
     program = "import ssljax.training.loop, sys; assert 'tensorflow' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
+
+
+def test_mode_data_shows_the_data_and_trains_nothing(tmp_path):
+    result = launch("--mode=data", "--config=configs/mixmatch_digits.py", f"--workdir={tmp_path}")
+    assert result.returncode == 0, result.stderr
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert ["total", "40", "1,297", "100", "360"] in lines
+    split = json.loads((tmp_path / "split.json").read_text())
+    assert f"split hash: {split['hash']}" in result.stdout
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["labelled.png", "split.json"]
+    again = launch(*TINY, f"--config.split_file={tmp_path}/split.json", f"--workdir={tmp_path}/run")
+    assert again.returncode == 0, again.stderr
+    assert json.loads((tmp_path / "run/split.json").read_text()) == split
+    refused = launch("--mode=data", *TINY, f"--workdir={tmp_path}/run")
+    assert refused.returncode == 2
+    assert refused.stderr.count("\n") == 1
+    assert "holds a run" in refused.stderr

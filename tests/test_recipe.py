@@ -3,6 +3,7 @@ from conftest import tiny_config
 
 from ssljax import recipe
 from ssljax.errors import UsageError
+from ssljax.training import parallel
 
 
 def change(config, knob, value):
@@ -18,7 +19,7 @@ def change(config, knob, value):
     [
         ("method", "fixmatsch", r"config.method 'fixmatsch' .* fixmatch, mixmatch, supervised$"),
         ("model", "vgg", r"config.model 'vgg' does not exist; there are: wide_resnet"),
-        ("dataset", "mnist.1@40-100", r"config.dataset 'mnist' does not exist; there are: digits"),
+        ("dataset", "mnist.1@40-100", r"config.dataset 'mnist' does not exist; there are: cifar10"),
         ("dataset", "digits@40", r"config.dataset: dataset 'digits@40' is not .* digits.1@40-100"),
         ("dataset", "digits.1@5000-100", r"5000 labels were asked for; allowed: 1 to 1437"),
         ("dataset", "digits.1@40-5000", r"5000 validation images .* allowed: 0 to 1437"),
@@ -33,7 +34,14 @@ def change(config, knob, value):
         ("optimizer.lr", 0.0, r"config.optimizer.lr is 0.0; allowed: above 0"),
         ("optimizer.lr", float("nan"), r"config.optimizer.lr is nan"),
         ("ema_decay", 1.5, r"config.ema_decay is 1.5; allowed: from 0 to 1"),
-        ("unlabeled", "none", r"config.unlabeled is 'none'; allowed: exclude_labeled, all"),
+        ("unlabeled", "none", r"config.unlabeled is 'none'; allowed: exclude_labeled, all, strict"),
+        ("image_size", 9, r"config.image_size is 9; allowed: 0, as digits has one size"),
+        ("image_size", -1, r"config.image_size is -1; allowed: from 0 up"),
+        (
+            "split_file",
+            "nowhere.json",
+            r"config.split_file nowhere.json cannot be read: .* No such",
+        ),
         ("dtype", "float16", r"config.dtype is 'float16'; allowed: float32, bfloat16"),
         ("num_steps", -1, r"config.num_steps is -1; allowed: from 1 up"),
     ],
@@ -78,3 +86,32 @@ def test_the_default_unlabelled_list_of_each_recipe_is_the_published_one():
     mixmatch = recipe.build(tiny_config("mixmatch")).split
     assert len(fixmatch.unlabeled) + len(fixmatch.valid) == 1437
     assert len(mixmatch.unlabeled) + len(mixmatch.valid) + 40 == 1437
+
+
+def test_data_that_does_not_fit_in_memory_is_refused_with_its_size(config, monkeypatch):
+    monkeypatch.setattr("ssljax.data.memory.host_bytes", lambda: 300_000)
+    with pytest.raises(
+        UsageError, match=r"on each of 4 CPU devices: 414.1 kB do not fit in .* 300"
+    ):
+        recipe.build(config)
+
+
+def test_the_memory_of_an_accelerator_is_its_own():
+    class Device:
+        platform = "gpu"
+
+        def memory_stats(self):
+            return {"bytes_limit": 90_000}
+
+        def __str__(self):
+            return "gpu:1"
+
+    data = recipe.build(tiny_config()).data()
+    with pytest.raises(
+        UsageError, match="the data: 103.5 kB do not fit in the memory of gpu:1, 90"
+    ):
+        parallel.require_memory(data, [Device()])
+
+
+def test_the_memory_a_device_will_need_is_described(config):
+    assert "data on each device: 103.5 kB of uint8 images" in recipe.describe(recipe.build(config))

@@ -1,18 +1,36 @@
-"""Data sets in memory, one function each: uint8 images and their labels in original order."""
+"""Data sets in memory, one function each: uint8 images and their labels in original order.
 
+A function takes what it needs of: `where`, the part of the name after a colon; `data_dir`, where
+prepared data sets are, "" for the default; `image_size`, the side in pixels that images get, 0 for
+the one they have.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
+
+from ssljax.data import folder as folder_source
+from ssljax.data import npz as npz_source
+from ssljax.data import stl10_folds, tfds_source
+from ssljax.data.cache import Arrays
 
 
 class Dataset(NamedTuple):
     """Training and test images with their labels."""
 
     images: np.ndarray  # [N, H, W, C] uint8, the training records in original order
-    labels: np.ndarray  # [N] int64, 0..num_classes-1
-    test_images: np.ndarray  # [T, H, W, C] uint8
+    labels: np.ndarray  # [N] int64, 0..num_classes-1; -1: no label
+    test_images: np.ndarray  # [T, H, W, C] uint8, T = 0: there are none
     test_labels: np.ndarray  # [T] int64
     num_classes: int
+    class_names: tuple[str, ...]
+    num_valid: int = 0  # how many of the last of `images` serve for validation only
+    # Published labelled sets, by their size: seed -> indices of the labelled images.
+    folds: Mapping[int, Callable[[int], np.ndarray]] = MappingProxyType({})
 
 
 def digits() -> Dataset:
@@ -27,7 +45,96 @@ def digits() -> Dataset:
     images = np.round(images * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
     test = _stratified(labels, 360)
     train = np.setdiff1d(np.arange(len(labels)), test)
-    return Dataset(images[train], labels[train], images[test], labels[test], num_classes=10)
+    names = tuple("0123456789")
+    return Dataset(images[train], labels[train], images[test], labels[test], 10, names)
+
+
+def cifar10(data_dir: str) -> Dataset:
+    """CIFAR-10: 50,000 training and 10,000 test images of 32×32, in the order of their batches."""
+    return _dataset(tfds_source.read("cifar10", train=["train"], test=["test"], data_dir=data_dir))
+
+
+def cifar100(data_dir: str) -> Dataset:
+    """CIFAR-100: as CIFAR-10, with the 100 fine labels."""
+    return _dataset(tfds_source.read("cifar100", train=["train"], test=["test"], data_dir=data_dir))
+
+
+def svhn(data_dir: str) -> Dataset:
+    """SVHN with its extra images: 73,257 + 531,131 training and 26,032 test images of 32×32."""
+    return _svhn(["train", "extra"], data_dir)
+
+
+def svhn_noextra(data_dir: str) -> Dataset:
+    """SVHN without its extra images."""
+    return _svhn(["train"], data_dir)
+
+
+def _svhn(train: list[str], data_dir: str) -> Dataset:
+    """The published scripts number the digits 1, 2, …, 9, 0; TFDS 0, 1, …, 9.
+
+    Classes take turns by their number when labelled images are chosen, so the numbers matter.
+    """
+    arrays = tfds_source.read("svhn_cropped", train=train, test=["test"], data_dir=data_dir)
+    for name in ("labels", "test_labels"):
+        arrays[name] = (arrays[name] - 1) % 10
+    return _dataset(arrays | {"class_names": np.array(list("1234567890"))})
+
+
+def stl10(data_dir: str) -> Dataset:
+    """STL-10: 5,000 labelled and 100,000 other training images, 8,000 test images of 96×96.
+
+    1,000 labels are one of the ten published folds. With 5,000 labels all are taken. There the
+    published `create_split.py` counts the other images as class 0 and draws most "labelled" images
+    of that class from them; we do not follow it in that.
+    """
+    arrays = tfds_source.read(
+        "stl10",
+        train=["train", "unlabelled"],
+        test=["test"],
+        data_dir=data_dir,
+        keyed_by_index=True,
+    )
+    fold = partial(stl10_folds.read, data_dir=data_dir, labels=arrays["labels"])
+    return _dataset(arrays)._replace(folds={1000: fold})
+
+
+def tfds(where: str, data_dir: str, image_size: int) -> Dataset:
+    """Any TFDS data set with `image`, `label` and a split `train`: `name[/config][:version]`.
+
+    Its test images are those of `test`, or else of `validation`.
+    """
+    return _dataset(
+        tfds_source.read(
+            where,
+            train=["train"],
+            test=["test", "validation"],
+            data_dir=data_dir,
+            image_size=image_size,
+        )
+    )
+
+
+def folder(where: str, image_size: int) -> Dataset:
+    """One's own images in folders: see `folder.py`."""
+    arrays, num_valid = folder_source.read(Path(where).expanduser(), image_size=image_size)
+    return _dataset(arrays)._replace(num_valid=num_valid)
+
+
+def npz(where: str) -> Dataset:
+    """One's own images in an .npz file: see `npz.py`."""
+    return _dataset(npz_source.read(Path(where).expanduser()))
+
+
+def _dataset(arrays: Arrays) -> Dataset:
+    names = tuple(arrays["class_names"].tolist())
+    return Dataset(
+        images=arrays["images"],
+        labels=arrays["labels"],
+        test_images=arrays["test_images"],
+        test_labels=arrays["test_labels"],
+        num_classes=len(names),
+        class_names=names,
+    )
 
 
 def _stratified(labels: np.ndarray, size: int) -> np.ndarray:

@@ -1,7 +1,7 @@
 """What is in a run directory, and what may be resumed in it.
 
 config.json     the recipe
-split.json      the indices of labelled, unlabelled and validation images, and their hash
+split.json      which images are labelled, see `data/split_file.py`
 checkpoints/    Orbax checkpoints, one directory a step
 metrics.jsonl   one line a log or evaluation step
 events.out.*    the same for TensorBoard
@@ -16,6 +16,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from ssljax.data import split_file
 from ssljax.data.splits import Split, fingerprint
 from ssljax.errors import UsageError
 
@@ -25,20 +26,16 @@ PyTree = Any
 RESUMABLE = frozenset(
     {
         "cpu_devices",
+        "data_dir",  # the hash of the split is compared
         "eval_batch_size",
         "eval_every",
         "keep_checkpoints",
         "log_every",
         "num_steps",
+        "split_file",
         "steps_per_run",
     }
 )
-
-
-def split_record(split: Split) -> dict[str, Any]:
-    """`split.json`: the three index lists in the order of `Split`, and their hash."""
-    lists = {name: indices.tolist() for name, indices in split._asdict().items()}
-    return {"hash": fingerprint(split), **lists}
 
 
 def open_directory(workdir: Path, config: dict[str, Any], split: Split) -> None:
@@ -52,7 +49,7 @@ def open_directory(workdir: Path, config: dict[str, Any], split: Split) -> None:
     elif workdir.exists() and any(workdir.iterdir()):
         raise UsageError(f"workdir {workdir} is not empty, and holds no run (no config.json)")
     workdir.mkdir(parents=True, exist_ok=True)
-    write_json(workdir / "split.json", split_record(split))
+    write_json(workdir / "split.json", split_file.record(split))
     write_json(workdir / "config.json", config)  # last: with it the directory is a run's
 
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from ssljax.data import memory
 from ssljax.training.state import TrainState
 from ssljax.training.step import Data, Metrics, Replica
 
@@ -34,6 +35,27 @@ def split_cpu(count: int) -> None:
         flags = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_multi_thread_eigen=false".strip()
         jax.config.update("jax_num_cpu_devices", count)
+
+
+def require_memory(data: Data, devices: Sequence[jax.Device]) -> int:
+    """How many bytes of `data` each device will hold: all of it.
+
+    Raises:
+      UsageError: that is more than a device has. CPU devices share the machine's memory.
+    """
+    size = sum(x.nbytes for x in data)
+    for device in devices:
+        stats = device.memory_stats()
+        if stats and "bytes_limit" in stats:
+            memory.require("the data", size, stats["bytes_limit"], f"the memory of {device}")
+    if devices[0].platform == "cpu":
+        memory.require(
+            f"the data, on each of {len(devices)} CPU devices",
+            size * len(devices),
+            memory.host_bytes(),
+            "the machine's memory",
+        )
+    return size
 
 
 def replica(devices: Sequence[jax.Device]) -> Replica:

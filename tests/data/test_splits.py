@@ -280,3 +280,53 @@ def test_fingerprint_sees_the_order_and_which_list_an_index_is_in():
         fingerprint(Split(*(np.array(part, np.int64) for part in variant))) for variant in variants
     }
     assert len(hashes) == len(variants)
+
+
+@pytest.mark.parametrize("include_labeled", [False, True])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_stl10s_order_is_the_published_one_though_it_counts_the_rest_as_class_0(
+    seed, include_labeled
+):
+    # Published: 5,000 labelled records, 500 a class, then 100,000 that count as class 0; shares
+    # are all one, and the labelled ones are given by a fold of as many of each class.
+    known = made_labels((50,) * 10)
+    fold = np.sort([np.flatnonzero(known == c)[seed : seed + 10] for c in range(10)], axis=None)
+    published = published_unlabeled(
+        [*known, *[0] * 300], () if include_labeled else fold, share=[1.0] * 10
+    )
+    labels = np.concatenate([known, np.full(300, -1)])
+    split = make_split(
+        labels, seed=seed, size=100, valid=20, include_labeled=include_labeled, labeled=fold
+    )
+    assert split.labeled.tolist() == fold.tolist()
+    assert [*split.valid, *split.unlabeled] == published
+
+
+def test_records_without_labels_are_never_labelled_and_have_no_share():
+    known = made_labels(UNEQUAL)
+    labels = np.full(3 * len(known), -1)
+    labels[::3] = known
+    arguments = dict(seed=3, valid=5, include_labeled=False)
+    split = make_split(labels, size=20, **arguments)
+    alone = make_split(known, size=20, **arguments)
+    assert split.labeled.tolist() == (3 * alone.labeled).tolist()
+    assert split.valid.tolist() == (3 * alone.valid).tolist()
+    order = [*(3 * alone.unlabeled), *np.flatnonzero(labels < 0)]
+    assert split.unlabeled.tolist() == order
+    everything = make_split(labels, size=None, **arguments)
+    assert everything.labeled.tolist() == [*range(0, len(labels), 3)]
+    with pytest.raises(ValueError, match=f"allowed: 1 to {len(known)}"):
+        make_split(labels, size=len(known) + 1, **arguments)
+
+
+def test_strict_passes_labelled_records_over_for_validation():
+    labels = made_labels(UNEQUAL)
+    arguments = dict(seed=2, size=30, include_labeled=True)
+    order = make_split(labels, valid=0, **arguments).unlabeled
+    split = make_split(labels, valid=25, strict=True, **arguments)
+    never = [i for i in order if i not in split.labeled]
+    assert split.valid.tolist() == never[:25]
+    assert split.unlabeled.tolist() == [i for i in order if i not in never[:25]]
+    assert len(make_split(labels, valid=81, strict=True, **arguments).unlabeled) == 30
+    with pytest.raises(ValueError, match="82 validation images .* allowed: 0 to 81"):
+        make_split(labels, valid=82, strict=True, **arguments)

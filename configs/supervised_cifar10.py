@@ -1,0 +1,10 @@
+"""Labelled CIFAR-10 images only."""
+
+import ml_collections
+
+from configs import published
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Weak views, Adam."""
+    return published.supervised("cifar10.3@250-5000")

@@ -1,0 +1,65 @@
+"""What a data set and its split look like: a table, and a picture of the labelled images."""
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from ssljax.data import memory
+from ssljax.data.datasets import Dataset
+from ssljax.data.splits import Split, fingerprint
+
+_CELL = 32  # pixels of an image's side on the contact sheet
+_ROW = 50  # images of a class on the contact sheet, at most
+
+
+def table(data: Dataset, split: Split) -> str:
+    """Counts a class and in total, sizes, memory and the split's hash."""
+    columns = {
+        "labelled": data.labels[split.labeled],
+        "unlabelled": data.labels[split.unlabeled],
+        "validation": data.labels[split.valid],
+        "test": data.test_labels,
+    }
+    counts = {
+        title: [int(np.sum(labels == c)) for c in [*range(data.num_classes), -1]]
+        for title, labels in columns.items()
+    }
+    rows = [("class", *counts)]
+    for c, name in enumerate((*data.class_names, "without label")):
+        if c < data.num_classes or any(column[c] for column in counts.values()):
+            rows.append((name, *(f"{column[c]:,}" for column in counts.values())))
+    rows.append(("total", *(f"{len(labels):,}" for labels in columns.values())))
+    width = max(len(name) for name, *_ in rows)
+    lines = [f"{name:{width}}" + "".join(f"{x:>12}" for x in cells) for name, *cells in rows]
+    return "\n".join([*lines, *_properties(data, split)])
+
+
+def _properties(data: Dataset, split: Split) -> list[str]:
+    height, width, channels = data.images.shape[1:]
+    size = memory.describe(data.images.nbytes), memory.describe(data.test_images.nbytes)
+    return [
+        f"images: {data.images.dtype} of {height}×{width}×{channels}; {size[0]} on each device, "
+        f"{size[1]} of test images on the host",
+        f"split hash: {fingerprint(split)}",
+    ]
+
+
+def contact_sheet(data: Dataset, split: Split) -> Image.Image:
+    """A row for each class: its name, and its first labelled images."""
+    draw_on = ImageDraw.Draw(Image.new("L", (1, 1)))
+    margin = 8 + int(max(draw_on.textlength(name) for name in data.class_names))
+    labels = data.labels[split.labeled]
+    longest = min(_ROW, int(np.bincount(labels).max()))
+    sheet = Image.new("RGB", (margin + longest * _CELL, data.num_classes * _CELL), "white")
+    draw = ImageDraw.Draw(sheet)
+    for c, name in enumerate(data.class_names):
+        draw.text((4, c * _CELL + _CELL // 3), name, fill="black")
+        for i, index in enumerate(split.labeled[labels == c][:_ROW]):
+            sheet.paste(_thumbnail(data.images[index]), (margin + i * _CELL, c * _CELL))
+    return sheet
+
+
+def _thumbnail(image: np.ndarray) -> Image.Image:
+    picture = Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image)
+    small = max(picture.size) <= _CELL
+    method = Image.Resampling.NEAREST if small else Image.Resampling.BICUBIC
+    return picture.resize((_CELL, _CELL), method)

@@ -1,0 +1,143 @@
+"""Names, conventions and split files, on small data sets of one's own."""
+
+import json
+
+import numpy as np
+import pytest
+
+from ssljax.data import split_file
+from ssljax.data.load import load, scored
+from ssljax.data.splits import Split, fingerprint
+from ssljax.errors import UsageError
+
+
+@pytest.fixture
+def file(tmp_path):
+    """30 labelled images of 3 classes, 20 without labels, no test images."""
+    images = np.zeros((50, 8, 8, 3), np.uint8)
+    path = tmp_path / "pets.npz"
+    np.savez(path, train_images=images[:30], train_labels=np.arange(30) % 3,
+             unlabeled_images=images[30:])  # fmt: skip
+    return path
+
+
+def test_a_name_composes_and_images_without_labels_come_last(file):
+    _, split = load(f"npz:{file}.1@6-9", unlabeled="exclude_labeled")
+    assert len(split.labeled) == 6
+    assert split.valid.max() < 30
+    assert split.unlabeled[-20:].tolist() == [*range(30, 50)]
+    assert len(split.unlabeled) == 50 - 6 - 9
+
+
+def test_all_takes_every_label(file):
+    data, split = load(f"npz:{file}.1@all-3", unlabeled="all")
+    assert split.labeled.tolist() == [*range(30)]
+    assert len(split.unlabeled) == 47
+    assert len(scored(data, split)) == 3
+
+
+def test_strict_validation_images_are_never_labelled(file):
+    _, loose = load(f"npz:{file}.0@6-9", unlabeled="all")
+    _, strict = load(f"npz:{file}.0@6-9", unlabeled="strict")
+    assert set(loose.valid) & set(loose.labeled)
+    assert not set(strict.valid) & set(strict.labeled)
+    assert sorted([*strict.unlabeled, *strict.valid]) == [*range(50)]
+
+
+def test_validation_images_without_labels_are_not_scored(file):
+    with pytest.raises(UsageError, match="neither test images nor labelled validation images"):
+        load(f"npz:{file}.1@all-5", unlabeled="exclude_labeled")
+    data, split = load(f"npz:{file}.1@28-5", unlabeled="exclude_labeled")
+    assert len(split.valid) == 5
+    assert len(scored(data, split)) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("npz.1@4-1", "names 'npz'; allowed: npz:<…>"),
+        ("npz:.1@4-1", "names 'npz:'; allowed: npz:<…>"),
+        ("digits:x.1@4-1", "names 'digits:x'; allowed: digits"),
+        ("mnist.1@4-1", "'mnist' does not exist; there are: cifar10, cifar100, digits, folder, "
+                        "npz, stl10, svhn, svhn_noextra, tfds$"),
+    ],
+)  # fmt: skip
+def test_a_bad_name_lists_what_there_is(name, message):
+    with pytest.raises(UsageError, match=message):
+        load(name, unlabeled="all")
+
+
+def test_an_image_size_where_there_is_but_one_is_refused():
+    with pytest.raises(UsageError, match="config.image_size is 9; allowed: 0, as digits has"):
+        load("digits.1@40-100", unlabeled="all", image_size=9)
+
+
+def test_own_validation_images_are_used_whole(tmp_path):
+    from test_folder import write
+
+    for name in ("a", "b"):
+        for i in range(4):
+            write(tmp_path / f"train/{name}/{i}.png")
+        write(tmp_path / f"valid/{name}/0.png")
+    data, split = load(f"folder:{tmp_path}.1@2-0", unlabeled="all")
+    assert split.valid.tolist() == [8, 9]
+    assert sorted(split.unlabeled) == [*range(8)]
+    assert data.labels[split.valid].tolist() == [0, 1]
+    with pytest.raises(UsageError, match="has 2 of its own; allowed: -0"):
+        load(f"folder:{tmp_path}.1@2-1", unlabeled="all")
+
+
+def write_split(path, **lists):
+    split = dict(labeled=[5, 0, 1], unlabeled=[40, 2, 3], valid=[8]) | lists
+    path.write_text(json.dumps(split))
+    return str(path)
+
+
+def test_a_split_file_decides(file, tmp_path):
+    path = write_split(tmp_path / "split.json")
+    data, split = load(f"npz:{file}.9@30-0", unlabeled="all", path=path)
+    assert [part.tolist() for part in split] == [[5, 0, 1], [40, 2, 3], [8]]
+    (tmp_path / "again.json").write_text(json.dumps(split_file.record(split)))
+    again = split_file.read(tmp_path / "again.json", data.labels)
+    assert fingerprint(again) == fingerprint(split)
+
+
+@pytest.mark.parametrize(
+    ("lists", "message"),
+    [
+        (dict(labeled=[0, 50]), "labeled has a number twice, or one outside 0 to 49"),
+        (dict(labeled=[0, 0]), "labeled has a number twice"),
+        (dict(valid=[-1]), "valid has a number twice, or one outside 0 to 49"),
+        (dict(labeled=[0, 30]), "each must have a label"),
+        (dict(labeled=[]), "labeled must name an image"),
+        (dict(labeled=[0.5]), "labeled is not a list of whole numbers"),
+        (dict(labeled=["a"]), "labeled is not a list of whole numbers"),
+        (dict(labeled=[[0], [1]]), "labeled is not a list of whole numbers"),
+        (dict(labeled=[[0], 1]), "cannot be read"),
+        (dict(labeled=None), "cannot be read"),
+        (dict(hash="0"), "were changed after its hash 0 was written"),
+    ],
+)
+def test_a_bad_split_file_gets_one_line(file, tmp_path, lists, message):
+    path = write_split(tmp_path / "split.json", **lists)
+    with pytest.raises(UsageError, match=message) as caught:
+        load(f"npz:{file}.1@6-1", unlabeled="all", path=path)
+    assert f"config.split_file {path}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", "3"])
+def test_a_damaged_split_file_gets_one_line(file, tmp_path, content):
+    path = tmp_path / "split.json"
+    path.write_text(content)
+    with pytest.raises(UsageError, match="config.split_file .* cannot be read"):
+        load(f"npz:{file}.1@6-1", unlabeled="all", path=str(path))
+    with pytest.raises(UsageError, match="config.split_file nowhere.json cannot be read"):
+        load(f"npz:{file}.1@6-1", unlabeled="all", path="nowhere.json")
+
+
+def test_the_record_is_the_split_and_its_hash():
+    split = Split(np.array([1]), np.array([3, 2]), np.array([], int))
+    assert split_file.record(split) == {
+        "hash": fingerprint(split), "labeled": [1], "unlabeled": [3, 2], "valid": []
+    }  # fmt: skip

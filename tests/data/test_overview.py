@@ -1,0 +1,49 @@
+"""The table and the contact sheet."""
+
+import numpy as np
+
+from ssljax.data import memory, overview
+from ssljax.data.datasets import Dataset
+from ssljax.data.splits import Split
+
+
+def made():
+    images = np.arange(12, dtype=np.uint8)[:, None, None, None] * np.full((1, 64, 64, 3), 20, "u1")
+    labels = np.array([0, 1] * 4 + [-1] * 4)
+    data = Dataset(images, labels, images[:3], np.array([1, 1, 0]), 2, ("cat", "a long name"))
+    return data, Split(np.array([0, 1, 3]), np.arange(12), np.array([6, 7]))
+
+
+def test_the_table_counts_each_class():
+    lines = overview.table(*made()).splitlines()
+    cells = {line[:13].strip(): line[13:].split() for line in lines[:5]}
+    assert cells["class"] == ["labelled", "unlabelled", "validation", "test"]
+    assert cells["cat"] == ["1", "4", "1", "1"]
+    assert cells["a long name"] == ["2", "4", "1", "2"]
+    assert cells["without label"] == ["0", "4", "0", "0"]
+    assert cells["total"] == ["3", "12", "2", "3"]
+    assert lines[5].startswith("images: uint8 of 64×64×3; 147.5 kB on each device, 36.9 kB of test")
+    assert lines[6] == f"split hash: {overview.fingerprint(made()[1])}"
+
+
+def test_the_contact_sheet_has_a_row_for_each_class():
+    sheet = np.asarray(overview.contact_sheet(*made()))
+    assert sheet.shape[0] == 2 * 32
+    left = sheet.shape[1] - 2 * 32  # two images in the longest row
+    assert sheet[16, left + 16].tolist() == [0, 0, 0]  # image 0
+    assert sheet[48, left + 16].tolist() == [20, 20, 20]  # image 1
+    assert sheet[48, left + 48].tolist() == [60, 60, 60]  # image 3
+    assert sheet[16, left + 48].tolist() == [255, 255, 255]
+    assert sheet[:32, :left].min() < 100  # the name
+
+
+def test_the_contact_sheet_shows_grey_images_too():
+    data, split = made()
+    grey = data._replace(images=data.images[..., :1])
+    assert overview.contact_sheet(grey, split).size == overview.contact_sheet(data, split).size
+
+
+def test_bytes_have_the_unit_that_suits_them():
+    assert [memory.describe(n) for n in (5, 184_320_000, 3_123_456_789)] == [
+        "0.0 kB", "184.3 MB", "3.1 GB"
+    ]  # fmt: skip

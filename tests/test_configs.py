@@ -1,0 +1,36 @@
+"""Every recipe of `configs/` names things that exist."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+from ssljax import recipe
+from ssljax.data import splits
+
+RECIPES = sorted(
+    path.stem
+    for path in (Path(__file__).parents[1] / "configs").glob("*_*.py")
+    if not path.stem.startswith("_")
+)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_builds_but_for_its_data(name):
+    config = importlib.import_module(f"configs.{name}").get_config()
+    method, data = name.split("_", 1)
+    assert config.method == method
+    assert splits.parse(config.dataset).dataset == data
+    config.dataset = "digits.1@40-100"
+    config.augment.weak = "none"
+    config.augment.strong = "none"
+    assert recipe.build(config).method.views == {
+        "supervised": (), "mixmatch": ("weak", "weak"), "fixmatch": ("weak", "strong")
+    }[method]  # fmt: skip
+
+
+def test_cifar_100_has_the_wide_network():
+    for method in ("supervised", "mixmatch", "fixmatch"):
+        config = importlib.import_module(f"configs.{method}_cifar100").get_config()
+        assert config.model_args.filters == 128
+        assert (config.batch_size, config.num_steps) == (64, 1 << 20)
