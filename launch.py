@@ -1,4 +1,4 @@
-"""Trains or evaluates: `python launch.py --config=configs/fixmatch_digits.py`."""
+"""Trains, evaluates, shows views: `python launch.py --config=configs/fixmatch_digits.py`."""
 
 import difflib
 import runpy
@@ -16,7 +16,8 @@ _WORKDIR = flags.DEFINE_string(
     "workdir", None, "The run directory (default: runs/<config>/<data set name>)."
 )
 app.define_help_flags()
-_MODE = flags.DEFINE_enum("mode", "train", ["train", "eval"], "What to do.")
+_MODE = flags.DEFINE_enum("mode", "train", ["train", "eval", "augment"], "What to do.")
+_COUNT = flags.DEFINE_integer("count", 8, "How many images --mode=augment shows.", lower_bound=1)
 
 
 def main(argv: list[str]) -> int:
@@ -25,6 +26,8 @@ def main(argv: list[str]) -> int:
         _parse(argv)
         if _MODE.value == "eval":
             _evaluate()
+        elif _MODE.value == "augment":
+            _augment()
         else:
             _train()
     except UsageError as error:
@@ -43,10 +46,8 @@ def _train() -> None:
     from ssljax import evaluate, recipe
     from ssljax.training import loop
 
-    if _CONFIG.value is None:
-        raise UsageError("--config is missing; for example --config=configs/fixmatch_digits.py")
-    parts = recipe.build(_CONFIG.value)
-    workdir = Path(_WORKDIR.value or _default_workdir(_CONFIG.value.dataset))
+    parts = recipe.build(_config())
+    workdir = _workdir()
     print(f"{recipe.describe(parts)}\nrun directory: {workdir}", flush=True)
     print(evaluate.headline(loop.train(parts, workdir)))
 
@@ -65,9 +66,34 @@ def _evaluate() -> None:
     print(evaluate.headline(evaluate.results(rows)))
 
 
-def _default_workdir(dataset: str) -> str:
-    config = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
-    return f"runs/{config}/{dataset.replace('/', '_').replace(':', '_')}"
+def _augment() -> None:
+    import jax
+    from PIL import Image
+
+    from ssljax import recipe
+    from ssljax.augment import contact_sheet
+
+    parts = recipe.build(_config())
+    images = parts.dataset.images[: _COUNT.value]
+    sheet = contact_sheet.draw(jax.random.key(parts.seed), images, parts.augmentation)
+    # Beside the run directory: inside, it would keep a run from starting there.
+    path = _workdir().with_name(_workdir().name + "_augment.png")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(sheet).save(path)
+    print(f"wrote {path}: {len(images)} images, and each operation at increasing magnitude")
+
+
+def _config() -> ml_collections.ConfigDict:
+    if _CONFIG.value is None:
+        raise UsageError("--config is missing; for example --config=configs/fixmatch_digits.py")
+    return _CONFIG.value
+
+
+def _workdir() -> Path:
+    if _WORKDIR.value is not None:
+        return Path(_WORKDIR.value)
+    recipe = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
+    return Path("runs", recipe, _config().dataset.replace("/", "_").replace(":", "_"))
 
 
 def _parse(argv: list[str]) -> None:

@@ -17,7 +17,8 @@ import optax
 
 import ssljax.methods
 import ssljax.models
-from ssljax.augment import policies
+from ssljax.augment import augmentation, policies
+from ssljax.augment.augmentation import Augmentation
 from ssljax.data import datasets, splits
 from ssljax.data.datasets import Dataset
 from ssljax.data.splits import Split
@@ -26,7 +27,7 @@ from ssljax.lookup import find, modules_of
 from ssljax.methods.method import Method
 from ssljax.training import optim, parallel
 from ssljax.training.state import TrainState, init_state
-from ssljax.training.step import Data, View, make_eval_step, make_train_step
+from ssljax.training.step import Data, make_eval_step, make_train_step
 
 
 class Recipe(NamedTuple):
@@ -39,7 +40,7 @@ class Recipe(NamedTuple):
     method: Method
     optimizer: optax.GradientTransformation
     schedule: optax.Schedule
-    views: Mapping[str, View]
+    augmentation: Augmentation
     devices: list[jax.Device]
     seed: int
     batch_size: int
@@ -72,6 +73,7 @@ class Recipe(NamedTuple):
             optimizer=self.optimizer,
             image_shape=self.dataset.images.shape[1:],
             num_classes=self.dataset.num_classes,
+            augment=self.augmentation.init(),
         )
 
     def train_step(self) -> Callable[..., Any]:
@@ -81,7 +83,7 @@ class Recipe(NamedTuple):
             method=self.method,
             optimizer=self.optimizer,
             schedule=self.schedule,
-            views=self.views,
+            augmentation=self.augmentation,
             batch_size=self.batch_size,
             uratio=self.uratio,
             num_steps=self.num_steps,
@@ -201,10 +203,7 @@ def _build(config: ml_collections.ConfigDict) -> Recipe:
         method=method,
         optimizer=optimizer,
         schedule=schedule,
-        views={
-            view: find(f"config.augment.{view}", policy, [policies])
-            for view, policy in config.augment.items()
-        },
+        augmentation=_augmentation(config.augment),
         devices=devices,
         seed=config.seed,
         batch_size=config.batch_size,
@@ -221,6 +220,13 @@ def _build(config: ml_collections.ConfigDict) -> Recipe:
     with _named("config"):  # sizes that do not fit together show while the step is traced
         recipe.shapes()
     return recipe
+
+
+def _augmentation(knobs: Any) -> Augmentation:
+    weak = find("config.augment.weak", knobs.weak, [policies])
+    strong = find("config.augment.strong", knobs.strong, [augmentation])
+    with _named("config.augment"):
+        return strong(weak, knobs.recipe)
 
 
 def describe(recipe: Recipe) -> str:

@@ -1,4 +1,4 @@
-"""Views: what a method sees of an image. Functions of (keys, images) -> images.
+"""Views that learn nothing: what a method sees of an image. (keys, images) -> images.
 
 `keys [N]` holds one random key an image, so that an image's view does not depend on the batch or
 the device it is in; `images [N, H, W, C]` are uint8, and so is the result.
@@ -16,6 +16,28 @@ def none(keys: jax.Array, images: jax.Array) -> jax.Array:
     return images
 
 
+def weak_cifar(keys: jax.Array, images: jax.Array) -> jax.Array:
+    """Mirrors half of the images and shifts all by up to 4 pixels, reflecting at the border."""
+    return _flip_and_shift(keys, images, pad=4)
+
+
+def weak_svhn(keys: jax.Array, images: jax.Array) -> jax.Array:
+    """Shifts by up to 4 pixels, reflecting at the border. No flips: these are digits."""
+    return _flip_and_shift(keys, images, pad=4, flip=0.0)
+
+
+def weak_stl10(keys: jax.Array, images: jax.Array) -> jax.Array:
+    """Mirrors half of the images and shifts all by up to 12 pixels, for images of 96×96."""
+    return _flip_and_shift(keys, images, pad=12)
+
+
+def _flip_and_shift(keys, images, *, pad, flip=0.5):
+    """fixmatch, libml/augment.py: flips with probability `flip`; all offsets are as likely."""
+    draws = jax.vmap(lambda key: jax.random.uniform(key, (3,)))(keys)
+    offset = jnp.floor(draws[:, 1:] * (2 * pad + 1)).astype(jnp.int32)
+    return ops.shift(ops.flip(images, draws[:, 0] < flip), pad, offset)
+
+
 def weak_digits(keys: jax.Array, images: jax.Array) -> jax.Array:
     """Shifts by up to one pixel on each axis. No flips: a digit is not its mirror image."""
     offset = jax.vmap(lambda key: jax.random.randint(key, (2,), -1, 2))(keys)
@@ -28,16 +50,33 @@ def strong_digits(keys: jax.Array, images: jax.Array) -> jax.Array:
     Rotation up to ±25°, shears up to ±0.3, translation up to ±1.5 pixels, interpolated: at this
     size whole pixels are too coarse.
     """
-    draws = jax.vmap(lambda key: jax.random.uniform(key, (9,), minval=-1.0))(keys).T
-    angle, shear_x, shear_y, move_x, move_y, brightness, contrast, *where = draws
+    draws = jax.vmap(lambda key: jax.random.uniform(key, (9,), minval=-1.0))(keys)
+    images = _distort_digits(images, draws[:, :7])
+    centre = (draws[:, 7:] + 1) / 2 * jnp.array(images.shape[1:3])
+    return ops.cutout(images, 3, centre.astype(jnp.int32), fill=0)
+
+
+# The columns of `_distort_digits`' strengths.
+_DISTORTIONS = ("rotate", "shear_x", "shear_y", "move_x", "move_y", "brightness", "contrast")
+
+
+def digits_ladder(images: jax.Array) -> dict[str, jax.Array]:
+    """Each of `strong_digits`' distortions, and the one image at 9 strengths of it."""
+    strengths = jnp.linspace(-1, 1, 9)[:, None] * jnp.eye(7)[:, None, :]
+    images = jnp.repeat(images, 9, axis=0)
+    rows = [_distort_digits(images, row) for row in strengths]
+    return dict(zip(_DISTORTIONS, rows, strict=True))
+
+
+def _distort_digits(images, strengths):
+    """`strong_digits` without Cutout; strengths `[N, 7]` in -1..1, 0 changes nothing."""
+    angle, shear_x, shear_y, move_x, move_y, brightness, contrast = strengths.T
     matrix = _affine(
         images.shape, 25 * angle, 0.3 * shear_x, 0.3 * shear_y, 1.5 * move_x, 1.5 * move_y
     )
     images = ops.warp(images, matrix, method="bilinear")
     images = ops.brightness(images, 1 + 0.5 * brightness)
-    images = ops.contrast(images, 1 + 0.5 * contrast)
-    centre = (jnp.stack(where, axis=-1) + 1) / 2 * jnp.array(images.shape[1:3])
-    return ops.cutout(images, 3, centre.astype(jnp.int32), fill=0)
+    return ops.contrast(images, 1 + 0.5 * contrast)
 
 
 def _affine(shape, degrees, shear_x, shear_y, move_x, move_y):

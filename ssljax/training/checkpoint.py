@@ -5,6 +5,7 @@ split.json      the indices of labelled, unlabelled and validation images, and t
 checkpoints/    Orbax checkpoints, one directory a step
 metrics.jsonl   one line a log or evaluation step
 events.out.*    the same for TensorBoard
+augment.png     what the augmentation had learned at the newest evaluation, if it learns
 results.json    the results, once the run is complete
 """
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 from ssljax import evaluate
@@ -39,14 +40,14 @@ def train(recipe: Recipe, workdir: Path) -> dict[str, Any]:
             saved = checkpoints.restore(newest, shapes)
             print(f"resuming {workdir} after step {newest}")
         log = metrics.MetricsLog(workdir, step=int(saved["state"].step))
-        _loop(recipe, saved, empty, checkpoints, log)
+        _loop(recipe, saved, empty, checkpoints, log, workdir)
         log.close()
     record = evaluate.results(metrics.read_rows(workdir / "metrics.jsonl"))
     checkpoint.write_json(workdir / "results.json", record)
     return record
 
 
-def _loop(recipe, saved, empty, checkpoints, log):
+def _loop(recipe, saved, empty, checkpoints, log, workdir):
     """Goes on from `saved` to the last step; `empty` is a window without steps."""
     step = int(saved["state"].step)
     state, window, data = (
@@ -76,6 +77,7 @@ def _loop(recipe, saved, empty, checkpoints, log):
                     scores = evaluate.evaluate_state(evaluator, state, recipe.dataset, recipe.split)
                     row |= scores
                     progress.write(f"step {step}: {evaluate.describe(scores)}")
+                    _draw_augmentation(recipe, state, workdir)
                 log.write(row)
                 progress.report(row)
                 if evaluated:
@@ -91,6 +93,13 @@ def _next_boundary(recipe: Recipe, step: int) -> int:
     log = step - step % recipe.log_every + recipe.log_every
     evaluation = step - step % recipe.eval_every + recipe.eval_every
     return min(log, evaluation, recipe.num_steps)
+
+
+def _draw_augmentation(recipe: Recipe, state: Any, workdir: Path) -> None:
+    """Writes `augment.png`, a picture of what the augmentation has learned, if it learns."""
+    if recipe.augmentation.picture is not None:
+        picture = recipe.augmentation.picture(parallel.fetch(state.augment))
+        Image.fromarray(picture).save(workdir / "augment.png")
 
 
 def _require_finite(row: metrics.Row, state: Any) -> None:
