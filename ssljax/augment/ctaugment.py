@@ -276,7 +276,8 @@ def ladder(images: jax.Array, recipe: Recipe) -> dict[str, jax.Array]:
     total = len(level)
     policy = Policy(
         op=jnp.asarray(np.repeat(np.arange(len(counts)), counts)[:, None]),
-        level=jnp.asarray(np.tile(level[:, None, None], (1, 1, 2)), jnp.float32),
+        # The second level is bicubic's.
+        level=jnp.asarray(np.stack([level, np.full(total, 0.2)], axis=-1)[:, None], jnp.float32),
         centre=jnp.full((total, 2, 2), 0.5),
         cutout=jnp.zeros(total),
     )

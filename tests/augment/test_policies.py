@@ -1,0 +1,55 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from benchmarks import pillow_policies
+from ssljax.augment import policies
+
+
+def keys(n):
+    return jax.random.split(jax.random.PRNGKey(0), n)
+
+
+@pytest.mark.parametrize(
+    ("view", "pad", "flips"),
+    [
+        (policies.weak_cifar, 4, True),
+        (policies.weak_svhn, 4, False),
+        (policies.weak_stl10, 12, True),
+    ],
+)
+def test_weak_views_are_all_flips_and_shifts_equally_often(view, pad, flips):
+    side = 32  # well above the shifts: reflected, two of them can look the same
+    image = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    kinds = {
+        pillow_policies.weak(image, flip=flip, offset=(i, j), pad=pad).tobytes(): number
+        for number, (flip, i, j) in enumerate(
+            (flip, i, j)
+            for flip in ([False, True] if flips else [False])
+            for i in range(2 * pad + 1)
+            for j in range(2 * pad + 1)
+        )
+    }
+    images = np.asarray(jax.jit(view)(keys(5_000), jnp.tile(image, (5_000, 1, 1, 1))))
+    counts = np.bincount([kinds[x.tobytes()] for x in images], minlength=len(kinds))
+    assert len(counts) == len(kinds)
+    assert stats.chisquare(counts).pvalue > 0.001
+
+
+def test_weak_views_work_on_one_channel_and_oblong_images():
+    images = np.random.default_rng(0).integers(0, 256, (3, 20, 31, 1), dtype=np.uint8)
+    assert policies.weak_cifar(keys(3), images).shape == images.shape
+
+
+def test_a_shift_that_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match=r"pad: expected 0..7 pixels, got 12"):
+        policies.weak_stl10(keys(1), np.zeros((1, 8, 8, 3), np.uint8))
+
+
+def test_the_digits_ladder_goes_through_the_image_itself():
+    image = np.random.default_rng(0).integers(0, 256, (1, 8, 8, 1), dtype=np.uint8)
+    for row in policies.digits_ladder(image).values():
+        np.testing.assert_array_equal(row[4], image[0])
+        assert not np.array_equal(row[0], row[8])
