@@ -32,9 +32,7 @@ def weak(image: np.ndarray, *, flip: bool, offset: tuple[int, int], pad: int) ->
 def affine(image: Image.Image, *coefficients: float, fill: int = 0) -> Image.Image:
     """`Image.transform(AFFINE)`."""
     fill_color = (fill,) * len(image.getbands())
-    return image.transform(
-        image.size, Image.Transform.AFFINE, coefficients, fillcolor=fill_color
-    )
+    return image.transform(image.size, Image.Transform.AFFINE, coefficients, fillcolor=fill_color)
 
 
 def posterize(image: Image.Image, bits: int) -> Image.Image:

@@ -123,8 +123,8 @@ def test_probes_are_uniform_and_always_applied(recipe):
 @pytest.mark.parametrize("recipe", [cta.CIFAR, cta.IMAGENET])
 def test_training_views_draw_by_the_rates(recipe):
     rates = jax.random.uniform(jax.random.PRNGKey(3), cta.init(recipe).shape, minval=0.75)
-    p = np.asarray(cta.probabilities(rates, recipe))
-    assert (p == 0).any() == (recipe is cta.CIFAR)
+    p = np.asarray(cta.probabilities(rates, recipe), np.float64)
+    assert (p[:, 0] < 0.001).any()  # some bins are left out: 0, and nearly 0
     drawn = jax.jit(lambda k: cta.sample(k, rates, recipe, probe=False))(keys(50_000))
     op = np.ravel(drawn.op)
     assert is_uniform(op[op >= 0], 19)
@@ -135,10 +135,11 @@ def test_training_views_draw_by_the_rates(recipe):
         for k, bins in enumerate(entry.bins):
             level = np.asarray(drawn.level)[..., k].ravel()[op == index]
             counts = np.bincount(np.floor(level * bins).astype(int), minlength=bins)
-            expected = p[index, k, :bins] * counts.sum()
-            assert (counts[expected == 0] == 0).all()
-            possible = expected > 0
-            assert stats.chisquare(counts[possible], expected[possible]).pvalue > 1e-4
+            expected = p[index, k, :bins] / p[index, k].sum() * counts.sum()
+            rare = expected < 5
+            assert abs(counts[rare].sum() - expected[rare].sum()) <= 4 * expected[rare].sum() ** 0.5
+            pooled = ([*x[~rare], x[rare].sum() + 1e-6] for x in (counts, expected))
+            assert stats.chisquare(*pooled).pvalue > 1e-4
             assert is_uniform(np.floor(level * bins % 1 * 4).astype(int), 4)  # within a bin
 
 

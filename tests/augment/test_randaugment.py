@@ -1,5 +1,7 @@
 """RandAugment: what is drawn, and what becomes of the pixels."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -116,13 +118,13 @@ def test_the_imagenet_policy_has_the_pixels_of_pillow_s():
 @pytest.mark.parametrize("recipe", [ra.CIFAR, ra.IMAGENET])
 def test_a_layer_is_one_warp_one_lookup_and_one_filter(recipe, monkeypatch):
     calls = []
-    for kernel in ("warp", "lookup", "filter_blend"):
 
-        def counted(*args, kernel=kernel, original=getattr(ops, kernel), **options):
-            calls.append(kernel)
-            return original(*args, **options)
+    def counted(kernel, *args, **options):
+        calls.append(kernel.__name__)
+        return kernel(*args, **options)
 
-        monkeypatch.setattr(layer.ops, kernel, counted)
+    for kernel in (ops.warp, ops.lookup, ops.filter_blend):
+        monkeypatch.setattr(layer.ops, kernel.__name__, functools.partial(counted, kernel))
     images = jnp.zeros((4, 32, 32, 3), jnp.uint8)
     op, parameter = jnp.zeros(4, jnp.int32), jnp.zeros(4)
     names = [op.name for op in recipe.ops]
@@ -146,8 +148,9 @@ def test_layers_probability_and_magnitude_are_arguments():
     def moved(**options):
         result = ra.randaugment(keys(64), images, recipe=plain, **options)
         right, left = (
-            np.array_equal(result[i, :, 5:], images[i, :, :-5]) for i in range(64)
-        ), (np.array_equal(result[i, :, :-5], images[i, :, 5:]) for i in range(64))
+            (np.array_equal(result[i, :, 5:], images[i, :, :-5]) for i in range(64)),
+            (np.array_equal(result[i, :, :-5], images[i, :, 5:]) for i in range(64)),
+        )
         return np.array(list(right)), np.array(list(left)), np.asarray(result)
 
     right, left, _ = moved(layers=1, probability=1.0, magnitude=5)
