@@ -15,6 +15,7 @@ import numpy as np
 from ssljax.augment import ctaugment as cta
 from ssljax.augment import heat_map, policies
 from ssljax.augment import randaugment as ra
+from ssljax.augment.ctaugment_recipes import RECIPES
 
 PyTree = Any
 # One random key an image `[N]`, images `[N, H, W, C]` uint8 -> augmented images, same shape.
@@ -66,7 +67,7 @@ def randaugment(weak: View, recipe: str) -> Augmentation:
 
 def ctaugment(weak: View, recipe: str) -> Augmentation:
     """The weak view, then CTAugment; recipes: cifar, imagenet. The state is its rates."""
-    chosen = _recipe(recipe, cta.RECIPES)
+    chosen = _recipe(recipe, RECIPES)
 
     def views(rates):
         def learned(keys, images):

@@ -4,18 +4,19 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ssljax.augment import ctaugment
+from ssljax.augment.ctaugment import probabilities
+from ssljax.augment.ctaugment_recipes import Recipe
 
 _CELL, _LABEL = 16, 96  # pixels
 
 
-def draw(rates: np.ndarray, recipe: ctaugment.Recipe) -> np.ndarray:
+def draw(rates: np.ndarray, recipe: Recipe) -> np.ndarray:
     """uint8 `[height, width, 3]`: rates from 0, black, to 1, white; bins that are not drawn red.
 
     Args:
       rates: float32 `[operations, 2, bins]` of ctaugment.
     """
-    probability = np.asarray(ctaugment.probabilities(jnp.asarray(rates), recipe))
+    probability = np.asarray(probabilities(jnp.asarray(rates), recipe))
     left_out = probability < 0.01  # ImageNet's recipe adds 0.001 to what it leaves out
     rows = [
         (op.name, rates[i, k, :bins], left_out[i, k, :bins])

@@ -10,26 +10,27 @@ from test_randaugment import is_uniform, keys, pictures
 from benchmarks import pillow_policies
 from ssljax.augment import ctaugment as cta
 from ssljax.augment import heat_map
+from ssljax.augment.ctaugment_recipes import CIFAR, IMAGENET
 
 CIFAR_OPS, IMAGENET_OPS = (
-    {op.name: i for i, op in enumerate(recipe.ops)} for recipe in (cta.CIFAR, cta.IMAGENET)
+    {op.name: i for i, op in enumerate(recipe.ops)} for recipe in (CIFAR, IMAGENET)
 )
 
 
 def test_recipes_have_the_published_operations_and_bins():
-    assert len(cta.CIFAR.ops) == len(cta.IMAGENET.ops) == 19
-    bins = {op.name: op.bins for op in cta.CIFAR.ops}
+    assert len(CIFAR.ops) == len(IMAGENET.ops) == 19
+    bins = {op.name: op.bins for op in CIFAR.ops}
     assert (bins.pop("identity"), bins.pop("posterize"), bins.pop("rescale")) == ((), (8,), (17, 6))
     assert set(bins.values()) == {(17,)}
-    assert {op.bins for op in cta.IMAGENET.ops} == {(15,)}
-    assert cta.init(cta.CIFAR).shape == (19, 2, 17)
-    assert cta.init(cta.IMAGENET).shape == (19, 2, 15)
-    assert (cta.init(cta.CIFAR) == 1).all()
+    assert {op.bins for op in IMAGENET.ops} == {(15,)}
+    assert cta.init(CIFAR).shape == (19, 2, 17)
+    assert cta.init(IMAGENET).shape == (19, 2, 15)
+    assert (cta.init(CIFAR) == 1).all()
 
 
 def test_cifar_probabilities_by_hand():
-    rates = cta.init(cta.CIFAR).at[CIFAR_OPS["posterize"], 0, :4].set([0.9, 0.5, 0.797, 0.799])
-    p = np.asarray(cta.probabilities(rates, cta.CIFAR))
+    rates = cta.init(CIFAR).at[CIFAR_OPS["posterize"], 0, :4].set([0.9, 0.5, 0.797, 0.799])
+    p = np.asarray(cta.probabilities(rates, CIFAR))
     # (w + 0.01) / 1.01: 0.901, 0.505, 0.799, 0.801; below 0.80 it is 0
     shares = np.array([0.91 / 1.01, 0, 0, 0.809 / 1.01, 1, 1, 1, 1])
     np.testing.assert_allclose(p[CIFAR_OPS["posterize"], 0, :8], shares / shares.sum(), rtol=1e-6)
@@ -42,8 +43,8 @@ def test_cifar_probabilities_by_hand():
 
 def test_imagenet_probabilities_by_hand():
     row = [0.5, 0.45, 0.4, 0.425, 0.4249, *[0.0] * 10]
-    rates = cta.init(cta.IMAGENET).at[3, 0].set(jnp.array(row))
-    p = np.asarray(cta.probabilities(rates, cta.IMAGENET))
+    rates = cta.init(IMAGENET).at[3, 0].set(jnp.array(row))
+    p = np.asarray(cta.probabilities(rates, IMAGENET))
     # w / 0.5: 1, 0.9, 0.8, 0.85, 0.8498; below 0.85 it is 0; then 0.001 more for all
     shares = np.array([1.001, 0.901, 0.001, 0.851, 0.001, *[0.001] * 10])
     np.testing.assert_allclose(p[3, 0], shares / shares.sum(), rtol=1e-5)
@@ -60,8 +61,8 @@ def test_cifar_update_by_hand():
     """Updates follow each other; rescale's two levels both learn; identity and -1 learn nothing."""
     rotate, rescale = CIFAR_OPS["rotate"], CIFAR_OPS["rescale"]
     applied = policy([[rotate, rescale], [rotate, rotate]], [[0.5, (0.0, 0.99)], [0.5, 0.999999]])
-    rates = cta.init(cta.CIFAR)
-    new = np.asarray(cta.update(rates, applied, jnp.array([0.2, 0.6]), cta.CIFAR))
+    rates = cta.init(CIFAR)
+    new = np.asarray(cta.update(rates, applied, jnp.array([0.2, 0.6]), CIFAR))
     expected = np.array(rates)
     expected[rotate, 0, 8] = 0.99 * (0.99 + 0.01 * 0.2) + 0.01 * 0.6  # int(0.5 · 17 · 0.999) = 8
     expected[rescale, 0, 0] = expected[rescale, 1, 5] = 0.99 + 0.01 * 0.2
@@ -69,29 +70,29 @@ def test_cifar_update_by_hand():
     np.testing.assert_allclose(new, expected, rtol=1e-6)
 
     nothing = policy([[CIFAR_OPS["identity"], -1], [-1, -1]], [[0.5, 0.5], [0.5, 0.5]])
-    unchanged = cta.update(rates, nothing, jnp.array([0.2, 0.6]), cta.CIFAR)
+    unchanged = cta.update(rates, nothing, jnp.array([0.2, 0.6]), CIFAR)
     np.testing.assert_array_equal(unchanged, rates)
 
 
 def test_cifar_levels_just_above_a_border_count_for_the_bin_below():
     """The published int(level · bins · 0.999)."""
     applied = policy([[CIFAR_OPS["blur"], -1], [-1, -1]], [[3.001 / 17, 0.0], [0.0, 0.0]])
-    new = cta.update(cta.init(cta.CIFAR), applied, jnp.array([0.0, 0.0]), cta.CIFAR)
+    new = cta.update(cta.init(CIFAR), applied, jnp.array([0.0, 0.0]), CIFAR)
     assert np.argmin(new[CIFAR_OPS["blur"], 0]) == 2
 
 
 def test_imagenet_update_by_hand():
     """Repeated updates of a bin in a step are averaged; identity learns too."""
     applied = policy([[10, 10], [10, 7]], [[0.5, 0.51], [0.52, 0.0]])
-    rates = cta.init(cta.IMAGENET).at[10, 0, 7].set(0.8)
-    new = np.asarray(cta.update(rates, applied, jnp.array([0.2, 0.6]), cta.IMAGENET))
+    rates = cta.init(IMAGENET).at[10, 0, 7].set(0.8)
+    new = np.asarray(cta.update(rates, applied, jnp.array([0.2, 0.6]), IMAGENET))
     expected = np.array(rates)
     expected[10, 0, 7] = 0.8 + 0.01 * ((0.2 + 0.2 + 0.6) / 3 - 0.8)  # 0.5 · 15 to 0.52 · 15
     expected[7, 0, 0] = 1 + 0.01 * (0.6 - 1)
     np.testing.assert_allclose(new, expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("recipe", [cta.CIFAR, cta.IMAGENET])
+@pytest.mark.parametrize("recipe", [CIFAR, IMAGENET])
 def test_a_bin_whose_match_stays_low_loses_its_probability(recipe):
     index = [op.name for op in recipe.ops].index("rotate")
     bins = recipe.ops[index].bins[0]
@@ -108,7 +109,7 @@ def test_a_bin_whose_match_stays_low_loses_its_probability(recipe):
     assert (p[: bins - 1] > 0.9 / bins).all()
 
 
-@pytest.mark.parametrize("recipe", [cta.CIFAR, cta.IMAGENET])
+@pytest.mark.parametrize("recipe", [CIFAR, IMAGENET])
 def test_probes_are_uniform_and_always_applied(recipe):
     # Rates do not matter to them.
     rates = cta.init(recipe).at[:, :, 0].set(0.0)
@@ -120,7 +121,7 @@ def test_probes_are_uniform_and_always_applied(recipe):
     assert (drawn.cutout == 0).all()
 
 
-@pytest.mark.parametrize("recipe", [cta.CIFAR, cta.IMAGENET])
+@pytest.mark.parametrize("recipe", [CIFAR, IMAGENET])
 def test_training_views_draw_by_the_rates(recipe):
     rates = jax.random.uniform(jax.random.PRNGKey(3), cta.init(recipe).shape, minval=0.75)
     p = np.asarray(cta.probabilities(rates, recipe), np.float64)
@@ -129,8 +130,8 @@ def test_training_views_draw_by_the_rates(recipe):
     op = np.ravel(drawn.op)
     assert is_uniform(op[op >= 0], 19)
     share = np.mean(op >= 0)
-    assert share == 1 if recipe is cta.CIFAR else abs(share - 0.5) < 0.005
-    assert (drawn.cutout == (recipe is cta.CIFAR)).all()
+    assert share == 1 if recipe is CIFAR else abs(share - 0.5) < 0.005
+    assert (drawn.cutout == (recipe is CIFAR)).all()
     for index, entry in enumerate(recipe.ops):
         for k, bins in enumerate(entry.bins):
             level = np.asarray(drawn.level)[..., k].ravel()[op == index]
@@ -144,7 +145,7 @@ def test_training_views_draw_by_the_rates(recipe):
 
 
 def test_the_cifar_policy_has_the_pixels_of_pillow_s():
-    recipe = cta.CIFAR
+    recipe = CIFAR
     images = pictures(600)
     drawn = cta.sample(keys(600, seed=4), cta.init(recipe), recipe, probe=False)
     ours = np.asarray(jax.jit(lambda x, p: cta.apply(x, p, recipe))(images, drawn)).astype(int)
@@ -164,13 +165,13 @@ def test_the_cifar_policy_has_the_pixels_of_pillow_s():
 
 def test_the_ladder_and_the_heat_map_show_every_operation():
     image = pictures(1)
-    rows = cta.ladder(jnp.asarray(image), cta.CIFAR)
+    rows = cta.ladder(jnp.asarray(image), CIFAR)
     assert [len(row) for row in rows.values()] == [
-        1 if op.name == "identity" else 8 if op.name == "posterize" else 17 for op in cta.CIFAR.ops
+        1 if op.name == "identity" else 8 if op.name == "posterize" else 17 for op in CIFAR.ops
     ]
     np.testing.assert_array_equal(rows["identity"], image)
-    rates = cta.init(cta.CIFAR).at[0, 0, 0].set(0.1).at[0, 0, 1].set(0.9)
-    picture = heat_map.draw(rates, cta.CIFAR)
+    rates = cta.init(CIFAR).at[0, 0, 0].set(0.1).at[0, 0, 1].set(0.9)
+    picture = heat_map.draw(rates, CIFAR)
     assert picture.shape == (16 * 19, 96 + 16 * 17, 3)  # rescale has two rows, identity none
     cells = picture[4, 100::16]
     assert cells[0, 0] > cells[0, 1]  # red: left out

@@ -13,6 +13,7 @@ from test_step import largest_difference, run_steps, weights
 
 from ssljax import recipe
 from ssljax.augment import ctaugment
+from ssljax.augment.ctaugment_recipes import CIFAR
 from ssljax.errors import Interrupted
 from ssljax.training import loop
 
@@ -41,7 +42,7 @@ def test_rates_follow_the_ema_model_s_probability_of_the_true_label():
 
     def update(rates, policy, match):
         jax.debug.callback(lambda p, m: seen.update(policy=p, match=m), policy, match)
-        return ctaugment.update(rates, policy, match, ctaugment.CIFAR)
+        return ctaugment.update(rates, policy, match, CIFAR)
 
     def probe(keys, images, rates):
         probes, policy = parts.augmentation.probe(keys, images, rates)
@@ -59,9 +60,7 @@ def test_rates_follow_the_ema_model_s_probability_of_the_true_label():
     nearest = np.abs(probabilities - match[:, None]).min(axis=1)
     assert nearest.max() < 1e-5
     assert match.std() > 0
-    expected = ctaugment.update(
-        ctaugment.init(ctaugment.CIFAR), seen["policy"], match, ctaugment.CIFAR
-    )
+    expected = ctaugment.update(ctaugment.init(CIFAR), seen["policy"], match, CIFAR)
     np.testing.assert_allclose(state.augment, expected, rtol=1e-6)
 
 
