@@ -14,12 +14,12 @@ def digits(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """What the digits recipes share: a small network, and averages that fit a short run."""
     config.dataset = "digits.1@40-100"
     config.model_args = dict(filters=16, repeat=1, scales=2, batch_norm_momentum=0.95)
-    config.batch_size = 32
-    config.num_steps = 1200
+    config.batch_size = 8
+    config.num_steps = 2000
     config.optimizer.name = "sgd"
     config.optimizer.lr = 0.03
     config.optimizer.schedule = "cosine"
-    config.optimizer.weight_decay = 0.0005
+    config.optimizer.weight_decay = 0.01
     config.ema_decay = 0.99
     config.log_every = 40
     config.eval_every = 40

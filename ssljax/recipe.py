@@ -3,11 +3,13 @@
 Everything that can be wrong with a config is found here, before anything is compiled or written.
 """
 
+import dataclasses
+import functools
 import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -30,7 +32,8 @@ from ssljax.training.state import TrainState, init_state
 from ssljax.training.step import Data, make_eval_step, make_train_step
 
 
-class Recipe(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Recipe:
     """The parts of a run. Sizes count images over all devices, lengths count steps."""
 
     config: dict[str, Any]  # what `config.json` records
@@ -76,6 +79,7 @@ class Recipe(NamedTuple):
             augment=self.augmentation.init(),
         )
 
+    @functools.cached_property
     def train_step(self) -> Callable[..., Any]:
         """The pure step, for `parallel.make_run` on `devices`."""
         return make_train_step(
@@ -97,7 +101,7 @@ class Recipe(NamedTuple):
         Traces the step, so that sizes that do not fit together raise here; compiles nothing.
         """
         state = jax.eval_shape(self._initialize, self._key())
-        window = parallel.metric_shapes(self.train_step(), state, self.data(), self.devices)
+        window = parallel.metric_shapes(self.train_step, state, self.data(), self.devices)
         return {"state": state, "window": window}
 
     def evaluator(self) -> parallel.Evaluate:

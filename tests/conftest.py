@@ -1,6 +1,13 @@
 """Four CPU devices, so that device-parallel code is really parallel, and a tiny recipe."""
 
 import importlib
+import os
+from pathlib import Path
+
+# What one test compiled, the others (and the processes they start) load.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(__file__).parents[1] / ".pytest_cache" / "xla")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 import jax
 import ml_collections

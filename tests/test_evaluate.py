@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from ssljax.training.step import to_float
 def test_every_image_counts_once(config, devices, batch_size):
     config.eval_batch_size = batch_size
     parts = recipe.build(config)
-    parts = parts._replace(devices=parts.devices[:devices])
+    parts = dataclasses.replace(parts, devices=parts.devices[:devices])
     state = parts.init_state()
     images, labels = parts.dataset.test_images[:101], parts.dataset.test_labels[:101]
 

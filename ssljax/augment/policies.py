@@ -47,13 +47,13 @@ def weak_digits(keys: jax.Array, images: jax.Array) -> jax.Array:
 def strong_digits(keys: jax.Array, images: jax.Array) -> jax.Array:
     """A random affine map, brightness, contrast and Cutout, for images of 8×8 pixels.
 
-    Rotation up to ±25°, shears up to ±0.3, translation up to ±1.5 pixels, interpolated: at this
-    size whole pixels are too coarse.
+    Rotation by up to ±20°, shears up to ±0.25 and translations up to ±1.5 pixels, interpolated (at
+    this size whole pixels are coarse); brightness and contrast by 0.5 to 1.5; a 2×2 Cutout.
     """
     draws = jax.vmap(lambda key: jax.random.uniform(key, (9,), minval=-1.0))(keys)
     images = _distort_digits(images, draws[:, :7])
     centre = (draws[:, 7:] + 1) / 2 * jnp.array(images.shape[1:3])
-    return ops.cutout(images, 3, centre.astype(jnp.int32), fill=0)
+    return ops.cutout(images, 2, centre.astype(jnp.int32), fill=0)
 
 
 # The columns of `_distort_digits`' strengths.
@@ -72,7 +72,7 @@ def _distort_digits(images, strengths):
     """`strong_digits` without Cutout; strengths `[N, 7]` in -1..1, 0 changes nothing."""
     angle, shear_x, shear_y, move_x, move_y, brightness, contrast = strengths.T
     matrix = _affine(
-        images.shape, 25 * angle, 0.3 * shear_x, 0.3 * shear_y, 1.5 * move_x, 1.5 * move_y
+        images.shape, 20 * angle, 0.25 * shear_x, 0.25 * shear_y, 1.5 * move_x, 1.5 * move_y
     )
     images = ops.warp(images, matrix, method="bilinear")
     images = ops.brightness(images, 1 + 0.5 * brightness)

@@ -20,6 +20,8 @@ from ssljax import evaluate
 from ssljax.errors import Interrupted, RunError
 from ssljax.recipe import Recipe
 from ssljax.training import checkpoint, metrics, parallel
+from ssljax.training.state import TrainState
+from ssljax.training.step import Metrics
 
 
 def train(recipe: Recipe, workdir: Path) -> dict[str, Any]:
@@ -39,25 +41,32 @@ def train(recipe: Recipe, workdir: Path) -> dict[str, Any]:
         else:
             saved = checkpoints.restore(newest, shapes)
             print(f"resuming {workdir} after step {newest}")
-        log = metrics.MetricsLog(workdir, step=int(saved["state"].step))
-        _loop(recipe, saved, empty, checkpoints, log, workdir)
-        log.close()
+        with metrics.MetricsLog(workdir, step=int(saved["state"].step)) as log:
+            _loop(recipe, saved, empty, checkpoints, log, workdir)
     record = evaluate.results(metrics.read_rows(workdir / "metrics.jsonl"))
     checkpoint.write_json(workdir / "results.json", record)
     return record
 
 
-def _loop(recipe, saved, empty, checkpoints, log, workdir):
+def _loop(
+    recipe: Recipe,
+    saved: dict[str, Any],
+    empty: Metrics,
+    checkpoints: checkpoint.Checkpoints,
+    log: metrics.MetricsLog,
+    workdir: Path,
+) -> None:
     """Goes on from `saved` to the last step; `empty` is a window without steps."""
     step = int(saved["state"].step)
     state, window, data = (
         parallel.replicate(x, recipe.devices)
         for x in (saved["state"], saved["window"], recipe.data())
     )
-    run = parallel.make_run(recipe.train_step(), recipe.devices)
+    run = parallel.make_run(recipe.train_step, recipe.devices)
     evaluator = recipe.evaluator()
 
     def save():
+        _require_finite(step, state)
         checkpoints.save(step, parallel.fetch({"state": state, "window": window}))
 
     with _stop_signal() as stop, _Progress(recipe, step) as progress:
@@ -73,15 +82,15 @@ def _loop(recipe, saved, empty, checkpoints, log, workdir):
                 window = parallel.replicate(empty, recipe.devices)
                 evaluated = step % recipe.eval_every == 0 or step == recipe.num_steps
                 if evaluated:
-                    _require_finite(row, state)
+                    _require_finite(step, state, row["loss/total"])
                     scores = evaluate.evaluate_state(evaluator, state, recipe.dataset, recipe.split)
                     row |= scores
                     progress.write(f"step {step}: {evaluate.describe(scores)}")
                     _draw_augmentation(recipe, state, workdir)
                 log.write(row)
-                progress.report(row)
                 if evaluated:
                     save()
+                progress.report(row)
             if stop.signum and step < recipe.num_steps:
                 save()
                 name = signal.Signals(stop.signum).name
@@ -95,22 +104,20 @@ def _next_boundary(recipe: Recipe, step: int) -> int:
     return min(log, evaluation, recipe.num_steps)
 
 
-def _draw_augmentation(recipe: Recipe, state: Any, workdir: Path) -> None:
+def _draw_augmentation(recipe: Recipe, state: TrainState, workdir: Path) -> None:
     """Writes `augment.png`, a picture of what the augmentation has learned, if it learns."""
     if recipe.augmentation.picture is not None:
         picture = recipe.augmentation.picture(parallel.fetch(state.augment))
         Image.fromarray(picture).save(workdir / "augment.png")
 
 
-def _require_finite(row: metrics.Row, state: Any) -> None:
+def _require_finite(step: int, state: TrainState, loss: float = 0.0) -> None:
     leaves = jax.tree.leaves(parallel.fetch((state.params, state.batch_stats)))
-    if math.isfinite(row["loss/total"] or 0.0) and all(np.isfinite(x).all() for x in leaves):
-        return
-    raise RunError(
-        f"the loss or a weight is not finite at step {row['step']} (loss {row['loss/total']}); "
-        "the checkpoint of the evaluation before is intact. Lower config.optimizer.lr, or look "
-        "at metrics.jsonl for where it began"
-    )
+    if not (math.isfinite(loss) and all(np.isfinite(x).all() for x in leaves)):
+        raise RunError(
+            f"the loss or a weight is not finite at step {step}; the checkpoint before it is "
+            "intact. A lower config.optimizer.lr may help; metrics.jsonl shows how it began"
+        )
 
 
 class _Progress:

@@ -50,8 +50,10 @@ class MetricsLog:
             scalars = {k: v for k, v in clean.items() if v is not None and k != "step"}
             self._writer.write_scalars(int(row["step"]), scalars)
 
-    def close(self) -> None:
-        """Flushes the event file."""
+    def __enter__(self) -> "MetricsLog":
+        return self
+
+    def __exit__(self, *_: object) -> None:
         if self._writer:
             self._writer.close()
 

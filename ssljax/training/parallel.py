@@ -84,7 +84,7 @@ def make_run(
         return state, jax.tree.map(jnp.add, window, metrics)
 
     def many(state, window, data, steps):
-        return jax.lax.fori_loop(0, steps, lambda _, c: once(*c, data), (state, window))
+        return jax.lax.fori_loop(0, steps, lambda _, c: once(c[0], c[1], data), (state, window))
 
     if loop_on_device is None:
         loop_on_device = devices[0].platform != "cpu"

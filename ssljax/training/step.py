@@ -238,7 +238,7 @@ def make_eval_step(model: nn.Module) -> Callable[..., Metrics]:
 
     def eval_step(params, batch_stats, images, labels, mask):
         variables = {"params": params, "batch_stats": batch_stats}
-        logits = model.apply(variables, to_float(images), train=False)
+        logits = jnp.asarray(model.apply(variables, to_float(images), train=False))
         targets = jax.nn.one_hot(labels, logits.shape[-1])
         correct = (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)
         loss = losses.cross_entropy(logits, targets)

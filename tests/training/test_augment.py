@@ -1,5 +1,6 @@
 """Augmentations within the step: RandAugment, and CTAugment that learns there."""
 
+import dataclasses
 import os
 import signal
 
@@ -27,7 +28,7 @@ def cta_config(method="fixmatch"):
 def test_four_devices_learn_the_rates_that_one_learns():
     parts = recipe.build(cta_config())
     four, _ = run_steps(parts, 2)
-    one, _ = run_steps(parts._replace(devices=parts.devices[:1]), 2)
+    one, _ = run_steps(dataclasses.replace(parts, devices=parts.devices[:1]), 2)
     # Two steps, 8 probes of 2 operations each: many rates have moved, and none far.
     assert 20 < np.sum(four.augment != 1) <= 2 * 8 * 2 * 2
     assert 0.95 < four.augment.min() < 1
@@ -37,7 +38,8 @@ def test_four_devices_learn_the_rates_that_one_learns():
 
 def test_rates_follow_the_ema_model_s_probability_of_the_true_label():
     """One step, whose probes' matches are worked out again outside it."""
-    parts = recipe.build(cta_config("supervised"))._replace(devices=jax.devices()[:1])
+    parts = recipe.build(cta_config("supervised"))
+    parts = dataclasses.replace(parts, devices=parts.devices[:1])
     seen = {}
 
     def update(rates, policy, match):
@@ -50,7 +52,7 @@ def test_rates_follow_the_ema_model_s_probability_of_the_true_label():
         return probes, policy
 
     watched = parts.augmentation._replace(probe=probe, update=update)
-    state, _ = run_steps(parts._replace(augmentation=watched), 1)
+    state, _ = run_steps(dataclasses.replace(parts, augmentation=watched), 1)
     jax.effects_barrier()
     model = parts.model.clone(axis_name=None)
     variables = {"params": state.ema, "batch_stats": state.batch_stats}

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import signal
@@ -20,6 +21,11 @@ from ssljax.training import checkpoint, loop, metrics
 ROOT = Path(__file__).parents[2]
 
 
+def build(config):
+    """A recipe for one device: `test_step.py` has the tests of several."""
+    return dataclasses.replace(recipe.build(config), devices=jax.devices()[:1])
+
+
 def final_state(workdir):
     """The arrays of the newest checkpoint, read with plain Orbax."""
     manager = ocp.CheckpointManager(workdir.absolute() / "checkpoints")
@@ -35,7 +41,7 @@ def rows_of(workdir):
 
 
 def test_a_run_leaves_everything_that_is_promised(config, tmp_path, capsys):
-    record = loop.train(recipe.build(config), tmp_path / "run")
+    record = loop.train(build(config), tmp_path / "run")
     workdir = tmp_path / "run"
     rows = rows_of(workdir)
     assert [row["step"] for row in rows] == [2, 4, 6, 8, 10, 12]
@@ -54,20 +60,20 @@ def test_a_run_leaves_everything_that_is_promised(config, tmp_path, capsys):
 
 
 def test_a_finished_run_can_be_made_longer(config, tmp_path):
-    loop.train(recipe.build(config), tmp_path)
+    loop.train(build(config), tmp_path)
     config.num_steps = 14
-    loop.train(recipe.build(config), tmp_path)
+    loop.train(build(config), tmp_path)
     assert [row["step"] for row in rows_of(tmp_path)] == [2, 4, 6, 8, 10, 12, 14]
 
 
 def test_the_newest_checkpoint_and_some_before_it_are_kept(config, tmp_path):
     config.keep_checkpoints = 1
-    loop.train(recipe.build(config), tmp_path)
+    loop.train(build(config), tmp_path)
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["12", "8"]
 
 
 def test_evaluating_the_directory_gives_the_recorded_figures(config, tmp_path):
-    parts = recipe.build(config)
+    parts = build(config)
     record = loop.train(parts, tmp_path)
     step, scores = evaluate.evaluate_directory(parts, tmp_path)
     assert step == 12
@@ -77,7 +83,7 @@ def test_evaluating_the_directory_gives_the_recorded_figures(config, tmp_path):
 def test_a_signal_between_two_evaluations_changes_nothing(config, tmp_path, monkeypatch):
     """Stopped at step 7, inside a window of metrics, and resumed: the rows are the same too."""
     config.log_every = 3
-    parts = recipe.build(config)
+    parts = build(config)
     loop.train(parts, tmp_path / "whole")
 
     advance = loop._Progress.advance
@@ -101,12 +107,12 @@ def test_a_signal_between_two_evaluations_changes_nothing(config, tmp_path, monk
 
 
 def command(workdir, *more):
-    """A real process: 40 steps of tiny FixMatch on two devices, saved every fourth."""
+    """A real process: 40 steps of tiny FixMatch, saved every fourth."""
     return [
         sys.executable, "launch.py", "--config=configs/fixmatch_digits.py", f"--workdir={workdir}",
         "--config.model_args.filters=4", "--config.model_args.scales=1", "--config.batch_size=8",
         "--config.uratio=2", "--config.num_steps=40", "--config.log_every=2",
-        "--config.eval_every=4", "--config.cpu_devices=2", *more,
+        "--config.eval_every=4", *more,
     ]  # fmt: skip
 
 
@@ -129,9 +135,9 @@ def test_a_killed_run_continues_bit_for_bit(tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(config, tmp_path):
-    parts = recipe.build(config)
+    parts = build(config)
     rate = lambda step: jnp.where(step < 6, 0.01, jnp.inf)  # noqa: E731
-    parts = parts._replace(optimizer=optax.chain(optax.identity(), optax.sgd(rate)))
+    parts = dataclasses.replace(parts, optimizer=optax.chain(optax.identity(), optax.sgd(rate)))
     with pytest.raises(RunError, match="not finite at step 8"):
         loop.train(parts, tmp_path)
     assert final_state(tmp_path)[0] == 4
@@ -139,30 +145,30 @@ def test_a_loss_that_is_not_finite_stops_the_run(config, tmp_path):
 
 
 def test_another_config_is_refused(config, tmp_path):
-    loop.train(recipe.build(config), tmp_path)
+    loop.train(build(config), tmp_path)
     config.optimizer.lr = 0.05
     with pytest.raises(UsageError, match=r"config\.optimizer\.lr=0\.03, not 0\.05"):
-        loop.train(recipe.build(config), tmp_path)
+        loop.train(build(config), tmp_path)
 
 
 def test_another_split_is_refused(config, tmp_path):
-    parts = recipe.build(config)
+    parts = build(config)
     loop.train(parts, tmp_path)
     split = parts.split._replace(unlabeled=parts.split.unlabeled[::-1])
     with pytest.raises(UsageError, match="another split"):
-        loop.train(parts._replace(split=split), tmp_path)
+        loop.train(dataclasses.replace(parts, split=split), tmp_path)
 
 
 def test_a_directory_with_something_else_in_it_is_refused(config, tmp_path):
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(UsageError, match="not empty"):
-        loop.train(recipe.build(config), tmp_path)
+        loop.train(build(config), tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 @pytest.mark.parametrize("damage", ["truncate", "remove_metadata"])
 def test_a_checkpoint_that_cannot_be_read_stops_the_run(config, tmp_path, damage):
-    parts = recipe.build(config)
+    parts = build(config)
     loop.train(parts, tmp_path)
     newest = tmp_path / "checkpoints" / "12"
     if damage == "truncate":
@@ -172,11 +178,11 @@ def test_a_checkpoint_that_cannot_be_read_stops_the_run(config, tmp_path, damage
         for path in [p for p in newest.rglob("*") if p.is_file()]:
             path.unlink()
     with pytest.raises(UsageError, match="checkpoints/12, cannot be read"):
-        loop.train(parts._replace(num_steps=16), tmp_path)
+        loop.train(dataclasses.replace(parts, num_steps=16), tmp_path)
 
 
 def test_no_checkpoint_but_a_broken_one_does_not_start_over(config, tmp_path):
-    parts = recipe.build(config)
+    parts = build(config)
     checkpoint.open_directory(tmp_path, parts.config, parts.split)
     (tmp_path / "checkpoints" / "4").mkdir(parents=True)
     with pytest.raises(UsageError, match="checkpoints/4, cannot be read"):
@@ -184,7 +190,7 @@ def test_no_checkpoint_but_a_broken_one_does_not_start_over(config, tmp_path):
 
 
 def test_evaluating_before_the_first_checkpoint_says_so(config, tmp_path):
-    parts = recipe.build(config)
+    parts = build(config)
     checkpoint.open_directory(tmp_path, parts.config, parts.split)
     with pytest.raises(UsageError, match="no checkpoint"):
         evaluate.evaluate_directory(parts, tmp_path)

@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ def run_steps(parts, steps, *, data=None, **options):
         parallel.replicate(x, parts.devices)
         for x in (parts.init_state(), window, data or parts.data())
     )
-    run = parallel.make_run(parts.train_step(), parts.devices, **options)
+    run = parallel.make_run(parts.train_step, parts.devices, **options)
     return parallel.fetch(run(state, window, data, steps))
 
 
@@ -37,7 +39,7 @@ def test_four_devices_compute_what_one_computes(method):
     parts = recipe.build(config)
     assert len(parts.devices) == 4
     four, four_sums = run_steps(parts, 3)
-    one, one_sums = run_steps(parts._replace(devices=parts.devices[:1]), 3)
+    one, one_sums = run_steps(dataclasses.replace(parts, devices=parts.devices[:1]), 3)
     # float32 sums in another order, through three steps
     assert largest_difference(weights(one), weights(four)) < 2e-4
     for name in one_sums:
@@ -50,7 +52,7 @@ def test_without_sync_bn_devices_normalise_their_own_images(config):
     config.sync_bn = False
     parts = recipe.build(config)
     four, _ = run_steps(parts, 3)
-    one, _ = run_steps(parts._replace(devices=parts.devices[:1]), 3)
+    one, _ = run_steps(dataclasses.replace(parts, devices=parts.devices[:1]), 3)
     assert largest_difference(weights(one), weights(four)) > 1e-2
 
 
@@ -68,7 +70,7 @@ def test_hidden_labels_cannot_change_the_training(method):
 
 def test_the_loop_on_the_device_computes_what_single_calls_compute(config):
     parts = recipe.build(config)
-    parts = parts._replace(devices=parts.devices[:2])
+    parts = dataclasses.replace(parts, devices=parts.devices[:2])
     looped, looped_sums = run_steps(parts, 3, loop_on_device=True)
     single, single_sums = run_steps(parts, 3, loop_on_device=False)
     assert looped.step == single.step == 3
@@ -98,15 +100,10 @@ def test_monitors_count_every_unlabelled_image(config):
     np.testing.assert_allclose(sums["guess/accuracy"].total, sums["guess/accuracy_masked"].total)
 
 
-def test_bfloat16_keeps_float32_weights(config):
+def test_bfloat16_computes_roughly_the_same_with_float32_weights(config):
+    _, exact_sums = run_steps(recipe.build(config), 1)
     config.dtype = "bfloat16"
-    state, sums = run_steps(recipe.build(config), 2)
+    state, sums = run_steps(recipe.build(config), 1)
     assert {x.dtype for x in jax.tree.leaves(weights(state))} == {np.dtype("float32")}
-    assert np.isfinite(sums["loss/total"].compute())
-
-
-def test_bfloat16_follows_float32(config):
-    exact, _ = run_steps(recipe.build(config), 1)
-    config.dtype = "bfloat16"
-    rounded, _ = run_steps(recipe.build(config), 1)
-    assert 1e-6 < largest_difference(exact.ema, rounded.ema) < 2e-2
+    loss, exact_loss = sums["loss/total"].compute(), exact_sums["loss/total"].compute()
+    assert 1e-6 < abs(loss - exact_loss) < 0.05 * exact_loss  # 8 bits of mantissa
