@@ -239,18 +239,22 @@ def test_batch_norm_momentum_can_be_lowered():
     np.testing.assert_allclose(new, 0.75 * old + 0.25 * x.mean(axis=(0, 1, 2)), atol=1e-6)
 
 
-def test_bfloat16_computes_but_does_not_keep():
+def test_bfloat16_computes_every_layer_and_is_kept_nowhere():
     half = WideResNet(num_classes=3, **TINY, dtype=jnp.bfloat16)
     init = partial(half.init, train=False)
+    kept = jax.eval_shape(init, jax.random.PRNGKey(0), IMAGES)
     variables = arbitrary_variables(half)
     logits, updated = apply(half, variables, train=True)
-    kept = jax.eval_shape(init, jax.random.PRNGKey(0), IMAGES)
     assert {leaf.dtype for leaf in jax.tree.leaves((kept, updated, logits))} == {
         np.dtype("float32")
     }
+    watch = partial(half.apply, train=False, capture_intermediates=True, mutable=["intermediates"])
+    layers = jax.eval_shape(watch, variables, IMAGES)[1]["intermediates"]
+    del layers["__call__"]  # of the whole network: the float32 logits
+    assert len(layers) == 1 + 8 + 2 + 9 + 1
+    assert {leaf.dtype for leaf in jax.tree.leaves(layers)} == {jnp.dtype("bfloat16")}
     exact, _ = calculated(variables, IMAGES, **TINY, train=True)
     np.testing.assert_allclose(logits, exact, atol=0.03)
-    assert np.abs(logits - exact).max() > 1e-3  # bfloat16 has 8 bits: it was computed with
 
 
 def test_initial_weights_have_the_published_distributions():
