@@ -1,4 +1,4 @@
-"""Trains, evaluates or shows the data: `python launch.py --config=configs/fixmatch_digits.py`."""
+"""Trains, evaluates, shows data and views: `python launch.py --config=configs/….py`."""
 
 import difflib
 import runpy
@@ -16,7 +16,8 @@ _WORKDIR = flags.DEFINE_string(
     "workdir", None, "The run directory (default: runs/<config>/<data set name>)."
 )
 app.define_help_flags()
-_MODE = flags.DEFINE_enum("mode", "train", ["train", "eval", "data"], "What to do.")
+_MODE = flags.DEFINE_enum("mode", "train", ["train", "eval", "data", "augment"], "What to do.")
+_COUNT = flags.DEFINE_integer("count", 8, "How many images --mode=augment shows.", lower_bound=1)
 
 
 def main(argv: list[str]) -> int:
@@ -27,6 +28,8 @@ def main(argv: list[str]) -> int:
             _evaluate()
         elif _MODE.value == "data":
             _show_data()
+        elif _MODE.value == "augment":
+            _show_views()
         else:
             _train()
     except UsageError as error:
@@ -46,7 +49,7 @@ def _train() -> None:
     from ssljax.training import loop
 
     parts = recipe.build(_config())
-    workdir = Path(_WORKDIR.value or f"runs/{_default_name()}")
+    workdir = _workdir()
     print(f"{recipe.describe(parts)}\nrun directory: {workdir}", flush=True)
     print(evaluate.headline(loop.train(parts, workdir)))
 
@@ -81,10 +84,31 @@ def _show_data() -> None:
     print(f"wrote {workdir}/split.json and {workdir}/labelled.png")
 
 
+def _show_views() -> None:
+    import jax
+    from PIL import Image
+
+    from ssljax import recipe
+    from ssljax.augment import contact_sheet
+
+    parts = recipe.build(_config())
+    images = parts.dataset.images[: _COUNT.value]
+    sheet = contact_sheet.draw(jax.random.key(parts.seed), images, parts.augmentation)
+    # Beside the run directory: inside, it would keep a run from starting there.
+    path = _workdir().with_name(_workdir().name + "_augment.png")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(sheet).save(path)
+    print(f"wrote {path}: {len(images)} images, and each operation at increasing magnitude")
+
+
 def _config() -> ml_collections.ConfigDict:
     if _CONFIG.value is None:
         raise UsageError("--config is missing; for example --config=configs/fixmatch_digits.py")
     return _CONFIG.value
+
+
+def _workdir() -> Path:
+    return Path(_WORKDIR.value or f"runs/{_default_name()}")
 
 
 def _default_name() -> str:

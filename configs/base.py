@@ -28,10 +28,13 @@ def get_config() -> ml_collections.ConfigDict:
     config.dtype = "float32"  # of the computation: float32 or bfloat16
     config.sync_bn = True  # BatchNorm over all devices' images; False: each device its own
 
-    # Augmentation: functions in ssljax/augment/policies.py.
+    # Augmentation. weak: a function in ssljax/augment/policies.py, of labelled images and of weak
+    # views; strong: one in ssljax/augment/augmentation.py (none, strong_digits, randaugment,
+    # ctaugment); recipe: ranges of the last two, cifar or imagenet, as suits the data set.
     config.augment = ml_collections.ConfigDict()
-    config.augment.weak = "weak_digits"  # of labelled images and of weak views
+    config.augment.weak = "weak_digits"
     config.augment.strong = "strong_digits"
+    config.augment.recipe = "cifar"
 
     # Sizes and lengths. Batches count images over all devices.
     config.batch_size = 64  # labelled images a step

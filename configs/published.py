@@ -10,13 +10,13 @@ import ml_collections
 
 from configs import base
 
-# Data set -> weak view, strong view, arguments of the network. 128 filters (WRN-28-8) for CIFAR-100
-# and four scales (WRN-37-2) for STL-10.
+# Data set -> weak view, arguments of the network. 128 filters (WRN-28-8) for CIFAR-100 and four
+# scales (WRN-37-2) for STL-10.
 _DATA = {
-    "cifar10": ("weak_cifar", "randaugment_cifar", {}),
-    "cifar100": ("weak_cifar", "randaugment_cifar", {"filters": 128}),
-    "svhn": ("weak_svhn", "randaugment_svhn", {}),
-    "stl10": ("weak_stl10", "randaugment_stl10", {"scales": 4}),
+    "cifar10": ("weak_cifar", {}),
+    "cifar100": ("weak_cifar", {"filters": 128}),
+    "svhn": ("weak_svhn", {}),
+    "stl10": ("weak_stl10", {"scales": 4}),
 }
 
 
@@ -59,10 +59,10 @@ def _adam(config: ml_collections.ConfigDict) -> None:
 
 
 def _published(dataset: str) -> ml_collections.ConfigDict:
-    weak, strong, model_args = _DATA[dataset.partition(".")[0].removesuffix("_noextra")]
+    weak, model_args = _DATA[dataset.partition(".")[0].removesuffix("_noextra")]
     config = base.get_config()
     config.dataset = dataset
     config.augment.weak = weak
-    config.augment.strong = strong
+    config.augment.strong = "randaugment"
     config.model_args = dict(filters=32, repeat=4) | model_args
     return config

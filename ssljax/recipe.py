@@ -19,7 +19,8 @@ import optax
 
 import ssljax.methods
 import ssljax.models
-from ssljax.augment import policies
+from ssljax.augment import augmentation, policies
+from ssljax.augment.augmentation import Augmentation
 from ssljax.data import memory
 from ssljax.data.datasets import Dataset
 from ssljax.data.load import CONVENTIONS, load
@@ -29,7 +30,7 @@ from ssljax.lookup import find, modules_of
 from ssljax.methods.method import Method
 from ssljax.training import optim, parallel
 from ssljax.training.state import TrainState, init_state
-from ssljax.training.step import Data, View, make_eval_step, make_train_step
+from ssljax.training.step import Data, make_eval_step, make_train_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Recipe:
     method: Method
     optimizer: optax.GradientTransformation
     schedule: optax.Schedule
-    views: Mapping[str, View]
+    augmentation: Augmentation
     devices: list[jax.Device]
     seed: int
     batch_size: int
@@ -76,6 +77,7 @@ class Recipe:
             optimizer=self.optimizer,
             image_shape=self.dataset.images.shape[1:],
             num_classes=self.dataset.num_classes,
+            augment=self.augmentation.init(),
         )
 
     @functools.cached_property
@@ -86,7 +88,7 @@ class Recipe:
             method=self.method,
             optimizer=self.optimizer,
             schedule=self.schedule,
-            views=self.views,
+            augmentation=self.augmentation,
             batch_size=self.batch_size,
             uratio=self.uratio,
             num_steps=self.num_steps,
@@ -198,10 +200,7 @@ def _build(config: ml_collections.ConfigDict) -> Recipe:
         method=method,
         optimizer=optimizer,
         schedule=schedule,
-        views={
-            view: find(f"config.augment.{view}", policy, [policies])
-            for view, policy in config.augment.items()
-        },
+        augmentation=_augmentation(config.augment),
         devices=devices,
         seed=config.seed,
         batch_size=config.batch_size,
@@ -237,6 +236,13 @@ def load_data(config: ml_collections.ConfigDict) -> tuple[Dataset, Split]:
             image_size=config.image_size,
             path=config.split_file,
         )
+
+
+def _augmentation(knobs: Any) -> Augmentation:
+    weak = find("config.augment.weak", knobs.weak, [policies])
+    strong = find("config.augment.strong", knobs.strong, [augmentation])
+    with _named("config.augment"):
+        return strong(weak, knobs.recipe)
 
 
 def describe(recipe: Recipe) -> str:

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 TINY = [
@@ -35,6 +36,8 @@ def launch(*args, **options):
         (["--mode=eval"], "--workdir is missing"),
         (["--mode=eval", "--workdir=nowhere"], "nowhere/config.json cannot be read"),
         (["--mode=evaluate"], "evaluate"),
+        (["--mode=augment"], "--config is missing"),
+        (["--mode=augment", "--config=configs/fixmatch_digits.py", "--count=0"], "--count"),
     ],
 )
 def test_bad_input_gets_one_line_and_exit_code_2(args, message, tmp_path):
@@ -57,6 +60,16 @@ def test_train_and_eval_print_the_same_figures(tmp_path):
     assert list(tmp_path.glob("events.out.tfevents.*"))  # TensorBoard's
     evaluated = launch("--mode=eval", f"--workdir={tmp_path}")
     assert evaluated.stdout.splitlines() == [last_scores, headline]
+
+
+def test_augment_writes_a_contact_sheet_beside_the_run_directory(tmp_path):
+    result = launch(*TINY, "--mode=augment", "--count=3", f"--workdir={tmp_path / 'run'}")
+    assert result.returncode == 0, result.stderr
+    assert "run_augment.png: 3 images" in result.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["run_augment.png"]
+    width, height = Image.open(tmp_path / "run_augment.png").size
+    assert height == 16 + (3 + 7) * (48 + 4)  # a row an image, and one a distortion
+    assert width == 96 + 10 * (48 + 4)
 
 
 def test_training_works_without_tensorflow(tmp_path):

@@ -28,7 +28,8 @@ def change(config, knob, value):
         ("method_args.threshold", -0.5, r"config.method_args: threshold is -0.5; allowed: 0 to 1"),
         ("method_args.treshold", 0.9, r"method_args.treshold does not exist; allowed: threshold"),
         ("model_args.filtres", 8, r"config.model_args.filtres does not exist; allowed: filters"),
-        ("augment.strong", "stronk", r"config.augment.strong 'stronk' .* strong_digits"),
+        ("augment.weak", "weak", r"config.augment.weak 'weak' .* weak_cifar"),
+        ("augment.strong", "stronk", r"config.augment.strong 'stronk' .* ctaugment, none, rand"),
         ("optimizer.name", "lion", r"optimizer.name 'lion' does not exist; there are: adam, sgd"),
         ("optimizer.schedule", "step", r"schedule 'step' does not exist; there are: constant"),
         ("optimizer.lr", 0.0, r"config.optimizer.lr is 0.0; allowed: above 0"),
@@ -51,6 +52,26 @@ def test_bad_values_are_named_with_what_is_allowed(config, knob, value, message)
     with pytest.raises(UsageError, match=message) as caught:
         recipe.build(config)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("strong", ["randaugment", "ctaugment"])
+def test_an_augmentation_recipe_that_does_not_exist_is_refused(config, strong):
+    config.augment.strong, config.augment.recipe = strong, "mnist"
+    with pytest.raises(UsageError, match="config.augment: recipe is 'mnist'; allowed: cifar, imag"):
+        recipe.build(config)
+
+
+def test_an_augmentation_that_does_not_fit_the_images_is_refused(config):
+    config.augment.strong = "randaugment"
+    with pytest.raises(UsageError, match=r"Cutout of 16 pixels; allowed for images of 8×8: less"):
+        recipe.build(config)
+
+
+def test_supervised_learns_from_weak_or_strong_views_only():
+    config = tiny_config("supervised")
+    config.method_args = dict(view="both")
+    with pytest.raises(UsageError, match="config.method_args: view is 'both'; allowed: weak"):
+        recipe.build(config)
 
 
 def test_a_negative_temperature_is_refused():

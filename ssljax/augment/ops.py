@@ -29,11 +29,11 @@ WARP_METHODS = ("nearest", "bilinear", "bicubic")
 IDENTITY, SHARPNESS, BLUR, SMOOTH, COLOR = range(5)  # choices of filter_blend
 
 
-def check_images(images: jax.Array) -> None:
-    """Refuses anything but `uint8 [B, H, W, 1 or 3]`."""
-    if images.ndim != 4 or images.shape[-1] not in (1, 3) or images.dtype != jnp.uint8:
-        found = f"{images.dtype} {list(images.shape)}"
-        raise ValueError(f"images: expected uint8 [B, H, W, 1 or 3], got {found}")
+def check_images(images: jax.Array, channels: tuple[int, ...] = (1, 3)) -> None:
+    """Refuses anything but `uint8 [B, H, W, C]` with C among `channels`."""
+    if images.ndim != 4 or images.shape[-1] not in channels or images.dtype != jnp.uint8:
+        found, allowed = f"{images.dtype} {list(images.shape)}", " or ".join(map(str, channels))
+        raise ValueError(f"images: expected uint8 [B, H, W, {allowed}], got {found}")
 
 
 def per_image(name: str, value: ArrayLike, batch: int, dtype: DTypeLike = jnp.float32) -> jax.Array:
@@ -75,7 +75,7 @@ def warp(
     """One affine map an image: `Image.transform(size, AFFINE, matrix, method, fillcolor=fill)`.
 
     Args:
-      images: uint8 `[B, H, W, C]`.
+      images: uint8 `[B, H, W, C]`; a second or fourth channel, alpha, moves with the others.
       matrix: `[B, 6]` of (a, b, c, d, e, f): the output at (x, y) is the input at
         (ax + by + c, dx + ey + f), in pixels, pixel centres at + 0.5; below 2^15 in magnitude.
       fill: level, 0 to 255, of output pixels whose source lies outside.
@@ -84,7 +84,7 @@ def warp(
     Returns:
       uint8 `[B, H, W, C]`.
     """
-    check_images(images)
+    check_images(images, channels=(1, 2, 3, 4))
     batch, height, width, _ = images.shape
     if matrix.shape != (batch, 6):
         raise ValueError(f"matrix: expected [{batch}, 6], got {list(matrix.shape)}")

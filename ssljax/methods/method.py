@@ -65,6 +65,8 @@ class Method(NamedTuple):
     # method is given the whole batch on each, and `apply` spreads the rows; any other method is
     # given each device's rows, and its loss and logs must be means over them.
     joint: bool = False
+    # The augmentation of the labelled images.
+    labeled_view: str = "weak"
 
 
 def no_state(num_classes: int) -> PyTree:

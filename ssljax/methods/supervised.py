@@ -7,8 +7,15 @@ from ssljax import losses
 from ssljax.methods.method import Aux, Method, no_noise, no_state
 
 
-def supervised() -> Method:
-    """Learns from labelled images (weak view) only; unlabelled ones are never read."""
+def supervised(*, view: str = "weak") -> Method:
+    """Learns from labelled images only; unlabelled ones are never read.
+
+    Args:
+      view: of the images, weak or strong: the published baselines with RandAugment and CTAugment
+        learn from strong views.
+    """
+    if view not in ("weak", "strong"):
+        raise ValueError(f"view is {view!r}; allowed: weak, strong")
 
     def loss(params, ema_params, apply, batch, noise, state, progress):
         del ema_params, noise, progress
@@ -17,4 +24,4 @@ def supervised() -> Method:
         xe = jnp.mean(losses.cross_entropy(logits, targets))
         return xe, Aux(batch_stats, state, {"loss/xe": xe})
 
-    return Method(views=(), init=no_state, noise=no_noise, loss=loss)
+    return Method(views=(), init=no_state, noise=no_noise, loss=loss, labeled_view=view)

@@ -5,6 +5,7 @@ split.json      which images are labelled, see `data/split_file.py`
 checkpoints/    Orbax checkpoints, one directory a step
 metrics.jsonl   one line a log or evaluation step
 events.out.*    the same for TensorBoard
+augment.png     what the augmentation had learned at the newest evaluation, if it learns
 results.json    the results, once the run is complete
 """
 

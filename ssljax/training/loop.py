@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 from ssljax import evaluate
@@ -41,7 +42,7 @@ def train(recipe: Recipe, workdir: Path) -> dict[str, Any]:
             saved = checkpoints.restore(newest, shapes)
             print(f"resuming {workdir} after step {newest}")
         with metrics.MetricsLog(workdir, step=int(saved["state"].step)) as log:
-            _loop(recipe, saved, empty, checkpoints, log)
+            _loop(recipe, saved, empty, checkpoints, log, workdir)
     record = evaluate.results(metrics.read_rows(workdir / "metrics.jsonl"))
     checkpoint.write_json(workdir / "results.json", record)
     return record
@@ -53,6 +54,7 @@ def _loop(
     empty: Metrics,
     checkpoints: checkpoint.Checkpoints,
     log: metrics.MetricsLog,
+    workdir: Path,
 ) -> None:
     """Goes on from `saved` to the last step; `empty` is a window without steps."""
     step = int(saved["state"].step)
@@ -84,6 +86,7 @@ def _loop(
                     scores = evaluate.evaluate_state(evaluator, state, recipe.dataset, recipe.split)
                     row |= scores
                     progress.write(f"step {step}: {evaluate.describe(scores)}")
+                    _draw_augmentation(recipe, state, workdir)
                 log.write(row)
                 if evaluated:
                     save()
@@ -99,6 +102,13 @@ def _next_boundary(recipe: Recipe, step: int) -> int:
     log = step - step % recipe.log_every + recipe.log_every
     evaluation = step - step % recipe.eval_every + recipe.eval_every
     return min(log, evaluation, recipe.num_steps)
+
+
+def _draw_augmentation(recipe: Recipe, state: TrainState, workdir: Path) -> None:
+    """Writes `augment.png`, a picture of what the augmentation has learned, if it learns."""
+    if recipe.augmentation.picture is not None:
+        picture = recipe.augmentation.picture(parallel.fetch(state.augment))
+        Image.fromarray(picture).save(workdir / "augment.png")
 
 
 def _require_finite(step: int, state: TrainState, loss: float = 0.0) -> None:

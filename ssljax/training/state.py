@@ -22,6 +22,7 @@ class TrainState(flax.struct.PyTreeNode):
     ema: PyTree  # moving average of params
     opt_state: PyTree
     method: PyTree  # the method's own state
+    augment: PyTree  # what the augmentation has learned
     key: jax.Array  # [2] uint32, the root of all randomness; never changes
 
 
@@ -33,6 +34,7 @@ def init_state(
     optimizer: optax.GradientTransformation,
     image_shape: tuple[int, int, int],
     num_classes: int,
+    augment: PyTree = (),
 ) -> TrainState:
     """The state before the first step; the moving average starts at the initial weights.
 
@@ -41,6 +43,7 @@ def init_state(
     Args:
       key: `[2]` uint32 (`jax.random.PRNGKey`), drawn from the run's seed.
       image_shape: (height, width, channels).
+      augment: the augmentation's state before the first step.
     """
     root, init_key = jax.random.split(key)
     images = jnp.zeros((1, *image_shape))
@@ -53,5 +56,6 @@ def init_state(
         ema=jax.tree.map(jnp.copy, params),
         opt_state=optimizer.init(params),
         method=method.init(num_classes),
+        augment=augment,
         key=root,
     )

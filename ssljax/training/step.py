@@ -1,6 +1,6 @@
 """The training step: sample → augment → guess → loss → update, a pure function of (state, data)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -11,6 +11,7 @@ import optax
 from clu.metrics import Average
 
 from ssljax import losses
+from ssljax.augment.augmentation import Augmentation
 from ssljax.data.sampling import batch_positions
 from ssljax.methods.method import Aux, Batch, Method, Progress
 from ssljax.training.optim import moving_average
@@ -18,8 +19,6 @@ from ssljax.training.state import TrainState
 
 PyTree = Any
 Array = jax.Array | np.ndarray
-# One random key an image `[N]`, images `[N, H, W, C]` uint8 -> augmented images, same shape.
-View = Callable[[jax.Array, jax.Array], jax.Array]
 Metrics = dict[str, Average]
 
 
@@ -72,7 +71,7 @@ def make_train_step(
     method: Method,
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
-    views: Mapping[str, View],
+    augmentation: Augmentation,
     batch_size: int,
     uratio: int,
     num_steps: int,
@@ -82,7 +81,7 @@ def make_train_step(
     """Builds `train_step(state, data) -> (state, metrics)`.
 
     Args:
-      views: augmentations by name: "weak" for labelled images, and those of `method.views`.
+      augmentation: has the views that the method names.
       batch_size: labelled images a step, over all devices; `replica.size` divides it.
       uratio: unlabelled images for each labelled one.
       num_steps: planned length of the run, for schedules.
@@ -91,7 +90,10 @@ def make_train_step(
 
     def train_step(state: TrainState, data: Data) -> tuple[TrainState, Metrics]:
         *order_keys, step_key = jax.random.split(state.key, 3)
-        augment_key, noise_key = jax.random.split(jax.random.fold_in(step_key, state.step))
+        augment_key, noise_key, probe_key = jax.random.split(
+            jax.random.fold_in(step_key, state.step), 3
+        )
+        views = augmentation.views(state.augment)
         batch, hidden = _sample(
             data, state.step, order_keys, augment_key, method, views, batch_size, uratio, replica
         )
@@ -116,7 +118,7 @@ def make_train_step(
         logs = aux.logs | {"loss/total": value, "learning_rate": schedule(state.step)}
         metrics = {name: Average(jnp.asarray(x), jnp.ones(())) for name, x in logs.items()}
         metrics |= _monitors(aux, hidden)
-        state = state.replace(
+        after = state.replace(
             step=state.step + 1,
             params=params,
             batch_stats=replica.mean(aux.batch_stats),
@@ -124,7 +126,13 @@ def make_train_step(
             opt_state=opt_state,
             method=aux.state,
         )
-        return state, replica.sum(metrics)
+        if augmentation.update is not None:
+            rows = replica.rows(batch_size)
+            images, labels = _labeled(data, state.step, order_keys[0], batch_size, rows)
+            keys = _keys(probe_key, rows)
+            learned = _learn(model, augmentation, after, keys, images, labels, replica)
+            after = after.replace(augment=learned)
+        return after, replica.sum(metrics)
 
     return train_step
 
@@ -132,32 +140,51 @@ def make_train_step(
 def _sample(data, step, order_keys, augment_key, method, views, batch_size, uratio, replica):
     """The batch of one step, and the hidden labels of its unlabelled images `[M]`."""
 
-    def draw(indices, rows, view, key):
-        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, rows)
-        images = views[view](keys, data.images[indices])
+    def augment(images, rows, view, key):
+        images = views[view](_keys(key, rows), images)
         return to_float(replica.gather(images) if method.joint else images)
-
-    def positions(key, size, batch):
-        return batch_positions(key, step, size=size, batch=batch)
 
     view_keys = jax.random.split(augment_key, 1 + len(method.views))
     rows = replica.rows(batch_size)
-    chosen = positions(order_keys[0], len(data.labeled), batch_size)[rows]
-    labels = data.labels[chosen]
-    labeled = draw(data.labeled[chosen], rows, "weak", view_keys[0])
+    images, labels = _labeled(data, step, order_keys[0], batch_size, rows)
+    labeled = augment(images, rows, method.labeled_view, view_keys[0])
     if not method.views:
         return Batch(labeled, replica.gather(labels) if method.joint else labels, ()), None
 
-    rows = replica.rows(batch_size * uratio)
-    chosen = positions(order_keys[1], len(data.unlabeled), batch_size * uratio)[rows]
-    hidden = data.hidden[chosen]
+    size = batch_size * uratio
+    rows = replica.rows(size)
+    chosen = batch_positions(order_keys[1], step, size=len(data.unlabeled), batch=size)[rows]
+    hidden, images = data.hidden[chosen], data.images[data.unlabeled[chosen]]
     unlabeled = tuple(
-        draw(data.unlabeled[chosen], rows, view, key)
+        augment(images, rows, view, key)
         for view, key in zip(method.views, view_keys[1:], strict=True)
     )
     if method.joint:
         labels, hidden = replica.gather(labels), replica.gather(hidden)
     return Batch(labeled, labels, unlabeled), hidden
+
+
+def _labeled(data, step, order_key, batch_size, rows):
+    """The labelled images of some rows of one step's batch, and their labels."""
+    chosen = batch_positions(order_key, step, size=len(data.labeled), batch=batch_size)[rows]
+    return data.images[data.labeled[chosen]], data.labels[chosen]
+
+
+def _keys(key, rows):
+    """One key a row of the whole batch, so that no pixel depends on the number of devices."""
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, rows)
+
+
+def _learn(model, augmentation, state, keys, images, labels, replica):
+    """What the augmentation learns from the step's labelled images, changed into probes.
+
+    Every device learns from all devices' probes, so that any number of devices learns the same.
+    """
+    probes, applied = augmentation.probe(keys, images, state.augment)
+    variables = {"params": state.ema, "batch_stats": state.batch_stats}
+    logits = model.apply(variables, to_float(probes), train=False)
+    match = jnp.take_along_axis(jax.nn.softmax(logits), labels[:, None], axis=-1)[:, 0]
+    return augmentation.update(state.augment, *jax.tree.map(replica.gather, (applied, match)))
 
 
 def _spread(apply, replica):

@@ -1,0 +1,54 @@
+"""What an augmentation does, as one picture: views of some images, and each operation's range."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image, ImageDraw
+
+from ssljax.augment.augmentation import Augmentation
+
+_WEAK, _STRONG = 3, 6  # views of each kind
+_LABEL, _TITLE, _GAP = 96, 16, 4  # pixels
+_LEAST_SIDE = 48  # smaller images are enlarged by a whole number
+
+
+def draw(key: jax.Array, images: np.ndarray, augmentation: Augmentation) -> np.ndarray:
+    """Draws the sheet: uint8 `[height, width, 3]`.
+
+    One row an image: the original, 3 weak and 6 strong views, as before the first step. Below,
+    one row an operation: the first image at increasing magnitude.
+
+    Args:
+      images: uint8 `[N, H, W, 1 or 3]`.
+    """
+    views = augmentation.views(augmentation.init())
+    names = ["weak"] * _WEAK + ["strong"] * _STRONG
+    keys = jax.random.split(key, (len(names), len(images)))
+    columns = [images, *(jax.jit(views[n])(k, images) for n, k in zip(names, keys, strict=True))]
+    ladder: Mapping[str, Any] = jax.jit(augmentation.ladder)(jnp.asarray(images[:1]))
+    rows = [(f"image {i}", [column[i] for column in columns]) for i in range(len(images))]
+    rows += [(name, list(steps)) for name, steps in ladder.items()]
+    return _tile(rows, title=["original", *names])
+
+
+def _tile(rows: Sequence[tuple[str, Sequence[Any]]], *, title: Sequence[str]) -> np.ndarray:
+    """Rows of a label and images of one shape; `title` heads the columns."""
+    height, width, channels = rows[0][1][0].shape
+    scale = -(-_LEAST_SIDE // min(height, width))
+    height, width = height * scale + _GAP, width * scale + _GAP
+    columns = max(len(images) for _, images in rows)
+    sheet = Image.new("RGB", (_LABEL + columns * width, _TITLE + len(rows) * height), "white")
+    canvas = ImageDraw.Draw(sheet)
+    for j, name in enumerate(title):
+        canvas.text((_LABEL + j * width, 2), name, fill="black")
+    for i, (label, images) in enumerate(rows):
+        canvas.text((4, _TITLE + i * height + 2), label, fill="black")
+        for j, image in enumerate(images):
+            pixels = np.asarray(image)
+            pixels = np.repeat(pixels, 3 // channels, axis=2)
+            pixels = pixels.repeat(scale, axis=0).repeat(scale, axis=1)
+            sheet.paste(Image.fromarray(pixels), (_LABEL + j * width, _TITLE + i * height))
+    return np.asarray(sheet)

@@ -1,0 +1,36 @@
+"""CTAugment's rates as a picture: an operation a row, a bin a column."""
+
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image, ImageDraw
+
+from ssljax.augment.ctaugment import probabilities
+from ssljax.augment.ctaugment_recipes import Recipe
+
+_CELL, _LABEL = 16, 96  # pixels
+
+
+def draw(rates: np.ndarray, recipe: Recipe) -> np.ndarray:
+    """uint8 `[height, width, 3]`: rates from 0, black, to 1, white; bins that are not drawn red.
+
+    Args:
+      rates: float32 `[operations, 2, bins]` of ctaugment.
+    """
+    probability = np.asarray(probabilities(jnp.asarray(rates), recipe))
+    left_out = probability < 0.01  # ImageNet's recipe adds 0.001 to what it leaves out
+    rows = [
+        (op.name, rates[i, k, :bins], left_out[i, k, :bins])
+        for i, op in enumerate(recipe.ops)
+        for k, bins in enumerate(op.bins)
+    ]
+    size = (_LABEL + _CELL * rates.shape[-1], _CELL * len(rows))
+    picture = Image.new("RGB", size, (64, 64, 96))
+    canvas = ImageDraw.Draw(picture)
+    for i, (name, values, out) in enumerate(rows):
+        canvas.text((4, i * _CELL + 2), name, fill=(255, 255, 255))
+        for j, (value, is_out) in enumerate(zip(values, out, strict=True)):
+            grey = int(np.clip(value, 0, 1) * 255)
+            color = (max(grey, 80), grey // 3, grey // 3) if is_out else (grey, grey, grey)
+            left, top = _LABEL + j * _CELL, i * _CELL
+            canvas.rectangle((left, top, left + _CELL - 2, top + _CELL - 2), fill=color)
+    return np.asarray(picture)

@@ -1,0 +1,134 @@
+"""One layer of a policy: each image's own operation, at the cost of one.
+
+The operations of a policy share the kernels of `ops.py`. A layer runs each kernel once for the
+whole batch; the operation that an image drew decides the kernel's arguments for that image, and
+every other kernel is given the identity.
+"""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+
+from ssljax.augment import ops
+
+Argument = Callable[[jax.Array, jax.Array], jax.Array]  # (images, parameter [B]) -> [B, …]
+
+
+def _blended(table: Callable[[jax.Array], jax.Array]) -> Argument:
+    def blend(images, level):
+        identity = ops.identity_table(images.shape[0], images.shape[3])
+        return ops.blend(identity, table(images), level)
+
+    return blend
+
+
+def _free(table: Callable[[jax.Array, jax.Array], jax.Array]) -> Argument:
+    """A table that does not depend on the pixels is the same for all channels: `[B, 1, 256]`."""
+    return lambda images, parameter: table(images[..., :1], parameter)
+
+
+# Operations by kernel. The parameter is in Pillow's units, as in `ops.py`; of the blended
+# operations it is the level, 0 for the image itself and 1 for the operation's result.
+_MATRICES: dict[str, Argument] = {
+    "rotate": lambda images, degrees: ops.rotate_matrix(degrees, *images.shape[1:3]),
+    "shear_x": lambda images, s: ops.shear_x_matrix(s),
+    "shear_y": lambda images, s: ops.shear_y_matrix(s),
+    "translate_x": lambda images, pixels: ops.translate_x_matrix(pixels),
+    "translate_y": lambda images, pixels: ops.translate_y_matrix(pixels),
+}
+_TABLES: dict[str, Argument] = {
+    "autocontrast": _blended(ops.autocontrast_table),
+    "equalize": _blended(ops.equalize_table),
+    "invert": _free(_blended(ops.invert_table)),
+    "posterize": _free(ops.posterize_table),
+    "solarize": _free(ops.solarize_table),
+    "solarize_add": _free(ops.solarize_add_table),
+    "brightness": _free(ops.brightness_table),
+    "contrast": ops.contrast_table,
+}
+_FILTERS: dict[str, Argument] = {
+    "sharpness": lambda images, factor: jnp.full(len(images), ops.SHARPNESS),
+    "blur": lambda images, level: jnp.full(len(images), ops.BLUR),
+    "smooth": lambda images, level: jnp.full(len(images), ops.SMOOTH),
+    "color": lambda images, factor: jnp.full(len(images), ops.COLOR),
+}
+# The published code drops alpha for these: what a warp left empty is black from then on.
+_OPAQUE = ("autocontrast", "equalize", "invert", "posterize", "solarize", "solarize_add")
+
+
+def apply_layer(
+    images: jax.Array, op: jax.Array, parameter: jax.Array, *, names: Sequence[str], fill: int = 0
+) -> jax.Array:
+    """Applies one operation to each image, with one warp, one lookup and one filter_blend.
+
+    Args:
+      images: uint8 `[B, H, W, C]`, C as of Pillow's modes L, LA, RGB and RGBA: a second or fourth
+        channel is alpha, which only warps change and the operations without alpha set to 255.
+      op: int32 `[B]`, index into names; any other number, or a name that is not in this file,
+        leaves the image alone.
+      parameter: float32 `[B]`, in Pillow's units.
+      names: the operations that can be drawn, at most once each.
+      fill: level, 0 to 255, of what a warp leaves empty, in all channels.
+
+    Returns:
+      uint8 `[B, H, W, C]`.
+    """
+    drawn = {name: op == index for index, name in enumerate(names)}
+    warps, tables, filters, opaque = (
+        {name: drawn[name] for name in kernel if name in drawn}
+        for kernel in (_MATRICES, _TABLES, _FILTERS, _OPAQUE)
+    )
+
+    def warp(images):
+        matrix = _select(ops.identity_matrix(len(images)), warps, _MATRICES, images, parameter)
+        return ops.warp(images, matrix, fill=fill)
+
+    def table(identity):
+        return _select(identity, tables, _TABLES, colors, parameter)
+
+    def filter_blend(colors):
+        none = jnp.full(len(colors), ops.IDENTITY)
+        choice = _select(none, filters, _FILTERS, colors, parameter)
+        return ops.filter_blend(colors, choice, parameter)
+
+    images = _if_any(warps, warp, images)
+    channels = 1 if images.shape[-1] < 3 else 3
+    colors, alpha = images[..., :channels], images[..., channels:]
+    identity = ops.identity_table(len(images), channels)
+    colors = ops.lookup(colors, _if_any(tables, table, identity))
+    colors = _if_any(filters, filter_blend, colors)
+    for chosen in opaque.values():
+        alpha = jnp.where(chosen[:, None, None, None], jnp.uint8(255), alpha)
+    return jnp.concatenate([colors, alpha], axis=-1)
+
+
+def _select(
+    identity: jax.Array,
+    drawn: Mapping[str, jax.Array],
+    arguments: Mapping[str, Argument],
+    images: jax.Array,
+    parameter: jax.Array,
+) -> jax.Array:
+    """A kernel's argument `[B, …]`: the identity, but that of its operation where one is drawn."""
+    selected = identity
+    for name, chosen in drawn.items():
+        chosen = chosen.reshape(-1, *[1] * (identity.ndim - 1))
+        selected = jnp.where(chosen, arguments[name](images, parameter), selected)
+    return selected
+
+
+def _if_any(
+    drawn: Mapping[str, jax.Array], kernel: Callable[[jax.Array], jax.Array], x: jax.Array
+) -> jax.Array:
+    """`kernel(x)` if an image drew one of its operations, else x.
+
+    It saves little work, but a conditional is what XLA's CPU compiler does not merge with its
+    neighbours: merged, two gathers cost four times as much, as the first is done anew for every
+    value that the second reads.
+    """
+    if not drawn:
+        return x
+    needed = functools.reduce(jnp.logical_or, drawn.values())
+    return jax.lax.cond(jnp.any(needed), kernel, lambda x: x, x)

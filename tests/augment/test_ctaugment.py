@@ -1,0 +1,179 @@
+"""CTAugment: rates and probabilities by hand, what is drawn, and the pixels."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+from test_randaugment import is_uniform, keys, pictures
+
+from benchmarks import pillow_policies
+from ssljax.augment import ctaugment as cta
+from ssljax.augment import heat_map
+from ssljax.augment.ctaugment_recipes import CIFAR, IMAGENET
+
+CIFAR_OPS, IMAGENET_OPS = (
+    {op.name: i for i, op in enumerate(recipe.ops)} for recipe in (CIFAR, IMAGENET)
+)
+
+
+def test_recipes_have_the_published_operations_and_bins():
+    assert len(CIFAR.ops) == len(IMAGENET.ops) == 19
+    bins = {op.name: op.bins for op in CIFAR.ops}
+    assert (bins.pop("identity"), bins.pop("posterize"), bins.pop("rescale")) == ((), (8,), (17, 6))
+    assert set(bins.values()) == {(17,)}
+    assert {op.bins for op in IMAGENET.ops} == {(15,)}
+    assert cta.init(CIFAR).shape == (19, 2, 17)
+    assert cta.init(IMAGENET).shape == (19, 2, 15)
+    assert (cta.init(CIFAR) == 1).all()
+
+
+def test_cifar_probabilities_by_hand():
+    rates = cta.init(CIFAR).at[CIFAR_OPS["posterize"], 0, :4].set([0.9, 0.5, 0.797, 0.799])
+    p = np.asarray(cta.probabilities(rates, CIFAR))
+    # (w + 0.01) / 1.01: 0.901, 0.505, 0.799, 0.801; below 0.80 it is 0
+    shares = np.array([0.91 / 1.01, 0, 0, 0.809 / 1.01, 1, 1, 1, 1])
+    np.testing.assert_allclose(p[CIFAR_OPS["posterize"], 0, :8], shares / shares.sum(), rtol=1e-6)
+    assert (p[CIFAR_OPS["posterize"], 0, 8:] == 0).all()
+    np.testing.assert_allclose(p[CIFAR_OPS["rotate"], 0], 1 / 17, rtol=1e-6)
+    np.testing.assert_allclose(p[CIFAR_OPS["rescale"], 1, :6], 1 / 6, rtol=1e-6)
+    assert (p[CIFAR_OPS["rescale"], 1, 6:] == 0).all()
+    assert (p[CIFAR_OPS["identity"]] == 0).all()
+
+
+def test_imagenet_probabilities_by_hand():
+    row = [0.5, 0.45, 0.4, 0.425, 0.4249, *[0.0] * 10]
+    rates = cta.init(IMAGENET).at[3, 0].set(jnp.array(row))
+    p = np.asarray(cta.probabilities(rates, IMAGENET))
+    # w / 0.5: 1, 0.9, 0.8, 0.85, 0.8498; below 0.85 it is 0; then 0.001 more for all
+    shares = np.array([1.001, 0.901, 0.001, 0.851, 0.001, *[0.001] * 10])
+    np.testing.assert_allclose(p[3, 0], shares / shares.sum(), rtol=1e-5)
+    np.testing.assert_allclose(p[4, 0], 1 / 15, rtol=1e-6)
+
+
+def policy(op, level):
+    """Two probes of two operations; levels of one argument, or of two."""
+    level = np.array([[x if isinstance(x, tuple) else (x, 0.0) for x in row] for row in level])
+    return cta.Policy(jnp.array(op), jnp.float32(level), jnp.zeros((len(op), 3, 2)), jnp.zeros(2))
+
+
+def test_cifar_update_by_hand():
+    """Updates follow each other; rescale's two levels both learn; identity and -1 learn nothing."""
+    rotate, rescale = CIFAR_OPS["rotate"], CIFAR_OPS["rescale"]
+    applied = policy([[rotate, rescale], [rotate, rotate]], [[0.5, (0.0, 0.99)], [0.5, 0.999999]])
+    rates = cta.init(CIFAR)
+    new = np.asarray(cta.update(rates, applied, jnp.array([0.2, 0.6]), CIFAR))
+    expected = np.array(rates)
+    expected[rotate, 0, 8] = 0.99 * (0.99 + 0.01 * 0.2) + 0.01 * 0.6  # int(0.5 · 17 · 0.999) = 8
+    expected[rescale, 0, 0] = expected[rescale, 1, 5] = 0.99 + 0.01 * 0.2
+    expected[rotate, 0, 16] = 0.99 + 0.01 * 0.6
+    np.testing.assert_allclose(new, expected, rtol=1e-6)
+
+    nothing = policy([[CIFAR_OPS["identity"], -1], [-1, -1]], [[0.5, 0.5], [0.5, 0.5]])
+    unchanged = cta.update(rates, nothing, jnp.array([0.2, 0.6]), CIFAR)
+    np.testing.assert_array_equal(unchanged, rates)
+
+
+def test_cifar_levels_just_above_a_border_count_for_the_bin_below():
+    """The published int(level · bins · 0.999)."""
+    applied = policy([[CIFAR_OPS["blur"], -1], [-1, -1]], [[3.001 / 17, 0.0], [0.0, 0.0]])
+    new = cta.update(cta.init(CIFAR), applied, jnp.array([0.0, 0.0]), CIFAR)
+    assert np.argmin(new[CIFAR_OPS["blur"], 0]) == 2
+
+
+def test_imagenet_update_by_hand():
+    """Repeated updates of a bin in a step are averaged; identity learns too."""
+    applied = policy([[10, 10], [10, 7]], [[0.5, 0.51], [0.52, 0.0]])
+    rates = cta.init(IMAGENET).at[10, 0, 7].set(0.8)
+    new = np.asarray(cta.update(rates, applied, jnp.array([0.2, 0.6]), IMAGENET))
+    expected = np.array(rates)
+    expected[10, 0, 7] = 0.8 + 0.01 * ((0.2 + 0.2 + 0.6) / 3 - 0.8)  # 0.5 · 15 to 0.52 · 15
+    expected[7, 0, 0] = 1 + 0.01 * (0.6 - 1)
+    np.testing.assert_allclose(new, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("recipe", [CIFAR, IMAGENET])
+def test_a_bin_whose_match_stays_low_loses_its_probability(recipe):
+    index = [op.name for op in recipe.ops].index("rotate")
+    bins = recipe.ops[index].bins[0]
+
+    def learn(rates, key):
+        applied = cta.sample(jax.random.split(key, 64), rates, recipe, probe=True)
+        far = (applied.op == index) & (applied.level[..., 0] > (bins - 1) / bins)
+        match = jnp.where(far.any(axis=1), 0.05, 0.95)
+        return cta.update(rates, applied, match, recipe), None
+
+    rates, _ = jax.jit(lambda k: jax.lax.scan(learn, cta.init(recipe), k))(keys(1000))
+    p = np.asarray(cta.probabilities(rates, recipe))[index, 0]
+    assert p[bins - 1] < 0.001 + recipe.epsilon / recipe.threshold
+    assert (p[: bins - 1] > 0.9 / bins).all()
+
+
+@pytest.mark.parametrize("recipe", [CIFAR, IMAGENET])
+def test_probes_are_uniform_and_always_applied(recipe):
+    # Rates do not matter to them.
+    rates = cta.init(recipe).at[:, :, 0].set(0.0)
+    drawn = jax.jit(lambda k: cta.sample(k, rates, recipe, probe=True))(keys(50_000))
+    assert drawn.op.shape == (50_000, 2)
+    assert is_uniform(drawn.op, 19)
+    assert is_uniform(np.floor(drawn.level * 17).astype(int), 17)
+    assert is_uniform(np.floor(drawn.centre * 16).astype(int)[:, 1, 0], 16)
+    assert (drawn.cutout == 0).all()
+
+
+@pytest.mark.parametrize("recipe", [CIFAR, IMAGENET])
+def test_training_views_draw_by_the_rates(recipe):
+    rates = jax.random.uniform(jax.random.PRNGKey(3), cta.init(recipe).shape, minval=0.75)
+    p = np.asarray(cta.probabilities(rates, recipe), np.float64)
+    assert (p[:, 0] < 0.001).any()  # some bins are left out: 0, and nearly 0
+    drawn = jax.jit(lambda k: cta.sample(k, rates, recipe, probe=False))(keys(50_000))
+    op = np.ravel(drawn.op)
+    assert is_uniform(op[op >= 0], 19)
+    share = np.mean(op >= 0)
+    assert share == 1 if recipe is CIFAR else abs(share - 0.5) < 0.005
+    assert (drawn.cutout == (recipe is CIFAR)).all()
+    for index, entry in enumerate(recipe.ops):
+        for k, bins in enumerate(entry.bins):
+            level = np.asarray(drawn.level)[..., k].ravel()[op == index]
+            counts = np.bincount(np.floor(level * bins).astype(int), minlength=bins)
+            expected = p[index, k, :bins] / p[index, k].sum() * counts.sum()
+            rare = expected < 5
+            assert abs(counts[rare].sum() - expected[rare].sum()) <= 4 * expected[rare].sum() ** 0.5
+            pooled = ([*x[~rare], x[rare].sum() + 1e-6] for x in (counts, expected))
+            assert stats.chisquare(*pooled).pvalue > 1e-4
+            assert is_uniform(np.floor(level * bins % 1 * 4).astype(int), 4)  # within a bin
+
+
+def test_the_cifar_policy_has_the_pixels_of_pillow_s():
+    recipe = CIFAR
+    images = pictures(600)
+    drawn = cta.sample(keys(600, seed=4), cta.init(recipe), recipe, probe=False)
+    ours = np.asarray(jax.jit(lambda x, p: cta.apply(x, p, recipe))(images, drawn)).astype(int)
+    drawn, equal, most = jax.device_get(drawn), [], []
+    for i, image in enumerate(images):
+        centre = np.floor(drawn.centre[i] * 32).astype(int)
+        names = [recipe.ops[op].name for op in drawn.op[i]]
+        ops = list(zip(names, drawn.level[i].tolist(), centre[:2].tolist(), strict=True))
+        ops.append(("cutout", (1.0, 0.0), centre[2].tolist()))
+        difference = np.abs(ours[i] - pillow_policies.ctaugment_cifar(image, ops))
+        (most if "rescale" in names else equal).append(difference.max())
+    assert len(most) > 30
+    assert np.mean(np.array(equal) == 0) > 0.98
+    # Rescale is up to 2 levels from Pillow's, which another operation can enlarge.
+    assert np.mean(np.array(most) <= 2) > 0.8
+
+
+def test_the_ladder_and_the_heat_map_show_every_operation():
+    image = pictures(1)
+    rows = cta.ladder(jnp.asarray(image), CIFAR)
+    assert [len(row) for row in rows.values()] == [
+        1 if op.name == "identity" else 8 if op.name == "posterize" else 17 for op in CIFAR.ops
+    ]
+    np.testing.assert_array_equal(rows["identity"], image)
+    rates = cta.init(CIFAR).at[0, 0, 0].set(0.1).at[0, 0, 1].set(0.9)
+    picture = heat_map.draw(rates, CIFAR)
+    assert picture.shape == (16 * 19, 96 + 16 * 17, 3)  # rescale has two rows, identity none
+    cells = picture[4, 100::16]
+    assert cells[0, 0] > cells[0, 1]  # red: left out
+    assert (cells[1] == int(0.9 * 255)).all()
+    assert (cells[2:] == 255).all()

@@ -1,0 +1,181 @@
+"""RandAugment: what is drawn, and what becomes of the pixels."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from benchmarks import pillow_policies
+from ssljax.augment import layer, ops
+from ssljax.augment import randaugment as ra
+
+DRAWS = 100_000
+
+
+def keys(n, seed=0):
+    return jax.random.split(jax.random.PRNGKey(seed), n)
+
+
+def pictures(n, size=32):
+    """uint8 [n, size, size, 3]: gradients with noise and a dark disc, no two alike."""
+    rng = np.random.default_rng(1)
+    y, x = np.indices((size, size))[..., None] / size
+    slopes = rng.normal(0, 120, (2, n, 1, 1, 3))
+    images = 128 + slopes[0] * (x - 0.5) + slopes[1] * (y - 0.5)
+    images = images + rng.normal(0, 8, images.shape)
+    centre = rng.random((2, n, 1, 1, 1))
+    disc = (x - centre[0]) ** 2 + (y - centre[1]) ** 2 < 0.05
+    return np.clip(images - 70 * disc, 0, 255).astype(np.uint8)
+
+
+def is_uniform(values, count):
+    observed = np.bincount(np.ravel(values), minlength=count)
+    return len(observed) == count and stats.chisquare(observed).pvalue > 0.001
+
+
+@pytest.fixture(scope="module", params=["cifar", "imagenet"])
+def drawn(request):
+    recipe = ra.RECIPES[request.param]
+    return recipe, jax.device_get(jax.jit(lambda k: ra.draw(k, recipe))(keys(DRAWS)))
+
+
+def test_operations_are_uniform_in_each_layer_and_independent_between_layers(drawn):
+    recipe, draws = drawn
+    count = len(recipe.ops)
+    assert draws.op.shape == (DRAWS, 2)
+    for layer_ops in draws.op.T:
+        assert is_uniform(layer_ops[layer_ops >= 0], count)
+    both = draws.op[(draws.op >= 0).all(axis=1)]
+    table = np.histogram2d(*both.T, bins=count)[0]
+    assert stats.chi2_contingency(table).pvalue > 0.001
+
+
+def test_each_layer_is_applied_with_the_recipe_s_probability(drawn):
+    recipe, draws = drawn
+    pairs = 2 * (draws.op[:, 0] >= 0) + (draws.op[:, 1] >= 0)  # independent: four equal parts
+    assert recipe.probability == 0.5
+    assert is_uniform(pairs, 4)
+
+
+def test_levels_and_signs_are_uniform_and_independent_of_the_operation(drawn):
+    recipe, draws = drawn
+    assert is_uniform(draws.level, len(recipe.levels))
+    assert is_uniform(draws.negative.astype(int), 2)
+    table = np.histogram2d(draws.op[:, 0], draws.level[:, 0], bins=(15, len(recipe.levels)))[0]
+    assert stats.chi2_contingency(table[table.sum(axis=1) > 0]).pvalue > 0.001
+
+
+def test_cutout_s_centre_is_uniform_over_the_pixels(drawn):
+    centre = np.floor(drawn[1].centre * 32).astype(int)
+    assert is_uniform(centre[:, 0] * 32 + centre[:, 1], 32 * 32)
+
+
+def parity(recipe, images, ours, theirs):
+    """Share of images whose every level is Pillow's; given ops as (name, level, negated)."""
+    draws = jax.device_get(ra.draw(keys(len(images), seed=2), recipe))
+    ours = np.asarray(jax.jit(ours)(images, draws))
+    equal = []
+    for i, image in enumerate(images):
+        picked = [
+            (recipe.ops[op].name, round(recipe.levels[level] * scale), bool(negative))
+            for op, level, negative in zip(
+                draws.op[i], draws.level[i], draws.negative[i], strict=True
+            )
+            if op >= 0
+            for scale in [1 if recipe.cutout else 10]
+        ]
+        expected = theirs(image, picked, np.floor(draws.centre[i] * image.shape[0]).astype(int))
+        equal.append(np.array_equal(ours[i], expected))
+    return np.mean(equal)
+
+
+def test_the_cifar_policy_has_the_pixels_of_pillow_s():
+    """All operations, most pairs of them: also a warp before and after one without alpha."""
+    recipe = ra.CIFAR._replace(probability=0.9)
+    share = parity(
+        recipe,
+        pictures(600),
+        lambda images, draws: ra.apply(images, draws, recipe),
+        pillow_policies.randaugment_cifar,
+    )
+    assert share > 0.99  # a rotated source pixel may lie on a border, up to rounding
+
+
+def test_the_imagenet_policy_has_the_pixels_of_pillow_s():
+    recipe = ra.IMAGENET._replace(probability=0.9)
+    share = parity(
+        recipe,
+        pictures(300, size=45),
+        lambda images, draws: ra.apply(images, draws, recipe),
+        lambda image, picked, centre: pillow_policies.randaugment_imagenet(image, picked),
+    )
+    assert share > 0.99
+
+
+@pytest.mark.parametrize("recipe", [ra.CIFAR, ra.IMAGENET])
+def test_a_layer_is_one_warp_one_lookup_and_one_filter(recipe, monkeypatch):
+    calls = []
+
+    def counted(kernel, *args, **options):
+        calls.append(kernel.__name__)
+        return kernel(*args, **options)
+
+    for kernel in (ops.warp, ops.lookup, ops.filter_blend):
+        monkeypatch.setattr(layer.ops, kernel.__name__, functools.partial(counted, kernel))
+    images = jnp.zeros((4, 32, 32, 3), jnp.uint8)
+    op, parameter = jnp.zeros(4, jnp.int32), jnp.zeros(4)
+    names = [op.name for op in recipe.ops]
+    jax.eval_shape(lambda *a: layer.apply_layer(*a, names=names), images, op, parameter)
+    assert sorted(calls) == ["filter_blend", "lookup", "warp"]
+
+
+def test_the_same_pixels_on_one_device_on_four_and_under_vmap():
+    images, image_keys = pictures(16), keys(16)
+    view = lambda k, x: ra.randaugment(k, x, recipe=ra.CIFAR)  # noqa: E731
+    whole = jax.jit(view)(image_keys, images)
+    parts = [x.reshape(4, 4, *x.shape[1:]) for x in (image_keys, images)]
+    for run in (jax.pmap(view), jax.jit(jax.vmap(view))):
+        np.testing.assert_array_equal(run(*parts).reshape(images.shape), whole)
+
+
+def test_layers_probability_and_magnitude_are_arguments():
+    images = pictures(64)
+    plain = ra.CIFAR._replace(cutout=0, transparent=False, ops=(ra.Op("translate_x", int, True),))
+
+    def moved(**options):
+        result = ra.randaugment(keys(64), images, recipe=plain, **options)
+        right, left = (
+            (np.array_equal(result[i, :, 5:], images[i, :, :-5]) for i in range(64)),
+            (np.array_equal(result[i, :, :-5], images[i, :, 5:]) for i in range(64)),
+        )
+        return np.array(list(right)), np.array(list(left)), np.asarray(result)
+
+    right, left, _ = moved(layers=1, probability=1.0, magnitude=5)
+    assert (right ^ left).all()
+    assert right.any()
+    assert left.any()
+    np.testing.assert_array_equal(moved(layers=1, probability=0.0)[2], images)
+
+
+def test_bad_arguments_are_named():
+    images = pictures(2)
+    for options, message in [
+        ({"layers": -1}, "layers is -1; allowed: from 0 up"),
+        ({"probability": 1.5}, "probability is 1.5; allowed: 0 to 1"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            ra.randaugment(keys(2), images, recipe=ra.CIFAR, **options)
+    with pytest.raises(ValueError, match="Cutout of 16 pixels; allowed for images of 8×8: less"):
+        ra.randaugment(keys(2), images[:, :8, :8], recipe=ra.CIFAR)
+
+
+def test_the_ladder_shows_each_operation_at_each_level():
+    image = pictures(1)
+    rows = ra.ladder(jnp.asarray(image), ra.CIFAR)
+    assert list(rows) == [op.name for op in ra.CIFAR.ops]
+    np.testing.assert_array_equal(rows["identity"], np.repeat(image, 9, axis=0))
+    np.testing.assert_array_equal(rows["brightness"], ops.brightness(
+        np.repeat(image, 9, axis=0), 0.18 * np.arange(1, 10) + 0.1))  # fmt: skip

@@ -1,0 +1,120 @@
+"""Augmentations within the step: RandAugment, and CTAugment that learns there."""
+
+import dataclasses
+import os
+import signal
+
+import jax
+import numpy as np
+import pytest
+from conftest import tiny_config
+from PIL import Image
+from test_loop import final_state
+from test_step import largest_difference, run_steps, weights
+
+from ssljax import recipe
+from ssljax.augment import ctaugment
+from ssljax.augment.ctaugment_recipes import CIFAR
+from ssljax.errors import Interrupted
+from ssljax.training import loop
+
+
+def cta_config(method="fixmatch"):
+    config = tiny_config(method)
+    config.augment.strong = "ctaugment"
+    return config
+
+
+def test_four_devices_learn_the_rates_that_one_learns():
+    parts = recipe.build(cta_config())
+    four, _ = run_steps(parts, 2)
+    one, _ = run_steps(dataclasses.replace(parts, devices=parts.devices[:1]), 2)
+    # Two steps, 8 probes of 2 operations each: many rates have moved, and none far.
+    assert 20 < np.sum(four.augment != 1) <= 2 * 8 * 2 * 2
+    assert 0.95 < four.augment.min() < 1
+    np.testing.assert_allclose(four.augment, one.augment, atol=2e-6)
+    assert largest_difference(weights(one), weights(four)) < 2e-4
+
+
+def test_rates_follow_the_ema_model_s_probability_of_the_true_label():
+    """One step, whose probes' matches are worked out again outside it."""
+    parts = recipe.build(cta_config("supervised"))
+    parts = dataclasses.replace(parts, devices=parts.devices[:1])
+    seen = {}
+
+    def update(rates, policy, match):
+        jax.debug.callback(lambda p, m: seen.update(policy=p, match=m), policy, match)
+        return ctaugment.update(rates, policy, match, CIFAR)
+
+    def probe(keys, images, rates):
+        probes, policy = parts.augmentation.probe(keys, images, rates)
+        jax.debug.callback(lambda x: seen.update(probes=x), probes)
+        return probes, policy
+
+    watched = parts.augmentation._replace(probe=probe, update=update)
+    state, _ = run_steps(dataclasses.replace(parts, augmentation=watched), 1)
+    jax.effects_barrier()
+    model = parts.model.clone(axis_name=None)
+    variables = {"params": state.ema, "batch_stats": state.batch_stats}
+    logits = model.apply(variables, np.asarray(seen["probes"]) / 127.5 - 1, train=False)
+    match = np.asarray(seen["match"])
+    probabilities = np.asarray(jax.nn.softmax(logits))
+    nearest = np.abs(probabilities - match[:, None]).min(axis=1)
+    assert nearest.max() < 1e-5
+    assert match.std() > 0
+    expected = ctaugment.update(ctaugment.init(CIFAR), seen["policy"], match, CIFAR)
+    np.testing.assert_allclose(state.augment, expected, rtol=1e-6)
+
+
+def test_a_resumed_run_continues_with_the_same_rates(tmp_path, monkeypatch):
+    """Stopped at step 5 of 8, and resumed."""
+    config = cta_config("supervised")
+    config.method_args = dict(view="strong")
+    config.num_steps = 8
+    parts = recipe.build(config)
+    loop.train(parts, tmp_path / "whole")
+    advance = loop._Progress.advance
+
+    def advance_and_interrupt(self, steps):
+        advance(self, steps)
+        if self._steps_left == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop._Progress, "advance", advance_and_interrupt)
+        with pytest.raises(Interrupted, match="saved after step 5"):
+            loop.train(parts, tmp_path / "cut")
+    loop.train(parts, tmp_path / "cut")
+    (_, whole), (_, cut) = final_state(tmp_path / "whole"), final_state(tmp_path / "cut")
+    jax.tree.map(np.testing.assert_array_equal, whole, cut)
+    assert (whole["state"]["augment"] != 1).sum() > 50
+    # The heat map of the run directory is that of these rates.
+    picture = np.asarray(Image.open(tmp_path / "cut" / "augment.png"))
+    expected = parts.augmentation.picture(whole["state"]["augment"])
+    np.testing.assert_array_equal(picture, expected)
+
+
+def test_bfloat16_training_with_randaugment():
+    config = tiny_config("fixmatch")
+    config.augment.strong = "randaugment"
+    config.augment.recipe = "imagenet"  # CIFAR's Cutout covers a digit whole
+    config.dtype = "bfloat16"
+    state, sums = run_steps(recipe.build(config), 1)
+    assert np.isfinite(sums["loss/total"].compute())
+    assert state.augment == ()
+
+
+def test_bfloat16_training_with_ctaugment_keeps_float32_rates():
+    config = cta_config("supervised")
+    config.dtype = "bfloat16"
+    state, _ = run_steps(recipe.build(config), 1)
+    assert state.augment.dtype == np.float32
+    assert (state.augment != 1).any()
+
+
+def test_supervised_training_on_strong_views_differs_from_weak_ones():
+    config = tiny_config("supervised")
+    weak, _ = run_steps(recipe.build(config), 1)
+    config.method_args = dict(view="strong")
+    strong, _ = run_steps(recipe.build(config), 1)
+    assert largest_difference(weak.params, strong.params) > 1e-4
