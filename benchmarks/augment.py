@@ -25,7 +25,6 @@ from ssljax.augment import randaugment as ra
 
 BATCH = {32: 1024, 224: 64}
 FOUR = ("identity", "rotate", "equalize", "sharpness")  # one of each kernel
-Rates = dict[str, float]
 
 
 def strong(keys: jax.Array, images: jax.Array, *, recipe: ra.Recipe) -> jax.Array:
@@ -59,7 +58,7 @@ def pillow_view(image: np.ndarray, rng: np.random.Generator, names: list[str] | 
         for _ in range(2)
         if rng.random() < 0.5
     ]
-    centre = rng.integers(0, image.shape[0], 2)
+    centre = rng.integers(0, image.shape[0], 2).tolist()
     return pillow_policies.randaugment_cifar(np.ascontiguousarray(image), ops, centre)
 
 
@@ -85,6 +84,7 @@ def measure(size: int, seconds: float, pool: Any, cores: int) -> Iterator[tuple[
     names = [op.name for op in cifar.ops]
     imagenet, sixteen = ra.IMAGENET, len(ra.IMAGENET.ops)
     four = imagenet._replace(ops=tuple(op for op in imagenet.ops if op.name in FOUR))
+    function: Callable[..., jax.Array]
     for view, function, picks in (
         ("weak", policies.weak_cifar, None),
         ("strong", functools.partial(strong, recipe=cifar), names),
@@ -94,8 +94,8 @@ def measure(size: int, seconds: float, pool: Any, cores: int) -> Iterator[tuple[
         yield view, "Pillow, 1 process", pool.starmap(pillow_rate, work[:1])[0]
         yield view, f"Pillow, {cores} processes", sum(pool.starmap(pillow_rate, work, 1))
     for recipe, label in ((four, "4 ops"), (imagenet, f"{sixteen} ops")):
-        view = functools.partial(strong, recipe=recipe)
-        yield label, "compiled", compiled_rate(view, images, seconds)
+        function = functools.partial(strong, recipe=recipe)
+        yield label, "compiled", compiled_rate(function, images, seconds)
 
 
 def hardware() -> dict[str, Any]:

@@ -5,11 +5,12 @@ that both give the same pixels, and `benchmarks/augment.py` that both do the sam
 operations are given what was drawn, so nothing here is random.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
+Operation = Callable[[Image.Image], Image.Image]
 ENHANCERS = {
     "brightness": ImageEnhance.Brightness,
     "color": ImageEnhance.Color,
@@ -91,13 +92,13 @@ def _randaugment_cifar_op(image: Image.Image, name: str, level: int, sign: int) 
         most = {"rotate": 30, "shear_x": 0.3, "shear_y": 0.3}.get(name, 10)
         amount = level * most / 10 if "shear" in name else int(level * most / 10)
         return geometry(image, name, sign * amount, fill=0)
-    image = image.convert("RGB")
-    return {
+    operations: dict[str, Operation] = {
         "autocontrast": ImageOps.autocontrast,
         "equalize": ImageOps.equalize,
         "posterize": lambda x: posterize(x, 4 - int(level * 4 / 10)),
         "solarize": lambda x: ImageOps.solarize(x, 256 - int(level * 256 / 10)),
-    }[name](image).convert("RGBA")
+    }
+    return operations[name](image.convert("RGB")).convert("RGBA")
 
 
 def randaugment_imagenet(image: np.ndarray, ops: Sequence[tuple[str, int, bool]]) -> np.ndarray:
@@ -114,7 +115,7 @@ def _randaugment_imagenet_op(image: Image.Image, name: str, v: float, sign: int)
     if name in ("rotate", "shear_x", "shear_y", "translate_x", "translate_y"):
         most = {"rotate": 30, "shear_x": 0.3, "shear_y": 0.3}.get(name, 100)
         return geometry(image, name, sign * v * most, fill=128)
-    return {
+    operations: dict[str, Operation] = {
         "identity": lambda x: x,
         "autocontrast": ImageOps.autocontrast,
         "equalize": ImageOps.equalize,
@@ -122,7 +123,8 @@ def _randaugment_imagenet_op(image: Image.Image, name: str, v: float, sign: int)
         "posterize": lambda x: posterize(x, int(v * 4)),
         "solarize": lambda x: ImageOps.solarize(x, min(int(v * 256), 255)),
         "solarize_add": lambda x: solarize_add(x, int(v * 110)),
-    }[name](image)
+    }
+    return operations[name](image)
 
 
 def ctaugment_cifar(
@@ -151,7 +153,7 @@ def _ctaugment_cifar_op(image: Image.Image, name: str, v: float, second: float) 
         crop = 0.25 * v
         box = (crop * width, crop * height, width * (1 - crop), height * (1 - crop))
         return image.crop(box).resize(image.size, FILTERS[int(second * 5.99)])
-    blended = {
+    blended: dict[str, Operation] = {
         "autocontrast": ImageOps.autocontrast,
         "equalize": ImageOps.equalize,
         "invert": ImageOps.invert,
@@ -160,8 +162,9 @@ def _ctaugment_cifar_op(image: Image.Image, name: str, v: float, second: float) 
     }
     if name in blended:
         return Image.blend(image, blended[name](image), v)
-    return {
+    operations: dict[str, Operation] = {
         "identity": lambda x: x,
         "posterize": lambda x: posterize(x, 1 + int(v * 7.999)),
         "solarize": lambda x: ImageOps.solarize(x, int(v * 255.999)),
-    }[name](image)
+    }
+    return operations[name](image)

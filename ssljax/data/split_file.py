@@ -40,7 +40,9 @@ def read(path: Path, labels: np.ndarray) -> Split:
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, UsageError):
             raise
-        raise UsageError(f"config.split_file {path} cannot be read: {error!r}") from error
+        raise UsageError(
+            f"config.split_file {path} cannot be read: {type(error).__name__} {error}"
+        ) from error
     if not len(split.labeled) or labels[split.labeled].min() < 0:
         raise UsageError(
             f"config.split_file {path}: labeled must name an image, and each must have a label"

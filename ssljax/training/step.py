@@ -128,10 +128,9 @@ def make_train_step(
         )
         if augmentation.update is not None:
             rows = replica.rows(batch_size)
-            images, labels = _labeled(data, state.step, order_keys[0], batch_size, rows)
+            labeled = _labeled(data, state.step, order_keys[0], batch_size, rows)
             keys = _keys(probe_key, rows)
-            learned = _learn(model, augmentation, after, keys, images, labels, replica)
-            after = after.replace(augment=learned)
+            after = _learn(after, keys, *labeled, model, augmentation, replica)
         return after, replica.sum(metrics)
 
     return train_step
@@ -175,8 +174,8 @@ def _keys(key, rows):
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, rows)
 
 
-def _learn(model, augmentation, state, keys, images, labels, replica):
-    """What the augmentation learns from the step's labelled images, changed into probes.
+def _learn(state, keys, images, labels, model, augmentation, replica):
+    """The state after the augmentation has learned from labelled images, changed into probes.
 
     Every device learns from all devices' probes, so that any number of devices learns the same.
     """
@@ -184,7 +183,8 @@ def _learn(model, augmentation, state, keys, images, labels, replica):
     variables = {"params": state.ema, "batch_stats": state.batch_stats}
     logits = model.apply(variables, to_float(probes), train=False)
     match = jnp.take_along_axis(jax.nn.softmax(logits), labels[:, None], axis=-1)[:, 0]
-    return augmentation.update(state.augment, *jax.tree.map(replica.gather, (applied, match)))
+    applied, match = jax.tree.map(replica.gather, (applied, match))
+    return state.replace(augment=augmentation.update(state.augment, applied, match))
 
 
 def _spread(apply, replica):
