@@ -112,7 +112,7 @@ def test_the_default_unlabelled_list_of_each_recipe_is_the_published_one():
 def test_data_that_does_not_fit_in_memory_is_refused_with_its_size(config, monkeypatch):
     monkeypatch.setattr("ssljax.data.memory.host_bytes", lambda: 300_000)
     with pytest.raises(
-        UsageError, match=r"on each of 4 CPU devices: 414.1 kB do not fit in .* 300"
+        UsageError, match=r"on each of 4 CPU devices: 411.9 kB do not fit in .* 300"
     ):
         recipe.build(config)
 
@@ -129,10 +129,10 @@ def test_the_memory_of_an_accelerator_is_its_own():
 
     data = recipe.build(tiny_config()).data()
     with pytest.raises(
-        UsageError, match="the data: 103.5 kB do not fit in the memory of gpu:1, 90"
+        UsageError, match="the data: 103.0 kB do not fit in the memory of gpu:1, 90"
     ):
         parallel.require_memory(data, [Device()])
 
 
 def test_the_memory_a_device_will_need_is_described(config):
-    assert "data on each device: 103.5 kB of uint8 images" in recipe.describe(recipe.build(config))
+    assert "data on each device: 103.0 kB of uint8 images" in recipe.describe(recipe.build(config))
