@@ -128,9 +128,9 @@ def make_train_step(
         )
         if augmentation.update is not None:
             rows = replica.rows(batch_size)
-            labeled = _labeled(data, state.step, order_keys[0], batch_size, rows)
+            images, labels = _labeled(data, state.step, order_keys[0], batch_size, rows)
             keys = _keys(probe_key, rows)
-            after = _learn(after, keys, *labeled, model, augmentation, replica)
+            after = _learn(after, keys, images, labels, model, augmentation, replica)
         return after, replica.sum(metrics)
 
     return train_step
