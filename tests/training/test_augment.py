@@ -65,6 +65,7 @@ def test_rates_follow_the_ema_model_s_probability_of_the_true_label():
     match = np.asarray(seen["match"])
     np.testing.assert_allclose(match, jax.nn.softmax(logits)[np.arange(8), labels], atol=1e-5)
     assert match.std() > 0
+    assert (seen["policy"].cutout == 0).all()  # drawn as probes, not as training views
     expected = ctaugment.update(ctaugment.init(CIFAR), seen["policy"], match, CIFAR)
     np.testing.assert_allclose(state.augment, expected, rtol=1e-6)
 
