@@ -5,7 +5,8 @@ unlabelled images, and draws no random numbers in its loss: `noise` draws them, 
 can be tested with numbers worked out by hand and exported as a graph.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -41,9 +42,12 @@ class Aux(NamedTuple):
 class Apply(Protocol):
     """The network in training mode."""
 
-    def __call__(self, params: PyTree, images: jax.Array) -> tuple[jax.Array, PyTree]:
-        """Images `[N, H, W, C]` -> logits `[N, num_classes]` float32, new batch statistics.
+    def __call__(
+        self, params: PyTree, images: jax.Array, head: str | None = None
+    ) -> tuple[jax.Array, PyTree]:
+        """Images `[N, H, W, C]` -> logits `[N, outputs]` float32, new batch statistics.
 
+        The logits are those of the classes, or of one of `Method.heads`.
         BatchNorm normalises over exactly the images of one call; the returned statistics are
         this step's old ones moved towards those of the call.
         """
@@ -57,7 +61,7 @@ class Method(NamedTuple):
     # (num_classes) -> method state, a pytree
     init: Callable[[int], PyTree]
     # (key, batch) -> the random numbers the loss uses, a pytree. A method that is not joint
-    # returns arrays whose first axis counts images.
+    # returns arrays whose first axis counts images; a device is given those of its own.
     noise: Callable[[jax.Array, Batch], PyTree]
     # (params, ema_params, apply, batch, noise, state, progress) -> (scalar, Aux)
     loss: Callable[[PyTree, PyTree, Apply, Batch, PyTree, PyTree, Progress], tuple[jax.Array, Aux]]
@@ -67,6 +71,9 @@ class Method(NamedTuple):
     joint: bool = False
     # The augmentation of the labelled images.
     labeled_view: str = "weak"
+    # Further dense layers on the model's features: name -> outputs. Their weights are part of
+    # params, which shrink and are averaged like the model's own.
+    heads: Mapping[str, int] = MappingProxyType({})
 
 
 def no_state(num_classes: int) -> PyTree:

@@ -17,7 +17,9 @@ _leaky_relu = partial(nn.leaky_relu, negative_slope=0.1)
 
 
 class WideResNet(nn.Module):
-    """images `[N, H, W, C]` in [-1, 1] -> logits `[N, num_classes]` float32.
+    """images `[N, H, W, C]` in [-1, 1] -> logits `[N, num_classes]`, features `[N, D]`; float32.
+
+    The features are the input of the last dense layer.
 
     `filters=32, repeat=4` on 32×32 images is WRN-28-2.
     """
@@ -31,7 +33,7 @@ class WideResNet(nn.Module):
     axis_name: str | None = None  # devices whose statistics BatchNorm shares while training
 
     @nn.compact
-    def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, images: jax.Array, *, train: bool) -> tuple[jax.Array, jax.Array]:
         norm = partial(
             nn.BatchNorm,
             use_running_average=not train,
@@ -51,11 +53,11 @@ class WideResNet(nn.Module):
                 stride = 2 if scale > 0 and block == 0 else 1
                 x = _block(x, self.filters << scale, stride, norm, conv, activate_shortcut=first)
         x = _leaky_relu(norm()(x))
-        x = jnp.mean(x, axis=(1, 2))
+        features = jnp.mean(x, axis=(1, 2))
         dense = nn.Dense(
             self.num_classes, kernel_init=nn.initializers.glorot_normal(), dtype=self.dtype
         )
-        return dense(x).astype(jnp.float32)
+        return dense(features).astype(jnp.float32), features.astype(jnp.float32)
 
 
 def _block(x, filters, stride, norm, conv, *, activate_shortcut):
