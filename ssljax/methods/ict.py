@@ -3,13 +3,11 @@
 https://arxiv.org/abs/1903.03825
 """
 
-import math
-
 import jax
 import jax.numpy as jnp
 
 from ssljax import losses
-from ssljax.methods.method import Aux, Method, no_state
+from ssljax.methods.method import Aux, Method, check_above_0, check_from_0, no_state
 
 
 def ict(
@@ -27,10 +25,8 @@ def ict(
         are those of the published CIFAR-10 runs; the script's own are 0.5 and 50.)
       warmup_pos: share of the run over which the weight rises linearly from 0, above 0 to 1.
     """
-    if not 0 < beta < math.inf:
-        raise ValueError(f"beta is {beta}; allowed: above 0")
-    if not 0 <= consistency_weight < math.inf:
-        raise ValueError(f"consistency_weight is {consistency_weight}; allowed: 0 or more")
+    check_above_0(beta=beta)
+    check_from_0(consistency_weight=consistency_weight)
     if not 0 < warmup_pos <= 1:
         raise ValueError(f"warmup_pos is {warmup_pos}; allowed: above 0, to 1")
 

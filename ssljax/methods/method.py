@@ -5,7 +5,8 @@ unlabelled images, and draws no random numbers in its loss: `noise` draws them, 
 can be tested with numbers worked out by hand and exported as a graph.
 """
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
@@ -56,7 +57,7 @@ class Apply(Protocol):
 class Method(NamedTuple):
     """A learning method; `loss` is deterministic."""
 
-    # The augmentation of each unlabelled view: a knob of `config.augment`.
+    # The augmentation of each unlabelled view: a knob of `config.augment`, or "none".
     views: tuple[str, ...]
     # (num_classes) -> method state, a pytree
     init: Callable[[int], PyTree]
@@ -86,3 +87,23 @@ def no_noise(key: jax.Array, batch: Batch) -> PyTree:
     """The `noise` of a method whose loss is deterministic by itself."""
     del key, batch
     return ()
+
+
+def check_above_0(**arguments: float) -> None:
+    """Raises ValueError, which names it, for an argument that is not above 0 and finite."""
+    for name, value in arguments.items():
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name} is {value}; allowed: above 0")
+
+
+def check_from_0(**arguments: float) -> None:
+    """Raises ValueError, which names it, for an argument that is not 0 or more and finite."""
+    for name, value in arguments.items():
+        if not 0 <= value < math.inf:
+            raise ValueError(f"{name} is {value}; allowed: 0 or more")
+
+
+def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
+    """Raises ValueError, which lists them, for a value that is none of the choices."""
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}; allowed: {', '.join(choices)}")

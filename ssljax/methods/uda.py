@@ -3,13 +3,19 @@
 https://arxiv.org/abs/1904.12848
 """
 
-import math
-
 import jax
 import jax.numpy as jnp
 
 from ssljax import losses
-from ssljax.methods.method import Aux, Method, no_noise, no_state
+from ssljax.methods.method import (
+    Aux,
+    Method,
+    check_above_0,
+    check_choice,
+    check_from_0,
+    no_noise,
+    no_state,
+)
 
 # Training signal annealing: share of the schedule that has passed, 0 up -> how far the threshold
 # has risen. The last is at 0.99 after the whole schedule.
@@ -49,16 +55,9 @@ def uda(
     """
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold is {threshold}; allowed: 0 to 1")
-    for name, value in dict(
-        unlabeled_weight=unlabeled_weight, entropy_weight=entropy_weight
-    ).items():
-        if not 0 <= value < math.inf:
-            raise ValueError(f"{name} is {value}; allowed: 0 or more")
-    for name, value in dict(temperature=temperature, tsa_images=tsa_images).items():
-        if not 0 < value < math.inf:
-            raise ValueError(f"{name} is {value}; allowed: above 0")
-    if tsa not in _TSA:
-        raise ValueError(f"tsa is {tsa!r}; allowed: {', '.join(_TSA)}")
+    check_from_0(unlabeled_weight=unlabeled_weight, entropy_weight=entropy_weight)
+    check_above_0(temperature=temperature, tsa_images=tsa_images)
+    check_choice("tsa", tsa, _TSA)
 
     def loss(params, ema_params, apply, batch, noise, state, progress):
         del ema_params, noise

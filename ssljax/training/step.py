@@ -11,6 +11,7 @@ import optax
 from clu.metrics import Average
 
 from ssljax import losses
+from ssljax.augment import policies
 from ssljax.augment.augmentation import Augmentation
 from ssljax.data.sampling import batch_positions
 from ssljax.methods.method import Aux, Batch, Method, Progress
@@ -93,7 +94,7 @@ def make_train_step(
         augment_key, noise_key, probe_key = jax.random.split(
             jax.random.fold_in(step_key, state.step), 3
         )
-        views = augmentation.views(state.augment)
+        views = {"none": policies.none, **augmentation.views(state.augment)}
         batch, hidden = _sample(
             data, state.step, order_keys, augment_key, method, views, batch_size, uratio, replica
         )

@@ -87,6 +87,37 @@ def cross_entropy(logits, targets):
     return -(targets * np.log(softmax(logits))).sum(axis=-1)
 
 
+def interleave(parts):
+    """`libml/layers.py`: slice i of part 0 changes places with that of part i."""
+    n, batch = len(parts), len(parts[0])
+    lengths = [batch // n + (i >= n - batch % n) for i in range(n)]  # the longer ones last
+    mixed = [part.copy() for part in parts]
+    for i in range(1, n):
+        rows = slice(sum(lengths[:i]), sum(lengths[: i + 1]))
+        mixed[0][rows], mixed[i][rows] = parts[i][rows], parts[0][rows]
+    return mixed
+
+
+def interleaved_forward(params, parts):
+    """Logits of each part, and the statistics after each sub-batch."""
+    outputs = [forward(params, sub_batch) for sub_batch in interleave(parts)]
+    return interleave([logits for logits, _ in outputs]), [stats for _, stats in outputs]
+
+
+def mixup(parts, noise):
+    """Parts `[B, ...]` mixed with each other row by row."""
+    everything = np.concatenate(parts)
+    lam = noise["lam"].reshape(-1, *[1] * (everything.ndim - 1))
+    mixed = lam * everything + (1 - lam) * everything[noise["permutation"]]
+    return np.split(mixed, len(parts))
+
+
+def mixup_noise(seed, n):
+    random = np.random.RandomState(seed)
+    lam = np.float64(np.float32(random.uniform(0.5, 1, n)))
+    return {"lam": lam, "permutation": random.permutation(n)}
+
+
 class Expected(NamedTuple):
     """What a transcription of a loss calculates."""
 
