@@ -83,7 +83,7 @@ def remixmatch(
         logits = [apply(params, view)[0] for view in (views[:2] if redux == "1st" else views)]
         predicted = [jax.nn.softmax(jax.lax.stop_gradient(x)) for x in logits]
         predicted = _REDUX[redux](predicted + predicted[:1] * (len(views) - len(predicted)))
-        ratio = _distribution(state["labels"]) / _distribution(jnp.mean(state["guesses"], axis=0))
+        ratio = (1e-6 + state["labels"]) / (1e-6 + jnp.mean(state["guesses"], axis=0))
         guesses = [losses.sharpen(p * ratio if use_dm else p, temperature) for p in predicted]
         kl = jnp.mean(losses.cross_entropy(logits[1], guesses[0]))
 
@@ -119,10 +119,6 @@ def remixmatch(
         labeled_view="strong",
         heads={"rotation": 4} if w_rot else {},
     )
-
-
-def _distribution(sums):
-    return 1e-6 + sums / jnp.sum(sums)
 
 
 def _turn(images):

@@ -15,10 +15,9 @@ B, K = 8, 2
 LABELS = np.array([0, 2, 1, 1, 0, 0, 2, 0])
 BATCH = Batch(golden.images(1, B), LABELS, tuple(golden.images(2 + i, B) for i in range(1 + K)))
 NOISE = golden.mixup_noise(5, B * (2 + K))
-# Neither adds up to 1: both are normalised where they are used.
 STATE = {
-    "labels": np.float64(np.float32([0.5, 0.2, 0.6])),
-    "guesses": np.abs(golden.numbers(6, 128, 3)),
+    "labels": np.array([0.375, 0.125, 0.5]),
+    "guesses": np.float64(np.float32(golden.softmax(golden.numbers(6, 128, 3)))),
 }
 
 

@@ -34,7 +34,9 @@ def weights(state):
     return state.params, state.batch_stats, state.ema
 
 
-@pytest.mark.parametrize("method", ["supervised", "fixmatch", "mixmatch"])
+@pytest.mark.parametrize(
+    "method", ["supervised", "fixmatch", "mixmatch", "ict", "vat", "uda", "remixmatch"]
+)
 def test_four_devices_compute_what_one_computes(method):
     config = tiny_config(method)
     config.optimizer.name = "sgd"  # Adam divides by tiny second moments, which amplifies rounding
