@@ -18,7 +18,11 @@ def change(config, knob, value):
     ("knob", "value", "message"),
     [
         ("method", "fixmatsch", r"config.method 'fixmatsch' .* fixmatch, mixmatch, supervised$"),
-        ("model", "vgg", r"config.model 'vgg' does not exist; there are: wide_resnet"),
+        (
+            "model",
+            "vgg",
+            r"config.model 'vgg' does not exist; there are: cnn13, convnet, shake_resnet, wide_resnet",
+        ),
         ("dataset", "mnist.1@40-100", r"config.dataset 'mnist' does not exist; there are: cifar10"),
         ("dataset", "digits@40", r"config.dataset: dataset 'digits@40' is not .* digits.1@40-100"),
         ("dataset", "digits.1@5000-100", r"5000 labels were asked for; allowed: 1 to 1437"),

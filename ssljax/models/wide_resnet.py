@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-_conv_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")  # N(0, √(2 / (k·k·out)))
+from ssljax.models import layers
+
 _leaky_relu = partial(nn.leaky_relu, negative_slope=0.1)
 
 
@@ -34,17 +35,9 @@ class WideResNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> tuple[jax.Array, jax.Array]:
-        norm = partial(
-            nn.BatchNorm,
-            use_running_average=not train,
-            momentum=self.batch_norm_momentum,
-            epsilon=1e-3,
-            dtype=self.dtype,
-            axis_name=self.axis_name,
-        )
-        conv = partial(nn.Conv, kernel_init=_conv_init, dtype=self.dtype)
-        # ceil(log2(width)) - 2, as the published scripts choose it
-        scales = (images.shape[2] - 1).bit_length() - 2 if self.scales is None else self.scales
+        norm = layers.batch_norm(self, train=train)
+        conv = partial(nn.Conv, kernel_init=layers.he_normal, dtype=self.dtype)
+        scales = layers.default_scales(images) if self.scales is None else self.scales
 
         x = conv(16, (3, 3))(images)
         for scale in range(scales):
@@ -54,9 +47,7 @@ class WideResNet(nn.Module):
                 x = _block(x, self.filters << scale, stride, norm, conv, activate_shortcut=first)
         x = _leaky_relu(norm()(x))
         features = jnp.mean(x, axis=(1, 2))
-        dense = nn.Dense(
-            self.num_classes, kernel_init=nn.initializers.glorot_normal(), dtype=self.dtype
-        )
+        dense = nn.Dense(self.num_classes, kernel_init=layers.glorot_normal, dtype=self.dtype)
         return dense(features).astype(jnp.float32), features.astype(jnp.float32)
 
 

@@ -1,5 +1,6 @@
 """The training step: sample → augment → guess → loss → update, a pure function of (state, data)."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -44,6 +45,10 @@ class Replica(NamedTuple):
         share = n // self.size
         index = jax.lax.axis_index(self.axis) if self.axis else 0
         return index * share + jnp.arange(share)
+
+    def own(self, key: jax.Array) -> jax.Array:
+        """A key for what this device draws for itself."""
+        return jax.random.fold_in(key, jax.lax.axis_index(self.axis) if self.axis else 0)
 
     def gather(self, rows: jax.Array) -> jax.Array:
         """Every device's rows, in order: the whole batch."""
@@ -91,9 +96,10 @@ def make_train_step(
 
     def train_step(state: TrainState, data: Data) -> tuple[TrainState, Metrics]:
         *order_keys, step_key = jax.random.split(state.key, 3)
-        augment_key, noise_key, probe_key = jax.random.split(
-            jax.random.fold_in(step_key, state.step), 3
+        augment_key, noise_key, probe_key, model_key = jax.random.split(
+            jax.random.fold_in(step_key, state.step), 4
         )
+        calls = itertools.count()  # of the network in this step: each has its own randomness
         views = {"none": policies.none, **augmentation.views(state.augment)}
         batch, hidden = _sample(
             data, state.step, order_keys, augment_key, method, views, batch_size, uratio, replica
@@ -106,8 +112,9 @@ def make_train_step(
 
         def apply(params, images, head=None):
             variables = {"params": params, "batch_stats": state.batch_stats}
+            rngs = {"shake": jax.random.fold_in(replica.own(model_key), next(calls))}
             (logits, features), updated = model.apply(
-                variables, images, train=True, mutable=["batch_stats"]
+                variables, images, train=True, mutable=["batch_stats"], rngs=rngs
             )
             if head is not None:
                 dense = params["heads"][head]

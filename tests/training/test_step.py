@@ -157,3 +157,24 @@ def test_heads_are_drawn_like_the_last_layer_and_apart(config):
     for head in heads.values():
         np.testing.assert_allclose(np.std(head["kernel"]), np.sqrt(2 / (64 + 100)), rtol=0.05)
     assert np.abs(heads["a"]["kernel"] - heads["b"]["kernel"]).mean() > 0.05
+
+
+def test_each_pass_of_a_step_and_each_device_draws_its_own_shake_shake_weights(monkeypatch):
+    """MixMatch has five passes a step; without its key the model would not run at all."""
+    config = tiny_config("mixmatch")
+    config.model, config.model_args = "shake_resnet", dict(filters=4, repeat=1, scales=1)
+    parts = recipe.build(config)
+    drawn, uniform = [], jax.random.uniform
+
+    def watch(key, shape=(), *args, **options):
+        x = uniform(key, shape, *args, **options)
+        if shape == (2, 1, 1, 1):  # 8 images a pass on 4 devices
+            jax.debug.callback(lambda x: drawn.append(np.asarray(x)), x)
+        return x
+
+    monkeypatch.setattr(jax.random, "uniform", watch)
+    state, _ = run_steps(parts, 1)
+    jax.effects_barrier()
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.params))
+    weights = {x.tobytes() for x in drawn}
+    assert len(weights) == 5 * 4
