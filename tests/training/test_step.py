@@ -157,3 +157,22 @@ def test_heads_are_drawn_like_the_last_layer_and_apart(config):
     for head in heads.values():
         np.testing.assert_allclose(np.std(head["kernel"]), np.sqrt(2 / (64 + 100)), rtol=0.05)
     assert np.abs(heads["a"]["kernel"] - heads["b"]["kernel"]).mean() > 0.05
+
+
+def test_a_view_can_be_the_image_as_it_is():
+    config = tiny_config("remixmatch")
+    config.method_args = dict(anchor="none", strong_views=1)
+    parts = recipe.build(config)
+    parts = dataclasses.replace(parts, devices=parts.devices[:1])
+    seen = {}
+
+    def loss(params, ema_params, apply, batch, *others):
+        jax.debug.callback(lambda views: seen.update(views=views), batch.views)
+        return parts.method.loss(params, ema_params, apply, batch, *others)
+
+    run_steps(dataclasses.replace(parts, method=parts.method._replace(loss=loss)), 1)
+    jax.effects_barrier()
+    known = {image.tobytes() for image in parts.dataset.images}
+    anchors, strong = (np.asarray(np.round((v + 1) * 127.5), np.uint8) for v in seen["views"])
+    assert all(image.tobytes() in known for image in anchors)
+    assert not all(image.tobytes() in known for image in strong)
