@@ -178,3 +178,22 @@ def test_each_pass_of_a_step_and_each_device_draws_its_own_shake_shake_weights(m
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.params))
     weights = {x.tobytes() for x in drawn}
     assert len(weights) == 5 * 4
+
+
+def test_a_view_can_be_the_image_as_it_is():
+    config = tiny_config("remixmatch")
+    config.method_args = dict(anchor="none", strong_views=1)
+    parts = recipe.build(config)
+    parts = dataclasses.replace(parts, devices=parts.devices[:1])
+    seen = {}
+
+    def loss(params, ema_params, apply, batch, *others):
+        jax.debug.callback(lambda views: seen.update(views=views), batch.views)
+        return parts.method.loss(params, ema_params, apply, batch, *others)
+
+    run_steps(dataclasses.replace(parts, method=parts.method._replace(loss=loss)), 1)
+    jax.effects_barrier()
+    known = {image.tobytes() for image in parts.dataset.images}
+    anchors, strong = (np.asarray(np.round((v + 1) * 127.5), np.uint8) for v in seen["views"])
+    assert all(image.tobytes() in known for image in anchors)
+    assert not all(image.tobytes() in known for image in strong)

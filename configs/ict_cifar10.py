@@ -1,0 +1,10 @@
+"""ICT on CIFAR-10."""
+
+import ml_collections
+
+from configs import published
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """`runs/table5.sh`."""
+    return published.ict("cifar10.3@250-5000", beta=0.75, consistency_weight=1000.0)
