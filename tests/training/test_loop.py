@@ -114,11 +114,11 @@ def test_a_signal_between_two_evaluations_changes_nothing(config, tmp_path, monk
 
 
 def command(workdir, *more):
-    """A real process: 40 steps of tiny FixMatch, saved every fourth."""
+    """A real process: 24 steps of tiny FixMatch, saved every fourth."""
     return [
         sys.executable, "launch.py", "--config=configs/fixmatch_digits.py", f"--workdir={workdir}",
         "--config.model_args.filters=4", "--config.model_args.scales=1", "--config.batch_size=8",
-        "--config.uratio=2", "--config.num_steps=40", "--config.log_every=2",
+        "--config.uratio=2", "--config.num_steps=24", "--config.log_every=2",
         "--config.eval_every=4", *more,
     ]  # fmt: skip
 
