@@ -15,6 +15,7 @@ import jax
 import ml_collections
 import pytest
 
+from ssljax.data import datasets
 from ssljax.training import metrics
 
 jax.config.update("jax_num_cpu_devices", 4)
@@ -38,6 +39,16 @@ def tiny_config(method: str = "fixmatch") -> ml_collections.ConfigDict:
 def config() -> ml_collections.ConfigDict:
     """A fresh tiny FixMatch config."""
     return tiny_config()
+
+
+@pytest.fixture(scope="session")
+def cifar10() -> datasets.Dataset:
+    """The real CIFAR-10, where TFDS has prepared it: in $TFDS_DATA_DIR, or beside the project."""
+    beside = Path(__file__).parents[2] / "shared" / "data" / "tfds"
+    data_dir = Path(os.environ.get("TFDS_DATA_DIR", beside))
+    if not (data_dir / "cifar10").is_dir():
+        pytest.skip("no prepared CIFAR-10 in $TFDS_DATA_DIR")
+    return datasets.cifar10(str(data_dir))
 
 
 @pytest.fixture(autouse=True)

@@ -22,6 +22,7 @@ def test_a_recipe_builds_but_for_its_data(name):
     assert config.method == method
     assert splits.parse(config.dataset).dataset == data
     config.dataset = "digits.1@40-100"
+    config.model_args.repeat = 1  # tracing the whole network takes seconds
     config.augment.weak = "none"
     config.augment.strong = "none"
     assert (

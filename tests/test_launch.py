@@ -95,7 +95,10 @@ def test_mode_data_shows_the_data_and_trains_nothing(tmp_path):
     split = json.loads((tmp_path / "split.json").read_text())
     assert f"split hash: {split['hash']}" in result.stdout
     assert sorted(p.name for p in tmp_path.iterdir()) == ["labelled.png", "split.json"]
-    again = launch(*TINY, f"--config.split_file={tmp_path}/split.json", f"--workdir={tmp_path}/run")
+    other = "--config.dataset=digits.2@80-50"  # the file decides
+    again = launch(
+        *TINY, other, f"--config.split_file={tmp_path}/split.json", f"--workdir={tmp_path}/run"
+    )
     assert again.returncode == 0, again.stderr
     assert json.loads((tmp_path / "run/split.json").read_text()) == split
     refused = launch("--mode=data", *TINY, f"--workdir={tmp_path}/run")

@@ -123,17 +123,8 @@ class Checkpoints:
         self._manager.close()  # waits for the last write
 
     def newest(self) -> int | None:
-        """The step of the newest checkpoint, None where there is none.
-
-        Raises:
-          UsageError: there are checkpoints, but Orbax does not recognise them.
-        """
-        step = self._manager.latest_step()
-        if step is None:
-            strangers = sorted(p.name for p in self._directory.iterdir() if p.name.isdigit())
-            if strangers:
-                raise self._unreadable(strangers[-1], "it is not a complete Orbax checkpoint")
-        return step
+        """The step of the newest checkpoint, None where there is none."""
+        return self._manager.latest_step()
 
     def save(self, step: int, tree: PyTree) -> None:
         """Starts writing `tree` (host arrays) as the checkpoint of `step`."""
@@ -150,11 +141,8 @@ class Checkpoints:
         try:
             return self._manager.restore(step, args=ocp.args.StandardRestore(template))
         except Exception as error:  # Orbax and TensorStore raise many kinds
-            raise self._unreadable(step, f"{type(error).__name__}: {error}") from error
-
-    def _unreadable(self, step: int | str, why: str) -> UsageError:
-        reason = " ".join(why.split())[:300]
-        return UsageError(
-            f"the newest checkpoint, {self._directory / str(step)}, cannot be read ({reason}); "
-            "nothing was changed: remove that directory to go on from the one before"
-        )
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            raise UsageError(
+                f"the newest checkpoint, {self._directory / str(step)}, cannot be read ({reason}); "
+                "nothing was changed: remove that directory to go on from the one before"
+            ) from error

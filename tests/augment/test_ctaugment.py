@@ -183,6 +183,20 @@ def test_the_cifar_policy_has_the_pixels_of_pillow_s():
     assert np.mean(np.array(most) <= 2) > 0.8
 
 
+@pytest.mark.parametrize("recipe", [CIFAR, IMAGENET])
+def test_the_same_pixels_on_one_device_on_four_and_under_vmap(recipe):
+    def view(keys, images):
+        rates = cta.init(recipe)
+        return cta.apply(images, cta.sample(keys, rates, recipe, probe=False), recipe)
+
+    images, image_keys = pictures(16), keys(16)
+    whole = jax.jit(view)(image_keys, images)
+    assert (whole != images).any(axis=(1, 2, 3)).sum() > 8
+    parts = [x.reshape(4, 4, *x.shape[1:]) for x in (image_keys, images)]
+    for run in (jax.pmap(view), jax.jit(jax.vmap(view))):
+        np.testing.assert_array_equal(run(*parts).reshape(images.shape), whole)
+
+
 def test_the_ladder_and_the_heat_map_show_every_operation():
     image = pictures(1)
     rows = cta.ladder(jnp.asarray(image), CIFAR)

@@ -168,6 +168,16 @@ def test_filters_equal_pillows(name, size):
     assert differences(ours, theirs, *batch(size, *magnitudes)).max() <= tolerance
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*LEVELS, *FILTERS])
+def test_operations_equal_pillows_on_cifar_10(cifar10, name):
+    ours, theirs, magnitudes, tolerance = (LEVELS | FILTERS)[name]
+    count = np.prod([len(values) for values in magnitudes[:1]], dtype=int)
+    images = np.repeat(cifar10.test_images[:64], count, axis=0)
+    values = [np.tile(values, 64) for values in magnitudes]
+    assert differences(ours, theirs, images, *values).max() <= tolerance
+
+
 def test_autocontrast_rounds_as_pillow_does():
     # The top level becomes 254 or 255 by the rounding errors of Pillow's doubles.
     low, high = np.array(list(itertools.combinations(range(256), 2))[::11]).T[:, :, None]
@@ -235,6 +245,16 @@ def test_warps_equal_pillows(name, size):
     ours, theirs, matrix, magnitudes = WARPS[name]
     images, values = batch(size, np.asarray(magnitudes, np.float32))
     matrices = np.array([matrix(np.float64(v), *size[:2]) for v in values])
+    assert_equal_off_borders(differences(ours, theirs, images, values), matrices)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WARPS)
+def test_warps_equal_pillows_on_cifar_10(cifar10, name):
+    ours, theirs, matrix, magnitudes = WARPS[name]
+    values = np.tile(np.asarray(magnitudes, np.float32), 64)
+    images = np.repeat(cifar10.test_images[:64], len(magnitudes), axis=0)
+    matrices = np.array([matrix(np.float64(v), 32, 32) for v in values])
     assert_equal_off_borders(differences(ours, theirs, images, values), matrices)
 
 

@@ -85,18 +85,17 @@ def published_unlabeled(labels, left_out, share):
     mixmatch's `create_split.py` leaves out the labelled ones; fixmatch's `create_unlabeled.py` is
     the same program with nothing left out.
     """
-    waiting = []  # (class, record) in original order
+    waiting = [[] for _ in share]  # each class's records in original order
     written = [0] * len(share)
     file = []
     for record, label in enumerate(labels):
         if record in left_out:
             continue
-        waiting.append((label, record))
-        while ready := [item for item in waiting if item[0] == needy(share, written)]:
-            waiting.remove(ready[0])
-            file.append(ready[0][1])
-            written[ready[0][0]] += 1
-    return file + [record for _, record in sorted(waiting)]
+        waiting[label].append(record)
+        while waiting[c := needy(share, written)]:
+            file.append(waiting[c].pop(0))
+            written[c] += 1
+    return file + [record for records in waiting for record in records]
 
 
 def published_split(labels, *, seed, size, valid, include_labeled, share=None):
@@ -124,6 +123,19 @@ def test_split_is_the_published_one(seed, counts, include_labeled):
         arguments = dict(seed=seed, size=size, valid=valid, include_labeled=include_labeled)
         split = make_split(labels, **arguments)
         for ours, published in zip(split, published_split(labels, **arguments), strict=True):
+            np.testing.assert_array_equal(ours, published)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("include_labeled", [False, True])
+@pytest.mark.parametrize("seed", range(6))
+def test_splits_of_cifar_10_are_the_published_ones(cifar10, seed, include_labeled):
+    for size, valid in ((40, 1), (250, 5000), (1000, 1), (4000, 5000)):
+        arguments = dict(seed=seed, size=size, valid=valid, include_labeled=include_labeled)
+        split = make_split(cifar10.labels, **arguments)
+        for ours, published in zip(
+            split, published_split(cifar10.labels, **arguments), strict=True
+        ):
             np.testing.assert_array_equal(ours, published)
 
 

@@ -95,14 +95,19 @@ def test_a_resumed_run_continues_with_the_same_rates(tmp_path, monkeypatch):
     np.testing.assert_array_equal(picture, expected)
 
 
-def test_bfloat16_training_with_randaugment():
+@pytest.mark.parametrize("strong", ["randaugment", "ctaugment"])
+def test_bfloat16_training(strong):
     config = tiny_config("fixmatch")
-    config.augment.strong = "randaugment"
+    config.augment.strong = strong
     config.augment.recipe = "imagenet"  # CIFAR's Cutout covers a digit whole
     config.dtype = "bfloat16"
     state, sums = run_steps(recipe.build(config), 1)
     assert np.isfinite(sums["loss/total"].compute())
-    assert state.augment == ()
+    if strong == "ctaugment":
+        assert state.augment.dtype == np.float32
+        assert np.sum(state.augment != 1) > 8
+    else:
+        assert state.augment == ()
 
 
 def test_supervised_training_on_strong_views_differs_from_weak_ones():

@@ -41,12 +41,17 @@ def rows_of(workdir):
 
 
 def test_a_run_leaves_everything_that_is_promised(config, tmp_path, capsys):
-    record = loop.train(build(config), tmp_path / "run")
+    parts = build(config)
+    record = loop.train(parts, tmp_path / "run")
     workdir = tmp_path / "run"
     rows = rows_of(workdir)
     assert [row["step"] for row in rows] == [2, 4, 6, 8, 10, 12]
     assert {"loss/xe", "loss/xeu", "guess/mask_rate", "guess/confidence", "guess/class_entropy",
             "guess/accuracy", "learning_rate"} <= rows[0].keys()  # fmt: skip
+    # A row is about the steps since the one before it.
+    rates = [parts.schedule(step) for step in (10, 11)]
+    assert rows[-1]["learning_rate"] == pytest.approx(np.mean(rates), rel=1e-6)
+    assert rows[-2]["learning_rate"] > max(rates)
     assert json.loads((workdir / "config.json").read_text())["method"] == "fixmatch"
     split = json.loads((workdir / "split.json").read_text())
     assert len(split["labeled"]) == 40
@@ -99,19 +104,21 @@ def test_a_signal_between_two_evaluations_changes_nothing(config, tmp_path, monk
             loop.train(parts, tmp_path / "cut")
     assert caught.value.signum == signal.SIGTERM
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL  # handlers are put back
+    assert final_state(tmp_path / "cut")[0] == 7
     loop.train(parts, tmp_path / "cut")
 
+    assert [row["step"] for row in rows_of(tmp_path / "whole")] == [3, 4, 6, 8, 9, 12]
     assert rows_of(tmp_path / "whole") == rows_of(tmp_path / "cut")
     whole, cut = final_state(tmp_path / "whole"), final_state(tmp_path / "cut")
     jax.tree.map(np.testing.assert_array_equal, whole, cut)
 
 
 def command(workdir, *more):
-    """A real process: 40 steps of tiny FixMatch, saved every fourth."""
+    """A real process: 24 steps of tiny FixMatch, saved every fourth."""
     return [
         sys.executable, "launch.py", "--config=configs/fixmatch_digits.py", f"--workdir={workdir}",
         "--config.model_args.filters=4", "--config.model_args.scales=1", "--config.batch_size=8",
-        "--config.uratio=2", "--config.num_steps=40", "--config.log_every=2",
+        "--config.uratio=2", "--config.num_steps=24", "--config.log_every=2",
         "--config.eval_every=4", *more,
     ]  # fmt: skip
 
