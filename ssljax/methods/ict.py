@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from ssljax import losses
-from ssljax.methods.method import Aux, Method, check_above_0, check_from_0, no_state
+from ssljax.methods.method import Aux, Method, check_above_0, check_from_0, check_warmup, no_state
 
 
 def ict(
@@ -27,8 +27,7 @@ def ict(
     """
     check_above_0(beta=beta)
     check_from_0(consistency_weight=consistency_weight)
-    if not 0 < warmup_pos <= 1:
-        raise ValueError(f"warmup_pos is {warmup_pos}; allowed: above 0, to 1")
+    check_warmup(warmup_pos)
 
     def noise(key, batch):
         lam = jax.random.beta(key, beta, beta, (len(batch.views[0]),))

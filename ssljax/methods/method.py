@@ -103,6 +103,12 @@ def check_from_0(**arguments: float) -> None:
             raise ValueError(f"{name} is {value}; allowed: 0 or more")
 
 
+def check_warmup(warmup_pos: float) -> None:
+    """Raises ValueError for a share of the run that is not above 0, to 1."""
+    if not 0 < warmup_pos <= 1:
+        raise ValueError(f"warmup_pos is {warmup_pos}; allowed: above 0, to 1")
+
+
 def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
     """Raises ValueError, which lists them, for a value that is none of the choices."""
     if value not in choices:

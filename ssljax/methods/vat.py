@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from ssljax import losses
-from ssljax.methods.method import Aux, Method, check_above_0, check_from_0, no_state
+from ssljax.methods.method import Aux, Method, check_above_0, check_from_0, check_warmup, no_state
 
 
 def vat(
@@ -37,8 +37,7 @@ def vat(
     """
     check_above_0(vat_eps=vat_eps, xi=xi)
     check_from_0(vat_weight=vat_weight, entmin_weight=entmin_weight)
-    if not 0 < warmup_pos <= 1:
-        raise ValueError(f"warmup_pos is {warmup_pos}; allowed: above 0, to 1")
+    check_warmup(warmup_pos)
 
     def noise(key, batch):
         return jax.random.normal(key, batch.views[0].shape)
