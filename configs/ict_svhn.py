@@ -7,4 +7,6 @@ from configs import published
 
 def get_config() -> ml_collections.ConfigDict:
     """`runs/table6.sh`, `runs/table7.sh`."""
-    return published.ict("svhn.3@250-5000", beta=0.5, consistency_weight=20.0)
+    return published.baseline(
+        "ict", "svhn.3@250-5000", beta=0.5, consistency_weight=20.0, warmup_pos=0.4
+    )
