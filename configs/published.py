@@ -93,6 +93,7 @@ def supervised(dataset: str) -> ml_collections.ConfigDict:
     """`fully_supervised/fs_baseline.py`, less its label smoothing of 0.001 (SVHN: 0.01)."""
     config = _published(dataset)
     config.method = "supervised"
+    config.method_args = dict(view="weak")
     _adam(config)
     return config
 

@@ -7,7 +7,9 @@ from configs import base
 
 def get_config() -> ml_collections.ConfigDict:
     """Weak views, SGD; the same steps and batch as `fixmatch_digits`."""
-    return digits(base.get_config())
+    config = digits(base.get_config())
+    config.method_args = dict(view="weak")
+    return config
 
 
 def digits(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:

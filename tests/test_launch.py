@@ -74,11 +74,16 @@ def test_augment_writes_a_contact_sheet_beside_the_run_directory(tmp_path):
 
 def test_training_works_without_tensorflow(tmp_path):
     program = "import sys; sys.modules['tensorflow'] = None; import launch; launch.main(sys.argv)"
-    command = [sys.executable, "-c", program, *TINY, f"--workdir={tmp_path}"]
+    command = [
+        sys.executable, "-c", program, *TINY, "--config.method_args.view=strong",
+        f"--workdir={tmp_path}",
+    ]  # fmt: skip
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert "note: TensorFlow is not installed" in result.stdout
     assert json.loads((tmp_path / "results.json").read_text())["step"] == 4
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["method_args"] == {"view": "strong"}
     assert not list(tmp_path.glob("events.out.*"))
 
 
