@@ -30,7 +30,8 @@ def get_config() -> ml_collections.ConfigDict:
 
     # Augmentation. weak: a function in ssljax/augment/policies.py, of labelled images and of weak
     # views; strong: one in ssljax/augment/augmentation.py (none, strong_digits, randaugment,
-    # ctaugment); recipe: ranges of the last two, cifar or imagenet, as suits the data set.
+    # ctaugment); recipe: ranges of the last two, cifar or imagenet, as suits the data set, or
+    # remixmatch, CTAugment as ReMixMatch has it.
     config.augment = ml_collections.ConfigDict()
     config.augment.weak = "weak_digits"
     config.augment.strong = "strong_digits"

@@ -10,9 +10,5 @@ def get_config() -> ml_collections.ConfigDict:
     config = supervised_digits.digits(base.get_config())
     config.method = "mixmatch"
     config.method_args = dict(beta=0.75, w_match=75.0, temperature=0.5, ramp_images=32 * 1000)
-    config.batch_size = 32
-    config.optimizer.name = "adam"
-    config.optimizer.lr = 0.002
-    config.optimizer.schedule = "constant"
-    config.optimizer.weight_decay = 0.02
+    supervised_digits.adam(config)
     return config

@@ -1,9 +1,12 @@
 """Array functions shared by methods. Losses are per example; methods reduce them visibly."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+PyTree = Any
 
 
 def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
@@ -16,10 +19,31 @@ def squared_error(logits: jax.Array, targets: jax.Array) -> jax.Array:
     return jnp.mean(jnp.square(jax.nn.softmax(logits) - targets), axis=-1)
 
 
+def entropy(logits: jax.Array) -> jax.Array:
+    """Entropy in nats of softmax(logits), `[..., C]` -> `[...]`."""
+    return cross_entropy(logits, jax.nn.softmax(logits))
+
+
+def kl_divergence(logits: jax.Array, other: jax.Array) -> jax.Array:
+    """KL(softmax(logits) || softmax(other)) in nats, `[..., C]` -> `[...]`."""
+    log_p, log_q = jax.nn.log_softmax(logits), jax.nn.log_softmax(other)
+    return jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)
+
+
 def sharpen(probabilities: jax.Array, temperature: float) -> jax.Array:
     """p^(1/T) / Σ p^(1/T) over the last axis; T < 1 favours the likeliest class (MixMatch, 7)."""
     powered = probabilities ** (1 / temperature)
     return powered / jnp.sum(powered, axis=-1, keepdims=True)
+
+
+def draw_mixup(key: jax.Array, n: int, beta: float) -> dict[str, jax.Array]:
+    """What `mixup` needs for n images: weights λ ← max(λ, 1 - λ) of Beta(β, β), and partners."""
+    lam_key, permutation_key = jax.random.split(key)
+    lam = jax.random.beta(lam_key, beta, beta, (n,))
+    return {
+        "lam": jnp.maximum(lam, 1 - lam),
+        "permutation": jax.random.permutation(permutation_key, n),
+    }
 
 
 def mixup(values: jax.Array, lam: jax.Array, permutation: jax.Array) -> jax.Array:
@@ -48,3 +72,24 @@ def interleave(parts: Sequence[jax.Array]) -> list[jax.Array]:
     for i in range(1, n):
         slices[0][i], slices[i][i] = slices[i][i], slices[0][i]
     return [jnp.concatenate(s) for s in slices]
+
+
+def apply_interleaved(
+    apply: Callable[[PyTree, jax.Array], tuple[jax.Array, PyTree]],
+    params: PyTree,
+    images: jax.Array,
+    n: int,
+) -> tuple[jax.Array, list[PyTree]]:
+    """Passes n equally long parts of a batch through the network as n interleaved sub-batches.
+
+    Each sub-batch is normalised on its own, and holds a share of part 0, the labelled images.
+
+    Args:
+      images: `[n · B, H, W, C]`, part after part.
+
+    Returns:
+      Logits `[n · B, C]` in the order of images, and the statistics after each sub-batch.
+    """
+    outputs = [apply(params, sub_batch) for sub_batch in interleave(jnp.split(images, n))]
+    logits = interleave([logits for logits, _ in outputs])
+    return jnp.concatenate(logits), [batch_stats for _, batch_stats in outputs]

@@ -185,7 +185,7 @@ def _build(config: ml_collections.ConfigDict) -> Recipe:
             knobs.name, schedule, weight_decay=knobs.weight_decay, momentum=knobs.momentum
         )
     model = _call(
-        find("config.model", config.model, modules_of(ssljax.models)),
+        find("config.model", config.model, modules_of(ssljax.models, without="layers")),
         config,
         "model_args",
         num_classes=dataset.num_classes,

@@ -27,7 +27,7 @@ def tiny_config(method: str = "fixmatch") -> ml_collections.ConfigDict:
     config.model_args.filters = 4
     config.model_args.scales = 1
     config.batch_size = 8
-    config.uratio = 1 if method == "mixmatch" else 2
+    config.uratio = 1 if method in ("mixmatch", "remixmatch") else 2
     config.num_steps = 12
     config.log_every = 2
     config.eval_every = 4

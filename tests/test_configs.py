@@ -18,16 +18,38 @@ RECIPES = sorted(
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_builds_but_for_its_data(name):
     config = importlib.import_module(f"configs.{name}").get_config()
-    method, data = name.split("_", 1)
-    assert config.method == method
-    assert splits.parse(config.dataset).dataset == data
+    method, data = config.method, splits.parse(config.dataset).dataset
+    assert name.removesuffix("_ascend") == f"{method}_{data}"
     config.dataset = "digits.1@40-100"
     config.model_args.repeat = 1  # tracing the whole network takes seconds
     config.augment.weak = "none"
     config.augment.strong = "none"
-    assert recipe.build(config).method.views == {
-        "supervised": (), "mixmatch": ("weak", "weak"), "fixmatch": ("weak", "strong")
-    }[method]  # fmt: skip
+    assert (
+        recipe.build(config).method.views[:3]
+        == {
+            "supervised": (),
+            "mixmatch": ("weak", "weak"),
+            "fixmatch": ("weak", "strong"),
+            "ict": ("weak",),
+            "vat": ("weak",),
+            "pseudo_label": ("weak",),
+            "pi_model": ("weak", "weak"),
+            "mean_teacher": ("weak", "weak"),
+            "mixup": ("weak",),
+            "uda": ("weak", "strong"),
+            "remixmatch": ("none" if data == "stl10" else "weak", "strong", "strong"),
+        }[method]
+    )
+
+
+@pytest.mark.parametrize("data", ["cifar10", "svhn_noextra", "stl10"])
+def test_remixmatch_learns_the_published_ctaugment(data):
+    config = importlib.import_module(f"configs.remixmatch_{data}").get_config()
+    assert (config.augment.strong, config.augment.recipe) == ("ctaugment", "remixmatch")
+    config.dataset = "digits.1@40-100"
+    config.augment.weak = "none"
+    method = recipe.build(config).method
+    assert (len(method.views), method.labeled_view) == (5 if data == "stl10" else 9, "strong")
 
 
 def test_cifar_100_has_the_wide_network():

@@ -19,7 +19,8 @@ def test_every_image_counts_once(config, devices, batch_size):
     images, labels = parts.dataset.test_images[:101], parts.dataset.test_labels[:101]
 
     variables = {"params": state.params, "batch_stats": state.batch_stats}
-    logits = np.asarray(parts.model.apply(variables, to_float(images), train=False), np.float64)
+    logits, _ = parts.model.apply(variables, to_float(images), train=False)
+    logits = np.asarray(logits, np.float64)
     log_softmax = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     weights = parallel.replicate((state.params, state.batch_stats), parts.devices)
     scores = parts.evaluator()(*weights, images, labels)

@@ -77,11 +77,16 @@ def sample(keys: jax.Array, rates: Rates, recipe: Recipe, *, probe: bool) -> Pol
 
 def _draw_levels(bins, within, op, rates, recipe):
     """A bin by its probability, a level uniformly within it: all `[N, L, 2]`, uniform and drawn."""
-    total = jnp.cumsum(probabilities(rates, recipe), axis=-1)[op]  # [N, L, 2, bins]
+    share, count = probabilities(rates, recipe), bin_counts(recipe)
+    if recipe.between:  # as many segments as neighbours, each as likely as its two ends together
+        count = np.maximum(count - 1, 0)
+        used = np.arange(share.shape[-1] - 1) < count[..., None]
+        share = jnp.where(used, share[..., 1:] + share[..., :-1], 0)
+    total = jnp.cumsum(share, axis=-1)[op]  # [N, L, 2, bins]
     chosen = jnp.sum(bins[..., None] * total[..., -1:] >= total, axis=-1)
-    count = jnp.asarray(bin_counts(recipe))[op]
+    parts = jnp.asarray(count)[op]
     # Where there are no bins nothing reads the level.
-    return jnp.where(count > 0, (chosen + within) / jnp.maximum(count, 1), within)
+    return jnp.where(parts > 0, (chosen + within) / jnp.maximum(parts, 1), within)
 
 
 def apply(images: jax.Array, policy: Policy, recipe: Recipe) -> jax.Array:

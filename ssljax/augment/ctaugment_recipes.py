@@ -1,6 +1,7 @@
-"""What CTAugment can draw, and how it learns, in the two published codes.
+"""What CTAugment can draw, and how it learns, in the published codes.
 
-CIFAR is fixmatch, libml/ctaugment.py; IMAGENET is fixmatch, imagenet/augment/ct_augment.py.
+CIFAR is fixmatch, libml/ctaugment.py; REMIXMATCH is remixmatch, libml/ctaugment.py; IMAGENET is
+fixmatch, imagenet/augment/ct_augment.py.
 """
 
 from collections.abc import Callable
@@ -31,6 +32,7 @@ class Recipe(NamedTuple):
     bin_share: float  # how far, as a share of the bins, a level just below 1 reaches
     cutout: float  # level of the Cutout at the end of training views; 0: none
     fill: int  # level, 0..255, of what warps leave empty
+    between: bool = False  # whether levels are drawn between the centres of neighbouring bins
 
 
 def _level(level):
@@ -87,6 +89,8 @@ CIFAR = Recipe(
     fill=0,
 )
 
+REMIXMATCH = CIFAR._replace(cutout=0.0, between=True)
+
 
 def _reversed(level):
     """The published blends of this recipe go from the operation, at 0, to the image, at 1."""
@@ -127,4 +131,4 @@ IMAGENET = Recipe(
     cutout=0.0,
     fill=128,
 )
-RECIPES = {"cifar": CIFAR, "imagenet": IMAGENET}
+RECIPES = {"cifar": CIFAR, "remixmatch": REMIXMATCH, "imagenet": IMAGENET}

@@ -1,12 +1,10 @@
 """FixMatch (Sohn et al., 2020), as `fixmatch.py` of google-research/fixmatch computes it."""
 
-import math
-
 import jax
 import jax.numpy as jnp
 
 from ssljax import losses
-from ssljax.methods.method import Aux, Method, no_noise, no_state
+from ssljax.methods.method import Aux, Method, check_from_0, no_noise, no_state
 
 
 def fixmatch(*, threshold: float = 0.95, unlabeled_weight: float = 1.0) -> Method:
@@ -22,8 +20,7 @@ def fixmatch(*, threshold: float = 0.95, unlabeled_weight: float = 1.0) -> Metho
     """
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold is {threshold}; allowed: 0 to 1")
-    if not 0 <= unlabeled_weight < math.inf:
-        raise ValueError(f"unlabeled_weight is {unlabeled_weight}; allowed: 0 or more")
+    check_from_0(unlabeled_weight=unlabeled_weight)
 
     def loss(params, ema_params, apply, batch, noise, state, progress):
         del ema_params, noise, progress

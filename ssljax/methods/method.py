@@ -5,7 +5,9 @@ unlabelled images, and draws no random numbers in its loss: `noise` draws them, 
 can be tested with numbers worked out by hand and exported as a graph.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -41,9 +43,12 @@ class Aux(NamedTuple):
 class Apply(Protocol):
     """The network in training mode."""
 
-    def __call__(self, params: PyTree, images: jax.Array) -> tuple[jax.Array, PyTree]:
-        """Images `[N, H, W, C]` -> logits `[N, num_classes]` float32, new batch statistics.
+    def __call__(
+        self, params: PyTree, images: jax.Array, head: str | None = None
+    ) -> tuple[jax.Array, PyTree]:
+        """Images `[N, H, W, C]` -> logits `[N, outputs]` float32, new batch statistics.
 
+        The logits are those of the classes, or of one of `Method.heads`.
         BatchNorm normalises over exactly the images of one call; the returned statistics are
         this step's old ones moved towards those of the call.
         """
@@ -52,12 +57,12 @@ class Apply(Protocol):
 class Method(NamedTuple):
     """A learning method; `loss` is deterministic."""
 
-    # The augmentation of each unlabelled view: a knob of `config.augment`.
+    # The augmentation of each unlabelled view: a knob of `config.augment`, or "none".
     views: tuple[str, ...]
     # (num_classes) -> method state, a pytree
     init: Callable[[int], PyTree]
     # (key, batch) -> the random numbers the loss uses, a pytree. A method that is not joint
-    # returns arrays whose first axis counts images.
+    # returns arrays whose first axis counts images; a device is given those of its own.
     noise: Callable[[jax.Array, Batch], PyTree]
     # (params, ema_params, apply, batch, noise, state, progress) -> (scalar, Aux)
     loss: Callable[[PyTree, PyTree, Apply, Batch, PyTree, PyTree, Progress], tuple[jax.Array, Aux]]
@@ -67,6 +72,9 @@ class Method(NamedTuple):
     joint: bool = False
     # The augmentation of the labelled images.
     labeled_view: str = "weak"
+    # Further dense layers on the model's features: name -> outputs. Their weights are part of
+    # params, which shrink and are averaged like the model's own.
+    heads: Mapping[str, int] = MappingProxyType({})
 
 
 def no_state(num_classes: int) -> PyTree:
@@ -79,3 +87,29 @@ def no_noise(key: jax.Array, batch: Batch) -> PyTree:
     """The `noise` of a method whose loss is deterministic by itself."""
     del key, batch
     return ()
+
+
+def check_above_0(**arguments: float) -> None:
+    """Raises ValueError, which names it, for an argument that is not above 0 and finite."""
+    for name, value in arguments.items():
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name} is {value}; allowed: above 0")
+
+
+def check_from_0(**arguments: float) -> None:
+    """Raises ValueError, which names it, for an argument that is not 0 or more and finite."""
+    for name, value in arguments.items():
+        if not 0 <= value < math.inf:
+            raise ValueError(f"{name} is {value}; allowed: 0 or more")
+
+
+def check_warmup(warmup_pos: float) -> None:
+    """Raises ValueError for a share of the run that is not above 0, to 1."""
+    if not 0 < warmup_pos <= 1:
+        raise ValueError(f"warmup_pos is {warmup_pos}; allowed: above 0, to 1")
+
+
+def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
+    """Raises ValueError, which lists them, for a value that is none of the choices."""
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}; allowed: {', '.join(choices)}")

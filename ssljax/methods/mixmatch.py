@@ -1,12 +1,23 @@
-"""MixMatch (Berthelot et al., 2019), as `mixmatch.py` of google-research/mixmatch computes it."""
+"""MixMatch (Berthelot et al., 2019), as `mixmatch.py` of google-research/mixmatch computes it.
 
-import math
+Its ablations are those of `ablation/ab_mixmatch.py` there.
+"""
 
 import jax
 import jax.numpy as jnp
 
 from ssljax import losses
-from ssljax.methods.method import Aux, Method, no_state
+from ssljax.methods.method import (
+    Aux,
+    Method,
+    check_above_0,
+    check_choice,
+    check_from_0,
+    no_state,
+)
+
+# What labelled images (x) are mixed with, and after the dot, what unlabelled ones (y) are.
+_MIXMODES = ("xxy.yxy", "xx.yy", "xx.yxy", "xx.yx", "xx.", ".yy", "xxy.", ".yxy", ".")
 
 
 def mixmatch(
@@ -15,11 +26,13 @@ def mixmatch(
     w_match: float = 75.0,
     temperature: float = 0.5,
     ramp_images: int = 1 << 20,
+    nu: int = 2,
+    mixmode: str = "xxy.yxy",
+    use_ema_guess: bool = False,
 ) -> Method:
     """Sharpened average guesses, MixUp of everything with everything, and a squared error.
 
-    The labelled and the unlabelled batch have the same size (`uratio=1`), and each unlabelled
-    image has K = 2 weak views.
+    The labelled and the unlabelled batch have the same size (`uratio=1`).
 
     Args:
       beta: parameter of the Beta(β, β) distribution of the mixing weight λ, above 0. (The paper
@@ -27,26 +40,23 @@ def mixmatch(
       w_match: weight of the squared error at the end of its ramp (75 for CIFAR-10 in the paper;
         100 in the published script).
       temperature: of the sharpening (T), above 0.
-      ramp_images: labelled images over which the weight rises linearly from 0.
+      ramp_images: labelled images over which the weight rises linearly from 0. (The published
+        ablations have 2^17.)
+      nu: weak views of each unlabelled image (K).
+      mixmode: an ablation. `xx.yy` mixes labelled images with each other, and so unlabelled ones;
+        `xxy.` mixes labelled images with both, and leaves unlabelled ones as they are.
+      use_ema_guess: an ablation: whether the EMA model guesses.
     """
-    for name, value in dict(beta=beta, temperature=temperature, ramp_images=ramp_images).items():
-        if not 0 < value < math.inf:
-            raise ValueError(f"{name} is {value}; allowed: above 0")
-    if not 0 <= w_match < math.inf:
-        raise ValueError(f"w_match is {w_match}; allowed: 0 or more")
-    views = ("weak", "weak")
+    check_above_0(beta=beta, temperature=temperature, ramp_images=ramp_images)
+    check_from_0(w_match=w_match)
+    if nu < 1:
+        raise ValueError(f"nu is {nu}; allowed: 1 or more")
+    check_choice("mixmode", mixmode, _MIXMODES)
 
     def noise(key, batch):
-        lam_key, permutation_key = jax.random.split(key)
-        n = len(batch.labeled) + sum(len(view) for view in batch.views)
-        lam = jax.random.beta(lam_key, beta, beta, (n,))
-        return {
-            "lam": jnp.maximum(lam, 1 - lam),
-            "permutation": jax.random.permutation(permutation_key, n),
-        }
+        return _draw_mixup(key, mixmode, len(batch.labeled), nu, beta)
 
     def loss(params, ema_params, apply, batch, noise, state, progress):
-        del ema_params
         n, k = len(batch.labeled), len(batch.views)
         if len(batch.views[0]) != n:
             raise ValueError(
@@ -55,26 +65,47 @@ def mixmatch(
             )
 
         # Each view is normalised on its own, and its statistics are dropped.
+        guesser = ema_params if use_ema_guess else params
         guess = jnp.mean(
-            jnp.stack([jax.nn.softmax(apply(params, view)[0]) for view in batch.views]), axis=0
+            jnp.stack([jax.nn.softmax(apply(guesser, view)[0]) for view in batch.views]), axis=0
         )
         guess = jax.lax.stop_gradient(losses.sharpen(guess, temperature))
         targets = jnp.concatenate([jax.nn.one_hot(batch.labels, guess.shape[-1])] + [guess] * k)
-        images = jnp.concatenate([batch.labeled, *batch.views])
-        images = losses.mixup(images, noise["lam"], noise["permutation"])
-        targets = losses.mixup(targets, noise["lam"], noise["permutation"])
+        images = losses.mixup(jnp.concatenate([batch.labeled, *batch.views]), **noise)
+        targets = losses.mixup(targets, **noise)
 
         # Labelled images are in every sub-batch of B. The first one, which holds a share of every
         # source, alone moves the running statistics.
-        sub_batches = losses.interleave(jnp.split(images, 1 + k))
-        outputs = [apply(params, sub_batch) for sub_batch in sub_batches]
-        batch_stats = outputs[0][1]
-        logits = jnp.concatenate(losses.interleave([logits for logits, _ in outputs]))
-
+        logits, batch_stats = losses.apply_interleaved(apply, params, images, 1 + k)
         xe = jnp.mean(losses.cross_entropy(logits[:n], targets[:n]))
         l2u = jnp.mean(losses.squared_error(logits[n:], targets[n:]))
         weight = w_match * jnp.clip(progress.images / ramp_images, 0, 1)
         logs = {"loss/xe": xe, "loss/l2u": l2u, "w_match": weight}
-        return xe + weight * l2u, Aux(batch_stats, state, logs, guess)
+        return xe + weight * l2u, Aux(batch_stats[0], state, logs, guess)
 
-    return Method(views=views, init=no_state, noise=noise, loss=loss, joint=True)
+    return Method(views=("weak",) * nu, init=no_state, noise=noise, loss=loss, joint=True)
+
+
+def _draw_mixup(key, mixmode, n, nu, beta):
+    """`losses.draw_mixup` for n labelled images and nu views of n unlabelled ones."""
+    total = n * (1 + nu)
+    drawn = losses.draw_mixup(key, total, beta)
+    everything = drawn["permutation"]
+    keys = jax.random.split(jax.random.fold_in(key, 1), 2 + nu)
+    x, y = mixmode.split(".")
+    labeled = {
+        "": jnp.arange(n),
+        "xx": jax.random.permutation(keys[0], n),
+        "xxy": everything[:n],
+    }
+    unlabeled = {
+        "": jnp.arange(n, total),
+        "yy": n + jax.random.permutation(keys[1], total - n),
+        "yxy": everything[n:],
+        "yx": jnp.concatenate([jax.random.permutation(k, n) for k in keys[2:]]),
+    }
+    mixed = jnp.array([bool(x)] * n + [bool(y)] * n * nu)
+    return {
+        "lam": jnp.where(mixed, drawn["lam"], 1),
+        "permutation": jnp.concatenate([labeled[x], unlabeled[y]]),
+    }

@@ -12,12 +12,15 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-_conv_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")  # N(0, √(2 / (k·k·out)))
+from ssljax.models import layers
+
 _leaky_relu = partial(nn.leaky_relu, negative_slope=0.1)
 
 
 class WideResNet(nn.Module):
-    """images `[N, H, W, C]` in [-1, 1] -> logits `[N, num_classes]` float32.
+    """images `[N, H, W, C]` in [-1, 1] -> logits `[N, num_classes]`, features `[N, D]`; float32.
+
+    The features are the input of the last dense layer.
 
     `filters=32, repeat=4` on 32×32 images is WRN-28-2.
     """
@@ -31,18 +34,10 @@ class WideResNet(nn.Module):
     axis_name: str | None = None  # devices whose statistics BatchNorm shares while training
 
     @nn.compact
-    def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
-        norm = partial(
-            nn.BatchNorm,
-            use_running_average=not train,
-            momentum=self.batch_norm_momentum,
-            epsilon=1e-3,
-            dtype=self.dtype,
-            axis_name=self.axis_name,
-        )
-        conv = partial(nn.Conv, kernel_init=_conv_init, dtype=self.dtype)
-        # ceil(log2(width)) - 2, as the published scripts choose it
-        scales = (images.shape[2] - 1).bit_length() - 2 if self.scales is None else self.scales
+    def __call__(self, images: jax.Array, *, train: bool) -> tuple[jax.Array, jax.Array]:
+        norm = layers.batch_norm(self, train=train)
+        conv = partial(nn.Conv, kernel_init=layers.he_normal, dtype=self.dtype)
+        scales = layers.default_scales(images) if self.scales is None else self.scales
 
         x = conv(16, (3, 3))(images)
         for scale in range(scales):
@@ -51,11 +46,9 @@ class WideResNet(nn.Module):
                 stride = 2 if scale > 0 and block == 0 else 1
                 x = _block(x, self.filters << scale, stride, norm, conv, activate_shortcut=first)
         x = _leaky_relu(norm()(x))
-        x = jnp.mean(x, axis=(1, 2))
-        dense = nn.Dense(
-            self.num_classes, kernel_init=nn.initializers.glorot_normal(), dtype=self.dtype
-        )
-        return dense(x).astype(jnp.float32)
+        features = jnp.mean(x, axis=(1, 2))
+        dense = nn.Dense(self.num_classes, kernel_init=layers.glorot_normal, dtype=self.dtype)
+        return dense(features).astype(jnp.float32), features.astype(jnp.float32)
 
 
 def _block(x, filters, stride, norm, conv, *, activate_shortcut):

@@ -47,8 +47,8 @@ def init_state(
     """
     root, init_key = jax.random.split(key)
     images = jnp.zeros((1, *image_shape))
-    variables = model.init(init_key, images, train=False)
-    params = variables["params"]
+    (_, features), variables = model.init_with_output(init_key, images, train=False)
+    params = variables["params"] | _init_heads(init_key, method.heads, features.shape[-1])
     return TrainState(
         step=jnp.zeros([], jnp.int32),
         params=params,
@@ -59,3 +59,17 @@ def init_state(
         augment=augment,
         key=root,
     )
+
+
+def _init_heads(key, heads, features):
+    """`{"heads": {name: a dense layer's weights}}`, drawn like the model's own last layer."""
+    if not heads:
+        return {}
+    glorot = jax.nn.initializers.glorot_normal()
+    keys = jax.random.split(jax.random.fold_in(key, 1), len(heads))
+    return {
+        "heads": {
+            name: {"kernel": glorot(k, (features, outputs)), "bias": jnp.zeros(outputs)}
+            for k, (name, outputs) in zip(keys, heads.items(), strict=True)
+        }
+    }

@@ -1,5 +1,6 @@
 """The training step: sample → augment → guess → loss → update, a pure function of (state, data)."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ import optax
 from clu.metrics import Average
 
 from ssljax import losses
+from ssljax.augment import policies
 from ssljax.augment.augmentation import Augmentation
 from ssljax.data.sampling import batch_positions
 from ssljax.methods.method import Aux, Batch, Method, Progress
@@ -43,6 +45,10 @@ class Replica(NamedTuple):
         share = n // self.size
         index = jax.lax.axis_index(self.axis) if self.axis else 0
         return index * share + jnp.arange(share)
+
+    def own(self, key: jax.Array) -> jax.Array:
+        """A key for what this device draws for itself."""
+        return jax.random.fold_in(key, jax.lax.axis_index(self.axis) if self.axis else 0)
 
     def gather(self, rows: jax.Array) -> jax.Array:
         """Every device's rows, in order: the whole batch."""
@@ -90,22 +96,29 @@ def make_train_step(
 
     def train_step(state: TrainState, data: Data) -> tuple[TrainState, Metrics]:
         *order_keys, step_key = jax.random.split(state.key, 3)
-        augment_key, noise_key, probe_key = jax.random.split(
-            jax.random.fold_in(step_key, state.step), 3
+        augment_key, noise_key, probe_key, model_key = jax.random.split(
+            jax.random.fold_in(step_key, state.step), 4
         )
-        views = augmentation.views(state.augment)
+        calls = itertools.count()  # of the network in this step: each has its own randomness
+        views = {"none": policies.none, **augmentation.views(state.augment)}
         batch, hidden = _sample(
             data, state.step, order_keys, augment_key, method, views, batch_size, uratio, replica
         )
-        noise = method.noise(noise_key, batch)
+        noise = _noise(method, noise_key, batch, replica)
         progress = Progress(
             images=(state.step * batch_size).astype(jnp.float32),
             fraction=state.step / num_steps,
         )
 
-        def apply(params, images):
+        def apply(params, images, head=None):
             variables = {"params": params, "batch_stats": state.batch_stats}
-            logits, updated = model.apply(variables, images, train=True, mutable=["batch_stats"])
+            rngs = {"shake": jax.random.fold_in(replica.own(model_key), next(calls))}
+            (logits, features), updated = model.apply(
+                variables, images, train=True, mutable=["batch_stats"], rngs=rngs
+            )
+            if head is not None:
+                dense = params["heads"][head]
+                logits = features @ dense["kernel"] + dense["bias"]
             return logits, updated.get("batch_stats", {})
 
         def loss(params):
@@ -174,6 +187,14 @@ def _keys(key, rows):
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, rows)
 
 
+def _noise(method, key, batch, replica):
+    """What `method.noise` draws for the whole batch; of images, the rows of this device."""
+    if method.joint:
+        return method.noise(key, batch)
+    noise = method.noise(key, replica.gather(batch))
+    return jax.tree.map(lambda x: x[replica.rows(len(x))], noise)
+
+
 def _learn(state, keys, images, labels, model, augmentation, replica):
     """The state after the augmentation has learned from labelled images, changed into probes.
 
@@ -181,7 +202,7 @@ def _learn(state, keys, images, labels, model, augmentation, replica):
     """
     probes, applied = augmentation.probe(keys, images, state.augment)
     variables = {"params": state.ema, "batch_stats": state.batch_stats}
-    logits = model.apply(variables, to_float(probes), train=False)
+    logits, _ = model.apply(variables, to_float(probes), train=False)
     match = jnp.take_along_axis(jax.nn.softmax(logits), labels[:, None], axis=-1)[:, 0]
     applied, match = jax.tree.map(replica.gather, (applied, match))
     return state.replace(augment=augmentation.update(state.augment, applied, match))
@@ -194,12 +215,12 @@ def _spread(apply, replica):
     published multi-GPU code arranges.
     """
 
-    def spread_apply(params, images):
+    def spread_apply(params, images, head=None):
         if replica.axis is None:
-            return apply(params, images)
+            return apply(params, images, head)
         mine = jax.lax.axis_index(replica.axis)
         rows = images.reshape(-1, replica.size, *images.shape[1:])
-        logits, batch_stats = apply(params, jnp.take(rows, mine, axis=1))
+        logits, batch_stats = apply(params, jnp.take(rows, mine, axis=1), head)
         logits = jax.lax.all_gather(logits, replica.axis, axis=1)
         return logits.reshape(-1, logits.shape[-1]), batch_stats
 
@@ -238,7 +259,7 @@ def make_eval_step(model: nn.Module) -> Callable[..., Metrics]:
 
     def eval_step(params, batch_stats, images, labels, mask):
         variables = {"params": params, "batch_stats": batch_stats}
-        logits = jnp.asarray(model.apply(variables, to_float(images), train=False))
+        logits, _ = model.apply(variables, to_float(images), train=False)
         targets = jax.nn.one_hot(labels, logits.shape[-1])
         correct = (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)
         loss = losses.cross_entropy(logits, targets)

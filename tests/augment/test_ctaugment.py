@@ -10,7 +10,7 @@ from test_randaugment import is_uniform, keys, pictures
 from benchmarks import pillow_policies
 from ssljax.augment import ctaugment as cta
 from ssljax.augment import heat_map
-from ssljax.augment.ctaugment_recipes import CIFAR, IMAGENET
+from ssljax.augment.ctaugment_recipes import CIFAR, IMAGENET, REMIXMATCH
 
 CIFAR_OPS, IMAGENET_OPS = (
     {op.name: i for i, op in enumerate(recipe.ops)} for recipe in (CIFAR, IMAGENET)
@@ -142,6 +142,26 @@ def test_training_views_draw_by_the_rates(recipe):
             pooled = ([*x[~rare], x[rare].sum() + 1e-6] for x in (counts, expected))
             assert stats.chisquare(*pooled).pvalue > 1e-4
             assert is_uniform(np.floor(level * bins % 1 * 4).astype(int), 4)  # within a bin
+
+
+def test_remixmatch_draws_between_neighbouring_bins_and_has_no_cutout_at_the_end():
+    """The published `segments = p[1:] + p[:-1]`, and a level within one of them."""
+    posterize, rescale = CIFAR_OPS["posterize"], CIFAR_OPS["rescale"]
+    rates = cta.init(REMIXMATCH).at[posterize, 0, :3].set([0.1, 0.1, 0.9])
+    drawn = jax.jit(lambda k: cta.sample(k, rates, REMIXMATCH, probe=False))(keys(50_000))
+    assert (drawn.cutout == 0).all()
+    level = np.asarray(drawn.level)[np.asarray(drawn.op) == posterize][:, 0]
+    # 8 bins have 7 segments: the first is between two bins that are left out.
+    counts = np.bincount(np.floor(level * 7).astype(int), minlength=7)
+    segments = np.array([0, 0.91, 1.92, 2.02, 2.02, 2.02, 2.02])
+    assert counts[0] == 0
+    expected = segments[1:] / segments.sum() * counts.sum()
+    assert stats.chisquare(counts[1:], expected).pvalue > 1e-4
+    assert is_uniform(np.floor(level * 7 % 1 * 4).astype(int), 4)
+    method = np.asarray(drawn.level)[np.asarray(drawn.op) == rescale][:, 1]
+    assert is_uniform(np.floor(method * 5).astype(int), 5)  # 6 bins
+    rotate = np.asarray(drawn.level)[np.asarray(drawn.op) == CIFAR_OPS["rotate"]][:, 0]
+    assert is_uniform(np.floor(rotate * 16).astype(int), 16)  # 17 bins
 
 
 def test_the_cifar_policy_has_the_pixels_of_pillow_s():

@@ -1,5 +1,6 @@
 """MixMatch against an independent float64 calculation on hand-set numbers."""
 
+import golden
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -234,3 +235,77 @@ def test_more_unlabelled_than_labelled_images_are_an_error_that_names_uratio():
     progress = Progress(jnp.float32(0), jnp.float32(0))
     with pytest.raises(ValueError, match=r"given 2 and 4 .*uratio=1"):
         mixmatch().loss(jnp.float32(WEIGHTS), None, network()[0], batch, NOISE, (), progress)
+
+
+def ablation(params, constant, ema, *, batch, noise, guesser, temperature, weight):
+    """`ablation/ab_mixmatch.py`, with what was drawn for its MixMode."""
+    weights = {"params": constant, "ema": ema}[guesser]
+    predicted = sum(golden.softmax(golden.forward(weights, y)[0]) for y in batch.views)
+    powers = (predicted / len(batch.views)) ** (1 / temperature)
+    guess = powers / powers.sum(axis=1, keepdims=True)
+    images = golden.mixup([batch.labeled, *batch.views], noise)
+    targets = golden.mixup([np.eye(3)[batch.labels], *[guess] * len(batch.views)], noise)
+    (logits_x, *logits_y), stats = golden.interleaved_forward(params, images)
+    xe = golden.cross_entropy(logits_x, targets[0]).mean()
+    l2u = ((np.concatenate(targets[1:]) - golden.softmax(np.concatenate(logits_y))) ** 2).mean()
+    logs = {"loss/xe": xe, "loss/l2u": l2u, "w_match": weight}
+    return golden.Expected(xe + weight * l2u, logs, stats[0], guess)
+
+
+@pytest.mark.parametrize("nu", [1, 2, 3])
+@pytest.mark.parametrize("guesser", ["params", "ema"])
+def test_a_golden_step(nu, guesser):
+    views = tuple(golden.images(2 + i, 5) for i in range(nu))
+    batch = Batch(golden.images(1, 5), np.array([0, 2, 1, 1, 0]), views)
+    noise = golden.mixup_noise(7, 5 * (1 + nu))
+    method = mixmatch(
+        w_match=6.0, temperature=0.7, ramp_images=100, nu=nu, use_ema_guess=guesser == "ema"
+    )
+    assert method.views == ("weak",) * nu
+
+    def calculated(*trees):
+        arguments = dict(batch=batch, noise=noise, guesser=guesser, temperature=0.7, weight=3.0)
+        return ablation(*trees, **arguments)
+
+    golden.check(method, batch, noise, calculated, step=10)
+
+
+X, Y = np.arange(400), np.arange(400, 1200)  # rows of labelled images, and of two views
+
+
+@pytest.mark.parametrize(
+    "mixmode", ["xxy.yxy", "xx.yy", "xx.yxy", "xx.yx", "xx.", ".yy", "xxy.", ".yxy", "."]
+)
+def test_a_mixmode_is_who_is_mixed_with_whom(mixmode):
+    batch = Batch(MANY.labeled[:400], MANY.labels[:400], tuple(v[:400] for v in MANY.views))
+    drawn = mixmatch(mixmode=mixmode).noise(jax.random.PRNGKey(3), batch)
+    lam, partner = np.asarray(drawn["lam"]), np.asarray(drawn["permutation"])
+    assert lam.shape == partner.shape == (1200,)
+    x, y = mixmode.split(".")
+    for kind, rows in ((x, X), (y, Y)):
+        partners = partner[rows]
+        if kind:
+            assert 0.5 <= lam[rows].min() < 0.55
+            assert np.mean(lam[rows] == 1) < 0.1
+            assert np.mean(partners == rows) < 0.05
+        else:
+            np.testing.assert_array_equal(lam[rows], 1)
+            np.testing.assert_array_equal(partners, rows)
+        if kind in ("xx", "yy"):
+            np.testing.assert_array_equal(np.sort(partners), rows)
+        elif kind in ("xxy", "yxy"):
+            assert len(set(partners)) == len(rows)
+            np.testing.assert_allclose(np.mean(partners < 400), 1 / 3, atol=0.1)
+        elif kind == "yx":  # each view with all labelled images, in an order of its own
+            for view in np.split(partners, 2):
+                np.testing.assert_array_equal(np.sort(view), X)
+            assert np.mean(partners[:400] == partners[400:]) < 0.05
+    if mixmode == "xxy.yxy":
+        np.testing.assert_array_equal(np.sort(partner), np.arange(1200))
+
+
+def test_unknown_mixmodes_and_no_views_are_errors_that_say_what_is_allowed():
+    with pytest.raises(ValueError, match=r"mixmode is 'yy.xx'; allowed: xxy.yxy, xx.yy, .*, \.$"):
+        mixmatch(mixmode="yy.xx")
+    with pytest.raises(ValueError, match="nu is 0; allowed: 1 or more"):
+        mixmatch(nu=0)

@@ -132,7 +132,7 @@ def convolve(x, kernel, bias, stride):
 
 
 def calculated(variables, images, *, filters, repeat, scales, train):
-    """Logits, and the images that each BatchNorm saw, in float64.
+    """Logits, features, and the images that each BatchNorm saw, in float64.
 
     A transcription of `ResNet.classifier` in `libml/models.py` of google-research/mixmatch.
     """
@@ -168,7 +168,7 @@ def calculated(variables, images, *, filters, repeat, scales, train):
             y = before + y
     y = norm_and_leaky_relu(y).mean(axis=(1, 2))
     dense = layers["params"]["Dense_0"]
-    return y @ dense["kernel"] + dense["bias"], seen
+    return y @ dense["kernel"] + dense["bias"], y, seen
 
 
 TINY = dict(filters=4, repeat=2, scales=2)
@@ -195,22 +195,24 @@ def arbitrary_variables(model):
 
 
 @pytest.mark.parametrize(("filters", "train"), [(4, False), (4, True), (16, False)])
-def test_logits_are_those_of_an_independent_forward_pass(filters, train):
+def test_logits_and_features_are_those_of_an_independent_forward_pass(filters, train):
     sizes = TINY | dict(filters=filters)
     model = WideResNet(num_classes=3, **sizes)
     variables = arbitrary_variables(model)
-    logits, _ = apply(model, variables, train=train)
-    expected, _ = calculated(variables, IMAGES, **sizes, train=train)
+    (logits, features), _ = apply(model, variables, train=train)
+    expected, inputs_of_dense, _ = calculated(variables, IMAGES, **sizes, train=train)
     np.testing.assert_allclose(logits, expected, atol=1e-5)
+    np.testing.assert_allclose(features, inputs_of_dense, atol=1e-5)
     assert np.abs(expected).max() > 0.1
     assert logits.shape == (4, 3)
+    assert features.shape == (4, 2 * filters)
 
 
 def test_training_moves_every_running_statistic_by_a_thousandth():
     model = WideResNet(num_classes=3, **TINY)
     variables = arbitrary_variables(model)
     _, updated = apply(model, variables, train=True)
-    _, seen = calculated(variables, IMAGES, **TINY, train=True)
+    _, _, seen = calculated(variables, IMAGES, **TINY, train=True)
     assert len(seen) == len(updated["batch_stats"]) == 2 * 2 * 2 + 1
     for i, x in enumerate(seen):
         old, new = (v["batch_stats"][f"BatchNorm_{i}"] for v in (variables, updated))
@@ -234,7 +236,7 @@ def test_batch_norm_momentum_can_be_lowered():
     model = WideResNet(num_classes=3, **sizes, batch_norm_momentum=0.75)
     variables = arbitrary_variables(model)
     _, updated = apply(model, variables, train=True)
-    _, (x, *_) = calculated(variables, IMAGES, **sizes, train=True)
+    _, _, (x, *_) = calculated(variables, IMAGES, **sizes, train=True)
     old, new = (v["batch_stats"]["BatchNorm_0"]["mean"] for v in (variables, updated))
     np.testing.assert_allclose(new, 0.75 * old + 0.25 * x.mean(axis=(0, 1, 2)), atol=1e-6)
 
@@ -244,16 +246,16 @@ def test_bfloat16_computes_every_layer_and_is_kept_nowhere():
     init = partial(half.init, train=False)
     kept = jax.eval_shape(init, jax.random.PRNGKey(0), IMAGES)
     variables = arbitrary_variables(half)
-    logits, updated = apply(half, variables, train=True)
-    assert {leaf.dtype for leaf in jax.tree.leaves((kept, updated, logits))} == {
+    (logits, features), updated = apply(half, variables, train=True)
+    assert {leaf.dtype for leaf in jax.tree.leaves((kept, updated, logits, features))} == {
         np.dtype("float32")
     }
     watch = partial(half.apply, train=False, capture_intermediates=True, mutable=["intermediates"])
     layers = jax.eval_shape(watch, variables, IMAGES)[1]["intermediates"]
-    del layers["__call__"]  # of the whole network: the float32 logits
+    del layers["__call__"]  # of the whole network: float32
     assert len(layers) == 1 + 8 + 2 + 9 + 1
     assert {leaf.dtype for leaf in jax.tree.leaves(layers)} == {jnp.dtype("bfloat16")}
-    exact, _ = calculated(variables, IMAGES, **TINY, train=True)
+    exact, _, _ = calculated(variables, IMAGES, **TINY, train=True)
     np.testing.assert_allclose(logits, exact, atol=0.03)
 
 

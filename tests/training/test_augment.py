@@ -59,7 +59,7 @@ def test_rates_follow_the_ema_model_s_probability_of_the_true_label():
     jax.effects_barrier()
     model = parts.model.clone(axis_name=None)
     variables = {"params": state.ema, "batch_stats": state.batch_stats}
-    logits = model.apply(variables, np.asarray(seen["probes"]) / 127.5 - 1, train=False)
+    logits, _ = model.apply(variables, np.asarray(seen["probes"]) / 127.5 - 1, train=False)
     same = [(x == parts.dataset.images).all(axis=(1, 2, 3)) for x in seen["images"]]
     labels = parts.dataset.labels[np.argmax(same, axis=1)]
     match = np.asarray(seen["match"])

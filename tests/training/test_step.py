@@ -1,12 +1,14 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import tiny_config
 
-from ssljax import recipe
-from ssljax.training import parallel
+from ssljax import losses, recipe
+from ssljax.methods.method import Aux, Method, no_state
+from ssljax.training import optim, parallel
 
 
 def run_steps(parts, steps, *, data=None, **options):
@@ -35,7 +37,9 @@ def weights(state):
     return state.params, state.batch_stats, state.ema
 
 
-@pytest.mark.parametrize("method", ["supervised", "fixmatch", "mixmatch"])
+@pytest.mark.parametrize(
+    "method", ["supervised", "fixmatch", "mixmatch", "ict", "vat", "uda", "remixmatch"]
+)
 def test_four_devices_compute_what_one_computes(method):
     config = tiny_config(method)
     config.optimizer.name = "sgd"  # Adam divides by tiny second moments, which amplifies rounding
@@ -111,3 +115,88 @@ def test_bfloat16_computes_roughly_the_same_with_float32_weights(config):
     assert {x.dtype for x in jax.tree.leaves(weights(state))} == {np.dtype("float32")}
     loss, exact_loss = sums["loss/total"].compute(), exact_sums["loss/total"].compute()
     assert 1e-6 < abs(loss - exact_loss) < 0.05 * exact_loss  # 8 bits of mantissa
+
+
+def noisy_headed(joint):
+    """A method of the tests': unlabelled images teach a head the numbers that were drawn."""
+
+    def noise(key, batch):
+        return jax.random.randint(key, (len(batch.views[0]),), 0, 3)
+
+    def loss(params, ema_params, apply, batch, noise, state, progress):
+        logits, _ = apply(params, batch.labeled)
+        drawn, batch_stats = apply(params, batch.views[0], head="drawn")
+        xe = jnp.mean(losses.cross_entropy(logits, jax.nn.one_hot(batch.labels, 10)))
+        xeu = jnp.mean(losses.cross_entropy(drawn, jax.nn.one_hot(noise, 3)))
+        return xe + xeu, Aux(batch_stats, state, {"drawn": xeu})
+
+    return Method(("weak",), no_state, noise, loss, joint=joint, heads={"drawn": 3})
+
+
+@pytest.mark.parametrize("joint", [False, True])
+def test_heads_and_noise_are_the_same_on_one_device_and_on_four(config, joint):
+    parts = dataclasses.replace(recipe.build(config), method=noisy_headed(joint))
+    before = parts.init_state()
+    assert before.params["heads"]["drawn"]["kernel"].shape == (4, 3)
+    np.testing.assert_array_equal(before.params["heads"]["drawn"]["bias"], 0)
+    four, four_sums = run_steps(parts, 3)
+    one, one_sums = run_steps(dataclasses.replace(parts, devices=parts.devices[:1]), 3)
+    assert largest_difference(weights(one), weights(four)) < 2e-4
+    np.testing.assert_allclose(one_sums["drawn"].compute(), four_sums["drawn"].compute(), rtol=2e-4)
+    # They learn, shrink and are averaged.
+    old, new, average = (tree["heads"]["drawn"] for tree in (before.params, one.params, one.ema))
+    assert largest_difference(old, new) > 1e-3
+    assert largest_difference(new, average) > 1e-4
+    assert optim.kernels(one.params)["heads"]["drawn"] == {"kernel": True, "bias": False}
+
+
+def test_heads_are_drawn_like_the_last_layer_and_apart(config):
+    config.model_args.filters = 64
+    parts = recipe.build(config)
+    parts = dataclasses.replace(
+        parts, method=noisy_headed(False)._replace(heads={"a": 100, "b": 100})
+    )
+    heads = parts.init_state().params["heads"]
+    for head in heads.values():
+        np.testing.assert_allclose(np.std(head["kernel"]), np.sqrt(2 / (64 + 100)), rtol=0.05)
+    assert np.abs(heads["a"]["kernel"] - heads["b"]["kernel"]).mean() > 0.05
+
+
+def test_each_pass_of_a_step_and_each_device_draws_its_own_shake_shake_weights(monkeypatch):
+    """MixMatch has five passes a step; without its key the model would not run at all."""
+    config = tiny_config("mixmatch")
+    config.model, config.model_args = "shake_resnet", dict(filters=4, repeat=1, scales=1)
+    parts = recipe.build(config)
+    drawn, uniform = [], jax.random.uniform
+
+    def watch(key, shape=(), *args, **options):
+        x = uniform(key, shape, *args, **options)
+        if shape == (2, 1, 1, 1):  # 8 images a pass on 4 devices
+            jax.debug.callback(lambda x: drawn.append(np.asarray(x)), x)
+        return x
+
+    monkeypatch.setattr(jax.random, "uniform", watch)
+    state, _ = run_steps(parts, 1)
+    jax.effects_barrier()
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.params))
+    weights = {x.tobytes() for x in drawn}
+    assert len(weights) == 5 * 4
+
+
+def test_a_view_can_be_the_image_as_it_is():
+    config = tiny_config("remixmatch")
+    config.method_args = dict(anchor="none", strong_views=1)
+    parts = recipe.build(config)
+    parts = dataclasses.replace(parts, devices=parts.devices[:1])
+    seen = {}
+
+    def loss(params, ema_params, apply, batch, *others):
+        jax.debug.callback(lambda views: seen.update(views=views), batch.views)
+        return parts.method.loss(params, ema_params, apply, batch, *others)
+
+    run_steps(dataclasses.replace(parts, method=parts.method._replace(loss=loss)), 1)
+    jax.effects_barrier()
+    known = {image.tobytes() for image in parts.dataset.images}
+    anchors, strong = (np.asarray(np.round((v + 1) * 127.5), np.uint8) for v in seen["views"])
+    assert all(image.tobytes() in known for image in anchors)
+    assert not all(image.tobytes() in known for image in strong)

@@ -1,0 +1,12 @@
+"""ICT on CIFAR-10."""
+
+import ml_collections
+
+from configs import published
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """`runs/table5.sh`."""
+    return published.baseline(
+        "ict", "cifar10.3@250-5000", beta=0.75, consistency_weight=1000.0, warmup_pos=0.4
+    )

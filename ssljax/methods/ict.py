@@ -1,0 +1,53 @@
+"""Interpolation consistency training (Verma et al., 2019), as `ict.py` of google-research/mixmatch.
+
+https://arxiv.org/abs/1903.03825
+"""
+
+import jax
+import jax.numpy as jnp
+
+from ssljax import losses
+from ssljax.methods.method import Aux, Method, check_above_0, check_from_0, check_warmup, no_state
+
+
+def ict(
+    *, beta: float = 0.75, consistency_weight: float = 1000.0, warmup_pos: float = 0.4
+) -> Method:
+    """The prediction for a mix of two unlabelled images is the mix of a teacher's predictions.
+
+    The teacher is the EMA model, with BatchNorm over the images it is given. Each image is mixed
+    with the one at the same place from the end of the batch. Only the labelled images move the
+    running statistics. (The published script reads two views of each image and uses the first.)
+
+    Args:
+      beta: parameter of the Beta(β, β) distribution of the mixing weight λ, above 0.
+      consistency_weight: weight of the squared error at the end of its ramp. (Defaults of both
+        are those of the published CIFAR-10 runs; the script's own are 0.5 and 50.)
+      warmup_pos: share of the run over which the weight rises linearly from 0, above 0 to 1.
+    """
+    check_above_0(beta=beta)
+    check_from_0(consistency_weight=consistency_weight)
+    check_warmup(warmup_pos)
+
+    def noise(key, batch):
+        lam = jax.random.beta(key, beta, beta, (len(batch.views[0]),))
+        return jnp.maximum(lam, 1 - lam)
+
+    def loss(params, ema_params, apply, batch, noise, state, progress):
+        (images,) = batch.views
+        x_logits, batch_stats = apply(params, batch.labeled)
+
+        teacher_logits, _ = apply(ema_params, images)
+        guess = jax.lax.stop_gradient(jax.nn.softmax(teacher_logits))
+        reverse = jnp.arange(len(images))[::-1]
+        targets = losses.mixup(guess, noise, reverse)
+        logits, _ = apply(params, losses.mixup(images, noise, reverse))
+
+        labels = jax.nn.one_hot(batch.labels, x_logits.shape[-1])
+        xe = jnp.mean(losses.cross_entropy(x_logits, labels))
+        mt = jnp.mean(losses.squared_error(logits, targets))
+        weight = consistency_weight * jnp.clip(progress.fraction / warmup_pos, 0, 1)
+        logs = {"loss/xe": xe, "loss/mt": mt, "consistency_weight": weight}
+        return xe + weight * mt, Aux(batch_stats, state, logs, guess)
+
+    return Method(views=("weak",), init=no_state, noise=noise, loss=loss, joint=True)

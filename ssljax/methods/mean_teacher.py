@@ -1,0 +1,49 @@
+"""Mean Teacher (Tarvainen & Valpola, 2017), as `mean_teacher.py` of google-research/mixmatch.
+
+https://arxiv.org/abs/1703.01780
+"""
+
+import jax
+import jax.numpy as jnp
+
+from ssljax import losses
+from ssljax.methods.method import (
+    Aux,
+    Method,
+    check_from_0,
+    check_warmup,
+    no_noise,
+    no_state,
+)
+
+
+def mean_teacher(*, consistency_weight: float = 50.0, warmup_pos: float = 0.4) -> Method:
+    """The prediction for one weak view is that of the EMA model for another.
+
+    The teacher is the EMA model as the step before left it, with BatchNorm over the images that it
+    is given. Labelled images and each view are normalised apart, and only the labelled images move
+    the running statistics.
+
+    Args:
+      consistency_weight: weight of the squared error at the end of its ramp. (Published: 50 for
+        CIFAR-10, 150 for SVHN, 180 with its extra images.)
+      warmup_pos: share of the run over which the weight rises linearly from 0, above 0 to 1.
+    """
+    check_from_0(consistency_weight=consistency_weight)
+    check_warmup(warmup_pos)
+
+    def loss(params, ema_params, apply, batch, noise, state, progress):
+        del noise
+        first, second = batch.views
+        x_logits, batch_stats = apply(params, batch.labeled)
+        guess = jax.lax.stop_gradient(jax.nn.softmax(apply(ema_params, first)[0]))
+        logits, _ = apply(params, second)
+
+        labels = jax.nn.one_hot(batch.labels, x_logits.shape[-1])
+        xe = jnp.mean(losses.cross_entropy(x_logits, labels))
+        mt = jnp.mean(losses.squared_error(logits, guess))
+        weight = consistency_weight * jnp.clip(progress.fraction / warmup_pos, 0, 1)
+        logs = {"loss/xe": xe, "loss/mt": mt, "consistency_weight": weight}
+        return xe + weight * mt, Aux(batch_stats, state, logs, guess)
+
+    return Method(views=("weak", "weak"), init=no_state, noise=no_noise, loss=loss)

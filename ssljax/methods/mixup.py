@@ -1,0 +1,54 @@
+"""MixUp (Zhang et al., 2018), as `mixup.py` and `fs_mixup.py` of google-research/mixmatch.
+
+https://arxiv.org/abs/1710.09412
+"""
+
+import jax
+import jax.numpy as jnp
+
+from ssljax import losses
+from ssljax.methods.method import Aux, Method, check_above_0, no_state
+
+
+def mixup(*, beta: float = 0.75, use_unlabeled: bool = False) -> Method:
+    """Learns from images, and labels, that are mixed in pairs.
+
+    Each image is mixed with the one at the same place from the end of the batch, by λ ~ Beta(β, β),
+    the larger part being its own. With use_unlabeled, the unlabelled images are mixed with each
+    other, and so are the predictions for them, without gradient; a cross-entropy of the same weight
+    is added. Only the pass over the mixed labelled images moves the running statistics.
+
+    Args:
+      beta: parameter of the Beta(β, β) distribution of the mixing weight λ, above 0. (Published:
+        0.75 for CIFAR-10, 0.25 for SVHN; fully supervised 0.5.)
+      use_unlabeled: False is fully supervised MixUp (`fully_supervised/fs_mixup.py`), True the
+        baseline of the MixMatch paper's tables (`mixup.py`).
+    """
+    check_above_0(beta=beta)
+
+    def noise(key, batch):
+        sizes = [len(batch.labeled), *(len(view) for view in batch.views)]
+        keys = jax.random.split(key, len(sizes))
+        return [_draw(k, n, beta) for k, n in zip(keys, sizes, strict=True)]
+
+    def loss(params, ema_params, apply, batch, noise, state, progress):
+        del ema_params, progress
+        x_logits, batch_stats = apply(params, losses.mixup(batch.labeled, **noise[0]))
+        labels = jax.nn.one_hot(batch.labels, x_logits.shape[-1])
+        xe = jnp.mean(losses.cross_entropy(x_logits, losses.mixup(labels, **noise[0])))
+        if not use_unlabeled:
+            return xe, Aux(batch_stats, state, {"loss/xe": xe})
+
+        (images,) = batch.views
+        guess = jax.lax.stop_gradient(jax.nn.softmax(apply(params, images)[0]))
+        logits, _ = apply(params, losses.mixup(images, **noise[1]))
+        xeu = jnp.mean(losses.cross_entropy(logits, losses.mixup(guess, **noise[1])))
+        return xe + xeu, Aux(batch_stats, state, {"loss/xe": xe, "loss/xeu": xeu}, guess)
+
+    views = ("weak",) if use_unlabeled else ()
+    return Method(views=views, init=no_state, noise=noise, loss=loss, joint=True)
+
+
+def _draw(key, n, beta):
+    """`losses.draw_mixup` whose partners are the batch in reverse."""
+    return losses.draw_mixup(key, n, beta) | {"permutation": jnp.arange(n)[::-1]}

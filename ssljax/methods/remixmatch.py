@@ -1,0 +1,128 @@
+"""ReMixMatch (Berthelot et al., 2020), as `remixmatch_no_cta.py` of google-research/remixmatch.
+
+https://arxiv.org/abs/1911.09785; `cta/cta_remixmatch.py` has the same loss.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from ssljax import losses
+from ssljax.methods.method import Aux, Method, check_above_0, check_choice, check_from_0
+
+_STEPS = 128  # whose guesses the alignment averages
+# The softmax of each view, the anchor's first -> the guess for each view.
+_REDUX = {
+    "1st": lambda views: views[:1] * len(views),
+    "mean": lambda views: [sum(views) / len(views)] * len(views),
+    "swap": lambda views: views[1:] + views[:1],
+}
+
+
+def remixmatch(
+    *,
+    strong_views: int = 8,
+    beta: float = 0.75,
+    w_match: float = 1.5,
+    w_kl: float = 0.5,
+    w_rot: float = 0.5,
+    temperature: float = 0.5,
+    ramp_images: int = 1 << 20,
+    redux: str = "1st",
+    use_dm: bool = True,
+    use_xe: bool = True,
+    anchor: str = "weak",
+) -> Method:
+    """MixMatch whose guess, from an anchor view, is aligned and labels many strong views.
+
+    Alignment multiplies a guess by the ratio of the labels' distribution (a moving average from
+    uniform) to that of the guesses of the last 128 steps. Guesses and labels are mixed as in
+    MixMatch; the first strong view also has its guess unmixed, and is turned by 0, 180, 90 and 270
+    degrees, a quarter of the batch each, which a head learns to tell. Labelled images have strong
+    views. The last sub-batch alone moves the running statistics (MixMatch: the first).
+
+    Args:
+      strong_views: of each unlabelled image, beside its anchor (K).
+      beta: parameter of the Beta(β, β) distribution of the mixing weight λ, above 0.
+      w_match: weight of the mixed unlabelled images at the end of its ramp.
+      w_kl: weight of the first strong view unmixed, with the same ramp.
+      w_rot: weight of the rotations, without ramp; 0: no head.
+      temperature: of the sharpening (T), above 0.
+      ramp_images: labelled images over which the ramp rises linearly from 0.
+      redux: which prediction is the guess: 1st (the anchor's), mean (of all views) or swap (of the
+        next view; the default of `remixmatch_no_cta.py`).
+      use_dm: whether guesses are aligned.
+      use_xe: whether mixed unlabelled images have a cross-entropy or a squared error.
+      anchor: augmentation of the anchor: weak, none (STL-10) or strong (an ablation).
+    """
+    check_above_0(beta=beta, temperature=temperature, ramp_images=ramp_images)
+    check_from_0(w_match=w_match, w_kl=w_kl, w_rot=w_rot)
+    check_choice("redux", redux, _REDUX)
+    check_choice("anchor", anchor, ("weak", "none", "strong"))
+    if strong_views < 1:
+        raise ValueError(f"strong_views is {strong_views}; allowed: 1 or more")
+
+    def init(num_classes):
+        uniform = jnp.full(num_classes, 1 / num_classes)
+        return {"labels": uniform, "guesses": jnp.tile(uniform, (_STEPS, 1))}
+
+    def noise(key, batch):
+        n = len(batch.labeled) + sum(len(view) for view in batch.views)
+        return losses.draw_mixup(key, n, beta)
+
+    def loss(params, ema_params, apply, batch, noise, state, progress):
+        del ema_params
+        n, views = len(batch.labeled), batch.views
+        if len(views[0]) != n or n % 4:
+            raise ValueError(
+                f"remixmatch mixes equally many labelled and unlabelled images and turns quarters "
+                f"of them; it was given {n} and {len(views[0])} (allowed: uratio=1, and a "
+                "batch_size that 4 divides)"
+            )
+
+        # Each view is normalised on its own.
+        logits = [apply(params, view)[0] for view in (views[:2] if redux == "1st" else views)]
+        predicted = [jax.nn.softmax(jax.lax.stop_gradient(x)) for x in logits]
+        predicted = _REDUX[redux](predicted + predicted[:1] * (len(views) - len(predicted)))
+        ratio = (1e-6 + state["labels"]) / (1e-6 + jnp.mean(state["guesses"], axis=0))
+        guesses = [losses.sharpen(p * ratio if use_dm else p, temperature) for p in predicted]
+        kl = jnp.mean(losses.cross_entropy(logits[1], guesses[0]))
+
+        labels = jax.nn.one_hot(batch.labels, guesses[0].shape[-1])
+        images = losses.mixup(jnp.concatenate([batch.labeled, *views]), **noise)
+        targets = losses.mixup(jnp.concatenate([labels, *guesses]), **noise)
+        mixed, batch_stats = losses.apply_interleaved(apply, params, images, 1 + len(views))
+        xe = jnp.mean(losses.cross_entropy(mixed[:n], targets[:n]))
+        unlabeled_error = losses.cross_entropy if use_xe else losses.squared_error
+        match = jnp.mean(unlabeled_error(mixed[n:], targets[n:]))
+
+        ramp = jnp.clip(progress.images / ramp_images, 0, 1)
+        total = xe + ramp * (w_kl * kl + w_match * match)
+        logs = {"loss/xe": xe, "loss/kl": kl, "loss/match": match, "ramp": ramp}
+        if w_rot:
+            turned, turns = _turn(views[1])
+            rot = jnp.mean(losses.cross_entropy(apply(params, turned, "rotation")[0], turns))
+            total += w_rot * rot
+            logs["loss/rot"] = rot
+        newest = jnp.mean(jnp.concatenate(predicted), axis=0)
+        state = {
+            "labels": 0.999 * state["labels"] + 0.001 * jnp.mean(labels, axis=0),
+            "guesses": jnp.concatenate([state["guesses"][1:], newest[None]]),
+        }
+        return total, Aux(batch_stats[-1], state, logs, guesses[0])
+
+    return Method(
+        views=(anchor,) + ("strong",) * strong_views,
+        init=init,
+        noise=noise,
+        loss=loss,
+        joint=True,
+        labeled_view="strong",
+        heads={"rotation": 4} if w_rot else {},
+    )
+
+
+def _turn(images):
+    """Images `[N, H, H, C]` with each quarter of the batch turned, and by which turn: `[N, 4]`."""
+    quarters = zip(jnp.split(images, 4), (0, 2, 1, 3), strict=True)
+    turned = [jnp.rot90(quarter, turns, axes=(1, 2)) for quarter, turns in quarters]
+    return jnp.concatenate(turned), jnp.repeat(jnp.eye(4), len(images) // 4, axis=0)

@@ -1,0 +1,47 @@
+"""A plain convolutional network without BatchNorm.
+
+Follows `ConvNet.classifier` in `libml/models.py` of google-research/mixmatch.
+"""
+
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from ssljax.models import layers
+
+
+class ConvNet(nn.Module):
+    """images `[N, H, W, C]` in [-1, 1] -> logits `[N, num_classes]`, features `[N, D]`; float32.
+
+    The logits are the mean over all positions of a last convolution, the features the mean of its
+    input; D = filters · 2^scales.
+    """
+
+    num_classes: int
+    filters: int = 32  # channels of the first convolution; doubled at each scale
+    scales: int | None = None  # times that the image is halved; None: ceil(log2(width)) - 2
+    dtype: DTypeLike = jnp.float32  # of the computation; parameters are float32
+    axis_name: str | None = None  # unused: there is no BatchNorm
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool) -> tuple[jax.Array, jax.Array]:
+        del train
+        conv = partial(
+            nn.Conv, kernel_size=(3, 3), kernel_init=layers.glorot_uniform, dtype=self.dtype
+        )
+        leaky_relu = partial(nn.leaky_relu, negative_slope=0.2)
+        scales = layers.default_scales(images) if self.scales is None else self.scales
+
+        x = leaky_relu(conv(self.filters)(images))
+        for scale in range(scales):
+            x = leaky_relu(conv(self.filters << scale)(x))
+            x = leaky_relu(conv(self.filters << (scale + 1))(x))
+            x = nn.avg_pool(x, (2, 2), strides=(2, 2))
+        logits = jnp.mean(conv(self.num_classes)(x), axis=(1, 2))
+        return logits.astype(jnp.float32), jnp.mean(x, axis=(1, 2)).astype(jnp.float32)
+
+
+convnet = ConvNet  # the name configs use

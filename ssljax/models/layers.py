@@ -1,0 +1,33 @@
+"""What the models share: initial weights and BatchNorm, as TensorFlow has them, not Flax."""
+
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")  # N(0, √(2 / (k·k·out)))
+glorot_normal = nn.initializers.glorot_normal()
+glorot_uniform = nn.initializers.glorot_uniform()  # TensorFlow's default
+
+
+def batch_norm(model: Any, *, train: bool) -> partial[nn.BatchNorm]:
+    """BatchNorm as all published models have it, for a model with these fields:
+
+    Args:
+      model: has `batch_norm_momentum` (published: 0.999), `dtype` and `axis_name`.
+      train: whether to normalise by the batch and move the running statistics.
+    """
+    return partial(
+        nn.BatchNorm,
+        use_running_average=not train,
+        momentum=model.batch_norm_momentum,
+        epsilon=1e-3,
+        dtype=model.dtype,
+        axis_name=model.axis_name,
+    )
+
+
+def default_scales(images: jax.Array) -> int:
+    """The resolutions that the published scripts choose for `[N, H, W, C]`: ceil(log2(W)) - 2."""
+    return (images.shape[2] - 1).bit_length() - 2

@@ -1,0 +1,74 @@
+"""The residual network with shake-shake regularisation (Gastaldi, 2017).
+
+Follows `ShakeNet.classifier` and `shakeshake` in `libml` of google-research/mixmatch. There the
+gradient has the weights of the forward pass: the code's `mu[::1]`, perhaps meant to be `mu[::-1]`,
+is `mu` itself. The paper draws anew for the gradient; the code produced the numbers.
+"""
+
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from ssljax.models import layers
+
+
+class ShakeResNet(nn.Module):
+    """images `[N, H, W, C]` in [-1, 1] -> logits `[N, num_classes]`, features `[N, D]`; float32.
+
+    The features are the input of the last dense layer. In training each block weighs its two
+    branches by a uniform draw for each image, from the random stream `shake`; in evaluation by a
+    half. The height and the width are multiples of 2^(scales - 1).
+    """
+
+    num_classes: int
+    filters: int = 32  # channels of the first scale; doubled at each further one
+    repeat: int = 4  # residual blocks a scale
+    scales: int | None = None  # resolutions; None: ceil(log2(width)) - 2
+    batch_norm_momentum: float = 0.999  # of the running statistics; lower it for short runs
+    dtype: DTypeLike = jnp.float32  # of the computation; parameters and statistics are float32
+    axis_name: str | None = None  # devices whose statistics BatchNorm shares while training
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool) -> tuple[jax.Array, jax.Array]:
+        norm = layers.batch_norm(self, train=train)
+        conv = partial(nn.Conv, use_bias=False, kernel_init=layers.he_normal, dtype=self.dtype)
+        scales = layers.default_scales(images) if self.scales is None else self.scales
+
+        x = conv(16, (3, 3))(images)
+        for scale in range(scales):
+            for block in range(self.repeat):
+                filters, stride = self.filters << scale, 2 if scale and block == 0 else 1
+                first, second = (_branch(x, filters, stride, norm, conv) for _ in range(2))
+                weight = self._weight(first) if train else 0.5
+                x = _shortcut(x, filters, stride, norm, conv) + first + weight * (second - first)
+        features = jnp.mean(x, axis=(1, 2))
+        dense = nn.Dense(self.num_classes, kernel_init=layers.glorot_normal, dtype=self.dtype)
+        return dense(features).astype(jnp.float32), features.astype(jnp.float32)
+
+    def _weight(self, x):
+        """The share of the second branch in a block's output, one an image: `[N, 1, 1, 1]`."""
+        return jax.random.uniform(self.make_rng("shake"), (len(x), 1, 1, 1), x.dtype)
+
+
+def _branch(x, filters, stride, norm, conv):
+    """One of the two branches of a block; called inside the module's compact method."""
+    x = conv(filters, (3, 3), strides=stride)(nn.relu(x))
+    x = conv(filters, (3, 3))(nn.relu(norm()(x)))
+    return norm()(x)
+
+
+def _shortcut(x, filters, stride, norm, conv):
+    """The block's input, fitted to its output; at a new scale, from two shifted samplings."""
+    if stride == 2:
+        samplings = (x[:, ::2, ::2], x[:, 1::2, 1::2])
+        halves = [conv(filters // 2, (1, 1))(nn.relu(pixels)) for pixels in samplings]
+        return norm()(jnp.concatenate(halves, axis=-1))
+    if x.shape[-1] != filters:
+        return norm()(conv(filters, (1, 1))(x))
+    return x
+
+
+shake_resnet = ShakeResNet  # the name configs use
