@@ -24,7 +24,14 @@ def mixmatch(dataset: str, **method_args: float) -> ml_collections.ConfigDict:
     """MixMatch on a published data-set name; `method_args` differ by data set."""
     config = _published(dataset)
     config.method = "mixmatch"
-    config.method_args = dict(temperature=0.5, ramp_images=1 << 20, **method_args)
+    config.method_args = dict(
+        temperature=0.5,
+        ramp_images=1 << 20,
+        nu=2,
+        mixmode="xxy.yxy",
+        use_ema_guess=False,
+        **method_args,
+    )
     _adam(config)
     return config
 
@@ -55,12 +62,24 @@ def vat(dataset: str) -> ml_collections.ConfigDict:
     return config
 
 
-def remixmatch(dataset: str, **method_args: float | str) -> ml_collections.ConfigDict:
+def remixmatch(
+    dataset: str, *, strong_views: int, anchor: str = "weak"
+) -> ml_collections.ConfigDict:
     """ReMixMatch with CTAugment on a published data-set name, but for 40 labels."""
     config = _published(dataset)
     config.method = "remixmatch"
     config.method_args = dict(
-        beta=0.75, w_match=1.5, w_kl=0.5, w_rot=0.5, ramp_images=1 << 20, **method_args
+        strong_views=strong_views,
+        beta=0.75,
+        w_match=1.5,
+        w_kl=0.5,
+        w_rot=0.5,
+        temperature=0.5,
+        ramp_images=1 << 20,
+        redux="1st",
+        use_dm=True,
+        use_xe=True,
+        anchor=anchor,
     )
     config.augment.strong = "ctaugment"
     config.augment.recipe = "remixmatch"

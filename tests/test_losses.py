@@ -53,6 +53,27 @@ def test_sharpen_keeps_certainty_and_indifference():
     close(losses.sharpen(rows, 0.5), rows)
 
 
+def test_entropy_of_one_half_twice_is_a_bit():
+    close(losses.entropy(jnp.array([[1.0, 1.0], [0.0, 200.0]])), [np.log(2), 0.0])
+
+
+def test_divergence_by_hand_and_from_itself():
+    half, quarter = jnp.zeros((1, 2)), jnp.log(jnp.array([[0.25, 0.75]]))
+    close(losses.kl_divergence(half, quarter), [0.5 * np.log(2) + 0.5 * np.log(2 / 3)])
+    close(losses.kl_divergence(quarter, half), [0.25 * np.log(0.5) + 0.75 * np.log(1.5)])
+    close(losses.kl_divergence(quarter, quarter + 5), [0.0])
+
+
+def test_interleaved_passes_are_one_a_sub_batch_and_logits_come_back_in_order():
+    def apply(params, images):
+        return images[:, 0, 0] + params, jnp.max(images)
+
+    images = jnp.arange(8.0).reshape(8, 1, 1, 1)
+    logits, batch_stats = losses.apply_interleaved(apply, 10.0, images, 2)
+    close(logits[:, 0], np.arange(8) + 10)
+    close(batch_stats, [7.0, 5.0])  # [0, 1, 6, 7] and [4, 5, 2, 3]
+
+
 def test_mixup_keeps_lam_of_each_row_and_adds_its_partner():
     lam, partner = jnp.array([1.0, 0.75, 0.5]), jnp.array([1, 2, 0])
     distributions = jnp.array([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]])

@@ -1,0 +1,76 @@
+"""What the documentation says can be run: its commands, and the README's own method."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from absl import flags
+from ml_collections import config_flags
+
+import ssljax.methods
+import ssljax.models
+from ssljax import recipe
+from ssljax.data import splits
+from ssljax.lookup import find, modules_of
+from ssljax.training import loop
+
+# ml_collections reads config files that way.
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module")
+
+ROOT = Path(__file__).parents[1]
+
+
+def commands(document):
+    for line in (ROOT / document).read_text().splitlines():
+        if line.strip().startswith("python launch.py --config=") and "…" not in line:
+            command = line.strip().replace("$seed", "1").replace("$labels", "250")
+            yield command.replace("$views", "4")
+
+
+def load(command, monkeypatch):
+    """The config that a command trains."""
+    arguments = shlex.split(command)[1:]
+    monkeypatch.setattr("sys.argv", arguments)  # where ml_collections looks for overrides
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=values)
+    values(arguments)
+    return values.config
+
+
+@pytest.mark.parametrize("command", [*commands("docs/recipes.md")])
+def test_a_published_row_s_command_is_a_recipe(command, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    config = load(command, monkeypatch)
+    name = splits.parse(config.dataset)
+    assert name.dataset in ("cifar10", "cifar100", "svhn", "svhn_noextra", "stl10")
+    family = {"cifar10": "cifar", "cifar100": "cifar", "svhn_noextra": "svhn"}
+    assert config.augment.weak == f"weak_{family.get(name.dataset, name.dataset)}"
+    methods = modules_of(ssljax.methods, without="method")
+    find("config.method", config.method, methods)(**config.method_args)
+    models = modules_of(ssljax.models, without="layers")
+    find("config.model", config.model, models)(num_classes=10, **config.model_args)
+
+
+def test_the_method_of_the_readme_trains(tmp_path, monkeypatch):
+    section = (ROOT / "README.md").read_text().split("## Add your own method")[1].split("\n## ")[0]
+    method, config_file = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    (command,) = re.findall(r"python launch.py .*", section)
+    for path, text in [("methods", method), ("configs", config_file)]:
+        (tmp_path / path).mkdir()
+        file = "entropy_minimization" + ("_digits" if path == "configs" else "")
+        (tmp_path / path / f"{file}.py").write_text(text)
+    paths = [*ssljax.methods.__path__, str(tmp_path / "methods")]
+    monkeypatch.setattr(ssljax.methods, "__path__", paths)
+    monkeypatch.chdir(tmp_path)
+
+    config = load(command, monkeypatch)
+    config.model_args.filters = 4
+    config.model_args.scales = 1
+    config.num_steps = config.eval_every = config.log_every = 2
+    loop.train(recipe.build(config), tmp_path / "run")
+    (row,) = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
+    assert 0 < row["loss/entropy"] <= 2.31  # log 10
+    total = row["loss/xe"] + 0.3 * row["loss/entropy"]
+    assert row["loss/total"] == pytest.approx(total, rel=1e-5)
