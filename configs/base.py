@@ -25,7 +25,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.method_args = ml_collections.ConfigDict()
     config.model = "wide_resnet"
     config.model_args = ml_collections.ConfigDict()
-    config.dtype = "float32"  # of the computation: float32 or bfloat16
+    config.bfloat16 = False  # whether the network computes in bfloat16; weights are float32
     config.sync_bn = True  # BatchNorm over all devices' images; False: each device its own
 
     # Augmentation. weak: a function in ssljax/augment/policies.py, of labelled images and of weak

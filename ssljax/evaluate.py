@@ -7,9 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ssljax.data.datasets import Dataset
 from ssljax.data.load import scored
-from ssljax.data.splits import Split
 from ssljax.errors import UsageError
 from ssljax.recipe import Recipe
 from ssljax.training import checkpoint, parallel
@@ -21,37 +19,42 @@ Scores = dict[str, float]
 HEADLINES = {"test": "test/accuracy_ema", "validation": "valid/accuracy_ema"}
 
 
-def evaluate_state(evaluate: Evaluate, state: TrainState, dataset: Dataset, split: Split) -> Scores:
+def evaluate_state(recipe: Recipe, evaluate: Evaluate, state: TrainState) -> Scores:
     """Accuracy (0..1) and cross-entropy (nats) on validation and test images.
 
     Args:
-      evaluate: from `parallel.make_evaluate`.
-      state: replicated. Both kinds of weights go with the raw model's BatchNorm statistics.
+      evaluate: `recipe.evaluator()`.
+      state: replicated.
 
     Returns:
-      `{test,valid}/{accuracy,loss}_{raw,ema}`; a part without labelled images is left out.
+      `{test,valid}/{accuracy,loss}_{raw,ema}`, with more than 10 classes also `accuracy_top5`; a
+      part without labelled images is left out.
     """
-    valid = scored(dataset, split)
+    weights = {kind: state.weights(kind) for kind in ("raw", "ema")}
+    data, size = recipe.dataset, recipe.eval_batch_size
     parts = {
-        "valid": (dataset.images[valid], dataset.labels[valid]),
-        "test": (dataset.test_images, dataset.test_labels),
+        "valid": data.batches(scored(data, recipe.split), size),
+        "test": data.test_batches(size),
     }
-    scores: Scores = {}
-    for part, (images, labels) in parts.items():
-        for weights, params in (("raw", state.params), ("ema", state.ema)):
-            if len(images):
-                result = evaluate(params, state.batch_stats, images, labels)
-                scores |= {f"{part}/{name}_{weights}": v for name, v in result.items()}
-    return scores
+    return {
+        f"{part}/{name}_{kind}": value
+        for part, batches in parts.items()
+        for kind, means in evaluate(weights, batches).items()
+        for name, value in means.items()
+    }
 
 
 def describe(scores: Scores) -> str:
     """One line: `test accuracy 95.00 % EMA, 94.72 % raw; validation accuracy …`."""
     return "; ".join(
-        f"{title} accuracy {100 * scores[f'{part}/accuracy_ema']:.2f} % EMA, "
-        f"{100 * scores[f'{part}/accuracy_raw']:.2f} % raw"
-        for part, title in (("test", "test"), ("valid", "validation"))
-        if f"{part}/accuracy_ema" in scores
+        f"{part} {title} {100 * scores[f'{key}_ema']:.2f} % EMA, {100 * scores[f'{key}_raw']:.2f} % raw"
+        for key, part, title in (
+            ("test/accuracy", "test", "accuracy"),
+            ("test/accuracy_top5", "test", "top-5 accuracy"),
+            ("valid/accuracy", "validation", "accuracy"),
+            ("valid/accuracy_top5", "validation", "top-5 accuracy"),
+        )
+        if f"{key}_ema" in scores
     )
 
 
@@ -100,4 +103,4 @@ def evaluate_directory(recipe: Recipe, workdir: Path) -> tuple[int, Scores]:
             raise UsageError(f"{workdir} holds no checkpoint yet")
         state = checkpoints.restore(step, recipe.shapes())["state"]
     state = parallel.replicate(state, recipe.devices)
-    return step, evaluate_state(recipe.evaluator(), state, recipe.dataset, recipe.split)
+    return step, evaluate_state(recipe, recipe.evaluator(), state)

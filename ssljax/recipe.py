@@ -189,7 +189,7 @@ def _build(config: ml_collections.ConfigDict) -> Recipe:
         config,
         "model_args",
         num_classes=dataset.num_classes,
-        dtype=_choice(config, "dtype", {"float32": np.float32, "bfloat16": jax.numpy.bfloat16}),
+        dtype=jax.numpy.bfloat16 if config.bfloat16 else np.float32,
         axis_name=parallel.AXIS if config.sync_bn else None,
     )
     recipe = Recipe(

@@ -47,7 +47,6 @@ def change(config, knob, value):
             "nowhere.json",
             r"config.split_file nowhere.json cannot be read: .* No such",
         ),
-        ("dtype", "float16", r"config.dtype is 'float16'; allowed: float32, bfloat16"),
         ("num_steps", -1, r"config.num_steps is -1; allowed: from 1 up"),
     ],
 )

@@ -5,7 +5,7 @@ prepared data sets are, "" for the default; `image_size`, the side in pixels tha
 the one they have.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -17,6 +17,9 @@ from ssljax.data import folder as folder_source
 from ssljax.data import npz as npz_source
 from ssljax.data import stl10_folds, tfds_source
 from ssljax.data.cache import Arrays
+
+
+Batches = Iterator[tuple[np.ndarray, np.ndarray]]  # uint8 [n, H, W, C], int64 [n]
 
 
 class Dataset(NamedTuple):
@@ -31,6 +34,26 @@ class Dataset(NamedTuple):
     num_valid: int = 0  # how many of the last of `images` serve for validation only
     # Published labelled sets, by their size: seed -> indices of the labelled images.
     folds: Mapping[int, Callable[[int], np.ndarray]] = MappingProxyType({})
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels)."""
+        _, height, width, channels = self.images.shape
+        return height, width, channels
+
+    def pick(self, indices: np.ndarray) -> np.ndarray:
+        """Some training images, to look at: uint8 `[n, H, W, C]`."""
+        return self.images[indices]
+
+    def batches(self, indices: np.ndarray, size: int) -> Batches:
+        """Some training images and their labels, `size` at a time, to evaluate on."""
+        for i in range(0, len(indices), size):
+            yield self.images[indices[i : i + size]], self.labels[indices[i : i + size]]
+
+    def test_batches(self, size: int) -> Batches:
+        """The test images and their labels, `size` at a time."""
+        for i in range(0, len(self.test_images), size):
+            yield self.test_images[i : i + size], self.test_labels[i : i + size]
 
 
 def digits() -> Dataset:

@@ -24,6 +24,9 @@ from ssljax.data.cache import Arrays
 from ssljax.errors import UsageError
 
 
+Files = list[tuple[Path, int]]  # image files and the numbers of their classes, -1: none
+
+
 def read(folder: Path, *, image_size: int) -> tuple[Arrays, int]:
     """Reads a folder whole.
 
@@ -39,6 +42,25 @@ def read(folder: Path, *, image_size: int) -> tuple[Arrays, int]:
     Raises:
       UsageError: a folder or file is missing, unreadable, empty or not where it should be.
     """
+    classes, records, tests, num_valid = listing(folder)
+    pixels = _decode([path for path, _ in records + tests], image_size)
+    arrays = {
+        "images": pixels[: len(records)],
+        "labels": np.array([c for _, c in records], np.int64),
+        "test_images": pixels[len(records) :],
+        "test_labels": np.array([c for _, c in tests], np.int64),
+        "class_names": np.array(classes),
+    }
+    return arrays, num_valid
+
+
+def listing(folder: Path) -> tuple[list[str], Files, Files, int]:
+    """What is in a folder: its classes; the files of train, unlabeled and valid; those of test; how
+    many of the former are for validation, the last ones.
+
+    Raises:
+      UsageError: a folder or file is missing, unreadable or not where it should be.
+    """
     try:
         classes = _classes(folder)
         parts = {part: _labelled(folder / part, classes) for part in ("train", "valid", "test")}
@@ -49,15 +71,7 @@ def read(folder: Path, *, image_size: int) -> tuple[Arrays, int]:
         if not count:
             raise UsageError(f"{folder / 'train' / classes[c]} holds no image: a class needs one")
     records = parts["train"] + parts["unlabeled"] + parts["valid"]
-    pixels = _decode([path for path, _ in records + parts["test"]], image_size)
-    arrays = {
-        "images": pixels[: len(records)],
-        "labels": np.array([c for _, c in records], np.int64),
-        "test_images": pixels[len(records) :],
-        "test_labels": np.array([c for _, c in parts["test"]], np.int64),
-        "class_names": np.array(classes),
-    }
-    return arrays, len(parts["valid"])
+    return classes, records, parts["test"], len(parts["valid"])
 
 
 def _classes(folder: Path) -> list[str]:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ssljax.data import datasets, split_file, splits
+from ssljax.data import datasets, folder, folds, records, split_file, splits
 from ssljax.data.datasets import Dataset
+from ssljax.data.imagenet import StreamedDataset
 from ssljax.data.splits import Split, SplitName
 from ssljax.errors import UsageError
 from ssljax.lookup import find
@@ -15,25 +16,37 @@ CONVENTIONS = ("exclude_labeled", "all", "strict")  # of the unlabelled list, se
 
 
 def load(
-    dataset: str, *, unlabeled: str, data_dir: str = "", image_size: int = 0, path: str = ""
-) -> tuple[Dataset, Split]:
+    dataset: str,
+    *,
+    unlabeled: str,
+    data_dir: str = "",
+    image_size: int = 0,
+    path: str = "",
+    stream: bool = False,
+) -> tuple[Dataset | StreamedDataset, Split]:
     """Reads the data set that a published name names, and splits it.
 
     Args:
       dataset: `<data set>.<seed>@<labels>-<validation images>`, where the data set is a function of
-        `datasets.py`, followed by a colon and its `where` if it takes one.
+        `datasets.py`, followed by a colon and its `where` if it takes one; or ImageNet, see
+        `folds.py`.
       unlabeled: one of `CONVENTIONS`.
       data_dir: where prepared data sets are; "": TFDS's own.
       image_size: side in pixels that images get; 0: their own.
-      path: a `split.json` to take the split from, whatever the name says; "": none.
+      path: a `split.json` to take the split from, whatever the name says, or a published list of
+        labelled files; "": none.
+      stream: whether images are read when they are needed; ImageNet's always are.
 
     Raises:
       UsageError: any of it does not fit.
     """
-    name = splits.parse(dataset)
-    data = _read(name.dataset, data_dir, image_size)
-    split = split_file.read(Path(path), data.labels) if path else _split(name, data, unlabeled)
-    if not len(data.test_images) and not len(scored(data, split)):
+    if fold := folds.parse(dataset):
+        data, split = _imagenet(*fold, data_dir, image_size, path)
+    else:
+        name = splits.parse(dataset)
+        data = (_stream if stream else _read)(name.dataset, data_dir, image_size)
+        split = _given(path, data) if path else _split(name, data, unlabeled)
+    if not len(data.test_labels) and not len(scored(data, split)):
         raise UsageError(
             f"config.dataset {dataset} has neither test images nor labelled validation images to "
             "evaluate on; allowed: a name that ends with a number of validation images"
@@ -41,7 +54,7 @@ def load(
     return data, split
 
 
-def scored(data: Dataset, split: Split) -> np.ndarray:
+def scored(data: Dataset | StreamedDataset, split: Split) -> np.ndarray:
     """The validation images that have a label; only these can be evaluated."""
     return split.valid[data.labels[split.valid] >= 0]
 
@@ -59,7 +72,52 @@ def _read(name: str, data_dir: str, image_size: int) -> Dataset:
     return source(**{key: value for key, value in given.items() if key in takes})
 
 
-def _split(name: SplitName, data: Dataset, unlabeled: str) -> Split:
+def _imagenet(size, seed, data_dir, image_size, path):
+    """ImageNet streamed, and a fold of it."""
+    data = _stream("tfds:imagenet2012", data_dir, image_size)
+    if path:
+        return data, _given(path, data)
+    if size is not None:
+        print(
+            f"note: the {size} labelled images are a plain random fold of seed {seed}, not the "
+            "published one, which --config.split_file=<its list of files> takes"
+        )
+    return data, _around(folds.draw(size, seed, data.labels), data)
+
+
+def _given(path: str, data: Dataset | StreamedDataset) -> Split:
+    """The split that a file holds."""
+    if path.endswith(".json"):
+        return split_file.read(Path(path), data.labels)
+    if isinstance(data, StreamedDataset):
+        return _around(folds.read_list(Path(path), data.records.names), data)
+    raise UsageError(f"config.split_file is {path}; allowed: a .json, or with streams a list of files")
+
+
+def _around(labeled: np.ndarray, data: StreamedDataset) -> Split:
+    """All images are unlabelled ones, and none is for validation, as published for ImageNet."""
+    return Split(labeled, np.arange(len(data.labels)), np.arange(0))
+
+
+def _stream(name: str, data_dir: str, image_size: int) -> StreamedDataset:
+    kind, _, where = name.partition(":")
+    if not image_size:
+        raise UsageError("config.image_size is 0; allowed for streams: from 1 up, the crops' side")
+    if kind == "tfds" and where:
+        train, classes = records.of_tfds(where, ["train"], data_dir)
+        test, _ = records.of_tfds(where, ["test", "validation"], data_dir)
+        return StreamedDataset(train, test, len(classes), tuple(classes), image_size)
+    if kind == "folder" and where:
+        names, train_files, test_files, num_valid = folder.listing(Path(where).expanduser())
+        parts = records.of_files(train_files), records.of_files(test_files)
+        return StreamedDataset(*parts, len(names), tuple(names), image_size, num_valid)
+    raise UsageError(
+        f"config.dataset names {name!r}, which cannot be streamed; allowed with config.stream: "
+        "folder:<…>, tfds:<…>, imagenet"
+    )
+
+
+def _split(name: SplitName, data: Dataset | StreamedDataset, unlabeled: str) -> Split:
     own = len(data.labels) - data.num_valid
     if data.num_valid and name.valid:
         raise UsageError(

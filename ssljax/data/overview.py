@@ -5,13 +5,14 @@ from PIL import Image, ImageDraw
 
 from ssljax.data import memory
 from ssljax.data.datasets import Dataset
+from ssljax.data.imagenet import StreamedDataset
 from ssljax.data.splits import Split, fingerprint
 
 _CELL = 32  # pixels of an image's side on the contact sheet
 _ROW = 50  # images of a class on the contact sheet, at most
 
 
-def table(data: Dataset, split: Split) -> str:
+def table(data: Dataset | StreamedDataset, split: Split) -> str:
     """Counts a class and in total, sizes, memory and the split's hash."""
     columns = {
         "labelled": data.labels[split.labeled],
@@ -33,17 +34,19 @@ def table(data: Dataset, split: Split) -> str:
     return "\n".join([*lines, *_properties(data, split)])
 
 
-def _properties(data: Dataset, split: Split) -> list[str]:
-    height, width, channels = data.images.shape[1:]
-    size = memory.describe(data.images.nbytes), memory.describe(data.test_images.nbytes)
+def _properties(data: Dataset | StreamedDataset, split: Split) -> list[str]:
+    where = "streamed"
+    if isinstance(data, Dataset):
+        size = memory.describe(data.images.nbytes), memory.describe(data.test_images.nbytes)
+        where = f"{size[0]} on each device, {size[1]} of test images on the host"
+    height, width, channels = data.image_shape
     return [
-        f"images: {data.images.dtype} of {height}×{width}×{channels}; {size[0]} on each device, "
-        f"{size[1]} of test images on the host",
+        f"images: uint8 of {height}×{width}×{channels}; {where}",
         f"split hash: {fingerprint(split)}",
     ]
 
 
-def contact_sheet(data: Dataset, split: Split) -> Image.Image:
+def contact_sheet(data: Dataset | StreamedDataset, split: Split) -> Image.Image:
     """A row for each class: its name, and its first labelled images."""
     draw_on = ImageDraw.Draw(Image.new("L", (1, 1)))
     margin = 8 + int(max(draw_on.textlength(name) for name in data.class_names))
@@ -53,8 +56,9 @@ def contact_sheet(data: Dataset, split: Split) -> Image.Image:
     draw = ImageDraw.Draw(sheet)
     for c, name in enumerate(data.class_names):
         draw.text((4, c * _CELL + _CELL // 3), name, fill="black")
-        for i, index in enumerate(split.labeled[labels == c][:_ROW]):
-            sheet.paste(_thumbnail(data.images[index]), (margin + i * _CELL, c * _CELL))
+        chosen = split.labeled[labels == c][:_ROW]
+        for i, image in enumerate(data.pick(chosen) if len(chosen) else ()):
+            sheet.paste(_thumbnail(image), (margin + i * _CELL, c * _CELL))
     return sheet
 
 

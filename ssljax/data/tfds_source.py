@@ -56,10 +56,10 @@ def read(
     request = f"{_FORMAT} {name} {list(train)} {list(test)} {image_size}"
 
     def source() -> str:
-        return f"{request} {_fingerprint(data_dir, name)}"
+        return f"{request} {fingerprint(data_dir, name)}"
 
     def build() -> Arrays:
-        builder = _prepared(name, data_dir)
+        builder = prepared(name, data_dir)
         arrays = _decode(name, builder, list(train), image_size, keyed_by_index)
         found = [split for split in test if split in builder.info.splits][:1]
         tested = _decode(name, builder, found, image_size, keyed_by_index)
@@ -70,7 +70,7 @@ def read(
             "class_names": np.array(label.names or [str(c) for c in range(label.num_classes)]),
         }
 
-    path = _cache_folder(data_dir) / (
+    path = cache_folder(data_dir) / (
         re.sub(r"\W", "_", f"{name} {train[-1]} {image_size}") + ".npz"
     )
     return cache.load_or_build(path, source, build)
@@ -82,7 +82,8 @@ def directory(data_dir: str) -> str:
     return data_dir if "://" in data_dir else str(Path(data_dir).expanduser().absolute())
 
 
-def _cache_folder(data_dir: str) -> Path:
+def cache_folder(data_dir: str) -> Path:
+    """Where what was read once of a data_dir is cached."""
     local = Path(data_dir)
     parent = next((p for p in (local, *local.parents) if p.is_dir()), local)
     # os.access is true for root even where the owner asked for read-only.
@@ -92,7 +93,7 @@ def _cache_folder(data_dir: str) -> Path:
     return user / "ssljax" / hashlib.sha256(data_dir.encode()).hexdigest()[:16]
 
 
-def _fingerprint(data_dir: str, name: str) -> str:
+def fingerprint(data_dir: str, name: str) -> str:
     """Changes with the prepared files of a local data set; needs no TensorFlow."""
     folder = Path(data_dir, re.split("[/:]", name)[0])
     files = sorted(p for p in folder.rglob("*") if p.is_file())
@@ -100,7 +101,7 @@ def _fingerprint(data_dir: str, name: str) -> str:
     return hashlib.sha256(repr(stats).encode()).hexdigest()
 
 
-def _prepared(name: str, data_dir: str) -> Any:
+def prepared(name: str, data_dir: str) -> Any:
     """The TFDS builder of `name`, its data ready to read."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
@@ -117,7 +118,7 @@ def _prepared(name: str, data_dir: str) -> Any:
     except Exception as error:  # TFDS: unknown names, versions and configs are of many types
         raise UsageError(f"config.dataset {name}: TFDS has none ({_line(error)})") from error
     try:
-        if not builder.is_prepared():
+        if not builder.isprepared():
             print(f"TFDS prepares {name} in {data_dir}", flush=True)
             _require_hosts(builder)
             builder.download_and_prepare()

@@ -1,5 +1,8 @@
 """Optimizers, schedules and the moving average of the weights."""
 
+import itertools
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -9,17 +12,59 @@ import optax
 PyTree = Any
 
 
-def make_schedule(name: str, *, lr: float, steps: int) -> optax.Schedule:
-    """Learning rate at each step: `constant`, or FixMatch's `cosine`, lr · cos(7πk / 16K).
+def make_schedule(
+    name: str,
+    *,
+    lr: float,
+    steps: int,
+    steps_per_epoch: float = 1.0,
+    warmup_epochs: float = 0.0,
+    decay_epochs: float | Sequence[float] = 1.0,
+) -> optax.Schedule:
+    """Learning rate at each step.
+
+    `constant`; `cosine` (FixMatch), lr · cos(7πk / 16K); `staircase` (FixMatch on ImageNet,
+    `learning_rate.py`): linear from 0 over the warm-up, then ×0.1 at the end of every decay_epochs,
+    counted from the first step, or after each of a list of epochs.
+
+    Args:
+      steps: K, the planned length of the run.
+      steps_per_epoch: of the staircase: an epoch of labelled images, not rounded.
 
     Raises:
-      ValueError: unknown name.
+      ValueError: unknown name, or epochs that are out of range.
     """
     if name == "constant":
         return optax.constant_schedule(lr)
     if name == "cosine":
         return lambda k: lr * jnp.cos(7 * jnp.pi / 16 * jnp.minimum(k / steps, 1.0))
-    raise ValueError(f"optimizer.schedule {name!r} does not exist; there are: constant, cosine")
+    if name == "staircase":
+        return _staircase(lr, steps_per_epoch, warmup_epochs, decay_epochs)
+    raise ValueError(
+        f"optimizer.schedule {name!r} does not exist; there are: constant, cosine, staircase"
+    )
+
+
+def _staircase(lr, steps_per_epoch, warmup_epochs, decay_epochs):
+    if not 0 <= warmup_epochs < math.inf:
+        raise ValueError(f"warmup_epochs is {warmup_epochs}; allowed: 0 or more")
+    periodic = isinstance(decay_epochs, int | float)
+    ends = [decay_epochs] if periodic else list(decay_epochs)
+    if not ends or not 0 < ends[0] < math.inf or any(a >= b for a, b in itertools.pairwise(ends)):
+        raise ValueError(
+            f"decay_epochs is {decay_epochs}; allowed: above 0, or a list of rising epochs"
+        )
+
+    def schedule(step):
+        epoch = step / steps_per_epoch
+        if periodic:
+            decays = jnp.floor(epoch / decay_epochs)
+        else:
+            decays = jnp.sum(epoch > jnp.asarray(ends))
+        warm = epoch / max(warmup_epochs, 1e-9)
+        return lr * jnp.where(epoch < warmup_epochs, warm, 0.1**decays)
+
+    return schedule
 
 
 def make_optimizer(
@@ -33,22 +78,39 @@ def make_optimizer(
 
     `sgd` (FixMatch): Nesterov momentum on the loss plus weight_decay · ½ Σ kernels².
 
+    `keras_sgd` (FixMatch on ImageNet): the same with Keras' l2 of kernels and of the dense layers'
+    biases, weight_decay · Σ w², without the half.
+
     Raises:
       ValueError: unknown name.
     """
     if name == "adam":
         return optax.chain(optax.adam(schedule), _shrink_kernels(schedule, weight_decay))
-    if name == "sgd":
+    if name in ("sgd", "keras_sgd"):
+        l2 = (weight_decay, kernels) if name == "sgd" else (2 * weight_decay, _regularized_by_keras)
         return optax.chain(
-            optax.add_decayed_weights(weight_decay, mask=kernels),
+            optax.add_decayed_weights(l2[0], mask=l2[1]),
             optax.sgd(schedule, momentum=momentum, nesterov=True),
         )
-    raise ValueError(f"optimizer.name {name!r} does not exist; there are: adam, sgd")
+    raise ValueError(f"optimizer.name {name!r} does not exist; there are: adam, keras_sgd, sgd")
 
 
 def kernels(params: PyTree) -> PyTree:
     """True at the weights of convolutions and dense layers; False at biases and BatchNorm."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
+
+
+def _regularized_by_keras(params: PyTree) -> PyTree:
+    """True at kernels, and at the biases of dense layers, whose kernel is a matrix."""
+
+    def regularized(layer):
+        if "kernel" not in layer:
+            return {
+                k: regularized(v) if isinstance(v, Mapping) else False for k, v in layer.items()
+            }
+        return {"kernel": True, **({"bias": layer["kernel"].ndim == 2} if "bias" in layer else {})}
+
+    return regularized(params)
 
 
 def _shrink_kernels(schedule: optax.Schedule, weight_decay: float) -> optax.GradientTransformation:

@@ -5,7 +5,11 @@ device, all entries equal.
 """
 
 import os
-from collections.abc import Callable, Sequence
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,14 +19,16 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ssljax.data import memory
 from ssljax.training.state import TrainState
-from ssljax.training.step import Data, Metrics, Replica
+from ssljax.training.step import Data, Metrics, Replica, Sample
 
 PyTree = Any
 AXIS = "devices"
 # (state, window, data, number of steps) -> (state, window); the window sums the steps' metrics.
 Run = Callable[[TrainState, Metrics, Data, int], tuple[TrainState, Metrics]]
-# (params, batch_stats, images, labels) -> means over exactly those images
-Evaluate = Callable[[PyTree, PyTree, np.ndarray, np.ndarray], dict[str, float]]
+# (weights by name: (params, batch_stats), batches of images and labels) -> by that name, means over
+# exactly those images
+Batches = Iterable[tuple[np.ndarray, np.ndarray]]
+Evaluate = Callable[[Mapping[str, tuple[PyTree, PyTree]], Batches], dict[str, dict[str, float]]]
 
 
 def split_cpu(count: int) -> None:
@@ -65,15 +71,20 @@ def replica(devices: Sequence[jax.Device]) -> Replica:
 
 def replicate(tree: PyTree, devices: Sequence[jax.Device]) -> PyTree:
     """Copies host arrays to every device."""
+    return jax.tree.map(lambda x: _put([np.asarray(x)] * len(devices), devices), tree)
+
+
+def spread(tree: PyTree, devices: Sequence[jax.Device]) -> PyTree:
+    """Gives each device its share of the rows of host arrays."""
+    return jax.tree.map(lambda x: _put(np.split(x, len(devices)), devices), tree)
+
+
+def _put(parts: Sequence[np.ndarray], devices: Sequence[jax.Device]) -> jax.Array:
+    """One array a device, as one array with a leading axis of devices."""
     sharding = NamedSharding(Mesh(np.array(devices), (AXIS,)), PartitionSpec(AXIS))
-
-    def put(x):
-        x = np.asarray(x)[None]
-        shards = [jax.device_put(x, device) for device in devices]
-        shape = (len(devices), *x.shape[1:])
-        return jax.make_array_from_single_device_arrays(shape, sharding, shards)
-
-    return jax.tree.map(put, tree)
+    shards = [jax.device_put(x[None], device) for x, device in zip(parts, devices, strict=True)]
+    shape = (len(devices), *parts[0].shape)
+    return jax.make_array_from_single_device_arrays(shape, sharding, shards)
 
 
 def fetch(tree: PyTree) -> PyTree:
@@ -123,13 +134,96 @@ def make_run(
     return run
 
 
+class Stream:
+    """Batches of the host, put on the devices by a thread of its own while steps run.
+
+    `waited` counts the seconds in which the devices had nothing to do for want of a batch.
+    """
+
+    _AHEAD = 2  # batches that lie on the devices before they are needed
+
+    def __init__(self, samples: Iterator[Sample], devices: Sequence[jax.Device]):
+        self.waited = 0.0
+        self._queue: queue.Queue[Any] = queue.Queue(self._AHEAD)
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._fill, args=(samples, devices), daemon=True)
+        self._thread.start()
+
+    def _fill(self, samples, devices):
+        try:
+            for sample in samples:
+                self._offer(spread(sample, devices))
+                if self._closed.is_set():
+                    return
+        except BaseException as error:  # raised again where the batch is missed
+            self._offer(error)
+
+    def _offer(self, item):
+        while not self._closed.is_set():
+            try:
+                return self._queue.put(item, timeout=0.1)
+            except queue.Full:
+                pass
+
+    def next(self, before: jax.Array | None) -> Sample:
+        """The next batch; `before` is a result of the step before it.
+
+        Raises:
+          Whatever the host's iterator raised.
+        """
+        if self._queue.empty():
+            jax.block_until_ready(before)
+            start = time.perf_counter()
+            item = self._queue.get()
+            self.waited += time.perf_counter() - start
+        else:
+            item = self._queue.get()
+        if isinstance(item, BaseException):
+            raise item
+        return item
+
+    def __enter__(self) -> "Stream":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closed.set()
+        self._thread.join()
+
+
+def make_streamed_run(
+    train_step: Callable[[TrainState, Sample], tuple[TrainState, Metrics]],
+    devices: Sequence[jax.Device],
+) -> Callable[[TrainState, Metrics, Stream, int], tuple[TrainState, Metrics]]:
+    """As `make_run`, for steps that each take a batch from a `Stream`.
+
+    The host stays two steps ahead of the devices, so that they need not wait for it, and no more, so
+    that no batches pile up in their memory.
+    """
+
+    def once(state, window, sample):
+        state, metrics = train_step(state, sample)
+        return state, jax.tree.map(jnp.add, window, metrics), metrics["loss/total"].count
+
+    step = jax.pmap(once, AXIS, devices=devices, donate_argnums=(0, 1))
+
+    def run(state, window, stream, steps):
+        done: deque[jax.Array | None] = deque([None, None], maxlen=2)
+        for _ in range(steps):
+            jax.block_until_ready(done[0])
+            state, window, token = step(state, window, stream.next(done[1]))
+            done.append(token)
+        return state, window
+
+    return run
+
+
 def metric_shapes(
-    train_step: Callable[[TrainState, Data], tuple[TrainState, Metrics]],
+    train_step: Callable[..., tuple[TrainState, Metrics]],
     state: TrainState,
-    data: Data,
+    data: Data | Sample,
     devices: Sequence[jax.Device],
 ) -> Metrics:
-    """Shapes of the step's metrics; `state` and `data` are arrays or shapes on the host."""
+    """Shapes of the step's metrics; `state` and `data` are arrays or shapes of one device's."""
 
     def stacked(x):
         return jax.ShapeDtypeStruct((len(devices), *x.shape), x.dtype)
@@ -145,7 +239,8 @@ def make_evaluate(
     """Compiles exact evaluation: every image counts once, whatever the batch size and devices.
 
     Returns:
-      `evaluate(params, batch_stats, images, labels)`, with replicated weights.
+      `evaluate(weights, batches)`, with replicated weights; a batch is `batch_size` images or
+      fewer.
     """
     each = -(-batch_size // len(devices))
     total = each * len(devices)
@@ -155,18 +250,21 @@ def make_evaluate(
 
     mapped = jax.pmap(step, AXIS, devices=devices)
 
-    def evaluate(params, batch_stats, images, labels):
-        sums: dict[str, tuple[float, float]] = {}
-        for start in range(0, len(images), total):
-            batch = images[start : start + total], labels[start : start + total].astype(np.int32)
-            mask = np.ones(len(batch[0]), np.float32)
+    def evaluate(weights, batches):
+        sums: dict[str, dict[str, np.ndarray]] = {kind: {} for kind in weights}
+        for images, labels in batches:
+            mask = np.ones(len(images), np.float32)
             shares = [
-                _pad(x, total).reshape(len(devices), each, *x.shape[1:]) for x in (*batch, mask)
+                _pad(x, total).reshape(len(devices), each, *x.shape[1:])
+                for x in (images, labels.astype(np.int32), mask)
             ]
-            for name, part in fetch(mapped(params, batch_stats, *shares)).items():
-                value, count = sums.get(name, (0.0, 0.0))
-                sums[name] = value + float(part.total), count + float(part.count)
-        return {name: value / count for name, (value, count) in sums.items()}
+            for kind, (params, batch_stats) in weights.items():
+                for name, part in fetch(mapped(params, batch_stats, *shares)).items():
+                    sums[kind][name] = sums[kind].get(name, 0) + np.array([part.total, part.count])
+        return {
+            kind: {name: float(total / count) for name, (total, count) in of_kind.items()}
+            for kind, of_kind in sums.items()
+        }
 
     return evaluate
 

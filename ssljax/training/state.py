@@ -20,10 +20,17 @@ class TrainState(flax.struct.PyTreeNode):
     params: PyTree  # float32
     batch_stats: PyTree  # float32, BatchNorm's running means and variances
     ema: PyTree  # moving average of params
+    ema_batch_stats: PyTree  # moving average of batch_stats; (): the recipe averages none
     opt_state: PyTree
     method: PyTree  # the method's own state
     augment: PyTree  # what the augmentation has learned
     key: jax.Array  # [2] uint32, the root of all randomness; never changes
+
+    def weights(self, kind: str) -> tuple[PyTree, PyTree]:
+        """Parameters and BatchNorm statistics of the `raw` model, or of the `ema` one."""
+        if kind == "raw":
+            return self.params, self.batch_stats
+        return self.ema, self.ema_batch_stats or self.batch_stats
 
 
 def init_state(
@@ -35,6 +42,7 @@ def init_state(
     image_shape: tuple[int, int, int],
     num_classes: int,
     augment: PyTree = (),
+    average_batch_stats: bool = False,
 ) -> TrainState:
     """The state before the first step; the moving average starts at the initial weights.
 
@@ -44,15 +52,18 @@ def init_state(
       key: `[2]` uint32 (`jax.random.PRNGKey`), drawn from the run's seed.
       image_shape: (height, width, channels).
       augment: the augmentation's state before the first step.
+      average_batch_stats: whether the moving average has BatchNorm statistics of its own.
     """
     root, init_key = jax.random.split(key)
     images = jnp.zeros((1, *image_shape))
     (_, features), variables = model.init_with_output(init_key, images, train=False)
     params = variables["params"] | _init_heads(init_key, method.heads, features.shape[-1])
+    batch_stats = variables.get("batch_stats", {})
     return TrainState(
         step=jnp.zeros([], jnp.int32),
         params=params,
-        batch_stats=variables.get("batch_stats", {}),
+        batch_stats=batch_stats,
+        ema_batch_stats=jax.tree.map(jnp.copy, batch_stats) if average_batch_stats else (),
         ema=jax.tree.map(jnp.copy, params),
         opt_state=optimizer.init(params),
         method=method.init(num_classes),

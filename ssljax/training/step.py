@@ -34,6 +34,15 @@ class Data(NamedTuple):
     hidden: Array  # [U] int32, labels of `unlabeled`, -1: none; only monitors read them
 
 
+class Sample(NamedTuple):
+    """What one device reads of the data in one step: looked up in `Data`, or streamed to it."""
+
+    labeled: Array  # [B, H, W, C] uint8
+    labels: Array  # [B] int32
+    unlabeled: Array | None  # [M, H, W, C] uint8; None: the method has no unlabelled views
+    hidden: Array | None  # [M] int32, labels of `unlabeled`, -1: none; only monitors read them
+
+
 class Replica(NamedTuple):
     """Which of several devices, running one step together, this one is."""
 
@@ -82,8 +91,9 @@ def make_train_step(
     uratio: int,
     num_steps: int,
     ema_decay: float,
+    average_batch_stats: bool = False,
     replica: Replica = SINGLE,
-) -> Callable[[TrainState, Data], tuple[TrainState, Metrics]]:
+) -> Callable[[TrainState, Data | Sample], tuple[TrainState, Metrics]]:
     """Builds `train_step(state, data) -> (state, metrics)`.
 
     Args:
@@ -91,19 +101,23 @@ def make_train_step(
       batch_size: labelled images a step, over all devices; `replica.size` divides it.
       uratio: unlabelled images for each labelled one.
       num_steps: planned length of the run, for schedules.
+      average_batch_stats: whether the moving average has BatchNorm statistics of its own.
       replica: the device the step runs on.
     """
 
-    def train_step(state: TrainState, data: Data) -> tuple[TrainState, Metrics]:
+    def train_step(state: TrainState, data: Data | Sample) -> tuple[TrainState, Metrics]:
         *order_keys, step_key = jax.random.split(state.key, 3)
         augment_key, noise_key, probe_key, model_key = jax.random.split(
             jax.random.fold_in(step_key, state.step), 4
         )
         calls = itertools.count()  # of the network in this step: each has its own randomness
         views = {"none": policies.none, **augmentation.views(state.augment)}
-        batch, hidden = _sample(
-            data, state.step, order_keys, augment_key, method, views, batch_size, uratio, replica
-        )
+        rows = replica.rows(batch_size), replica.rows(batch_size * uratio)
+        if isinstance(data, Sample):
+            sample = data
+        else:
+            sample = _look_up(data, state.step, order_keys, rows, batch_size, uratio, method)
+        batch, hidden = _augment(sample, rows, augment_key, method, views, replica)
         noise = _noise(method, noise_key, batch, replica)
         progress = Progress(
             images=(state.step * batch_size).astype(jnp.float32),
@@ -131,55 +145,57 @@ def make_train_step(
         logs = aux.logs | {"loss/total": value, "learning_rate": schedule(state.step)}
         metrics = {name: Average(jnp.asarray(x), jnp.ones(())) for name, x in logs.items()}
         metrics |= _monitors(aux, hidden)
+        batch_stats = replica.mean(aux.batch_stats)
         after = state.replace(
             step=state.step + 1,
             params=params,
-            batch_stats=replica.mean(aux.batch_stats),
+            batch_stats=batch_stats,
             ema=moving_average(state.ema, params, ema_decay),
+            ema_batch_stats=moving_average(state.ema_batch_stats, batch_stats, ema_decay)
+            if average_batch_stats
+            else (),
             opt_state=opt_state,
             method=aux.state,
         )
         if augmentation.update is not None:
-            rows = replica.rows(batch_size)
-            images, labels = _labeled(data, state.step, order_keys[0], batch_size, rows)
-            keys = _keys(probe_key, rows)
-            after = _learn(after, keys, images, labels, model, augmentation, replica)
+            keys = _keys(probe_key, rows[0])
+            after = _learn(after, keys, sample, model, augmentation, replica)
         return after, replica.sum(metrics)
 
     return train_step
 
 
-def _sample(data, step, order_keys, augment_key, method, views, batch_size, uratio, replica):
-    """The batch of one step, and the hidden labels of its unlabelled images `[M]`."""
+def _look_up(data, step, order_keys, rows, batch_size, uratio, method):
+    """This device's rows of one step's batch."""
+    labeled_order, unlabeled_order = order_keys
+    chosen = batch_positions(labeled_order, step, size=len(data.labeled), batch=batch_size)[rows[0]]
+    sample = Sample(data.images[data.labeled[chosen]], data.labels[chosen], None, None)
+    if not method.views:
+        return sample
+    size = batch_size * uratio
+    chosen = batch_positions(unlabeled_order, step, size=len(data.unlabeled), batch=size)[rows[1]]
+    return sample._replace(
+        unlabeled=data.images[data.unlabeled[chosen]], hidden=data.hidden[chosen]
+    )
+
+
+def _augment(sample, rows, augment_key, method, views, replica):
+    """The batch that the method is given, and the hidden labels of its unlabelled images `[M]`."""
 
     def augment(images, rows, view, key):
         images = views[view](_keys(key, rows), images)
         return to_float(replica.gather(images) if method.joint else images)
 
     view_keys = jax.random.split(augment_key, 1 + len(method.views))
-    rows = replica.rows(batch_size)
-    images, labels = _labeled(data, step, order_keys[0], batch_size, rows)
-    labeled = augment(images, rows, method.labeled_view, view_keys[0])
-    if not method.views:
-        return Batch(labeled, replica.gather(labels) if method.joint else labels, ()), None
-
-    size = batch_size * uratio
-    rows = replica.rows(size)
-    chosen = batch_positions(order_keys[1], step, size=len(data.unlabeled), batch=size)[rows]
-    hidden, images = data.hidden[chosen], data.images[data.unlabeled[chosen]]
+    labeled = augment(sample.labeled, rows[0], method.labeled_view, view_keys[0])
     unlabeled = tuple(
-        augment(images, rows, view, key)
+        augment(sample.unlabeled, rows[1], view, key)
         for view, key in zip(method.views, view_keys[1:], strict=True)
     )
+    labels, hidden = sample.labels, sample.hidden
     if method.joint:
-        labels, hidden = replica.gather(labels), replica.gather(hidden)
+        labels, hidden = jax.tree.map(replica.gather, (labels, hidden))
     return Batch(labeled, labels, unlabeled), hidden
-
-
-def _labeled(data, step, order_key, batch_size, rows):
-    """The labelled images of some rows of one step's batch, and their labels."""
-    chosen = batch_positions(order_key, step, size=len(data.labeled), batch=batch_size)[rows]
-    return data.images[data.labeled[chosen]], data.labels[chosen]
 
 
 def _keys(key, rows):
@@ -195,15 +211,16 @@ def _noise(method, key, batch, replica):
     return jax.tree.map(lambda x: x[replica.rows(len(x))], noise)
 
 
-def _learn(state, keys, images, labels, model, augmentation, replica):
+def _learn(state, keys, sample, model, augmentation, replica):
     """The state after the augmentation has learned from labelled images, changed into probes.
 
     Every device learns from all devices' probes, so that any number of devices learns the same.
     """
-    probes, applied = augmentation.probe(keys, images, state.augment)
-    variables = {"params": state.ema, "batch_stats": state.batch_stats}
+    probes, applied = augmentation.probe(keys, sample.labeled, state.augment)
+    params, batch_stats = state.weights("ema")
+    variables = {"params": params, "batch_stats": batch_stats}
     logits, _ = model.apply(variables, to_float(probes), train=False)
-    match = jnp.take_along_axis(jax.nn.softmax(logits), labels[:, None], axis=-1)[:, 0]
+    match = jnp.take_along_axis(jax.nn.softmax(logits), sample.labels[:, None], axis=-1)[:, 0]
     applied, match = jax.tree.map(replica.gather, (applied, match))
     return state.replace(augment=augmentation.update(state.augment, applied, match))
 
@@ -263,10 +280,11 @@ def make_eval_step(model: nn.Module) -> Callable[..., Metrics]:
         targets = jax.nn.one_hot(labels, logits.shape[-1])
         correct = (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)
         loss = losses.cross_entropy(logits, targets)
+        values = {"accuracy": correct, "loss": loss}
+        if logits.shape[-1] > 10:
+            true = jnp.take_along_axis(logits, labels[:, None], axis=-1)
+            values["accuracy_top5"] = (jnp.sum(logits > true, axis=-1) < 5).astype(jnp.float32)
         count = jnp.sum(mask)
-        return {
-            "accuracy": Average(jnp.sum(correct * mask), count),
-            "loss": Average(jnp.sum(loss * mask), count),
-        }
+        return {name: Average(jnp.sum(x * mask), count) for name, x in values.items()}
 
     return eval_step

@@ -100,7 +100,7 @@ def test_bfloat16_training(strong):
     config = tiny_config("fixmatch")
     config.augment.strong = strong
     config.augment.recipe = "imagenet"  # CIFAR's Cutout covers a digit whole
-    config.dtype = "bfloat16"
+    config.bfloat16 = True
     state, sums = run_steps(recipe.build(config), 1)
     assert np.isfinite(sums["loss/total"].compute())
     if strong == "ctaugment":

@@ -110,7 +110,7 @@ def test_monitors_count_every_unlabelled_image(config):
 
 def test_bfloat16_computes_roughly_the_same_with_float32_weights(config):
     _, exact_sums = run_steps(recipe.build(config), 1)
-    config.dtype = "bfloat16"
+    config.bfloat16 = True
     state, sums = run_steps(recipe.build(config), 1)
     assert {x.dtype for x in jax.tree.leaves(weights(state))} == {np.dtype("float32")}
     loss, exact_loss = sums["loss/total"].compute(), exact_sums["loss/total"].compute()

@@ -1,0 +1,73 @@
+"""ImageNet's labelled sets: names such as `imagenet128116.1`, and the published lists of files.
+
+The published folds are plain random ones, not balanced by class: `files2shards_train_size128116_split1.txt`
+and the like in `imagenet/prep_imagenet_data/data_splits/` of google-research/fixmatch.
+"""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from ssljax.errors import UsageError
+
+_NAME = re.compile(r"imagenet(?:(?P<size>[1-9]\d*)\.(?P<seed>\d+))?")
+
+
+def parse(name: str) -> tuple[int | None, int] | None:
+    """`imagenet128116.1` -> (128116, 1), `imagenet` -> (None, 0): all labels; another name -> None.
+
+    Raises:
+      UsageError: the name begins like these and has another form.
+    """
+    match = _NAME.fullmatch(name)
+    if match:
+        return (int(match["size"]), int(match["seed"])) if match["size"] else (None, 0)
+    if name.startswith("imagenet"):
+        raise UsageError(
+            f"config.dataset {name!r} is not imagenet<labels>.<seed>, for example imagenet128116.1, "
+            "or imagenet for all labels"
+        )
+    return None
+
+
+def read_list(path: Path, names: np.ndarray) -> np.ndarray:
+    """The records, ascending, that a list of files names: `n01770081_5195.JPEG,0,0`, one a line.
+
+    Args:
+      names: file names of the training records `[N]`.
+
+    Raises:
+      UsageError: it cannot be read, is empty, or names files that do not exist or one twice.
+    """
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"config.split_file {path} cannot be read: {error}") from error
+    listed = [line.split(",")[0].strip() for line in lines if line.strip()]
+    where = {name: index for index, name in enumerate(names.tolist())}
+    missing = [name for name in listed if name not in where]
+    if missing or not listed:
+        raise UsageError(
+            f"config.split_file {path} names {len(missing)} of {len(listed)} images that are not in "
+            f"the data set: {', '.join(missing[:3])}"
+        )
+    chosen = np.unique([where[name] for name in listed])
+    if len(chosen) < len(listed):
+        raise UsageError(f"config.split_file {path} names an image twice")
+    return chosen
+
+
+def draw(size: int | None, seed: int, labels: np.ndarray) -> np.ndarray:
+    """A plain random fold of `size` of the N records, ascending; None: all of them.
+
+    Raises:
+      UsageError: there are not so many.
+    """
+    if size is None:
+        return np.arange(len(labels))
+    if size > len(labels):
+        raise UsageError(
+            f"config.dataset asks for {size} labelled images; allowed: 1 to {len(labels)}"
+        )
+    return np.sort(np.random.RandomState(seed).permutation(len(labels))[:size])

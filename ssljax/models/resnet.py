@@ -1,0 +1,82 @@
+"""The residual networks of ImageNet recipes (He et al., 2016), version 1.5.
+
+`resnet50` follows `resnet50_model.py` of fixmatch's imagenet code: the stride is in the 3×3
+convolution, which pads at the bottom and right alone where the size is even, as TensorFlow does; no
+convolution has a bias; every BatchNorm starts with scale 1. The others are the same with the blocks
+of the paper.
+"""
+
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+_he_normal = nn.initializers.he_normal()  # Keras' too: a truncated normal, by fan-in
+
+
+class ResNet(nn.Module):
+    """images `[N, H, W, C]` in [-1, 1] -> logits `[N, num_classes]`, features `[N, D]`; float32.
+
+    The features are the input of the last dense layer.
+    """
+
+    num_classes: int
+    blocks: tuple[int, ...]  # residual blocks at each of the four resolutions
+    bottleneck: bool = True  # 1×1, 3×3, 1×1 to four times the channels; False: 3×3, 3×3
+    batch_norm_momentum: float = 0.9  # of the running statistics
+    dtype: DTypeLike = jnp.float32  # of the computation; parameters and statistics are float32
+    axis_name: str | None = None  # devices whose statistics BatchNorm shares while training
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool) -> tuple[jax.Array, jax.Array]:
+        conv = partial(nn.Conv, use_bias=False, kernel_init=_he_normal, dtype=self.dtype)
+        norm = partial(
+            nn.BatchNorm,
+            use_running_average=not train,
+            momentum=self.batch_norm_momentum,
+            epsilon=1e-5,
+            dtype=self.dtype,
+            axis_name=self.axis_name,
+        )
+        block = _bottleneck if self.bottleneck else _basic
+
+        x = conv(64, (7, 7), strides=2, padding=3)(images)
+        x = nn.max_pool(nn.relu(norm()(x)), (3, 3), strides=(2, 2), padding="SAME")
+        for scale, repeat in enumerate(self.blocks):
+            for i in range(repeat):
+                stride = 2 if scale > 0 and i == 0 else 1
+                x = block(x, 64 << scale, stride, conv, norm)
+        features = jnp.mean(x, axis=(1, 2))
+        dense = nn.Dense(
+            self.num_classes, kernel_init=nn.initializers.normal(0.01), dtype=self.dtype
+        )
+        return dense(features).astype(jnp.float32), features.astype(jnp.float32)
+
+
+def _bottleneck(x: Any, filters: int, stride: int, conv: Any, norm: Any) -> Any:
+    y = nn.relu(norm()(conv(filters, (1, 1))(x)))
+    y = nn.relu(norm()(conv(filters, (3, 3), strides=stride)(y)))
+    y = norm()(conv(4 * filters, (1, 1))(y))
+    return nn.relu(y + _shortcut(x, 4 * filters, stride, conv, norm))
+
+
+def _basic(x: Any, filters: int, stride: int, conv: Any, norm: Any) -> Any:
+    y = nn.relu(norm()(conv(filters, (3, 3), strides=stride)(x)))
+    y = norm()(conv(filters, (3, 3))(y))
+    return nn.relu(y + _shortcut(x, filters, stride, conv, norm))
+
+
+def _shortcut(x: Any, filters: int, stride: int, conv: Any, norm: Any) -> Any:
+    """x itself, or where its shape changes, a 1×1 convolution of it."""
+    if x.shape[-1] == filters and stride == 1:
+        return x
+    return norm()(conv(filters, (1, 1), strides=stride)(x))
+
+
+resnet18 = partial(ResNet, blocks=(2, 2, 2, 2), bottleneck=False)
+resnet34 = partial(ResNet, blocks=(3, 4, 6, 3), bottleneck=False)
+resnet50 = partial(ResNet, blocks=(3, 4, 6, 3))
+resnet101 = partial(ResNet, blocks=(3, 4, 23, 3))
