@@ -86,13 +86,14 @@ def _show_data() -> None:
 
 def _show_views() -> None:
     import jax
+    import numpy as np
     from PIL import Image
 
     from ssljax import recipe
     from ssljax.augment import contact_sheet
 
     parts = recipe.build(_config())
-    images = parts.dataset.images[: _COUNT.value]
+    images = parts.dataset.pick(np.arange(min(_COUNT.value, len(parts.dataset.labels))))
     sheet = contact_sheet.draw(jax.random.key(parts.seed), images, parts.augmentation)
     # Beside the run directory: inside, it would keep a run from starting there.
     path = _workdir().with_name(_workdir().name + "_augment.png")

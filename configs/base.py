@@ -17,7 +17,12 @@ def get_config() -> ml_collections.ConfigDict:
     config.unlabeled = "exclude_labeled"
     config.data_dir = ""  # of prepared TFDS data sets; "": TFDS's own, ~/tensorflow_datasets
     config.image_size = 0  # side in pixels that folder: and tfds: images get; 0: as they are
-    config.split_file = ""  # a split.json that decides in place of the name's numbers
+    # A split.json that decides in place of the name's numbers, or for streams a published list of
+    # labelled files.
+    config.split_file = ""
+    # Whether images are read from storage when they are needed, as random crops; ImageNet's always
+    # are. Otherwise every device holds all of them.
+    config.stream = False
     config.seed = 0  # of initial weights, batches and augmentation
 
     # Method and model: a function in ssljax/methods, ssljax/models, and its arguments.
@@ -39,18 +44,27 @@ def get_config() -> ml_collections.ConfigDict:
 
     # Sizes and lengths. Batches count images over all devices.
     config.batch_size = 64  # labelled images a step
+    config.per_worker_batch_size = 0  # above 0: batch_size is this for each device
     config.uratio = 1  # unlabelled images for each labelled one
     config.num_steps = 1 << 20
+    config.num_epochs = 0.0  # of labelled images; above 0: decides num_steps
 
     # Updates. adam: kernels shrink by weight_decay · lr after each step (MixMatch).
     # sgd: Nesterov momentum; weight_decay · ½ Σ kernels² is part of the loss (FixMatch).
+    # keras_sgd: as sgd, with weight_decay · Σ w² over kernels and biases of dense layers.
     config.optimizer = ml_collections.ConfigDict()
     config.optimizer.name = "adam"
     config.optimizer.lr = 0.002
-    config.optimizer.schedule = "constant"  # or cosine: lr · cos(7πk / 16K)
+    config.optimizer.lr_batch_size = 0  # batch size that lr is for, in proportion; 0: any
+    # Or cosine: lr · cos(7πk / 16K); or staircase: linear from 0 over the warm-up, and ×0.1 every
+    # so many epochs of labelled images, or with several numbers, after each of these epochs.
+    config.optimizer.schedule = "constant"
+    config.optimizer.warmup_epochs = 0.0
+    config.optimizer.decay_epochs = (50,)
     config.optimizer.weight_decay = 0.0
     config.optimizer.momentum = 0.9  # sgd only
     config.ema_decay = 0.999  # of the weights that are evaluated
+    config.ema_batch_stats = False  # whether it averages BatchNorm's statistics too
 
     # Watching: counted in steps.
     config.log_every = 128

@@ -7,8 +7,8 @@ import dataclasses
 import functools
 import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import flax.linen as nn
@@ -21,8 +21,10 @@ import ssljax.methods
 import ssljax.models
 from ssljax.augment import augmentation, policies
 from ssljax.augment.augmentation import Augmentation
-from ssljax.data import memory
+from ssljax.checks import call, naming, require_choice, require_range
+from ssljax.data import imagenet, memory
 from ssljax.data.datasets import Dataset
+from ssljax.data.imagenet import StreamedDataset
 from ssljax.data.load import CONVENTIONS, load
 from ssljax.data.splits import Split
 from ssljax.errors import UsageError
@@ -30,7 +32,7 @@ from ssljax.lookup import find, modules_of
 from ssljax.methods.method import Method
 from ssljax.training import optim, parallel
 from ssljax.training.state import TrainState, init_state
-from ssljax.training.step import Data, make_eval_step, make_train_step
+from ssljax.training.step import Data, Sample, make_eval_step, make_train_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Recipe:
     """The parts of a run. Sizes count images over all devices, lengths count steps."""
 
     config: dict[str, Any]  # what `config.json` records
-    dataset: Dataset
+    dataset: Dataset | StreamedDataset
     split: Split
     model: nn.Module
     method: Method
@@ -50,6 +52,7 @@ class Recipe:
     batch_size: int
     uratio: int
     ema_decay: float
+    ema_batch_stats: bool
     num_steps: int
     steps_per_run: int
     log_every: int
@@ -75,14 +78,15 @@ class Recipe:
             model=self.model,
             method=self.method,
             optimizer=self.optimizer,
-            image_shape=self.dataset.images.shape[1:],
+            image_shape=self.dataset.image_shape,
             num_classes=self.dataset.num_classes,
             augment=self.augmentation.init(),
+            average_batch_stats=self.ema_batch_stats,
         )
 
     @functools.cached_property
     def train_step(self) -> Callable[..., Any]:
-        """The pure step, for `parallel.make_run` on `devices`."""
+        """The pure step, for `run`."""
         return make_train_step(
             model=self.model,
             method=self.method,
@@ -93,6 +97,7 @@ class Recipe:
             uratio=self.uratio,
             num_steps=self.num_steps,
             ema_decay=self.ema_decay,
+            average_batch_stats=self.ema_batch_stats,
             replica=parallel.replica(self.devices),
         )
 
@@ -102,7 +107,8 @@ class Recipe:
         Traces the step, so that sizes that do not fit together raise here; compiles nothing.
         """
         state = jax.eval_shape(self._initialize, self._key())
-        window = parallel.metric_shapes(self.train_step, state, self.data(), self.devices)
+        data = self._sample_shape() if isinstance(self.dataset, StreamedDataset) else self.data()
+        window = parallel.metric_shapes(self.train_step, state, data, self.devices)
         return {"state": state, "window": window}
 
     def evaluator(self) -> parallel.Evaluate:
@@ -110,8 +116,46 @@ class Recipe:
         step = make_eval_step(self.model)
         return parallel.make_evaluate(step, self.devices, batch_size=self.eval_batch_size)
 
+    def run(self) -> parallel.Run:
+        """The compiled steps; what they read is `feed`."""
+        if isinstance(self.dataset, StreamedDataset):
+            return parallel.make_streamed_run(self.train_step, self.devices)
+        return parallel.make_run(self.train_step, self.devices)
+
+    def feed(self, step: int) -> AbstractContextManager[parallel.Feed]:
+        """What `run` reads from `step` on, on the devices."""
+        if not isinstance(self.dataset, StreamedDataset):
+            return nullcontext(parallel.replicate(self.data(), self.devices))
+        samples = imagenet.samples(
+            self.dataset,
+            self.split,
+            seed=self.seed,
+            start=step,
+            stop=self.num_steps,
+            sizes=self._sizes(),
+        )
+        return parallel.Stream(samples, self.devices)
+
+    def _sizes(self) -> tuple[int, int]:
+        """Labelled and unlabelled images that a step reads."""
+        return self.batch_size, self.batch_size * self.uratio if self.method.views else 0
+
+    def _sample_shape(self) -> Sample:
+        """What each device reads in a step of a stream."""
+        labeled, unlabeled = (
+            (
+                jax.ShapeDtypeStruct((size, *self.dataset.image_shape), np.uint8),
+                jax.ShapeDtypeStruct((size,), np.int32),
+            )
+            if (size := total // len(self.devices))
+            else (None, None)
+            for total in self._sizes()
+        )
+        return Sample(*labeled, *unlabeled)
+
     def data(self) -> Data:
-        """What the step reads, on the host."""
+        """What the step reads of a data set in memory, on the host."""
+        assert isinstance(self.dataset, Dataset)
         labels = self.dataset.labels.astype(np.int32)
         return Data(
             images=self.dataset.images,
@@ -128,7 +172,9 @@ _RANGES: dict[str, tuple[float, float | None, str]] = {
     "seed": (0, 2**32 - 1, "from"),
     "batch_size": (1, None, "from"),
     "uratio": (1, None, "from"),
+    "per_worker_batch_size": (0, None, "from"),
     "num_steps": (1, None, "from"),
+    "num_epochs": (0, None, "from"),
     "steps_per_run": (1, None, "from"),
     "log_every": (1, None, "from"),
     "eval_every": (1, None, "from"),
@@ -137,6 +183,7 @@ _RANGES: dict[str, tuple[float, float | None, str]] = {
     "cpu_devices": (1, None, "from"),
     "ema_decay": (0, 1, "from"),
     "optimizer.lr": (0, None, "above"),
+    "optimizer.lr_batch_size": (0, None, "from"),
     "optimizer.momentum": (0, 1, "from"),
     "optimizer.weight_decay": (0, None, "from"),
 }
@@ -159,9 +206,14 @@ def build(config: ml_collections.ConfigDict) -> Recipe:
 
 def _build(config: ml_collections.ConfigDict) -> Recipe:
     for knob, (low, high, kind) in _RANGES.items():
-        _check_range(config, knob, low, high, kind)
+        require_range(config, knob, low, high, kind)
     parallel.split_cpu(config.cpu_devices)
     devices = jax.devices()
+    config = config.copy_and_resolve_references()
+    if config.per_worker_batch_size:
+        # What a run is must not depend on the machine that resumes it.
+        config.batch_size = config.per_worker_batch_size * len(devices)
+        config.per_worker_batch_size = 0
     for knob, size in (
         ("batch_size", config.batch_size),
         ("batch_size · uratio", config.batch_size * config.uratio),
@@ -172,19 +224,17 @@ def _build(config: ml_collections.ConfigDict) -> Recipe:
             )
     dataset, split = load_data(config)
     methods = modules_of(ssljax.methods, without="method")
-    method = _call(find("config.method", config.method, methods), config, "method_args")
+    method = call(find("config.method", config.method, methods), config, "method_args")
     if method.views and not len(split.unlabeled):
         raise UsageError(
             f"config.dataset {config.dataset} leaves no unlabelled images, which config.method "
             f"{config.method} needs"
         )
-    with _named("config.optimizer"):
-        knobs = config.optimizer
-        schedule = optim.make_schedule(knobs.schedule, lr=knobs.lr, steps=config.num_steps)
-        optimizer = optim.make_optimizer(
-            knobs.name, schedule, weight_decay=knobs.weight_decay, momentum=knobs.momentum
-        )
-    model = _call(
+    steps_per_epoch = len(split.labeled) / config.batch_size
+    if config.num_epochs:
+        config.num_steps = math.ceil(steps_per_epoch * config.num_epochs)
+    schedule, optimizer = _optimizer(config, steps_per_epoch)
+    model = call(
         find("config.model", config.model, modules_of(ssljax.models, without="layers")),
         config,
         "model_args",
@@ -192,6 +242,7 @@ def _build(config: ml_collections.ConfigDict) -> Recipe:
         dtype=jax.numpy.bfloat16 if config.bfloat16 else np.float32,
         axis_name=parallel.AXIS if config.sync_bn else None,
     )
+    resident, platform = isinstance(dataset, Dataset), devices[0].platform
     recipe = Recipe(
         config=config.to_dict(),
         dataset=dataset,
@@ -206,98 +257,85 @@ def _build(config: ml_collections.ConfigDict) -> Recipe:
         batch_size=config.batch_size,
         uratio=config.uratio,
         ema_decay=config.ema_decay,
+        ema_batch_stats=config.ema_batch_stats,
         num_steps=config.num_steps,
-        # A step on CPU is long, and signals are looked at between calls.
-        steps_per_run=1 if devices[0].platform == "cpu" else config.steps_per_run,
+        # A step on CPU is long, and signals are looked at between calls. Steps that read a stream
+        # are called one by one.
+        steps_per_run=config.steps_per_run if resident and platform != "cpu" else 1,
         log_every=config.log_every,
         eval_every=config.eval_every,
         eval_batch_size=config.eval_batch_size,
         keep_checkpoints=config.keep_checkpoints,
     )
-    parallel.require_memory(recipe.data(), devices)
-    with _named("config"):  # sizes that do not fit together show while the step is traced
+    if resident:
+        parallel.require_memory(recipe.data(), devices)
+    with naming("config"):  # sizes that do not fit together show while the step is traced
         recipe.shapes()
     return recipe
 
 
-def load_data(config: ml_collections.ConfigDict) -> tuple[Dataset, Split]:
+def load_data(config: ml_collections.ConfigDict) -> tuple[Dataset | StreamedDataset, Split]:
     """The data of a recipe alone.
 
     Raises:
       UsageError: it cannot be read or split as `config` says.
     """
-    _choice(config, "unlabeled", dict.fromkeys(CONVENTIONS))
-    _check_range(config, "image_size", *_RANGES["image_size"])
-    with _named("config.dataset"):
+    require_choice(config, "unlabeled", CONVENTIONS)
+    require_range(config, "image_size", *_RANGES["image_size"])
+    with naming("config.dataset"):
         return load(
             config.dataset,
             unlabeled=config.unlabeled,
             data_dir=config.data_dir,
             image_size=config.image_size,
             path=config.split_file,
+            stream=config.stream,
+        )
+
+
+def _optimizer(
+    config: ml_collections.ConfigDict, steps_per_epoch: float
+) -> tuple[optax.Schedule, optax.GradientTransformation]:
+    with naming("config.optimizer"):
+        knobs = config.optimizer
+        schedule = optim.make_schedule(
+            knobs.schedule,
+            lr=knobs.lr * (config.batch_size / knobs.lr_batch_size if knobs.lr_batch_size else 1),
+            steps=config.num_steps,
+            steps_per_epoch=steps_per_epoch,
+            warmup_epochs=knobs.warmup_epochs,
+            decay_epochs=knobs.decay_epochs,
+        )
+        return schedule, optim.make_optimizer(
+            knobs.name, schedule, weight_decay=knobs.weight_decay, momentum=knobs.momentum
         )
 
 
 def _augmentation(knobs: Any) -> Augmentation:
+    """`knobs.strong` is given those of its own arguments that are among the knobs."""
     weak = find("config.augment.weak", knobs.weak, [policies])
-    strong = find("config.augment.strong", knobs.strong, [augmentation])
-    with _named("config.augment"):
-        return strong(weak, knobs.recipe)
+    name = "type" if "type" in knobs else "strong"  # of the recipes for ImageNet, as published
+    strong = find(f"config.augment.{name}", knobs.strong, [augmentation])
+    given = {arg: knobs[arg] for arg in inspect.signature(strong).parameters if arg in knobs}
+    with naming("config.augment"):
+        return strong(**given | {"weak": weak})
 
 
 def describe(recipe: Recipe) -> str:
     """What will be trained, on what, in three lines."""
     data, split = recipe.dataset, recipe.split
-    height, width, channels = data.images.shape[1:]
-    size = parallel.require_memory(recipe.data(), recipe.devices)
+    height, width, channels = data.image_shape
+    where = "data: read from storage step by step, as uint8 images"
+    if isinstance(data, Dataset):
+        size = memory.describe(parallel.require_memory(recipe.data(), recipe.devices))
+        where = f"data on each device: {size} of uint8 images and indices"
     weights = sum(x.size for x in jax.tree.leaves(recipe.shapes()["state"].params))
     return (
         f"{recipe.config['dataset']}: {len(split.labeled)} labelled, {len(split.unlabeled)} "
         f"unlabelled, {len(split.valid)} validation, {len(data.test_labels)} test images of "
         f"{height}×{width}×{channels}\n"
-        f"data on each device: {memory.describe(size)} of uint8 images and indices\n"
+        f"{where}\n"
         f"{recipe.config['method']}: {recipe.config['model']} with {weights:,} weights, "
         f"{recipe.num_steps} steps of {recipe.images_per_step} images on {len(recipe.devices)} "
         f"{recipe.devices[0].platform} device(s)"
     )
-
-
-def _check_range(config: Any, name: str, low: float, high: float | None, kind: str) -> None:
-    value = config
-    for key in name.split("."):
-        value = getattr(value, key)
-    below = value < low or (kind == "above" and value == low)
-    if not math.isfinite(value) or below or (high is not None and value > high):
-        allowed = f"{kind} {low}" + (" up" if high is None else f" to {high}")
-        raise UsageError(f"config.{name} is {value}; allowed: {allowed}")
-
-
-def _choice(config: Any, name: str, choices: Mapping[str, Any]) -> Any:
-    value = getattr(config, name)
-    if value not in choices:
-        raise UsageError(f"config.{name} is {value!r}; allowed: {', '.join(choices)}")
-    return choices[value]
-
-
-@contextmanager
-def _named(field: str) -> Iterator[None]:
-    """Turns what plain functions raise about their arguments into an error that names the field."""
-    try:
-        yield
-    except UsageError:
-        raise
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"{field}: {error}") from error
-
-
-def _call(function: Callable[..., Any], config: Any, args: str, **fixed: Any) -> Any:
-    """Calls `function` with the keyword arguments of `config[args]`, checked by name first."""
-    given = config[args].to_dict()
-    valid = [name for name in inspect.signature(function).parameters if name not in fixed]
-    for name in given:
-        if name not in valid:
-            raise UsageError(
-                f"config.{args}.{name} does not exist; allowed: {', '.join(valid) or 'none'}"
-            )
-    with _named(f"config.{args}"):
-        return function(**given, **fixed)

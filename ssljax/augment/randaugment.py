@@ -106,6 +106,7 @@ def randaugment(
     layers: int | None = None,
     probability: float | None = None,
     magnitude: float | None = None,
+    num_levels: int | None = None,
 ) -> jax.Array:
     """Applies random operations, then Cutout.
 
@@ -116,10 +117,13 @@ def randaugment(
       layers: how many operations; None, here and below: as in the recipe.
       probability: of applying each, 0..1.
       magnitude: one level, in the recipe's scale, for all operations.
+      num_levels: n, to draw levels from 0, 1/n, …, 1.
 
     Returns:
       uint8, the images' shape.
     """
+    if num_levels is not None:
+        recipe = recipe._replace(levels=tuple(k / num_levels for k in range(num_levels + 1)))
     recipe = recipe._replace(
         layers=recipe.layers if layers is None else layers,
         probability=recipe.probability if probability is None else probability,

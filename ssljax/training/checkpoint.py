@@ -32,6 +32,7 @@ RESUMABLE = frozenset(
         "eval_every",
         "keep_checkpoints",
         "log_every",
+        "num_epochs",
         "num_steps",
         "split_file",
         "steps_per_run",

@@ -58,32 +58,32 @@ def _loop(
 ) -> None:
     """Goes on from `saved` to the last step; `empty` is a window without steps."""
     step = int(saved["state"].step)
-    state, window, data = (
-        parallel.replicate(x, recipe.devices)
-        for x in (saved["state"], saved["window"], recipe.data())
-    )
-    run = parallel.make_run(recipe.train_step, recipe.devices)
-    evaluator = recipe.evaluator()
+    state, window = (parallel.replicate(saved[x], recipe.devices) for x in ("state", "window"))
+    run, evaluator = recipe.run(), recipe.evaluator()
 
     def save():
         _require_finite(step, state)
         checkpoints.save(step, parallel.fetch({"state": state, "window": window}))
 
-    with _stop_signal() as stop, _Progress(recipe, step) as progress:
+    with (
+        _stop_signal() as stop,
+        recipe.feed(step) as feed,
+        _Progress(recipe, step, feed) as progress,
+    ):
         while step < recipe.num_steps:
             boundary = _next_boundary(recipe, step)
             count = min(recipe.steps_per_run, boundary - step)
-            state, window = jax.block_until_ready(run(state, window, data, count))
+            state, window = run(state, window, feed, count)
             step += count
             progress.advance(count)
             if step == boundary:
                 row = {"step": step, **metrics.summarize(parallel.fetch(window))}
-                row["images_per_second"] = progress.images_per_second()
+                row |= progress.rates()
                 window = parallel.replicate(empty, recipe.devices)
                 evaluated = step % recipe.eval_every == 0 or step == recipe.num_steps
                 if evaluated:
                     _require_finite(step, state, row["loss/total"])
-                    scores = evaluate.evaluate_state(evaluator, state, recipe.dataset, recipe.split)
+                    scores = evaluate.evaluate_state(recipe, evaluator, state)
                     row |= scores
                     progress.write(f"step {step}: {evaluate.describe(scores)}")
                     _draw_augmentation(recipe, state, workdir)
@@ -123,7 +123,7 @@ def _require_finite(step: int, state: TrainState, loss: float = 0.0) -> None:
 class _Progress:
     """A bar on a terminal, plain lines elsewhere."""
 
-    def __init__(self, recipe: Recipe, step: int):
+    def __init__(self, recipe: Recipe, step: int, feed: parallel.Feed):
         self._bar = tqdm(
             total=recipe.num_steps,
             initial=step,
@@ -131,10 +131,12 @@ class _Progress:
             dynamic_ncols=True,
             disable=not sys.stderr.isatty(),
         )
+        self._feed = feed
         self._images_per_step = recipe.images_per_step
         self._steps_left = recipe.num_steps - step
         self._steps = 0  # since the clock started
         self._start: float | None = None
+        self._waited = 0.0  # at the clock's start
 
     def __enter__(self) -> "_Progress":
         return self
@@ -147,29 +149,40 @@ class _Progress:
         self._bar.update(steps)
         self._steps_left -= steps
         if self._start is None:
-            self._start = time.perf_counter()
+            self._start_clock()
         else:
             self._steps += steps
 
-    def images_per_second(self) -> float | None:
-        """The mean rate since the last report; None before a second run of steps."""
+    def _start_clock(self) -> None:
+        self._steps, self._start = 0, time.perf_counter()
+        if isinstance(self._feed, parallel.Stream):
+            self._waited = self._feed.waited
+
+    def rates(self) -> metrics.Row:
+        """Means since the last report: images a second and, of a stream, the share of time that was
+        spent waiting for data. None before a second run of steps."""
         if not self._steps or self._start is None:
-            return None
-        return self._steps * self._images_per_step / (time.perf_counter() - self._start)
+            seconds = None
+        else:
+            seconds = time.perf_counter() - self._start
+        rate = seconds and self._steps * self._images_per_step / seconds
+        if not isinstance(self._feed, parallel.Stream):
+            return {"images_per_second": rate}
+        waiting = seconds and (self._feed.waited - self._waited) / seconds
+        return {"images_per_second": rate, "data_wait": waiting}
 
     def report(self, row: metrics.Row) -> None:
         """Shows a row of metrics and starts the clock anew."""
         rate = row["images_per_second"]
-        loss = row["loss/total"]
+        speed = f"loss {row['loss/total']:.4f}, {rate or math.nan:.0f} images/s"
+        if row.get("data_wait") is not None:
+            speed += f", {row['data_wait']:.1%} of the time waiting for data"
         if self._bar.disable:
             left = self._steps_left * self._images_per_step / rate if rate else math.nan
-            self.write(
-                f"step {row['step']}: loss {loss:.4f}, {rate or math.nan:.0f} images/s, "
-                f"{left:.0f} s left"
-            )
+            self.write(f"step {row['step']}: {speed}, {left:.0f} s left")
         else:
-            self._bar.set_postfix_str(f"loss {loss:.4f}, {rate or math.nan:.0f} images/s")
-        self._steps, self._start = 0, time.perf_counter()
+            self._bar.set_postfix_str(speed)
+        self._start_clock()
 
     def write(self, line: str) -> None:
         """Prints a line above the bar."""

@@ -19,13 +19,13 @@ def make_schedule(
     steps: int,
     steps_per_epoch: float = 1.0,
     warmup_epochs: float = 0.0,
-    decay_epochs: float | Sequence[float] = 1.0,
+    decay_epochs: Sequence[float] = (1.0,),
 ) -> optax.Schedule:
     """Learning rate at each step.
 
     `constant`; `cosine` (FixMatch), lr · cos(7πk / 16K); `staircase` (FixMatch on ImageNet,
-    `learning_rate.py`): linear from 0 over the warm-up, then ×0.1 at the end of every decay_epochs,
-    counted from the first step, or after each of a list of epochs.
+    `learning_rate.py`): linear from 0 over the warm-up, then ×0.1 at the end of every so many epochs,
+    counted from the first step, or with several decay_epochs after each of these epochs.
 
     Args:
       steps: K, the planned length of the run.
@@ -48,17 +48,16 @@ def make_schedule(
 def _staircase(lr, steps_per_epoch, warmup_epochs, decay_epochs):
     if not 0 <= warmup_epochs < math.inf:
         raise ValueError(f"warmup_epochs is {warmup_epochs}; allowed: 0 or more")
-    periodic = isinstance(decay_epochs, int | float)
-    ends = [decay_epochs] if periodic else list(decay_epochs)
+    ends = list(decay_epochs)
     if not ends or not 0 < ends[0] < math.inf or any(a >= b for a, b in itertools.pairwise(ends)):
         raise ValueError(
-            f"decay_epochs is {decay_epochs}; allowed: above 0, or a list of rising epochs"
+            f"decay_epochs is {decay_epochs}; allowed: one number above 0, or several that rise"
         )
 
     def schedule(step):
         epoch = step / steps_per_epoch
-        if periodic:
-            decays = jnp.floor(epoch / decay_epochs)
+        if len(ends) == 1:
+            decays = jnp.floor(epoch / ends[0])
         else:
             decays = jnp.sum(epoch > jnp.asarray(ends))
         warm = epoch / max(warmup_epochs, 1e-9)

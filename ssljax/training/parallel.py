@@ -23,8 +23,9 @@ from ssljax.training.step import Data, Metrics, Replica, Sample
 
 PyTree = Any
 AXIS = "devices"
-# (state, window, data, number of steps) -> (state, window); the window sums the steps' metrics.
-Run = Callable[[TrainState, Metrics, Data, int], tuple[TrainState, Metrics]]
+# (state, window, feed, number of steps) -> (state, window); the window sums the steps' metrics. When
+# it returns, at most two steps are left to do.
+Run = Callable[[TrainState, Metrics, "Feed", int], tuple[TrainState, Metrics]]
 # (weights by name: (params, batch_stats), batches of images and labels) -> by that name, means over
 # exactly those images
 Batches = Iterable[tuple[np.ndarray, np.ndarray]]
@@ -109,7 +110,8 @@ def make_run(
         accelerators only. XLA's CPU convolutions are some thirty times slower inside a loop.
 
     Returns:
-      `run(state, window, data, steps)`, which gives up the memory of `state` and `window`.
+      `run(state, window, data, steps)` with replicated data, which gives up the memory of `state`
+      and `window`.
     """
 
     def once(state, window, data):
@@ -123,12 +125,13 @@ def make_run(
         loop_on_device = devices[0].platform != "cpu"
     if loop_on_device:
         in_axes = (0, 0, 0, None)
-        return jax.pmap(many, AXIS, in_axes=in_axes, devices=devices, donate_argnums=(0, 1))
+        looped = jax.pmap(many, AXIS, in_axes=in_axes, devices=devices, donate_argnums=(0, 1))
+        return lambda *args: jax.block_until_ready(looped(*args))
     step = jax.pmap(once, AXIS, devices=devices, donate_argnums=(0, 1))
 
     def run(state, window, data, steps):
         for _ in range(steps):
-            state, window = step(state, window, data)
+            state, window = jax.block_until_ready(step(state, window, data))
         return state, window
 
     return run
@@ -140,11 +143,12 @@ class Stream:
     `waited` counts the seconds in which the devices had nothing to do for want of a batch.
     """
 
-    _AHEAD = 2  # batches that lie on the devices before they are needed
+    _AHEAD = 2  # batches that lie on the devices before they are needed; steps not yet done
 
     def __init__(self, samples: Iterator[Sample], devices: Sequence[jax.Device]):
         self.waited = 0.0
-        self._queue: queue.Queue[Any] = queue.Queue(self._AHEAD)
+        self._running: deque[jax.Array] = deque()
+        self._ready: queue.Queue[Any] = queue.Queue(self._AHEAD)
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._fill, args=(samples, devices), daemon=True)
         self._thread.start()
@@ -155,32 +159,39 @@ class Stream:
                 self._offer(spread(sample, devices))
                 if self._closed.is_set():
                     return
+            self._offer(RuntimeError("the stream of batches has ended"))
         except BaseException as error:  # raised again where the batch is missed
             self._offer(error)
 
     def _offer(self, item):
         while not self._closed.is_set():
             try:
-                return self._queue.put(item, timeout=0.1)
+                return self._ready.put(item, timeout=0.1)
             except queue.Full:
                 pass
 
-    def next(self, before: jax.Array | None) -> Sample:
-        """The next batch; `before` is a result of the step before it.
+    def next(self) -> Sample:
+        """The next batch, once the devices have no more than two steps left to do.
 
         Raises:
           Whatever the host's iterator raised.
         """
-        if self._queue.empty():
-            jax.block_until_ready(before)
+        if len(self._running) == self._AHEAD:
+            jax.block_until_ready(self._running.popleft())
+        if self._ready.empty():
+            jax.block_until_ready(list(self._running))
             start = time.perf_counter()
-            item = self._queue.get()
+            item = self._ready.get()
             self.waited += time.perf_counter() - start
         else:
-            item = self._queue.get()
+            item = self._ready.get()
         if isinstance(item, BaseException):
             raise item
         return item
+
+    def follow(self, result: jax.Array) -> None:
+        """Notes a result of the step that was begun with the last batch."""
+        self._running.append(result)
 
     def __enter__(self) -> "Stream":
         return self
@@ -190,15 +201,14 @@ class Stream:
         self._thread.join()
 
 
+Feed = Data | Stream  # what steps read: all data, replicated, or batch by batch
+
+
 def make_streamed_run(
     train_step: Callable[[TrainState, Sample], tuple[TrainState, Metrics]],
     devices: Sequence[jax.Device],
-) -> Callable[[TrainState, Metrics, Stream, int], tuple[TrainState, Metrics]]:
-    """As `make_run`, for steps that each take a batch from a `Stream`.
-
-    The host stays two steps ahead of the devices, so that they need not wait for it, and no more, so
-    that no batches pile up in their memory.
-    """
+) -> Run:
+    """As `make_run`, for steps that read the batches of a `Stream`."""
 
     def once(state, window, sample):
         state, metrics = train_step(state, sample)
@@ -207,11 +217,9 @@ def make_streamed_run(
     step = jax.pmap(once, AXIS, devices=devices, donate_argnums=(0, 1))
 
     def run(state, window, stream, steps):
-        done: deque[jax.Array | None] = deque([None, None], maxlen=2)
         for _ in range(steps):
-            jax.block_until_ready(done[0])
-            state, window, token = step(state, window, stream.next(done[1]))
-            done.append(token)
+            state, window, result = step(state, window, stream.next())
+            stream.follow(result)
         return state, window
 
     return run
