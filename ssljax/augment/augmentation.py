@@ -1,9 +1,11 @@
 """`config.augment` -> the views of a run, and how they learn.
 
-`config.augment.strong` names a function of this file. Each is given the weak view and the name of
-the data set's recipe, and returns an `Augmentation`.
+`config.augment.strong` names a function of this file. Each is given the weak view, the name of the
+data set's recipe and those of its other arguments that are knobs too, and returns an
+`Augmentation`. These have the published names (fixmatch, imagenet/training.py); None is what the recipe has.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -12,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssljax.augment import ctaugment as cta
+from ssljax.augment import ctaugment as learned_policy
 from ssljax.augment import heat_map, policies
 from ssljax.augment import randaugment as ra
 from ssljax.augment.ctaugment_recipes import RECIPES
@@ -51,6 +53,13 @@ def none(weak: View, recipe: str) -> Augmentation:
     return Augmentation(lambda state: {"weak": weak, "strong": weak}, lambda image: {})
 
 
+def horizontal_flip(weak: View, recipe: str) -> Augmentation:
+    """Both views are weak ones, mirrored half of the time."""
+    del recipe
+    both = _after(weak, policies.flip)
+    return Augmentation(lambda state: {"weak": both, "strong": both}, lambda image: {})
+
+
 def strong_digits(weak: View, recipe: str) -> Augmentation:
     """The strong view for images of 8×8 pixels, which needs no weak one before it."""
     del recipe
@@ -58,36 +67,114 @@ def strong_digits(weak: View, recipe: str) -> Augmentation:
     return Augmentation(lambda state: views, policies.digits_ladder)
 
 
-def randaugment(weak: View, recipe: str) -> Augmentation:
-    """The weak view, then RandAugment; recipes: cifar, imagenet."""
-    strong = _after(weak, partial(ra.randaugment, recipe=_recipe(recipe, ra.RECIPES)))
-    views = {"weak": weak, "strong": strong}
+def randaugment(
+    weak: View,
+    recipe: str,
+    *,
+    randaugment_num_layers: int | None = None,
+    randaugment_prob_to_apply: float | None = None,
+    randaugment_magnitude: float | None = None,
+    randaugment_num_levels: int | None = None,
+) -> Augmentation:
+    """The weak view, then RandAugment; recipes: cifar, imagenet.
+
+    Args:
+      randaugment_num_layers: operations drawn for an image.
+      randaugment_prob_to_apply: probability of applying each, 0..1.
+      randaugment_magnitude: one level for all, 0..1 for imagenet, 1..9 for cifar.
+      randaugment_num_levels: n, to draw levels from 0, 1/n, …, 1; imagenet only.
+    """
+    _require("randaugment_num_layers", randaugment_num_layers, 0, math.inf)
+    _require("randaugment_prob_to_apply", randaugment_prob_to_apply, 0, 1)
+    _require("randaugment_magnitude", randaugment_magnitude, 0, 1 if recipe == "imagenet" else 9)
+    _require("randaugment_num_levels", randaugment_num_levels, 1, math.inf)
+    strong = partial(
+        ra.randaugment,
+        recipe=_recipe(recipe, ra.RECIPES),
+        layers=randaugment_num_layers,
+        probability=randaugment_prob_to_apply,
+        magnitude=randaugment_magnitude,
+        num_levels=randaugment_num_levels,
+    )
+    if randaugment_num_levels is not None and recipe != "imagenet":
+        raise ValueError("randaugment_num_levels is of recipe imagenet only")
+    views = {"weak": weak, "strong": _after(weak, strong)}
     return Augmentation(lambda state: views, partial(ra.ladder, recipe=ra.RECIPES[recipe]))
 
 
-def ctaugment(weak: View, recipe: str) -> Augmentation:
-    """The weak view, then CTAugment; recipes: cifar, imagenet. The state is its rates."""
+def ctaugment(
+    weak: View,
+    recipe: str,
+    *,
+    cta_num_layers: int | None = None,
+    cta_confidence_threshold: float | None = None,
+    cta_decay: float | None = None,
+    cta_epsilon: float | None = None,
+    cta_prob_to_apply: float | None = None,
+    cta_num_levels: int | None = None,
+) -> Augmentation:
+    """The weak view, then CTAugment; recipes: cifar, remixmatch, imagenet. The state is its rates.
+
+    Args:
+      cta_num_layers: operations drawn for an image.
+      cta_confidence_threshold: bins whose rate is below this share of the best are not drawn.
+      cta_decay: of the moving averages that rates are, 0..1.
+      cta_epsilon: least rate.
+      cta_prob_to_apply: probability of applying each operation to a training view, 0..1.
+      cta_num_levels: bins of each level.
+    """
+    _require("cta_num_layers", cta_num_layers, 1, math.inf)
+    _require("cta_confidence_threshold", cta_confidence_threshold, 0, 1)
+    _require("cta_decay", cta_decay, 0, 1)
+    _require("cta_epsilon", cta_epsilon, 0, 1)
+    _require("cta_prob_to_apply", cta_prob_to_apply, 0, 1)
+    _require("cta_num_levels", cta_num_levels, 2, math.inf)
+    given = {
+        "depth": cta_num_layers,
+        "threshold": cta_confidence_threshold,
+        "decay": cta_decay,
+        "epsilon": cta_epsilon,
+        "probability": cta_prob_to_apply,
+    }
     chosen = _recipe(recipe, RECIPES)
+    chosen = chosen._replace(**{name: x for name, x in given.items() if x is not None})
+    if cta_num_levels is not None:
+        bins = [(cta_num_levels,) * len(op.bins) for op in chosen.ops]
+        ops = (op._replace(bins=b) for op, b in zip(chosen.ops, bins, strict=True))
+        chosen = chosen._replace(ops=tuple(ops))
 
     def views(rates):
         def learned(keys, images):
-            return cta.apply(images, cta.sample(keys, rates, chosen, probe=False), chosen)
+            return learned_policy.apply(
+                images, learned_policy.sample(keys, rates, chosen, probe=False), chosen
+            )
 
         return {"weak": weak, "strong": _after(weak, learned)}
 
     def probe(keys, images, rates):
         weak_keys, keys = _split(keys)
-        policy = cta.sample(keys, rates, chosen, probe=True)
-        return cta.apply(weak(weak_keys, images), policy, chosen), policy
+        policy = learned_policy.sample(keys, rates, chosen, probe=True)
+        return learned_policy.apply(weak(weak_keys, images), policy, chosen), policy
 
     return Augmentation(
         views,
-        ladder=partial(cta.ladder, recipe=chosen),
-        init=partial(cta.init, chosen),
+        ladder=partial(learned_policy.ladder, recipe=chosen),
+        init=partial(learned_policy.init, chosen),
         probe=probe,
-        update=partial(cta.update, recipe=chosen),
+        update=partial(learned_policy.update, recipe=chosen),
         picture=partial(heat_map.draw, recipe=chosen),
     )
+
+
+# As fixmatch's imagenet code names them.
+noop = partial(none)
+cta = partial(ctaugment)
+
+
+def _require(name, value, low, high):
+    if value is not None and not low <= value <= high:
+        allowed = f"{low} up" if high == math.inf else f"{low} to {high}"
+        raise ValueError(f"{name} is {value}; allowed: from {allowed}")
 
 
 def _recipe(name, recipes):

@@ -16,6 +16,11 @@ def none(keys: jax.Array, images: jax.Array) -> jax.Array:
     return images
 
 
+def flip(keys: jax.Array, images: jax.Array) -> jax.Array:
+    """Mirrors half of the images."""
+    return ops.flip(images, jax.vmap(jax.random.bernoulli)(keys))
+
+
 def weak_cifar(keys: jax.Array, images: jax.Array) -> jax.Array:
     """Mirrors half of the images and shifts all by up to 4 pixels, reflecting at the border."""
     return _flip_and_shift(keys, images, pad=4)

@@ -91,7 +91,9 @@ def _given(path: str, data: Dataset | StreamedDataset) -> Split:
         return split_file.read(Path(path), data.labels)
     if isinstance(data, StreamedDataset):
         return _around(folds.read_list(Path(path), data.records.names), data)
-    raise UsageError(f"config.split_file is {path}; allowed: a .json, or with streams a list of files")
+    raise UsageError(
+        f"config.split_file is {path}; allowed: a .json, or with streams a list of files"
+    )
 
 
 def _around(labeled: np.ndarray, data: StreamedDataset) -> Split:
