@@ -1,8 +1,8 @@
 """What the recipes for ImageNet share, with the published names.
 
-Sources: the defaults in `training.py`, `supervised.py` and `fixmatch.py` of google-research/fixmatch,
-directory imagenet; docs/from_fixmatch_tf.md has each of its flags. A knob that is only another name of
-one in `base.py` is tied to it: either can be set.
+Sources: the defaults in `training.py` and `fixmatch.py` of google-research/fixmatch, directory
+imagenet; docs/from_fixmatch_tf.md has each of its flags. A knob that is only another name of one in
+`base.py` is tied to it: either can be set.
 """
 
 import ml_collections

@@ -10,7 +10,10 @@ from ssljax.errors import UsageError
 
 
 def require_range(config: Any, name: str, low: float, high: float | None, kind: str) -> None:
-    """The knob is a finite number; `low` itself is allowed, unless `kind` is above instead of from; `high` None: no limit."""
+    """The knob is a finite number between `low` and `high`; None: no limit.
+
+    `low` itself is allowed if `kind` is from, and not if it is above.
+    """
     value = config
     for key in name.split("."):
         value = getattr(value, key)

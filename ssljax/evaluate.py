@@ -46,8 +46,12 @@ def evaluate_state(recipe: Recipe, evaluate: Evaluate, state: TrainState) -> Sco
 
 def describe(scores: Scores) -> str:
     """One line: `test accuracy 95.00 % EMA, 94.72 % raw; validation accuracy …`."""
+
+    def percent(key: str) -> str:
+        return f"{100 * scores[f'{key}_ema']:.2f} % EMA, {100 * scores[f'{key}_raw']:.2f} % raw"
+
     return "; ".join(
-        f"{part} {title} {100 * scores[f'{key}_ema']:.2f} % EMA, {100 * scores[f'{key}_raw']:.2f} % raw"
+        f"{part} {title} {percent(key)}"
         for key, part, title in (
             ("test/accuracy", "test", "accuracy"),
             ("test/accuracy_top5", "test", "top-5 accuracy"),

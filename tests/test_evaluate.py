@@ -23,7 +23,10 @@ def test_every_image_counts_once(config, devices, batch_size):
     logits = np.asarray(logits, np.float64)
     log_softmax = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     weights = parallel.replicate((state.params, state.batch_stats), parts.devices)
-    scores = parts.evaluator()(*weights, images, labels)
+    batches = [
+        (images[i : i + batch_size], labels[i : i + batch_size]) for i in range(0, 101, batch_size)
+    ]
+    scores = parts.evaluator()({"raw": weights}, batches)["raw"]
 
     assert scores["accuracy"] == pytest.approx((logits.argmax(1) == labels).mean(), abs=1e-9)
     assert scores["loss"] == pytest.approx(-log_softmax[range(101), labels].mean(), rel=1e-5)
@@ -34,12 +37,12 @@ def test_ema_weights_and_raw_weights_are_told_apart(config):
     state = parts.init_state()
     state = state.replace(ema=jax.tree.map(lambda x: x + 0.5, state.ema))
     replicated = parallel.replicate(state, parts.devices)
-    scores = evaluate.evaluate_state(parts.evaluator(), replicated, parts.dataset, parts.split)
+    scores = evaluate.evaluate_state(parts, parts.evaluator(), replicated)
     assert scores["test/loss_ema"] != scores["test/loss_raw"]
     raw = parallel.replicate((state.params, state.batch_stats), parts.devices)
     valid = parts.split.valid
-    direct = parts.evaluator()(*raw, parts.dataset.images[valid], parts.dataset.labels[valid])
-    assert scores["valid/loss_raw"] == direct["loss"]
+    direct = parts.evaluator()({"raw": raw}, parts.dataset.batches(valid, 512))
+    assert scores["valid/loss_raw"] == direct["raw"]["loss"]
 
 
 def test_the_headline_is_the_median_of_the_last_twenty_evaluations():

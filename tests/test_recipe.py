@@ -33,8 +33,16 @@ def change(config, knob, value):
         ("method_args.treshold", 0.9, r"method_args.treshold does not exist; allowed: threshold"),
         ("model_args.filtres", 8, r"config.model_args.filtres does not exist; allowed: filters"),
         ("augment.weak", "weak", r"config.augment.weak 'weak' .* weak_cifar"),
-        ("augment.strong", "stronk", r"config.augment.strong 'stronk' .* ctaugment, none, rand"),
-        ("optimizer.name", "lion", r"optimizer.name 'lion' does not exist; there are: adam, sgd"),
+        (
+            "augment.strong",
+            "stronk",
+            r"config.augment.strong 'stronk' .* ctaugment, .* none, .*rand",
+        ),
+        (
+            "optimizer.name",
+            "lion",
+            r"optimizer.name 'lion' does not exist; there are: adam, keras_sgd",
+        ),
         ("optimizer.schedule", "step", r"schedule 'step' does not exist; there are: constant"),
         ("optimizer.lr", 0.0, r"config.optimizer.lr is 0.0; allowed: above 0"),
         ("optimizer.lr", float("nan"), r"config.optimizer.lr is nan"),

@@ -2,7 +2,8 @@
 
 `config.augment.strong` names a function of this file. Each is given the weak view, the name of the
 data set's recipe and those of its other arguments that are knobs too, and returns an
-`Augmentation`. These have the published names (fixmatch, imagenet/training.py); None is what the recipe has.
+`Augmentation`. These arguments have the names of fixmatch's imagenet code, and None is what the
+recipe has.
 """
 
 import math

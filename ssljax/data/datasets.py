@@ -18,7 +18,6 @@ from ssljax.data import npz as npz_source
 from ssljax.data import stl10_folds, tfds_source
 from ssljax.data.cache import Arrays
 
-
 Batches = Iterator[tuple[np.ndarray, np.ndarray]]  # uint8 [n, H, W, C], int64 [n]
 
 

@@ -23,7 +23,6 @@ from ssljax.data import images, memory
 from ssljax.data.cache import Arrays
 from ssljax.errors import UsageError
 
-
 Files = list[tuple[Path, int]]  # image files and the numbers of their classes, -1: none
 
 

@@ -1,7 +1,8 @@
 """ImageNet's labelled sets: names such as `imagenet128116.1`, and the published lists of files.
 
-The published folds are plain random ones, not balanced by class: `files2shards_train_size128116_split1.txt`
-and the like in `imagenet/prep_imagenet_data/data_splits/` of google-research/fixmatch.
+The published folds are plain random ones, not balanced by class. They are files such as
+`files2shards_train_size128116_split1.txt`, in `imagenet/prep_imagenet_data/data_splits/` of
+google-research/fixmatch.
 """
 
 import re
@@ -25,8 +26,8 @@ def parse(name: str) -> tuple[int | None, int] | None:
         return (int(match["size"]), int(match["seed"])) if match["size"] else (None, 0)
     if name.startswith("imagenet"):
         raise UsageError(
-            f"config.dataset {name!r} is not imagenet<labels>.<seed>, for example imagenet128116.1, "
-            "or imagenet for all labels"
+            f"config.dataset {name!r} is not imagenet<labels>.<seed>, for example "
+            "imagenet128116.1, or imagenet for all labels"
         )
     return None
 
@@ -47,10 +48,12 @@ def read_list(path: Path, names: np.ndarray) -> np.ndarray:
     listed = [line.split(",")[0].strip() for line in lines if line.strip()]
     where = {name: index for index, name in enumerate(names.tolist())}
     missing = [name for name in listed if name not in where]
-    if missing or not listed:
+    if not listed:
+        raise UsageError(f"config.split_file {path} names no images")
+    if missing:
         raise UsageError(
-            f"config.split_file {path} names {len(missing)} of {len(listed)} images that are not in "
-            f"the data set: {', '.join(missing[:3])}"
+            f"config.split_file {path} names {len(missing)} images, of {len(listed)}, that do not "
+            f"exist: {', '.join(missing[:3])}{', …' if len(missing) > 3 else ''}"
         )
     chosen = np.unique([where[name] for name in listed])
     if len(chosen) < len(listed):

@@ -1,7 +1,7 @@
 """The streamed input, for data sets that do not fit in memory: ImageNet, and any other.
 
-The host decodes, crops and flips with tf.data and gives the devices uint8 images; everything else is
-augmented there. Which images a step reads, and how they are cropped, is a function of (seed, step):
+The host decodes, crops and flips with tf.data and gives the devices uint8 images; everything else
+happens there. Which images a step reads, and how they are cropped, is a function of (seed, step):
 `records.py` finds any image at once, so that an interrupted run goes on with the same batches
 without reading again what came before.
 
@@ -19,7 +19,7 @@ import numpy as np
 from ssljax.data.datasets import Batches
 from ssljax.data.records import Records
 from ssljax.data.splits import Split
-from ssljax.errors import RunError, UsageError
+from ssljax.errors import RunError
 from ssljax.training.step import Sample
 
 _EVALUATED = 224 / 256  # share of the shorter side in the evaluation's central crop

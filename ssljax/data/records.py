@@ -1,8 +1,8 @@
 """Where the encoded images of a large data set lie, so that any of them can be read at any time.
 
 Batches in any order, and the same again after an interruption, then need no shuffle buffers and no
-copies of parts of the data. A data set that TFDS has prepared is read through once for it; the index
-is cached beside it.
+copies of parts of the data. A data set that TFDS has prepared is read through once for it; the
+index is cached beside it.
 """
 
 import os
@@ -80,7 +80,8 @@ def of_tfds(name: str, splits: list[str], data_dir: str) -> tuple[Records, list[
         features = builder.info.features
         if not {"image", "label"} <= set(features):
             raise UsageError(
-                f"config.dataset {name} has no image and label; it has: {', '.join(sorted(features))}"
+                f"config.dataset {name} has no image and label; it has: "
+                f"{', '.join(sorted(features))}"
             )
         if builder.info.file_format.value != "tfrecord":
             raise UsageError(
@@ -106,12 +107,13 @@ def _index(paths: list[str]) -> Records:
         bar = tqdm(pool.map(entries, paths), "indexing records", len(paths), disable=None)
         per_file = list(bar)
     rows = [entry for file_entries in per_file for entry in file_entries]
-    offset, length, labels, names = (
-        np.array([row[i] for row in rows], dtype)
-        for i, dtype in enumerate((np.int64, np.int64, np.int64, str))
-    )
+    dtypes = {"offset": np.int64, "length": np.int64, "labels": np.int64, "names": np.str_}
+    columns = {
+        name: np.array([row[i] for row in rows], dtype)
+        for i, (name, dtype) in enumerate(dtypes.items())
+    }
     file = np.repeat(np.arange(len(paths), dtype=np.int32), [len(x) for x in per_file])
-    return Records(np.array(paths, str), file, offset, length, labels, names)
+    return Records(files=np.array(paths, str), file=file, **columns)
 
 
 def _entries(path: str) -> Iterator[tuple[int, int, int, str]]:

@@ -118,7 +118,7 @@ def prepared(name: str, data_dir: str) -> Any:
     except Exception as error:  # TFDS: unknown names, versions and configs are of many types
         raise UsageError(f"config.dataset {name}: TFDS has none ({_line(error)})") from error
     try:
-        if not builder.isprepared():
+        if not builder.is_prepared():
             print(f"TFDS prepares {name} in {data_dir}", flush=True)
             _require_hosts(builder)
             builder.download_and_prepare()

@@ -24,8 +24,8 @@ def make_schedule(
     """Learning rate at each step.
 
     `constant`; `cosine` (FixMatch), lr · cos(7πk / 16K); `staircase` (FixMatch on ImageNet,
-    `learning_rate.py`): linear from 0 over the warm-up, then ×0.1 at the end of every so many epochs,
-    counted from the first step, or with several decay_epochs after each of these epochs.
+    `learning_rate.py`): linear from 0 over the warm-up, then ×0.1 at the end of every so many
+    epochs, counted from the first step, or with several decay_epochs after each of these epochs.
 
     Args:
       steps: K, the planned length of the run.

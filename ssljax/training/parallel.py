@@ -23,8 +23,8 @@ from ssljax.training.step import Data, Metrics, Replica, Sample
 
 PyTree = Any
 AXIS = "devices"
-# (state, window, feed, number of steps) -> (state, window); the window sums the steps' metrics. When
-# it returns, at most two steps are left to do.
+# (state, window, feed, number of steps) -> (state, window); the window sums the steps' metrics.
+# When it returns, at most two steps are left to do.
 Run = Callable[[TrainState, Metrics, "Feed", int], tuple[TrainState, Metrics]]
 # (weights by name: (params, batch_stats), batches of images and labels) -> by that name, means over
 # exactly those images

@@ -115,7 +115,7 @@ def test_tfds_images_of_several_sizes_are_resized_and_tested_on_validation(prepa
 def test_the_second_read_needs_no_tfds(prepared, monkeypatch):
     first = datasets.cifar10(str(prepared))
     assert (prepared / "ssljax/cifar10_train_0.npz").exists()
-    monkeypatch.setattr(tfds_source, "_prepared", lambda *args: pytest.fail("read again"))
+    monkeypatch.setattr(tfds_source, "prepared", lambda *args: pytest.fail("read again"))
     for before, after in zip(first[:4], datasets.cifar10(str(prepared))[:4], strict=True):
         np.testing.assert_array_equal(before, after)
 
@@ -139,7 +139,7 @@ def test_a_damaged_cache_is_rebuilt(prepared, damage, capsys):
 def test_other_prepared_files_make_the_cache_stale(prepared, monkeypatch):
     datasets.cifar10(str(prepared))
     os.utime(next(prepared.glob("cifar10/3.0.2/*train*")), ns=(1, 1))
-    monkeypatch.setattr(tfds_source, "_prepared", lambda *args: pytest.raises(StopIteration))
+    monkeypatch.setattr(tfds_source, "prepared", lambda *args: pytest.raises(StopIteration))
     with pytest.raises(AttributeError):  # what it reads from is not a builder: it was read again
         datasets.cifar10(str(prepared))
 
@@ -147,13 +147,13 @@ def test_other_prepared_files_make_the_cache_stale(prepared, monkeypatch):
 def test_a_read_only_folder_is_cached_at_the_users(prepared, tmp_path):
     prepared.chmod(0o555)
     try:
-        folder = tfds_source._cache_folder(str(prepared))
+        folder = tfds_source.cache_folder(str(prepared))
     finally:
         prepared.chmod(0o755)
     assert folder.parent == tmp_path / "xdg/ssljax"
-    assert tfds_source._cache_folder("gs://bucket/tfds").parent == folder.parent
-    assert tfds_source._cache_folder("gs://bucket/tfds") != folder
-    assert tfds_source._cache_folder(str(prepared)) == prepared / "ssljax"
+    assert tfds_source.cache_folder("gs://bucket/tfds").parent == folder.parent
+    assert tfds_source.cache_folder("gs://bucket/tfds") != folder
+    assert tfds_source.cache_folder(str(prepared)) == prepared / "ssljax"
 
 
 def test_a_missing_data_set_without_network_gets_one_line(tmp_path, monkeypatch):

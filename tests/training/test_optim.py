@@ -171,5 +171,7 @@ def test_moving_average_keeps_all_or_nothing_at_the_ends():
 def test_unknown_names_are_errors_that_list_the_known_ones():
     with pytest.raises(ValueError, match=r"'linear' does not exist; there are: constant, cosine"):
         make_schedule("linear", lr=0.1, steps=10)
-    with pytest.raises(ValueError, match=r"'rmsprop' does not exist; there are: adam, sgd"):
+    with pytest.raises(
+        ValueError, match=r"'rmsprop' does not exist; there are: adam, keras_sgd, sgd"
+    ):
         make_optimizer("rmsprop", optax.constant_schedule(0.1), weight_decay=0.0)
