@@ -247,11 +247,11 @@ def test_batches_follow_from_seed_and_step_and_an_epoch_has_each_image_once(data
     assert f"warning: {name_of(TRUNCATED)} cannot be decoded" in capsys.readouterr().out
     # Every image is of one colour, which tells its number.
     means = np.concatenate([s.unlabeled.mean(axis=(1, 2)) for s in whole])
-    seen = np.rint(means[:, 0]).astype(int)
+    seen = np.rint((means[:, 0] + 255 - means[:, 1]) / 2).astype(int)
     labels = np.concatenate([s.hidden for s in whole])
-    regular = ~np.isin(seen, [GREY, CMYK]) & (means[:, 1] > 0)
-    agree = [abs((n % CLASSES) - c) <= 0 for n, c in zip(seen[regular], labels[regular])]
-    assert np.mean(agree) > 0.9  # JPEG moves a few colours by one
+    # JPEG moves a few colours by one. Grey and CMYK images are of other colours.
+    off = np.min([abs((seen + d) % CLASSES - labels) for d in (-1, 0, 1)], axis=0)
+    assert (off > 0).sum() <= 2
     counts = np.bincount(labels, minlength=CLASSES)
     expected = np.bincount(np.arange(200) % CLASSES)
     assert np.abs(counts - expected).sum() <= 2  # the damaged one, and what took its place
@@ -347,8 +347,9 @@ def test_random_crops_have_the_published_areas_and_aspects(monkeypatch):
         lambda number: imagenet._training_image(b"", number, 8), numbers, tf.int32
     ).numpy().reshape(n, 4)  # fmt: skip
     top, left, crop_height, crop_width = windows.T
-    assert (top >= 0).all() and (top + crop_height <= height).all()
-    assert (left >= 0).all() and (left + crop_width <= width).all()
+    assert min(top.min(), left.min()) >= 0
+    assert (top + crop_height).max() <= height
+    assert (left + crop_width).max() <= width
     # Where there is room, corners are uniform.
     where = (top / np.maximum(height - crop_height, 1))[crop_height < height - 20]
     assert where.mean() == pytest.approx(0.5, abs=0.02)
@@ -358,16 +359,14 @@ def test_random_crops_have_the_published_areas_and_aspects(monkeypatch):
     while len(expected) < n:
         tries = (transcribed_crop(rng, height, width) for _ in range(10))
         expected.append(next((x for x in tries if x), (height, width)))
-    area, aspect = (
-        (h * w / height / width, w / h) for h, w in (windows.T[2:], np.array(expected).T)
-    )
     areas = [crop_height * crop_width / height / width, np.prod(expected, axis=1) / height / width]
     aspects = [crop_width / crop_height, np.array([w / h for h, w in expected])]
     for found, wanted in (areas, aspects):
         for q in (0.05, 0.25, 0.5, 0.75, 0.95):
             assert np.quantile(found, q) == pytest.approx(np.quantile(wanted, q), abs=0.025)
     assert areas[0].min() >= 0.08
-    assert (aspects[0] >= 0.74).all() and (aspects[0] <= 1.35).all()
+    assert aspects[0].min() >= 0.73
+    assert aspects[0].max() <= 1.36
 
 
 def lr(parts_config, step, *, labeled, batch):

@@ -29,7 +29,7 @@ class Records(NamedTuple):
     """N encoded images, in F files."""
 
     files: np.ndarray  # [F] str, paths; gs:// and the like too
-    file: np.ndarray  # [N] int32, index into files
+    file_index: np.ndarray  # [N] int32, into files
     offset: np.ndarray  # [N] int64, bytes before the image
     length: np.ndarray  # [N] int64, bytes of the image, -1: the whole file
     labels: np.ndarray  # [N] int64, -1: none
@@ -37,7 +37,11 @@ class Records(NamedTuple):
 
     def read(self, index: int) -> bytes:
         """The encoded image."""
-        path, offset, length = self.files[self.file[index]], self.offset[index], self.length[index]
+        path, offset, length = (
+            self.files[self.file_index[index]],
+            self.offset[index],
+            self.length[index],
+        )
         if "://" not in path:
             with open(path, "rb", buffering=0) as file:
                 return os.pread(file.fileno(), length, offset) if length >= 0 else file.read()
@@ -108,12 +112,12 @@ def _index(paths: list[str]) -> Records:
         per_file = list(bar)
     rows = [entry for file_entries in per_file for entry in file_entries]
     dtypes = {"offset": np.int64, "length": np.int64, "labels": np.int64, "names": np.str_}
-    columns = {
+    columns: dict[str, Any] = {
         name: np.array([row[i] for row in rows], dtype)
         for i, (name, dtype) in enumerate(dtypes.items())
     }
-    file = np.repeat(np.arange(len(paths), dtype=np.int32), [len(x) for x in per_file])
-    return Records(files=np.array(paths, str), file=file, **columns)
+    file_index = np.repeat(np.arange(len(paths), dtype=np.int32), [len(x) for x in per_file])
+    return Records(files=np.array(paths, str), file_index=file_index, **columns)
 
 
 def _entries(path: str) -> Iterator[tuple[int, int, int, str]]:
