@@ -53,6 +53,19 @@ def test_a_published_row_s_command_is_a_recipe(command, monkeypatch):
     find("config.model", config.model, models)(num_classes=10, **config.model_args)
 
 
+def test_the_knobs_that_replace_the_tf2_flags_exist(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    document = "docs/from_fixmatch_tf.md"
+    (command,) = commands(document)
+    config = load(command, monkeypatch)
+    assert (config.augment.type, config.steps_per_run) == ("cta", 1000)
+    knobs = set(re.findall(r"`config\.([\w.]+)", (ROOT / document).read_text())) - {"json"}
+    assert len(knobs) > 25
+    for knob in knobs:
+        outer, _, inner = knob.rpartition(".")
+        assert inner in (config[outer] if outer else config), knob
+
+
 def test_the_method_of_the_readme_trains(tmp_path, monkeypatch):
     section = (ROOT / "README.md").read_text().split("## Add your own method")[1].split("\n## ")[0]
     method, config_file = re.findall(r"```python\n(.*?)```", section, re.DOTALL)

@@ -189,6 +189,7 @@ def check(method, batch, noise, calculate, *, state=(), step=0, num_steps=100):
         params=in_float32(params),
         batch_stats=in_float32(STATS),
         ema=in_float32(ema),
+        ema_batch_stats=(),
         opt_state=optimizer.init(in_float32(params)),
         method=in_float32(state),
         augment=(),
