@@ -257,6 +257,20 @@ def test_batches_follow_from_seed_and_step_and_an_epoch_has_each_image_once(data
     assert np.abs(counts - expected).sum() <= 2  # the damaged one, and what took its place
 
 
+def test_each_epoch_has_an_order_and_crops_of_its_own(monkeypatch, data_dir):
+    data, split = recipe.load_data(tiny("supervised_imagenet", data_dir))
+    first, second = (imagenet.positions((0, 0), 40, 40 * e + np.arange(40)) for e in range(2))
+    assert sorted(first) == sorted(second)
+    assert not np.array_equal(first, second)
+    # With a single image of which no crop is like the other, the crop is all that differs.
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    monkeypatch.setattr(type(data.records), "read", lambda self, index: buffer.getvalue())
+    crops = np.concatenate([s.labeled for s in stream(data, split, 0, 2, sizes=(4, 0))])
+    assert len(np.unique(crops.reshape(8, -1), axis=0)) == 8
+
+
 def test_grey_and_cmyk_images_are_decoded(data_dir):
     data, _ = recipe.load_data(tiny("supervised_imagenet", data_dir))
     numbers = [list(data.records.names).index(name_of(n)) for n in (GREY, CMYK, 100)]
