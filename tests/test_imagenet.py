@@ -383,6 +383,19 @@ def test_random_crops_have_the_published_areas_and_aspects(monkeypatch):
     assert aspects[0].max() <= 1.36
 
 
+def test_an_image_that_no_random_crop_fits_is_cropped_as_for_evaluation(monkeypatch):
+    import tensorflow as tf
+
+    # A window of aspect 4/3 covers 1.3 % of 1000×10 pixels.
+    monkeypatch.setattr(imagenet, "_shape", lambda encoded: tf.constant([10, 1000, 3]))
+    monkeypatch.setattr(
+        imagenet, "_cropped", lambda encoded, window, size: tf.reshape(window, [2, 2, 1])
+    )
+    monkeypatch.setattr(tf.image, "stateless_random_flip_left_right", lambda image, seed: image)
+    window = imagenet._training_image(b"", tf.constant([0, 0], tf.int64), 8)
+    assert window.numpy().ravel().tolist() == [1, 496, 8, 8]
+
+
 def lr(parts_config, step, *, labeled, batch):
     """The schedule of a config for so many labelled images."""
     parts_config.batch_size = batch
