@@ -1,4 +1,4 @@
-"""Trains, evaluates, shows data and views: `python launch.py --config=configs/….py`."""
+"""Trains, evaluates, exports, shows data and views: `python launch.py --config=configs/….py`."""
 
 import difflib
 import runpy
@@ -16,8 +16,26 @@ _WORKDIR = flags.DEFINE_string(
     "workdir", None, "The run directory (default: runs/<config>/<data set name>)."
 )
 app.define_help_flags()
-_MODE = flags.DEFINE_enum("mode", "train", ["train", "eval", "data", "augment"], "What to do.")
+_MODE = flags.DEFINE_enum(
+    "mode", "train", ["train", "eval", "export", "data", "augment"], "What to do."
+)
 _COUNT = flags.DEFINE_integer("count", 8, "How many images --mode=augment shows.", lower_bound=1)
+_FORMAT = flags.DEFINE_enum(
+    "format", None, ["saved_model", "tf1", "onnx"], "What --mode=export writes."
+)
+_OUTPUT = flags.DEFINE_string("output", None, "The directory that --mode=export writes.")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Export to an output directory that has files.")
+_WEIGHTS = flags.DEFINE_enum("weights", "ema", ["ema", "raw"], "Which weights are exported.")
+_INPUT = flags.DEFINE_enum(
+    "input", "uint8", ["uint8", "float32"], "Type of the exported model's images, 0..255."
+)
+_BATCH_SIZES = flags.DEFINE_list(
+    "batch_sizes", [], "A graph for each, with --format=tf1; none: one graph for any."
+)
+_OPSET = flags.DEFINE_integer("opset", 17, "Of --format=onnx.", lower_bound=1)
+_LIMIT = flags.DEFINE_integer(
+    "limit", None, "Images of the parity report (default: all of the test set); 0: no report."
+)
 
 
 def main(argv: list[str]) -> int:
@@ -26,6 +44,8 @@ def main(argv: list[str]) -> int:
         _parse(argv)
         if _MODE.value == "eval":
             _evaluate()
+        elif _MODE.value == "export":
+            _export()
         elif _MODE.value == "data":
             _show_data()
         elif _MODE.value == "augment":
@@ -56,29 +76,55 @@ def _train() -> None:
 
 def _evaluate() -> None:
     from ssljax import evaluate, recipe
-    from ssljax.training import checkpoint, metrics
+    from ssljax.files import read_json
+    from ssljax.training import metrics
 
     if _WORKDIR.value is None:
         raise UsageError("--workdir is missing: the run directory to evaluate")
     workdir = Path(_WORKDIR.value)
-    config = ml_collections.ConfigDict(checkpoint.read_json(workdir / "config.json"))
+    config = ml_collections.ConfigDict(read_json(workdir / "config.json"))
     step, scores = evaluate.evaluate_directory(recipe.build(config), workdir)
     print(f"step {step}: {evaluate.describe(scores)}")
     rows = metrics.read_rows(workdir / "metrics.jsonl")
     print(evaluate.headline(evaluate.results(rows)))
 
 
+def _export() -> None:
+    from ssljax.export import bundle
+
+    for name, flag in (("workdir", _WORKDIR), ("format", _FORMAT), ("output", _OUTPUT)):
+        if flag.value is None:
+            raise UsageError(f"--{name} is missing, which --mode=export needs")
+    bundle.export(
+        Path(_WORKDIR.value),
+        Path(_OUTPUT.value),
+        format=_FORMAT.value,
+        weights=_WEIGHTS.value,
+        input_dtype=_INPUT.value,
+        batch_sizes=_numbers("batch_sizes", _BATCH_SIZES.value),
+        opset=_OPSET.value,
+        limit=_LIMIT.value,
+        overwrite=_OVERWRITE.value,
+    )
+
+
+def _numbers(name: str, values: list[str]) -> tuple[int, ...]:
+    if not all(value.strip().isdigit() and int(value) for value in values):
+        raise UsageError(f"--{name}={','.join(values)} is no list of numbers from 1 up")
+    return tuple(int(value) for value in values)
+
+
 def _show_data() -> None:
     from ssljax import recipe
     from ssljax.data import overview, split_file
-    from ssljax.training import checkpoint
+    from ssljax.files import write_json
 
     data, split = recipe.load_data(_config())
     workdir = Path(_WORKDIR.value or f"runs/data/{_default_name()}")
     if (workdir / "config.json").exists():
         raise UsageError(f"workdir {workdir} holds a run; --mode=data needs another directory")
     workdir.mkdir(parents=True, exist_ok=True)
-    checkpoint.write_json(workdir / "split.json", split_file.record(split))
+    write_json(workdir / "split.json", split_file.record(split))
     overview.contact_sheet(data, split).save(workdir / "labelled.png")
     print(f"{_config().dataset}\n{overview.table(data, split)}")
     print(f"wrote {workdir}/split.json and {workdir}/labelled.png")

@@ -7,6 +7,10 @@ from functools import partial
 from types import ModuleType
 from typing import Any
 
+import flax.linen as nn
+
+import ssljax.models
+from ssljax.checks import call
 from ssljax.errors import UsageError
 
 
@@ -35,3 +39,13 @@ def modules_of(package: ModuleType, *, without: str = "") -> list[ModuleType]:
     """The modules of a package, imported; all but the one called `without`."""
     names = [info.name for info in pkgutil.iter_modules(package.__path__)]
     return [importlib.import_module(f"{package.__name__}.{n}") for n in names if n != without]
+
+
+def model(config: Any, **fixed: Any) -> nn.Module:
+    """The network that `config.model` and `config.model_args` name.
+
+    Args:
+      fixed: arguments that are not the config's: `num_classes`, `dtype`, `axis_name`.
+    """
+    function = find("config.model", config.model, modules_of(ssljax.models, without="layers"))
+    return call(function, config, "model_args", **fixed)

@@ -18,7 +18,7 @@ import numpy as np
 import optax
 
 import ssljax.methods
-import ssljax.models
+from ssljax import lookup
 from ssljax.augment import augmentation, policies
 from ssljax.augment.augmentation import Augmentation
 from ssljax.checks import call, naming, require_choice, require_range
@@ -234,10 +234,8 @@ def _build(config: ml_collections.ConfigDict) -> Recipe:
     if config.num_epochs:
         config.num_steps = math.ceil(steps_per_epoch * config.num_epochs)
     schedule, optimizer = _optimizer(config, steps_per_epoch)
-    model = call(
-        find("config.model", config.model, modules_of(ssljax.models, without="layers")),
+    model = lookup.model(
         config,
-        "model_args",
         num_classes=dataset.num_classes,
         dtype=jax.numpy.bfloat16 if config.bfloat16 else np.float32,
         axis_name=parallel.AXIS if config.sync_bn else None,

@@ -63,7 +63,7 @@ def _branch(x, filters, stride, norm, conv):
 def _shortcut(x, filters, stride, norm, conv):
     """The block's input, fitted to its output; at a new scale, from two shifted samplings."""
     if stride == 2:
-        samplings = (x[:, ::2, ::2], x[:, 1::2, 1::2])
+        samplings = [jax.lax.slice(x, (0, i, i, 0), x.shape, (1, 2, 2, 1)) for i in (0, 1)]
         halves = [conv(filters // 2, (1, 1))(nn.relu(pixels)) for pixels in samplings]
         return norm()(jnp.concatenate(halves, axis=-1))
     if x.shape[-1] != filters:

@@ -1,6 +1,7 @@
 """What is in a run directory, and what may be resumed in it.
 
 config.json     the recipe
+data.json       the images' shape and the names of their classes, for whoever serves the model
 split.json      which images are labelled, see `data/split_file.py`
 checkpoints/    Orbax checkpoints, one directory a step
 metrics.jsonl   one line a log or evaluation step
@@ -18,8 +19,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from ssljax.data import split_file
+from ssljax.data.datasets import Dataset
+from ssljax.data.imagenet import StreamedDataset
 from ssljax.data.splits import Split, fingerprint
 from ssljax.errors import UsageError
+from ssljax.files import read_json, write_json
 
 PyTree = Any
 
@@ -40,8 +44,10 @@ RESUMABLE = frozenset(
 )
 
 
-def open_directory(workdir: Path, config: dict[str, Any], split: Split) -> None:
-    """Writes `config.json` and `split.json`, or finds that the run they describe is this one.
+def open_directory(
+    workdir: Path, config: dict[str, Any], split: Split, dataset: Dataset | StreamedDataset
+) -> None:
+    """Writes the run's description, or finds that the run described there is this one.
 
     Raises:
       UsageError: the directory holds something else.
@@ -51,6 +57,11 @@ def open_directory(workdir: Path, config: dict[str, Any], split: Split) -> None:
     elif workdir.exists() and any(workdir.iterdir()):
         raise UsageError(f"workdir {workdir} is not empty, and holds no run (no config.json)")
     workdir.mkdir(parents=True, exist_ok=True)
+    data = {
+        "image_shape": list(dataset.image_shape),
+        "class_names": [str(name) for name in dataset.class_names],
+    }
+    write_json(workdir / "data.json", data)
     write_json(workdir / "split.json", split_file.record(split))
     write_json(workdir / "config.json", config)  # last: with it the directory is a run's
 
@@ -85,25 +96,6 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + key] = value
     return flat
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Reads a JSON file of a run directory.
-
-    Raises:
-      UsageError: it is missing or damaged.
-    """
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read: {error}") from error
-
-
-def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Writes a JSON file all at once: a reader sees the old one or the new one."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(value, indent=2) + "\n")
-    partial.replace(path)
 
 
 class Checkpoints:

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from ssljax import evaluate
 from ssljax.errors import Interrupted, RunError
+from ssljax.files import write_json
 from ssljax.recipe import Recipe
 from ssljax.training import checkpoint, metrics, parallel
 from ssljax.training.state import TrainState
@@ -34,7 +35,7 @@ def train(recipe: Recipe, workdir: Path) -> dict[str, Any]:
     """
     shapes = recipe.shapes()
     empty = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes["window"])
-    checkpoint.open_directory(workdir, recipe.config, recipe.split)
+    checkpoint.open_directory(workdir, recipe.config, recipe.split, recipe.dataset)
     with checkpoint.Checkpoints(workdir, keep=recipe.keep_checkpoints) as checkpoints:
         if (newest := checkpoints.newest()) is None:
             saved = {"state": recipe.init_state(), "window": empty}
@@ -44,7 +45,7 @@ def train(recipe: Recipe, workdir: Path) -> dict[str, Any]:
         with metrics.MetricsLog(workdir, step=int(saved["state"].step)) as log:
             _loop(recipe, saved, empty, checkpoints, log, workdir)
     record = evaluate.results(metrics.read_rows(workdir / "metrics.jsonl"))
-    checkpoint.write_json(workdir / "results.json", record)
+    write_json(workdir / "results.json", record)
     return record
 
 

@@ -16,6 +16,7 @@ from ssljax.augment import policies
 from ssljax.augment.augmentation import Augmentation
 from ssljax.data.sampling import batch_positions
 from ssljax.methods.method import Aux, Batch, Method, Progress
+from ssljax.pixels import to_float
 from ssljax.training.optim import moving_average
 from ssljax.training.state import TrainState
 
@@ -73,11 +74,6 @@ class Replica(NamedTuple):
 
 
 SINGLE = Replica(axis=None, size=1)
-
-
-def to_float(images: jax.Array) -> jax.Array:
-    """uint8 0..255 -> float32 -1..1, the scaling of all published recipes."""
-    return images.astype(jnp.float32) / 127.5 - 1
 
 
 def make_train_step(

@@ -1,0 +1,1 @@
+"""A trained model in the forms that others serve; needs no training code and no data."""

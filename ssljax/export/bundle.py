@@ -1,0 +1,182 @@
+"""`--mode=export`: a run directory -> a directory with the exported model, checked and described.
+
+Everything is written under another name, and renamed when it is complete.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import flax.errors
+import jax
+import numpy as np
+
+from ssljax.errors import RunError, UsageError
+from ssljax.export import descriptions, parity, trained
+from ssljax.export.parity import Artefact
+from ssljax.export.trained import Trained
+from ssljax.files import write_json
+
+
+def export(
+    workdir: Path,
+    output: Path,
+    *,
+    format: str,
+    weights: str = "ema",
+    input_dtype: str = "uint8",
+    batch_sizes: tuple[int, ...] = (),
+    opset: int = 17,
+    limit: int | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Exports the newest checkpoint, runs what it has written beside the JAX model, and reports.
+
+    Args:
+      format: `saved_model`, `tf1` or `onnx`.
+      weights: `ema` or `raw`.
+      input_dtype: of the images, 0..255: `uint8` or `float32`.
+      batch_sizes: a TF1 graph for each; none: one for any batch size.
+      opset: of ONNX.
+      limit: images of the parity report; None: all test images; 0: no report.
+      overwrite: whether `output` may have files, which are removed.
+
+    Raises:
+      UsageError: it cannot be exported.
+      RunError: it was exported, and computes something else than the JAX model.
+    """
+    if batch_sizes and format != "tf1":
+        raise UsageError(f"--batch_sizes is for --format=tf1; {format} takes any batch size")
+    if limit is not None and limit < 0:
+        raise UsageError(f"--limit is {limit}; allowed: from 0 up")
+    if output.exists() and not (output.is_dir() and (overwrite or not any(output.iterdir()))):
+        raise UsageError(f"--output {output} is not empty; --overwrite replaces it")
+    model = trained.load(workdir, weights=weights)
+    _require_exportable(model)
+    images = None if limit == 0 else _test_images(model)
+
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = _fresh(output, "partial")
+    try:
+        artefacts = _write(model, partial, format, input_dtype, batch_sizes, opset)
+        report = None
+        if images is not None:
+            report = parity.compare(
+                model,
+                artefacts,
+                images,
+                input_dtype=input_dtype,
+                limit=limit,
+                recorded=_recorded(workdir, model) if limit is None else None,
+            )
+            write_json(partial / "parity.json", report)
+        verdict = parity.describe(report) if report else "no parity report was asked for"
+        (partial / "labels.txt").write_text("\n".join(model.class_names) + "\n")
+        text = descriptions.readme(model, format, input_dtype, sorted(artefacts), verdict)
+        (partial / "README.md").write_text(text)
+        print(verdict)
+        if report and not report["passed"]:
+            failed = _fresh(output, "failed")
+            failed.rmdir()
+            partial.rename(failed)
+            raise RunError(
+                f"the exported model differs from the JAX model; it is left in {failed}, and "
+                f"{output} is as it was"
+            )
+        _replace(output, partial)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    print(f"wrote {output}: {format} of step {model.step}, {model.weights} weights")
+
+
+def _fresh(output: Path, kind: str) -> Path:
+    """A new directory beside `output`."""
+    path = output.with_name(f"{output.name}.{kind}")
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir()
+    return path
+
+
+def _replace(output: Path, new: Path) -> None:
+    """Puts `new` in the place of `output`."""
+    old = _fresh(output, "old")
+    if output.exists():
+        output.rename(old / output.name)
+    new.rename(output)
+    shutil.rmtree(old)
+
+
+def _require_exportable(model: Trained) -> None:
+    images = jax.ShapeDtypeStruct((2, *model.image_shape), np.uint8)
+    try:
+        jax.eval_shape(model.serve(), model.variables, images)
+    except flax.errors.ModifyScopeVariableError as error:
+        raise UsageError(
+            "the model changes its statistics when it is evaluated; BatchNorm in training mode "
+            f"cannot be exported ({' '.join(str(error).split())[:120]})"
+        ) from error
+
+
+def _write(
+    model: Trained,
+    directory: Path,
+    format: str,
+    input_dtype: str,
+    batch_sizes: tuple[int, ...],
+    opset: int,
+) -> dict[str, Artefact]:
+    """Writes the model in one format; returns what can be run."""
+    try:
+        if format == "onnx":
+            from ssljax.export import onnx_model
+
+            path = directory / "model.onnx"
+            onnx_model.write(model, path, input_dtype=input_dtype, opset=opset)
+            return {path.name: Artefact(onnx_model.runner(path))}
+        if format == "tf1":
+            from ssljax.export import tf1_model
+
+            paths = {
+                size: directory / (f"model_b{size}.pb" if size else "model.pb")
+                for size in batch_sizes or (None,)
+            }
+            for size, path in paths.items():
+                tf1_model.write(model, path, input_dtype=input_dtype, batch_size=size)
+            descriptions.write_atc(directory / "atc.sh", model, paths)
+            return {p.name: Artefact(tf1_model.runner(p), s) for s, p in paths.items()}
+        from ssljax.export import saved_model
+
+        saved_model.write(model, directory, input_dtype=input_dtype)
+        return {"saved_model.pb": Artefact(saved_model.runner(directory))}
+    except ModuleNotFoundError as error:
+        extra = "onnx" if format == "onnx" else "tensorflow"
+        raise UsageError(
+            f"--format={format} needs the extra {extra}: pip install -e '.[{extra}]' ({error})"
+        ) from error
+
+
+def _test_images(model: Trained) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Batches of the run's test images and labels, or of its training images if it has none."""
+    import ml_collections
+
+    from ssljax import recipe
+
+    try:
+        data, _ = recipe.load_data(ml_collections.ConfigDict(model.config))
+    except UsageError as error:
+        raise UsageError(f"{error}; --limit=0 exports without the data, and no report") from error
+    if len(data.test_labels):
+        return data.test_batches(parity.BATCH)
+    return data.batches(np.arange(len(data.labels)), parity.BATCH)
+
+
+def _recorded(workdir: Path, model: Trained) -> float | None:
+    """The test accuracy that the run has recorded for the step that is exported."""
+    path = workdir / "metrics.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    found: list[Any] = [
+        row.get(f"test/accuracy_{model.weights}") for row in rows if row["step"] == model.step
+    ]
+    return next((value for value in found if value is not None), None)

@@ -1,0 +1,95 @@
+"""An ONNX model through jax2onnx, for ONNX Runtime, any batch size."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.extend
+import jax.numpy as jnp
+import jax2onnx
+import numpy as np
+import onnx
+import onnxruntime
+
+from ssljax.errors import UsageError
+from ssljax.export.trained import OUTPUTS, Trained
+
+
+def write(trained: Trained, path: Path, *, input_dtype: str, opset: int) -> None:
+    """Writes a model with the input `images` and the outputs `logits` and `probabilities`.
+
+    Raises:
+      UsageError: jax2onnx or the checker refuses it.
+    """
+    serve = trained.serve()
+
+    def positional(images: jax.Array) -> tuple[jax.Array, ...]:
+        outputs = serve(trained.variables, images)
+        return tuple(outputs[name] for name in OUTPUTS)
+
+    batch, *_ = jax.export.symbolic_shape("b")
+    images = jax.ShapeDtypeStruct((batch, *trained.image_shape), jnp.dtype(input_dtype))
+    # Traced before: of layers and means jax2onnx would make operations that older opsets lack.
+    primitives = jax.extend.core.jaxpr_as_fun(jax.make_jaxpr(positional)(images))
+    try:
+        model = jax2onnx.to_onnx(
+            primitives,
+            [images],
+            model_name="ssljax",
+            opset=opset,
+            input_names=["images"],
+            output_names=list(OUTPUTS),
+        )
+        _pool_images(model.graph)
+        onnx.checker.check_model(model, full_check=True)
+    except Exception as error:  # jax2onnx raises many kinds
+        raise UsageError(f"--format=onnx: {' '.join(str(error).split())[:300]}") from error
+    onnx.save(model, str(path))
+
+
+def _pool_images(graph: Any) -> None:
+    """Max pooling over height and width of `[N, C, H, W]`.
+
+    jax2onnx pools over all four dimensions of `[1, 1, N, H, W, C]`, which ONNX Runtime cannot.
+    """
+    made_by = {name: node for node in graph.node for name in node.output}
+    for pool in [node for node in graph.node if node.op_type == "MaxPool"]:
+        lists = {a.name: list(a.ints) for a in pool.attribute if a.ints}
+        if len(lists["kernel_shape"]) != 4:
+            continue
+        inner = made_by[pool.input[0]]
+        before = made_by[inner.input[0]]
+        (after,) = [node for node in graph.node if pool.output[0] in node.input]
+        pads = lists.pop("pads", [0] * 8)
+        lists = {name: values[1:3] for name, values in lists.items()}
+        lists["pads"] = pads[1:3] + pads[5:7]
+        del pool.attribute[:]
+        pool.attribute.extend(onnx.helper.make_attribute(*item) for item in lists.items())
+        pool.input[0] = before.output[0]
+        graph.node.remove(inner)
+        for node, perm in ((before, (0, 3, 1, 2)), (after, (0, 2, 3, 1))):
+            node.op_type = "Transpose"
+            del node.input[1:]
+            node.attribute.append(onnx.helper.make_attribute("perm", perm))
+        _forget_shapes(graph, (before.output[0], inner.output[0], pool.output[0]))
+    used = {name for node in graph.node for name in node.input}
+    for constant in [x for x in graph.initializer if x.name not in used]:
+        graph.initializer.remove(constant)
+        _forget_shapes(graph, (constant.name,))
+
+
+def _forget_shapes(graph, names):
+    for info in [info for info in graph.value_info if info.name in names]:
+        graph.value_info.remove(info)
+
+
+def runner(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+    """Images -> logits, computed by ONNX Runtime on CPU."""
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+    def run(images: np.ndarray) -> np.ndarray:
+        (logits,) = session.run(["logits"], {"images": images})
+        return logits
+
+    return run

@@ -1,0 +1,52 @@
+"""A SavedModel through jax2tf: for TensorFlow Serving, CPU, CUDA and TPU, any batch size."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+import tensorflow as tf
+from jax.experimental import jax2tf
+
+from ssljax.export.trained import OUTPUTS, Trained
+
+_PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+def write(trained: Trained, directory: Path, *, input_dtype: str) -> None:
+    """Writes a SavedModel with the signature `serving_default`: images -> logits, probabilities."""
+    tf.config.set_visible_devices([], "GPU")
+    height, width, channels = trained.image_shape
+    convert = jax2tf.convert(
+        trained.serve(),
+        polymorphic_shapes=[None, f"(b, {height}, {width}, {channels})"],
+        with_gradient=False,
+        native_serialization_platforms=_PLATFORMS,
+    )
+    module = tf.Module()
+    # Flax's dicts become variables with readable names.
+    module.variables_ = jax.tree_util.tree_map_with_path(
+        lambda path, x: tf.Variable(x, name="/".join(k.key for k in path), trainable=False),
+        trained.variables,
+    )
+    images = tf.TensorSpec([None, height, width, channels], input_dtype, name="images")
+    serve = tf.function(
+        lambda images: convert(module.variables_, images),
+        input_signature=[images],
+        autograph=False,
+    )
+    module.__call__ = serve
+    tf.saved_model.save(module, str(directory), signatures=serve)
+
+
+def runner(directory: Path) -> Callable[[np.ndarray], np.ndarray]:
+    """Images -> logits, computed by a SavedModel's serving signature."""
+    loaded = tf.saved_model.load(str(directory))
+    signature = loaded.signatures["serving_default"]
+    assert set(signature.structured_outputs) == set(OUTPUTS)
+
+    def run(images: np.ndarray) -> np.ndarray:
+        return signature(images=tf.constant(images))["logits"].numpy()
+
+    run.__dict__["loaded"] = loaded  # the signature alone does not keep its variables alive
+    return run

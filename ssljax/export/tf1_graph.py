@@ -1,0 +1,211 @@
+"""A JAX function as a graph of plain TensorFlow 1.15 operations, for what cannot run JAX.
+
+jax2tf makes a single XlaCallModule, which neither TensorFlow 1 nor Ascend's tools can read. `lower`
+goes through the function's jaxpr instead; `tf1_rules.py` has an operation for each primitive.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import tensorflow as tf
+
+from ssljax.errors import UsageError
+from ssljax.export.tf1_rules import CUSTOM, ELEMENTWISE, WHOLE, Unsupported, Value, known
+
+_PRODUCER = 134  # the version that TensorFlow 1.15 gives its graphs
+_CALLS = ("jit", "pjit", "closed_call", "core_call", "checkpoint", "remat")
+_CUSTOM_CALLS = ("custom_jvp_call", "custom_vjp_call")
+
+
+def lower(
+    fn: Callable[[Mapping[str, jax.Array]], Mapping[str, jax.Array]],
+    args: Mapping[str, jax.ShapeDtypeStruct],
+) -> tf.compat.v1.GraphDef:
+    """The graph of a pure function.
+
+    Args:
+      fn: named arrays -> named arrays; the names become those of the placeholders and of the
+        outputs' nodes. What it computes of constants alone becomes a constant.
+      args: what it is given. A dimension may be symbolic (`jax.export.symbolic_shape`).
+
+    Raises:
+      UsageError: it uses a primitive that TensorFlow 1.15 has no operation for.
+    """
+    closed, shapes = jax.make_jaxpr(fn, return_shape=True)(dict(args))
+    names, outputs = sorted(args), sorted(shapes)
+    with tf.Graph().as_default() as graph:
+        inputs = [
+            tf.raw_ops.Placeholder(
+                dtype=args[name].dtype,
+                shape=[d if known([d]) else None for d in args[name].shape],
+                name=name,
+            )
+            for name in names
+        ]
+        lowering = _Lowering(dict(zip(names, inputs, strict=True)), args)
+        values = lowering.run(closed.jaxpr, closed.consts, inputs, "")
+        for name, value, var in zip(outputs, values, closed.jaxpr.outvars, strict=True):
+            tf.raw_ops.Identity(input=lowering.whole(value, var.aval), name=name)
+        meta_graph = tf.compat.v1.train.export_meta_graph(
+            graph=graph, clear_devices=True, strip_default_attrs=True
+        )
+    return _plain(meta_graph.graph_def)
+
+
+def save(graph: tf.compat.v1.GraphDef, path: Path) -> None:
+    """Writes a frozen graph, the same bytes for the same graph."""
+    path.write_bytes(graph.SerializeToString(deterministic=True))
+
+
+def _plain(graph: tf.compat.v1.GraphDef) -> tf.compat.v1.GraphDef:
+    """Without what later versions of TensorFlow add."""
+    for node in graph.node:
+        for name in [name for name in node.attr if name.startswith("_")]:
+            del node.attr[name]
+    graph.ClearField("library")
+    graph.versions.Clear()
+    graph.versions.producer = _PRODUCER
+    return graph
+
+
+class _Lowering:
+    """Emits equations into the current graph."""
+
+    def __init__(self, inputs: Mapping[str, Value], args: Mapping[str, jax.ShapeDtypeStruct]):
+        # Where a symbolic dimension can be read: symbol -> (input, axis).
+        self._symbols = {
+            str(d): (inputs[name], axis)
+            for name, arg in args.items()
+            for axis, d in enumerate(arg.shape)
+            if not known([d])
+        }
+
+    def run(self, jaxpr: Any, consts: Sequence[Any], inputs: Sequence[Value], scope: str) -> list:
+        """The values of a jaxpr's outputs, loose (see `tf1_rules.py`)."""
+        env: dict[Any, Value] = {}
+
+        def read(atom):
+            return np.asarray(atom.val, atom.aval.dtype) if hasattr(atom, "val") else env[atom]
+
+        env.update(zip(jaxpr.constvars, map(np.asarray, consts), strict=True))
+        env.update(zip(jaxpr.invars, inputs, strict=True))
+        for eqn in jaxpr.eqns:
+            inner = _join(scope, str(eqn.source_info.name_stack))
+            outputs = self._equation(eqn, [read(x) for x in eqn.invars], inner)
+            for var, value in zip(eqn.outvars, outputs, strict=True):
+                env[var] = value
+        return [read(x) for x in jaxpr.outvars]
+
+    def _equation(self, eqn, values, scope):
+        name = eqn.primitive.name
+        if name in _CALLS:
+            return self._call(eqn.params["jaxpr"], values, scope)
+        try:
+            if name in _CUSTOM_CALLS:
+                rule = _custom_rule(eqn)
+            elif all(isinstance(x, np.ndarray) for x in values) and name != "broadcast_in_dim":
+                return self._fold(eqn, values)
+            else:
+                rule = ELEMENTWISE.get(name) or WHOLE.get(name)
+                if rule is None:
+                    raise Unsupported("TensorFlow 1.15 has no operation for it here")
+            if name in WHOLE:
+                values = [self.whole(x, v.aval) for x, v in zip(values, eqn.invars, strict=True)]
+            with tf.name_scope(scope + "/" if scope else ""):
+                outputs = rule(eqn, *(_finite(x, name) for x in values))
+        except Unsupported as error:
+            raise UsageError(
+                f"{name} in layer {scope or '(none)'} cannot be exported as tf1: {error}"
+            ) from error
+        outputs = list(outputs) if isinstance(outputs, list | tuple) else [outputs]
+        for value, var in zip(outputs, eqn.outvars, strict=True):
+            _require_like(value, var.aval, name)
+        return outputs
+
+    def _call(self, called, values, scope):
+        """A function within the function."""
+        jaxpr, consts = (called.jaxpr, called.consts) if hasattr(called, "consts") else (called, ())
+        return self.run(jaxpr, consts, values, scope)
+
+    def _fold(self, eqn, values):
+        """Computes now what depends on constants alone."""
+        whole = [self.whole(x, v.aval) for x, v in zip(values, eqn.invars, strict=True)]
+        if not all(isinstance(x, np.ndarray) for x in whole) or not all(
+            known(v.aval.shape) for v in eqn.outvars
+        ):
+            raise Unsupported("a constant as long as an unknown dimension")
+        outputs = eqn.primitive.bind(*whole, **eqn.params)
+        return [np.asarray(x) for x in (outputs if eqn.primitive.multiple_results else [outputs])]
+
+    def whole(self, value: Value, aval: Any) -> Value:
+        """A loose value, spread to its length in each dimension."""
+        lengths = [1 if d == 1 else None for d in value.shape]
+        times = [1 if a is None or d == 1 else d for a, d in zip(lengths, aval.shape, strict=True)]
+        if all(known([t]) and t == 1 for t in times):
+            return value
+        if isinstance(value, np.ndarray) and known(times):
+            return np.broadcast_to(value, aval.shape)
+        return tf.raw_ops.Tile(input=value, multiples=self._lengths(times))
+
+    def _lengths(self, dimensions):
+        """Dimensions as an int32 vector; symbols are read from an input."""
+        if known(dimensions):
+            return np.array(dimensions, np.int32)
+        parts = []
+        for d in dimensions:
+            if known([d]):
+                parts.append(np.int32(d))
+                continue
+            if str(d) not in self._symbols:
+                raise Unsupported(f"the length {d}, which is no dimension of an input")
+            source, axis = self._symbols[str(d)]
+            shape = tf.raw_ops.Shape(input=source)
+            begin, end = np.array([axis], np.int32), np.array([axis + 1], np.int32)
+            parts.append(
+                tf.raw_ops.StridedSlice(
+                    input=shape, begin=begin, end=end, strides=np.array([1], np.int32),
+                    shrink_axis_mask=1,
+                )
+            )  # fmt: skip
+        return tf.raw_ops.Pack(values=parts)
+
+
+def _custom_rule(eqn):
+    jaxpr = eqn.params["call_jaxpr"] if "call_jaxpr" in eqn.params else eqn.params["fun_jaxpr"]
+    function = jaxpr.jaxpr.debug_info.func_name
+    if function not in CUSTOM:
+        raise Unsupported(
+            f"the function {function} has a derivative of its own; allowed: {', '.join(CUSTOM)}"
+        )
+    return CUSTOM[function]
+
+
+def _join(scope: str, stack: str) -> str:
+    """Name scopes of TensorFlow from those of JAX: `WideResNet/Conv_0`."""
+    inner = [re.sub(r"[^A-Za-z0-9_.-]", "_", part) for part in stack.split("/") if part]
+    return "/".join([*filter(None, [scope]), *(part.lstrip("_-") or "x" for part in inner)])
+
+
+def _finite(value: Value, name: str) -> Value:
+    """A value that enters the graph: NPUs refuse infinite constants."""
+    if not isinstance(value, np.ndarray) or not np.issubdtype(value.dtype, np.floating):
+        return value
+    # max(x, -∞) is x: its rule drops the constant.
+    if np.isinf(value).any() and not (name == "max" and np.all(value == -np.inf)):
+        raise Unsupported("one of its constants is infinite, which NPUs refuse")
+    return value
+
+
+def _require_like(value: Value, aval: Any, name: str) -> None:
+    """A rule has made what JAX makes, or is wrong."""
+    dtype = value.dtype if isinstance(value, np.ndarray) else value.dtype.as_numpy_dtype
+    fits = len(value.shape) == len(aval.shape) and all(
+        a is None or a == 1 or not known([d]) or a == d
+        for a, d in zip(value.shape, aval.shape, strict=True)
+    )
+    assert np.dtype(dtype) == aval.dtype, (name, dtype, aval)
+    assert fits, (name, value.shape, aval)

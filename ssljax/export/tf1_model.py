@@ -1,0 +1,37 @@
+"""A frozen TensorFlow 1 graph of a trained model: its weights are constants."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tensorflow as tf
+
+from ssljax.export import tf1_graph
+from ssljax.export.trained import Trained
+
+
+def write(trained: Trained, path: Path, *, input_dtype: str, batch_size: int | None) -> None:
+    """Writes a graph with the placeholder `images` and the nodes `logits` and `probabilities`.
+
+    Args:
+      batch_size: None: any.
+    """
+    serve = trained.serve()
+    n = batch_size or jax.export.symbolic_shape("b")[0]
+    images = jax.ShapeDtypeStruct((n, *trained.image_shape), jnp.dtype(input_dtype))
+    graph = tf1_graph.lower(
+        lambda args: serve(trained.variables, args["images"]), {"images": images}
+    )
+    tf1_graph.save(graph, path)
+
+
+def runner(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+    """Images -> logits, computed by this machine's TensorFlow in a session of version 1."""
+    tf.config.set_visible_devices([], "GPU")
+    graph_def = tf.compat.v1.GraphDef.FromString(path.read_bytes())
+    with tf.Graph().as_default() as graph:
+        tf.import_graph_def(graph_def, name="")
+    session = tf.compat.v1.Session(graph=graph)
+    return lambda images: session.run("logits:0", {"images:0": images})

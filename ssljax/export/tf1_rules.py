@@ -1,0 +1,414 @@
+"""JAX primitives as operations of TensorFlow 1.15: one rule for each.
+
+A rule takes the equation and its inputs, and returns what it computes, or raises `Unsupported`.
+Inputs and outputs are tensors, or NumPy arrays where the value is known. Elementwise rules take and
+return *loose* values: with the rank of JAX's value, and length 1 in dimensions along which it is
+constant, since both systems broadcast alike. All other rules take whole values.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from jax import lax
+
+raw = tf.raw_ops
+Value = Any  # tf.Tensor or np.ndarray
+Rule = Callable[..., Any]
+
+
+class Unsupported(Exception):
+    """TensorFlow 1.15 has no operation for what an equation asks for; says why."""
+
+
+def _shape(eqn: Any, position: int = 0) -> tuple[Any, ...]:
+    """The shape of an equation's input; a dimension is a number, or a symbol."""
+    return eqn.invars[position].aval.shape
+
+
+def _result(eqn: Any) -> Any:
+    return eqn.outvars[0].aval
+
+
+def known(shape: Sequence[Any]) -> bool:
+    """Whether all dimensions are numbers."""
+    return all(isinstance(d, int | np.integer) for d in shape)
+
+
+def with_wildcard(shape: Sequence[Any]) -> np.ndarray:
+    """A shape for `Reshape`: -1 in place of one symbol."""
+    if sum(not known([d]) for d in shape) > 1:
+        raise Unsupported(f"two unknown dimensions in the shape {tuple(shape)}")
+    return np.array([d if known([d]) else -1 for d in shape], np.int32)
+
+
+# Elementwise.
+
+
+def _unary(name: str) -> Rule:
+    return lambda eqn, x: getattr(raw, name)(x=x)
+
+
+def _binary(name: str) -> Rule:
+    return lambda eqn, x, y: getattr(raw, name)(x=x, y=y)
+
+
+def _logical(name: str, operation: Rule) -> Rule:
+    def rule(eqn, *values):
+        if _result(eqn).dtype != bool:
+            raise Unsupported(f"{name} of {_result(eqn).dtype}, not of bool")
+        return operation(eqn, *values)
+
+    return rule
+
+
+def _maximum(eqn, x, y):
+    """JAX's softmax begins with max(x, -∞), which is x; NPUs refuse infinities."""
+    for value, other in ((x, y), (y, x)):
+        if isinstance(value, np.ndarray) and np.all(value == -np.inf):
+            return other
+    return raw.Maximum(x=x, y=y)
+
+
+def _div(eqn, x, y):
+    floating = np.issubdtype(_result(eqn).dtype, np.floating)
+    return raw.RealDiv(x=x, y=y) if floating else raw.TruncateDiv(x=x, y=y)
+
+
+def _pow(eqn, x, y):
+    dtype = _result(eqn).dtype
+    return raw.Pow(x=x, y=raw.Cast(x=y, DstT=dtype) if y.dtype != dtype else y)
+
+
+def _integer_pow(eqn, x):
+    if eqn.params["y"] == 2:
+        return raw.Square(x=x)
+    return raw.Pow(x=x, y=np.array(eqn.params["y"], _result(eqn).dtype))
+
+
+def _round(eqn, x):
+    if eqn.params["rounding_method"] != lax.RoundingMethod.TO_NEAREST_EVEN:
+        raise Unsupported("rounding halves away from zero; Rint rounds them to even")
+    return raw.Rint(x=x)
+
+
+def _cast(eqn, x):
+    dtype = eqn.params["new_dtype"]
+    return x if _shape_dtype(eqn) == dtype else raw.Cast(x=x, DstT=dtype)
+
+
+def _shape_dtype(eqn):
+    return eqn.invars[0].aval.dtype
+
+
+def _clamp(eqn, low, x, high):
+    return raw.Minimum(x=raw.Maximum(x=x, y=low), y=high)
+
+
+def _identity(eqn, x):
+    return x
+
+
+def _relu(eqn, x):
+    """With the derivative 0 at 0, as `jax.nn.relu` has it."""
+    return raw.Relu(features=x)
+
+
+# Shapes.
+
+
+def _broadcast_in_dim(eqn, x):
+    """Gives a loose value its new rank; whoever needs the lengths spreads it."""
+    shape = [1] * len(_result(eqn).shape)
+    for position, dimension in enumerate(eqn.params["broadcast_dimensions"]):
+        length = x.shape[position]
+        shape[dimension] = _shape(eqn)[position] if length is None else length
+    if isinstance(x, np.ndarray):
+        return x.reshape(shape)
+    return x if len(shape) == len(x.shape) else raw.Reshape(tensor=x, shape=with_wildcard(shape))
+
+
+def _reshape(eqn, x):
+    return raw.Reshape(tensor=x, shape=with_wildcard(_result(eqn).shape))
+
+
+def _transpose(eqn, x):
+    return raw.Transpose(x=x, perm=np.array(eqn.params["permutation"], np.int32))
+
+
+def _concatenate(eqn, *values):
+    return raw.ConcatV2(values=list(values), axis=np.int32(eqn.params["dimension"]))
+
+
+def _stack(eqn, *values):
+    return raw.Pack(values=list(values), axis=eqn.params["axis"])
+
+
+def _split(eqn, x):
+    sizes = np.array(eqn.params["sizes"], np.int32)
+    axis = np.int32(eqn.params["axis"])
+    return raw.SplitV(value=x, size_splits=sizes, axis=axis, num_split=len(sizes))
+
+
+def _slice(eqn, x):
+    start, limit = eqn.params["start_indices"], eqn.params["limit_indices"]
+    strides = eqn.params["strides"] or [1] * len(start)
+    end_mask = 0
+    for i, (end, length) in enumerate(zip(limit, _shape(eqn), strict=True)):
+        if not known([end]):
+            if end != length:
+                raise Unsupported(f"a slice that ends at {end} of {length}")
+            end_mask |= 1 << i
+    return raw.StridedSlice(
+        input=x,
+        begin=np.array(start, np.int32),
+        end=np.array([d if known([d]) else 0 for d in limit], np.int32),
+        strides=np.array(strides, np.int32),
+        end_mask=end_mask,
+    )
+
+
+def _pad(eqn, x, value):
+    config = eqn.params["padding_config"]
+    if any(low < 0 or high < 0 or interior for low, high, interior in config):
+        raise Unsupported(f"negative or interior padding {config}")
+    return _padded(x, [(low, high) for low, high, _ in config], value)
+
+
+def _padded(x, paddings, value):
+    paddings = np.array(paddings, np.int32)
+    if isinstance(value, np.ndarray) and value == 0:
+        return raw.Pad(input=x, paddings=paddings)
+    return raw.PadV2(input=x, paddings=paddings, constant_values=value)
+
+
+def _rev(eqn, x):
+    return raw.ReverseV2(tensor=x, axis=np.array(eqn.params["dimensions"], np.int32))
+
+
+def _select(eqn, which, *cases):
+    if eqn.invars[0].aval.dtype != bool:
+        raise Unsupported("a choice between more than two values")
+    if which.shape != cases[0].shape and not len(which.shape):
+        which = raw.Fill(dims=raw.Shape(input=cases[0]), value=which)
+    return raw.Select(condition=which, x=cases[1], y=cases[0])
+
+
+def _gather(eqn, x, indices):
+    """Rows, or whole slices along another axis."""
+    numbers, sizes = eqn.params["dimension_numbers"], eqn.params["slice_sizes"]
+    shape = _shape(eqn)
+    axes = numbers.start_index_map
+    batch = tuple(range(len(_shape(eqn, 1)) - 1))
+    whole = all(sizes[i] == shape[i] for i in range(len(shape)) if i not in axes)
+    rank = len(shape) + len(batch) - 1
+    if (
+        len(axes) != 1
+        or numbers.collapsed_slice_dims != axes
+        or sizes[axes[0]] != 1
+        or not whole
+        or numbers.operand_batching_dims
+        or tuple(i for i in range(rank) if i not in numbers.offset_dims)
+        != tuple(axes[0] + i for i in batch)
+    ):
+        raise Unsupported("a gather other than of whole slices along one axis")
+    rows = raw.Squeeze(input=indices, axis=[len(batch)])
+    if eqn.params["mode"] in (lax.GatherScatterMode.CLIP, lax.GatherScatterMode.FILL_OR_DROP):
+        raise Unsupported("a gather whose indices may be out of range")
+    return raw.GatherV2(params=x, indices=rows, axis=np.int32(axes[0]))
+
+
+# Reductions.
+
+
+def _reduce(name: str) -> Rule:
+    def rule(eqn, x):
+        axes = np.array(eqn.params["axes"], np.int32)
+        return getattr(raw, name)(input=x, axis=axes, keep_dims=False)
+
+    return rule
+
+
+def _arg(name: str) -> Rule:
+    def rule(eqn, x):
+        (axis,) = eqn.params["axes"]
+        dtype = eqn.params["index_dtype"]
+        return getattr(raw, name)(input=x, dimension=np.int32(axis), output_type=dtype)
+
+    return rule
+
+
+def _dot_general(eqn, x, y):
+    contracted, batch = eqn.params["dimension_numbers"]
+    if len(_shape(eqn)) != 2 or len(_shape(eqn, 1)) != 2 or any(batch) or len(contracted[0]) != 1:
+        raise Unsupported("a product other than of two matrices")
+    _same_dtype(eqn)
+    return raw.MatMul(
+        a=x, b=y, transpose_a=contracted[0][0] == 0, transpose_b=contracted[1][0] == 1
+    )
+
+
+def _same_dtype(eqn):
+    if eqn.params["preferred_element_type"] not in (None, _shape_dtype(eqn)):
+        raise Unsupported(
+            f"a result of {eqn.params['preferred_element_type']} from {_shape_dtype(eqn)}"
+        )
+
+
+# Windows over images [N, H, W, C].
+
+
+def _conv(eqn, x, kernel):
+    params = eqn.params
+    layout = lax.ConvDimensionNumbers((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
+    if params["dimension_numbers"] != layout:
+        raise Unsupported("a convolution other than of NHWC images by HWIO kernels")
+    if params["feature_group_count"] != 1 or params["batch_group_count"] != 1:
+        raise Unsupported("a grouped convolution")
+    if any(d != 1 for d in params["lhs_dilation"]):
+        raise Unsupported("a transposed convolution")
+    _same_dtype(eqn)
+    strides, dilation = params["window_strides"], params["rhs_dilation"]
+    x, padding = _pad_window(
+        x,
+        _shape(eqn),
+        window=(1, *_shape(eqn, 1)[:2], 1),
+        strides=(1, *strides, 1),
+        dilation=(1, *dilation, 1),
+        padding=((0, 0), *params["padding"], (0, 0)),
+        value=np.zeros([], _shape_dtype(eqn)),
+    )
+    return raw.Conv2D(
+        input=x,
+        filter=kernel,
+        strides=[1, *strides, 1],
+        padding=padding,
+        dilations=[1, *dilation, 1],
+    )
+
+
+def _pad_window(x, shape, *, window, strides, dilation, padding, value):
+    """`x`, padded if need be, and TensorFlow's name for the padding that remains."""
+    if not any(map(any, padding)):
+        return x, "VALID"
+    lengths = [k if d == 1 else (k - 1) * d + 1 for k, d in zip(window, dilation, strict=True)]
+    same = [(0, 0)]
+    for length, k, stride in list(zip(shape, lengths, strides, strict=True))[1:-1]:
+        total = max((math.ceil(length / stride) - 1) * stride + k - length, 0)
+        same.append((total // 2, total - total // 2))
+    if tuple(padding) == (*same, (0, 0)):
+        return x, "SAME"
+    if any(low < 0 or high < 0 for low, high in padding):
+        raise Unsupported(f"negative padding {padding}")
+    return _padded(x, padding, value), "VALID"
+
+
+def _pool(eqn, x, operation, value):
+    params = eqn.params
+    window, strides = params["window_dimensions"], params["window_strides"]
+    padding = params["padding"]
+    if len(window) != 4 or any(n[i] != 1 for n in (window, strides) for i in (0, 3)):
+        raise Unsupported("a window other than over the height and width of NHWC images")
+    if any(padding[0]) or any(padding[3]):
+        raise Unsupported("a window other than over the height and width of NHWC images")
+    if any(d != 1 for d in (*params["base_dilation"], *params["window_dilation"])):
+        raise Unsupported("a dilated window")
+    x, name = _pad_window(
+        x,
+        # Padded averages count what is there alone: there the padding is done before.
+        _shape(eqn) if operation is raw.MaxPool else (0, 0, 0, 0),
+        window=window,
+        strides=strides,
+        dilation=(1, 1, 1, 1),
+        padding=padding,
+        value=np.array(value, _shape_dtype(eqn)),
+    )
+    key = "input" if operation is raw.MaxPool else "value"
+    return operation(**{key: x}, ksize=list(window), strides=list(strides), padding=name)
+
+
+def _max_pool(eqn, x):
+    return _pool(eqn, x, raw.MaxPool, np.finfo(_shape_dtype(eqn)).min)
+
+
+def _sum_pool(eqn, x):
+    count = math.prod(eqn.params["window_dimensions"])
+    return raw.Mul(x=_pool(eqn, x, raw.AvgPool, 0), y=np.array(count, _shape_dtype(eqn)))
+
+
+ELEMENTWISE: dict[str, Rule] = {
+    "abs": _unary("Abs"),
+    "add": _binary("AddV2"),
+    "add_any": _binary("AddV2"),
+    "and": _logical("and", _binary("LogicalAnd")),
+    "ceil": _unary("Ceil"),
+    "clamp": _clamp,
+    "convert_element_type": _cast,
+    "copy": _identity,
+    "cos": _unary("Cos"),
+    "div": _div,
+    "eq": _binary("Equal"),
+    "erf": _unary("Erf"),
+    "exp": _unary("Exp"),
+    "expm1": _unary("Expm1"),
+    "floor": _unary("Floor"),
+    "ge": _binary("GreaterEqual"),
+    "gt": _binary("Greater"),
+    "integer_pow": _integer_pow,
+    "is_finite": _unary("IsFinite"),
+    "le": _binary("LessEqual"),
+    "log": _unary("Log"),
+    "log1p": _unary("Log1p"),
+    "logistic": _unary("Sigmoid"),
+    "lt": _binary("Less"),
+    "max": _maximum,
+    "min": _binary("Minimum"),
+    "mul": _binary("Mul"),
+    "ne": _binary("NotEqual"),
+    "neg": _unary("Neg"),
+    "not": _logical("not", _unary("LogicalNot")),
+    "or": _logical("or", _binary("LogicalOr")),
+    "pow": _pow,
+    "rem": _binary("TruncateMod"),
+    "round": _round,
+    "rsqrt": _unary("Rsqrt"),
+    "sign": _unary("Sign"),
+    "sin": _unary("Sin"),
+    "sqrt": _unary("Sqrt"),
+    "square": _unary("Square"),
+    "stop_gradient": lambda eqn, x: raw.StopGradient(input=x),
+    "sub": _binary("Sub"),
+    "tanh": _unary("Tanh"),
+    "broadcast_in_dim": _broadcast_in_dim,
+}
+
+WHOLE: dict[str, Rule] = {
+    "argmax": _arg("ArgMax"),
+    "argmin": _arg("ArgMin"),
+    "concatenate": _concatenate,
+    "conv_general_dilated": _conv,
+    "dot_general": _dot_general,
+    "gather": _gather,
+    "pad": _pad,
+    "reduce_and": _reduce("All"),
+    "reduce_max": _reduce("Max"),
+    "reduce_min": _reduce("Min"),
+    "reduce_or": _reduce("Any"),
+    "reduce_prod": _reduce("Prod"),
+    "reduce_sum": _reduce("Sum"),
+    "reduce_window_max": _max_pool,
+    "reduce_window_sum": _sum_pool,
+    "reshape": _reshape,
+    "rev": _rev,
+    "select_n": _select,
+    "slice": _slice,
+    "split": _split,
+    "squeeze": _reshape,
+    "stack": _stack,
+    "transpose": _transpose,
+}
+
+# Functions with a derivative of their own -> an operation with the same derivative.
+CUSTOM: dict[str, Rule] = {"relu": _relu}
