@@ -37,16 +37,18 @@ def readme(
     """The README of an export."""
     height, width, channels = trained.image_shape
     use = _USE[format].format(first=names[0])
+    classes = len(trained.class_names)
     config = trained.config
     return f"""\
 # {config["model"]}, {format}
 
-Step {trained.step} of a {config["method"]} run on `{config["dataset"]}`, {trained.weights} weights, computing in float32.
+Step {trained.step} of a {config["method"]} run on `{config["dataset"]}`, {trained.weights} weights.
+It computes in float32.
 
 | | |
 | --- | --- |
 | input | `images`: {input_dtype} `[N, {height}, {width}, {channels}]`, 0 to 255 (scaled inside) |
-| outputs | `logits`, `probabilities`: float32 `[N, {len(trained.class_names)}]`, classes as in `labels.txt` |
+| outputs | `logits`, `probabilities`: float32 `[N, {classes}]`, as in `labels.txt` |
 
 {use}
 

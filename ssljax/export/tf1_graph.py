@@ -5,7 +5,8 @@ goes through the function's jaxpr instead; `tf1_rules.py` has an operation for e
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from ssljax.errors import UsageError
 from ssljax.export.tf1_rules import CUSTOM, ELEMENTWISE, WHOLE, Unsupported, Value, known
 
 _PRODUCER = 134  # the version that TensorFlow 1.15 gives its graphs
-_CALLS = ("jit", "pjit", "closed_call", "core_call", "checkpoint", "remat")
+_CALLS = ("jit", "pjit", "closed_call", "core_call", "remat2")
 _CUSTOM_CALLS = ("custom_jvp_call", "custom_vjp_call")
 
 
@@ -49,7 +50,8 @@ def lower(
         lowering = _Lowering(dict(zip(names, inputs, strict=True)), args)
         values = lowering.run(closed.jaxpr, closed.consts, inputs, "")
         for name, value, var in zip(outputs, values, closed.jaxpr.outvars, strict=True):
-            tf.raw_ops.Identity(input=lowering.whole(value, var.aval), name=name)
+            with _naming(f"output {name}"):
+                tf.raw_ops.Identity(input=lowering.whole(value, var.aval), name=name)
         meta_graph = tf.compat.v1.train.export_meta_graph(
             graph=graph, clear_devices=True, strip_default_attrs=True
         )
@@ -104,7 +106,7 @@ class _Lowering:
         name = eqn.primitive.name
         if name in _CALLS:
             return self._call(eqn.params["jaxpr"], values, scope)
-        try:
+        with _naming(f"{name} in layer {scope or '(none)'}"):
             if name in _CUSTOM_CALLS:
                 rule = _custom_rule(eqn)
             elif all(isinstance(x, np.ndarray) for x in values) and name != "broadcast_in_dim":
@@ -117,10 +119,6 @@ class _Lowering:
                 values = [self.whole(x, v.aval) for x, v in zip(values, eqn.invars, strict=True)]
             with tf.name_scope(scope + "/" if scope else ""):
                 outputs = rule(eqn, *(_finite(x, name) for x in values))
-        except Unsupported as error:
-            raise UsageError(
-                f"{name} in layer {scope or '(none)'} cannot be exported as tf1: {error}"
-            ) from error
         outputs = list(outputs) if isinstance(outputs, list | tuple) else [outputs]
         for value, var in zip(outputs, eqn.outvars, strict=True):
             _require_like(value, var.aval, name)
@@ -174,9 +172,21 @@ class _Lowering:
         return tf.raw_ops.Pack(values=parts)
 
 
+@contextmanager
+def _naming(what: str) -> Iterator[None]:
+    try:
+        yield
+    except Unsupported as error:
+        raise UsageError(f"{what} cannot be exported as tf1: {error}") from error
+
+
+def _custom_name(eqn):
+    """The name of a function with a derivative of its own."""
+    return eqn.params["call_jaxpr"].jaxpr.debug_info.func_name
+
+
 def _custom_rule(eqn):
-    jaxpr = eqn.params["call_jaxpr"] if "call_jaxpr" in eqn.params else eqn.params["fun_jaxpr"]
-    function = jaxpr.jaxpr.debug_info.func_name
+    function = _custom_name(eqn)
     if function not in CUSTOM:
         raise Unsupported(
             f"the function {function} has a derivative of its own; allowed: {', '.join(CUSTOM)}"

@@ -251,10 +251,9 @@ def _dot_general(eqn, x, y):
 
 
 def _same_dtype(eqn):
-    if eqn.params["preferred_element_type"] not in (None, _shape_dtype(eqn)):
-        raise Unsupported(
-            f"a result of {eqn.params['preferred_element_type']} from {_shape_dtype(eqn)}"
-        )
+    result, given = eqn.params["preferred_element_type"], _shape_dtype(eqn)
+    if result is not None and result != given:
+        raise Unsupported(f"a result of {result} from {given}")
 
 
 # Windows over images [N, H, W, C].

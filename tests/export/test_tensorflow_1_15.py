@@ -1,0 +1,42 @@
+"""The graphs run in real TensorFlow 1.15.5, and compute there what JAX computes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from export import tensorflow_1_15, test_tf1_graph
+from export.made import model
+from ssljax.export import tf1_graph, tf1_model
+
+SCRIPT = Path(__file__).with_name("run_graphs.py")
+
+
+def test_every_primitive(tmp_path):
+    tensorflow_1_15.python()
+    expected = {}
+    for number, name in enumerate(test_tf1_graph.CASES):
+        function, arrays = test_tf1_graph.prepared(name)
+        graph_def = tf1_graph.lower(function, test_tf1_graph.shapes_of(arrays))
+        tf1_graph.save(graph_def, tmp_path / f"{number}.pb")
+        np.savez(tmp_path / f"{number}.npz", **arrays)
+        expected[str(number)] = name, np.asarray(function(arrays)["y"])
+    printed = tensorflow_1_15.run(SCRIPT, str(tmp_path))
+    assert sorted(printed.split()) == sorted(expected)
+    for number, (name, wanted) in expected.items():
+        found = np.load(tmp_path / f"{number}.npy")
+        np.testing.assert_allclose(found, wanted, rtol=3e-6, atol=3e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("name", ["wide_resnet", "cnn13", "resnet50"])
+@pytest.mark.parametrize("batch_size", [None, 3])
+def test_models(name, batch_size, tmp_path):
+    tensorflow_1_15.python()
+    trained, images = model(name)
+    expected = trained.serve()(trained.variables, images[:3])["logits"]
+    path = tmp_path / "model.pb"
+    tf1_model.write(trained, path, input_dtype="uint8", batch_size=batch_size)
+    np.savez(path.with_suffix(".npz"), images=images[:3])
+    tensorflow_1_15.run(SCRIPT, str(tmp_path))
+    found = np.load(path.with_suffix(".npy"))
+    assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()

@@ -1,0 +1,389 @@
+"""Each rule of the lowering against JAX, on random numbers; what has no rule is named."""
+
+import json
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tensorflow as tf
+from jax import lax
+
+from ssljax.errors import UsageError
+from ssljax.export import tf1_graph, tf1_rules
+
+OPS_OF_1_15 = json.loads((Path(__file__).parent / "tf115_ops.json").read_text())
+INT, BOOL = np.int32, np.bool_
+
+
+def made(seed, shape, dtype):
+    random = np.random.RandomState(seed)
+    if dtype == BOOL:
+        return random.rand(*shape) < 0.5
+    if np.issubdtype(dtype, np.integer):
+        return random.randint(0, 4, shape).astype(dtype)
+    return random.uniform(-2, 2, shape).astype(dtype)
+
+
+def positive(f):
+    return lambda x, *rest: f(jnp.abs(x) + 0.1, *rest)
+
+
+def conv(x, kernel, strides=(1, 1), padding="SAME", **options):
+    dimensions = options.pop("dimensions", ("NHWC", "HWIO", "NHWC"))
+    return lax.conv_general_dilated(
+        x, kernel, strides, padding, dimension_numbers=dimensions, **options
+    )
+
+
+def window(x, start, operation, size, strides, padding, **options):
+    return lax.reduce_window(x, start, operation, size, strides, padding, **options)
+
+
+max_pool = partial(window, start=-np.inf, operation=lax.max)
+sum_pool = partial(window, start=0.0, operation=lax.add)
+ROWS = np.array([2, 0, 0, 1])
+
+
+def one_hot(x):
+    return jax.nn.one_hot(jnp.argmax(x, axis=-1), x.shape[-1])
+
+
+def take(x, rows):
+    return jnp.asarray(x).at[rows].get(mode="promise_in_bounds")
+
+
+def take_columns(x, columns):
+    return jnp.asarray(x).at[:, columns].get(mode="promise_in_bounds")
+
+
+V, M, T4 = (5,), (3, 4), (2, 8, 7, 3)  # a vector, a matrix, images
+KERNEL = ((3, 3, 3, 5), None)  # None: the floating type under test
+# Name -> function, shapes of its inputs, each with a type (None: floating).
+CASES = {
+    "abs": (jnp.abs, M),
+    "add": (jnp.add, M, M),
+    "add broadcast": (jnp.add, M, (4,)),
+    "add outer": (lambda x, y: x[:, None] + y[None], V, V),
+    "and": (jnp.logical_and, (M, BOOL), (M, BOOL)),
+    "argmax": (lambda x: jnp.argmax(x, axis=1), M),
+    "argmin": (lambda x: jnp.argmin(x, axis=0), M),
+    "broadcast in the middle": (lambda x: jnp.broadcast_to(x[:, None], (3, 2, 4)), M),
+    "broadcast then sum": (lambda x: jnp.broadcast_to(x[:, None], (3, 2, 4)).sum(1), M),
+    "broadcast of a constant": (lambda x: jnp.concatenate([x, jnp.ones((2, 4), x.dtype)]), M),
+    "ceil": (jnp.ceil, M),
+    "clamp": (lambda x: lax.clamp(x.dtype.type(-1), x, x.dtype.type(0.5)), M),
+    "concatenate": (lambda x, y: jnp.concatenate([x, y], axis=1), M, (3, 2)),
+    "constants are folded": (lambda x: x * jnp.sqrt(jnp.arange(4, dtype=x.dtype) + 1), M),
+    "conv same": (conv, T4, KERNEL),
+    "conv same, stride 2": (partial(conv, strides=(2, 2)), T4, KERNEL),
+    "conv valid": (partial(conv, padding="VALID", strides=(2, 1)), T4, KERNEL),
+    "conv explicit": (partial(conv, padding=((3, 3), (2, 1)), strides=(2, 2)), T4, KERNEL),
+    "conv dilated": (partial(conv, rhs_dilation=(2, 2)), T4, KERNEL),
+    "conv 1×1": (partial(conv, strides=(2, 2), padding="VALID"), T4, ((1, 1, 3, 5), None)),
+    "convert to int": (lambda x: x.astype(jnp.int32), M),
+    "convert to float": (lambda x: x.astype(jnp.float32), (M, np.uint8)),
+    "convert bool": (lambda x: x.astype(jnp.float32), (M, BOOL)),
+    "copy": (jnp.array, M),
+    "cos": (jnp.cos, M),
+    "custom relu": (jax.nn.relu, M),
+    "div": (lambda x, y: x / (jnp.abs(y) + 1), M, M),
+    "div of integers": (lambda x, y: lax.div(x - 2, y + 1), (M, INT), (M, INT)),
+    "dot": (jnp.dot, M, (4, 2)),
+    "dot transposed": (lambda x, y: lax.dot_general(x, y, (((0,), (1,)), ((), ()))), M, (2, 3)),
+    "eq": (jnp.equal, (M, INT), (M, INT)),
+    "erf": (jax.scipy.special.erf, M),
+    "exp": (jnp.exp, M),
+    "expm1": (jnp.expm1, M),
+    "floor": (jnp.floor, M),
+    "gather rows": (take, M, ((6,), INT, 3)),
+    "gather columns": (take_columns, M, ((6,), INT, 4)),
+    "gather rows by a constant": (lambda x: x[ROWS], M),
+    "gather a matrix of rows": (take, T4, ((2, 2), INT, 2)),
+    "ge": (jnp.greater_equal, M, M),
+    "gt": (jnp.greater, M, M),
+    "integer_pow": (lambda x: x**2 + (jnp.abs(x) + 1) ** -3, M),
+    "is_finite": (lambda x: jnp.isfinite(x / jnp.maximum(x, 0)), M),
+    "le": (jnp.less_equal, M, M),
+    "log": (positive(jnp.log), M),
+    "log_softmax": (jax.nn.log_softmax, M),
+    "log1p": (positive(jnp.log1p), M),
+    "logistic": (jax.nn.sigmoid, M),
+    "lt": (jnp.less, M, M),
+    "leaky_relu": (partial(jax.nn.leaky_relu, negative_slope=0.1), M),
+    "max": (jnp.maximum, M, M),
+    "max pool": (partial(max_pool, size=(1, 2, 2, 1), strides=(1, 2, 2, 1), padding="VALID"), T4),
+    "max pool same": (
+        partial(max_pool, size=(1, 3, 3, 1), strides=(1, 2, 2, 1), padding="SAME"), T4
+    ),
+    "max pool explicit": (
+        partial(max_pool, size=(1, 3, 3, 1), strides=(1, 2, 2, 1),
+                padding=((0, 0), (2, 1), (1, 2), (0, 0))), T4
+    ),
+    "min": (jnp.minimum, M, M),
+    "mul": (jnp.multiply, M, M),
+    "ne": (jnp.not_equal, (M, INT), (M, INT)),
+    "neg": (jnp.negative, M),
+    "not": (jnp.logical_not, (M, BOOL)),
+    "one_hot of argmax": (one_hot, M),
+    "or": (jnp.logical_or, (M, BOOL), (M, BOOL)),
+    "pad": (lambda x: jnp.pad(x, ((1, 2), (0, 3))), M),
+    "pad with 7": (lambda x: jnp.pad(x, ((1, 2), (0, 3)), constant_values=7), M),
+    "pow": (positive(jnp.power), M, M),
+    "pow by an integer": (lambda x, y: lax.pow(x, y), M, (M, INT)),
+    "reduce_and": (lambda x: jnp.all(x, axis=1), (M, BOOL)),
+    "reduce_max": (lambda x: jnp.max(x, axis=(0, 2)), T4),
+    "reduce_min": (lambda x: jnp.min(x, axis=1), M),
+    "reduce_or": (lambda x: jnp.any(x, axis=0), (M, BOOL)),
+    "reduce_prod": (lambda x: jnp.prod(x, axis=1), M),
+    "reduce_sum": (lambda x: jnp.sum(x, axis=(1, 2)), T4),
+    "reduce_sum to a scalar": (jnp.mean, M),
+    "rem": (lambda x, y: lax.rem(x, y + 3), M, M),
+    "reshape": (lambda x: x.reshape(2, -1), M),
+    "rev": (lambda x: x[::-1, ::-1], M),
+    "round": (lambda x: jnp.round(x * 2) + jnp.round(jnp.floor(x) + 0.5), M),
+    "rsqrt": (positive(lax.rsqrt), M),
+    "select_n": (jnp.where, (M, BOOL), M, M),
+    "select_n by a scalar": (lambda x, y: lax.select(jnp.sum(x) > 0, x, y), M, M),
+    "select_n broadcast": (lambda c, x: jnp.where(c[:, None], x, 1.0), ((3,), BOOL), M),
+    "sign": (jnp.sign, M),
+    "sin": (jnp.sin, M),
+    "slice": (lambda x: x[1:3, ::2], M),
+    "softmax": (jax.nn.softmax, M),
+    "split": (lambda x: sum(p.sum() * i for i, p in enumerate(jnp.split(x, [1, 3], axis=1))), M),
+    "sqrt": (positive(jnp.sqrt), M),
+    "square": (jnp.square, M),
+    "squeeze": (lambda x: x[1:2].squeeze(0), M),
+    "stack": (lambda x, y: jnp.stack([x, y], axis=1), M, M),
+    "stop_gradient": (lax.stop_gradient, M),
+    "sub": (jnp.subtract, M, M),
+    "sum pool": (partial(sum_pool, size=(1, 2, 2, 1), strides=(1, 2, 2, 1), padding="VALID"), T4),
+    "sum pool same": (
+        partial(sum_pool, size=(1, 3, 3, 1), strides=(1, 2, 2, 1), padding="SAME"), T4
+    ),
+    "swapaxes": (lambda x: x.transpose(0, 2, 3, 1), T4),
+    "tanh": (jnp.tanh, M),
+    "gradient of a loss": (
+        lambda x, y: jax.vjp(lambda x: jnp.sum(jnp.tanh(x) * y * x), x)[1](y.dtype.type(1))[0],
+        M, M,
+    ),
+    "a function within": (lambda x: jax.jit(jnp.sin)(x) + jax.checkpoint(jnp.cos)(x), M),
+}  # fmt: skip
+
+
+def prepared(name, floating=np.float32):
+    """A case as `lower` takes it, and numbers for its inputs."""
+    function, *inputs = CASES[name]
+    arrays = {}
+    for i, spec in enumerate(inputs):
+        shape, dtype, *below = spec if isinstance(spec[0], tuple) else (spec, None)
+        array = made(i, shape, dtype or floating)
+        arrays[f"x{i}"] = array % below[0] if below else array
+
+    def named(args):
+        return {"y": function(*(args[f"x{i}"] for i in range(len(inputs))))}
+
+    return named, arrays
+
+
+def shapes_of(arrays):
+    return {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in arrays.items()}
+
+
+def run(graph_def, arrays, outputs=("y",)):
+    with tf.Graph().as_default() as graph:
+        tf.import_graph_def(graph_def, name="")
+        with tf.compat.v1.Session(graph=graph) as session:
+            feed = {f"{name}:0": x for name, x in arrays.items()}
+            return session.run([f"{name}:0" for name in outputs], feed)
+
+
+def require_1_15(graph_def):
+    for node in graph_def.node:
+        assert node.op in OPS_OF_1_15, node.op
+        assert set(node.attr) <= set(OPS_OF_1_15[node.op]), (node.op, list(node.attr))
+        assert not node.device
+    assert graph_def.versions.producer == 134
+    assert not graph_def.library.function
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_primitive_computes_what_jax_computes(name):
+    function, arrays = prepared(name)
+    expected = np.asarray(function(arrays)["y"])
+    graph_def = tf1_graph.lower(function, shapes_of(arrays))
+    require_1_15(graph_def)
+    (found,) = run(graph_def, arrays)
+    assert found.dtype == expected.dtype
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, rtol=2e-6, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_in_float64_it_is_exact_to_the_last_digits(name):
+    with jax.enable_x64(True):
+        function, arrays = prepared(name, np.float64)
+        expected = np.asarray(function(arrays)["y"])
+        (found,) = run(tf1_graph.lower(function, shapes_of(arrays)), arrays)
+    assert found.dtype == expected.dtype
+    np.testing.assert_allclose(found, expected, rtol=1e-13, atol=1e-13)
+
+
+def test_every_rule_has_a_case():
+    def names(jaxpr):
+        for eqn in jaxpr.eqns:
+            yield eqn.primitive.name
+            if eqn.primitive.name in tf1_graph._CUSTOM_CALLS:
+                yield tf1_graph._custom_name(eqn)
+            for value in eqn.params.values():
+                inner = getattr(value, "jaxpr", value)
+                if hasattr(inner, "eqns"):
+                    yield from names(inner)
+
+    seen = set()
+    for case in CASES:
+        function, arrays = prepared(case)
+        seen |= set(names(jax.make_jaxpr(function)(arrays).jaxpr))
+    rules = tf1_rules.ELEMENTWISE.keys() | tf1_rules.WHOLE.keys() | tf1_rules.CUSTOM.keys()
+    assert rules - seen == {"add_any"} - seen
+
+
+def test_a_symbolic_batch_takes_any_number_of_images():
+    b, *_ = jax.export.symbolic_shape("b")
+
+    def function(args):
+        x = args["x"]
+        rows = jnp.broadcast_to(jnp.arange(4.0), (x.shape[0], 4))  # as long as the batch
+        chosen = jnp.where(jnp.arange(4) > 1, x[:, ::2] @ jnp.ones((4, 4)), 2.0)
+        return {"y": jnp.concatenate([rows, chosen, x.reshape(x.shape[0], 2, 4).sum(1)], axis=1)}
+
+    graph_def = tf1_graph.lower(function, {"x": jax.ShapeDtypeStruct((b, 8), jnp.float32)})
+    require_1_15(graph_def)
+    for n in (1, 5):
+        x = made(0, (n, 8), np.float32)
+        (found,) = run(graph_def, {"x": x})
+        np.testing.assert_allclose(found, function({"x": x})["y"], rtol=1e-6)
+
+
+def test_inputs_and_outputs_have_the_given_names():
+    def function(args):
+        return {"out/sum": args["param/w"] + args["in/x"], "out/same": args["in/x"]}
+
+    args = {"param/w": np.ones((2, 2), np.float32), "in/x": np.ones((2, 2), np.float32)}
+    graph_def = tf1_graph.lower(function, shapes_of(args))
+    total, same = run(graph_def, args, ["out/sum", "out/same"])
+    assert total.tolist() == [[2, 2], [2, 2]]
+    assert same.tolist() == [[1, 1], [1, 1]]
+
+
+def test_the_gradient_of_relu_and_stop_gradient_survive():
+    def function(args):
+        x = args["x"]
+        return {"y": jnp.sum(jax.nn.relu(x) * (1 + lax.stop_gradient(x)))}
+
+    x = np.array([-1.0, 0.0, 3.0], np.float32)
+    graph_def = tf1_graph.lower(function, shapes_of({"x": x}))
+    with tf.Graph().as_default() as graph:
+        tf.import_graph_def(graph_def, name="")
+        (gradient,) = tf.compat.v1.gradients(
+            graph.get_tensor_by_name("y:0"), graph.get_tensor_by_name("x:0")
+        )
+        with tf.compat.v1.Session(graph=graph) as session:
+            found = session.run(gradient, {"x:0": x})
+    expected = jax.grad(lambda x: function({"x": x})["y"])(x)
+    assert found.tolist() == expected.tolist() == [0, 0, 4]
+
+
+def test_infinities_of_softmax_are_dropped_and_others_refused():
+    graph_def = tf1_graph.lower(*map_shapes(jax.nn.softmax, M))
+    constants = [tf.make_ndarray(n.attr["value"].tensor) for n in graph_def.node if n.op == "Const"]
+    assert all(np.isfinite(c).all() for c in constants)
+
+
+def map_shapes(function, *shapes, dtype=np.float32):
+    """`function` of positional arrays, as `lower` takes it."""
+    names = [f"x{i}" for i in range(len(shapes))]
+    args = {n: jax.ShapeDtypeStruct(s, dtype) for n, s in zip(names, shapes, strict=True)}
+    return lambda args: {"y": function(*(args[n] for n in names))}, args
+
+
+@jax.custom_jvp
+def own_derivative(x):
+    return x
+
+
+own_derivative.defjvp(lambda primals, tangents: (primals[0], 2 * tangents[0]))
+B, C = jax.export.symbolic_shape("b, c")
+
+
+@pytest.mark.parametrize(
+    ("function", "shapes", "message"),
+    [
+        (jnp.sort, [M], "sort in layer .none. cannot be exported as tf1: TensorFlow 1.15 has no"),
+        (jax.named_scope("Layer_3")(jnp.cumsum), [V], "cumsum in layer Layer_3 cannot"),
+        (own_derivative, [V], "own_derivative has a derivative of its own; allowed: relu"),
+        (lambda x: x + jnp.array([np.inf, 1, 1, 1]), [M], "one of its constants is infinite"),
+        (lambda x: jnp.maximum(x, np.inf), [M], "max .* one of its constants is infinite"),
+        (partial(conv, dimensions=("NCHW", "OIHW", "NCHW")), [(1, 3, 8, 8), (5, 3, 3, 3)], "NHWC"),
+        (partial(conv, feature_group_count=3), [T4, (3, 3, 1, 3)], "a grouped convolution"),
+        (
+            partial(conv, lhs_dilation=(2, 2), padding=((1, 1), (1, 1))),
+            [T4, (3, 3, 3, 5)],
+            "a transposed convolution",
+        ),
+        (partial(conv, padding=((-1, 0), (0, 0))), [T4, (3, 3, 3, 5)], "negative padding"),
+        (
+            lambda x, y: lax.dot(x, y, preferred_element_type=jnp.float64),
+            [M, (4, 2)],
+            "a result of float64 from float32",
+        ),
+        (jnp.matmul, [(2, 3, 4), (2, 4, 5)], "a product other than of two matrices"),
+        (lambda x: lax.pad(x, 0.0, ((0, 0, 1), (0, 0, 0))), [M], "negative or interior padding"),
+        (lambda x: lax.pad(x, 0.0, ((-1, 0, 0), (0, 0, 0))), [M], "negative or interior padding"),
+        (lambda x: lax.round(x, lax.RoundingMethod.AWAY_FROM_ZERO), [M], "away from zero"),
+        (
+            partial(max_pool, size=(1, 1, 1, 3), strides=(1, 1, 1, 1), padding="VALID"),
+            [T4],
+            "a window other than over the height and width",
+        ),
+        (
+            partial(max_pool, size=(1, 2, 2, 1), strides=(1, 1, 1, 1), padding="VALID",
+                    window_dilation=(1, 2, 2, 1)),
+            [T4],
+            "a dilated window",
+        ),
+        (partial(max_pool, size=(2,), strides=(1,), padding="VALID"), [V], "a window other than"),
+        (lambda x: x[jnp.array([0, 1]), jnp.array([1, 1])] + x[0, 0] * 0, [M], "gather"),
+        (lambda x: jnp.take(x, jnp.argmax(x, 1), axis=0, mode="clip"), [M], "may be out of range"),
+        (
+            lambda x: lax.select_n(jnp.argmax(x, 1), *3 * [x[:, 0]]),
+            [(3, 3)],
+            "a choice between more than two values",
+        ),
+        (lambda x: lax.slice(x, (0, 1), (x.shape[0], 3)), [(B, 4)], None),
+        (lambda x: x[1:3], [(B, 4)], "gather"),
+        (lambda x: x.reshape(-1), [(B, C)], None),
+        (lambda x: jnp.concatenate([x, x]) + 1, [(B, 4)], None),
+        (lambda x: jnp.ones(2 * x.shape[0]), [(B, 4)], "the length 2.b, which is no dimension"),
+        (lambda x: x.reshape(x.shape[1], x.shape[0]), [(B, C)], "two unknown dimensions"),
+        (lambda x: x * jnp.arange(x.shape[0])[:, None], [(B, 4)], "cannot be exported as tf1"),
+    ],
+)  # fmt: skip
+def test_what_has_no_operation_is_refused_by_name(function, shapes, message):
+    with jax.enable_x64("float64" in (message or "")):
+        args = map_shapes(function, *shapes)
+        if message is None:  # it can be exported
+            require_1_15(tf1_graph.lower(*args))
+            return
+        with pytest.raises(UsageError, match=message):
+            tf1_graph.lower(*args)
+
+
+@pytest.mark.parametrize("name", ["and", "or", "not"])
+def test_operations_on_bits_are_refused(name):
+    _, *inputs = CASES[name]
+    bits = {"and": jnp.bitwise_and, "or": jnp.bitwise_or, "not": jnp.bitwise_not}[name]
+    with pytest.raises(UsageError, match=f"{name} of int32, not of bool"):
+        tf1_graph.lower(*map_shapes(bits, *[M for _ in inputs], dtype=np.int32))
