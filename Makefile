@@ -24,5 +24,5 @@ format: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[tensorflow,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[tensorflow,onnx,dev]'
 	touch $@

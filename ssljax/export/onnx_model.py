@@ -44,7 +44,8 @@ def write(trained: Trained, path: Path, *, input_dtype: str, opset: int) -> None
         _pool_images(model.graph)
         onnx.checker.check_model(model, full_check=True)
     except Exception as error:  # jax2onnx raises many kinds
-        raise UsageError(f"--format=onnx: {' '.join(str(error).split())[:300]}") from error
+        reason = " ".join(str(error).split())[:300]
+        raise UsageError(f"--opset={opset}: no valid model can be written: {reason}") from error
     onnx.save(model, str(path))
 
 

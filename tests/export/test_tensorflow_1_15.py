@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from export import tensorflow_1_15, test_tf1_graph
 from export.made import model
+
 from ssljax.export import tf1_graph, tf1_model
 
 SCRIPT = Path(__file__).with_name("run_graphs.py")

@@ -1,0 +1,446 @@
+"""Exports of a trained run: what they compute, what lies beside them, what is refused."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from export.made import model, train
+
+from ssljax.errors import RunError, UsageError
+from ssljax.export import bundle, onnx_model, parity, saved_model, tf1_model, trained
+from ssljax.export.parity import Artefact
+
+ROOT = Path(__file__).parents[2]
+FORMATS = ("saved_model", "tf1", "onnx")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run directory."""
+    return train(tmp_path_factory.mktemp("export"))[0]
+
+
+def runner(format, directory):
+    if format == "onnx":
+        return onnx_model.runner(directory / "model.onnx")
+    if format == "tf1":
+        return tf1_model.runner(directory / "model.pb")
+    return saved_model.runner(directory)
+
+
+def logits(run, weights, images):
+    source = trained.load(run, weights=weights)
+    return np.asarray(source.serve()(source.variables, images)["logits"])
+
+
+def images_of(run, n):
+    with np.load(run.parent / "data.npz") as data:
+        return data["test_images"][:n]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_an_export_computes_what_the_run_evaluated(format, run, tmp_path, capsys):
+    bundle.export(run, tmp_path / "out", format=format)
+    report = json.loads((tmp_path / "out" / "parity.json").read_text())
+    assert report["passed"]
+    assert (report["images"], report["weights"], report["step"]) == (1000, "ema", 6)
+    (compared,) = report["exported"].values()
+    assert compared["agreement"] == 1
+    assert compared["max_abs_difference"] < 1e-4 * compared["max_abs_logit"]
+    recorded = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    assert report["top1_recorded"] == recorded["test/accuracy_ema"]
+    assert compared["top1_exported"] == pytest.approx(report["top1_recorded"])
+    printed = capsys.readouterr().out
+    assert "parity passed" in printed
+    assert "100.000 % of 1000 predictions agree" in printed
+    assert (tmp_path / "out" / "labels.txt").read_text().split() == list("0123456789")
+    assert "uint8 `[N, 16, 16, 3]`" in (tmp_path / "out" / "README.md").read_text()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out"]  # nothing half-written
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("weights", ["ema", "raw"])
+def test_the_chosen_weights_and_input_type_are_exported(format, weights, run, tmp_path):
+    images = images_of(run, 7)
+    bundle.export(run, tmp_path, format=format, weights=weights, input_dtype="float32", limit=0)
+    found = runner(format, tmp_path)
+    other = logits(run, {"ema": "raw", "raw": "ema"}[weights], images)
+    for n in (1, 7):
+        expected = logits(run, weights, images[:n])
+        values = found(images[:n].astype(np.float32))
+        np.testing.assert_allclose(values, expected, atol=1e-5)
+        assert np.abs(values - other[:n]).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["wide_resnet", "cnn13", "convnet", "shake_resnet", "resnet18"])
+def test_every_model_can_be_exported_in_every_format(name, tmp_path):
+    source, images = model(name)
+    expected = np.asarray(source.serve()(source.variables, images)["logits"])
+    saved_model.write(source, tmp_path, input_dtype="uint8")
+    tf1_model.write(source, tmp_path / "model.pb", input_dtype="uint8", batch_size=None)
+    onnx_model.write(source, tmp_path / "model.onnx", input_dtype="uint8", opset=17)
+    for format in FORMATS:
+        found = runner(format, tmp_path)
+        for n in (1, 7):
+            difference = np.abs(found(images[:n]) - expected[:n]).max()
+            assert difference <= 1e-5 * np.abs(expected).max(), (format, n)
+
+
+def test_a_saved_model_loads_without_jax_and_by_the_loader_of_tensorflow_1(run, tmp_path):
+    bundle.export(run, tmp_path / "out", format="saved_model", limit=0)
+    images = images_of(run, 3)
+    np.save(tmp_path / "images.npy", images)
+    script = """if True:
+        import sys
+        sys.modules["jax"] = sys.modules["ssljax"] = None  # their import fails
+        import numpy as np, tensorflow as tf
+        images = np.load(sys.argv[1] + "/images.npy")
+        serve = tf.saved_model.load(sys.argv[1] + "/out").signatures["serving_default"]
+        outputs = {k: v.numpy() for k, v in serve(images=tf.constant(images)).items()}
+        with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+            loaded = tf.compat.v1.saved_model.load(session, ["serve"], sys.argv[1] + "/out")
+            signature = loaded.signature_def["serving_default"]
+            outputs["loaded"] = session.run(
+                signature.outputs["logits"].name, {signature.inputs["images"].name: images})
+        np.savez(sys.argv[1] + "/outputs.npz", **outputs)
+    """
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True, capture_output=True)
+    outputs = np.load(tmp_path / "outputs.npz")
+    expected = logits(run, "ema", images)
+    np.testing.assert_allclose(outputs["logits"], expected, atol=1e-5)
+    np.testing.assert_allclose(outputs["loaded"], expected, atol=1e-5)
+    np.testing.assert_allclose(outputs["probabilities"].sum(axis=1), 1, atol=1e-6)
+
+
+def test_a_saved_model_is_lowered_for_cpu_cuda_and_tpu(run, tmp_path):
+    import tensorflow as tf
+
+    bundle.export(run, tmp_path, format="saved_model", limit=0)
+    meta_graph = tf.saved_model.load(str(tmp_path)).signatures["serving_default"].graph
+    graph_def = meta_graph.as_graph_def()
+    nodes = [node for f in graph_def.library.function for node in f.node_def]
+    (call,) = [node for node in nodes if node.op == "XlaCallModule"]
+    assert sorted(call.attr["platforms"].list.s) == [b"CPU", b"CUDA", b"TPU"]
+
+
+def test_a_tf1_graph_for_each_batch_size_and_the_command_for_atc(run, tmp_path):
+    bundle.export(run, tmp_path / "out", format="tf1", batch_sizes=(1, 8), limit=20)
+    report = json.loads((tmp_path / "out" / "parity.json").read_text())
+    assert set(report["exported"]) == {"model_b1.pb", "model_b8.pb"}
+    assert report["images"] == 20
+    assert report["passed"]
+    images = images_of(run, 8)
+    found = tf1_model.runner(tmp_path / "out" / "model_b8.pb")(images)
+    np.testing.assert_allclose(found, logits(run, "ema", images), atol=1e-5)
+    (tmp_path / "atc").write_text('#!/bin/sh\nprintf "%s\\n" "$@" ---\n')
+    (tmp_path / "atc").chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SOC": "Ascend310P3"}
+    script = ["sh", str(tmp_path / "out" / "atc.sh")]
+    printed = subprocess.run(script, env=environment, capture_output=True, text=True, check=True)
+    first, second, _ = printed.stdout.split("---\n")
+    assert first.splitlines() == [
+        "--framework=3",
+        "--model=model_b1.pb",
+        "--output=model_b1",
+        "--soc_version=Ascend310P3",
+        "--input_format=NHWC",
+        "--input_shape=images:1,16,16,3",
+        "--out_nodes=logits:0;probabilities:0",
+        "--output_type=FP32",
+        "--precision_mode=must_keep_origin_dtype",
+    ]
+    assert "--input_shape=images:8,16,16,3" in second.splitlines()
+    del environment["SOC"]
+    refused = subprocess.run(script, env=environment, capture_output=True, text=True)
+    assert refused.returncode
+    assert "SOC" in refused.stderr
+
+
+def test_onnx_has_the_opset_that_is_asked_for_and_passes_the_checker(run, tmp_path):
+    import onnx
+
+    for opset in (17, 20):
+        bundle.export(run, tmp_path, format="onnx", opset=opset, limit=0, overwrite=True)
+        found = onnx.load(tmp_path / "model.onnx")
+        onnx.checker.check_model(found, full_check=True)
+        assert [o.version for o in found.opset_import] == [opset]
+        assert [o.name for o in found.graph.output] == ["logits", "probabilities"]
+    with pytest.raises(UsageError, match="--opset=3: "):
+        bundle.export(run, tmp_path, format="onnx", opset=3, limit=0, overwrite=True)
+
+
+def test_neither_training_code_nor_data_is_needed(run, tmp_path):
+    script = """if True:
+        import sys
+        from pathlib import Path
+        for name in ("training", "methods", "augment", "data", "recipe", "evaluate"):
+            sys.modules["ssljax." + name] = None  # its import fails
+        from ssljax.export import bundle
+        bundle.export(Path(sys.argv[1]), Path(sys.argv[2]), format=sys.argv[3], limit=0)
+    """
+    for format in FORMATS:
+        done = subprocess.run(
+            [sys.executable, "-c", script, str(run), str(tmp_path / format), format],
+            capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert "no parity report was asked for" in done.stdout
+        assert not (tmp_path / format / "parity.json").exists()
+        assert (tmp_path / format / "README.md").exists()
+
+
+def test_data_that_is_gone_is_named_before_anything_is_written(tmp_path):
+    run, data = train(tmp_path, steps=1)
+    data.unlink()
+    with pytest.raises(UsageError, match=r"data.npz .*--limit=0 exports without the data"):
+        bundle.export(run, tmp_path / "out", format="tf1")
+    assert not (tmp_path / "out").exists()
+    (run / "checkpoints" / "1").rename(tmp_path / "gone")
+    with pytest.raises(UsageError, match="holds no checkpoint yet"):
+        bundle.export(run, tmp_path / "out", format="tf1", limit=0)
+    with pytest.raises(UsageError, match=r"nowhere/config.json cannot be read"):
+        bundle.export(tmp_path / "nowhere", tmp_path / "out", format="tf1", limit=0)
+
+
+def test_an_output_directory_with_files_is_replaced_only_when_asked(run, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").write_text("dear")
+    with pytest.raises(UsageError, match="out is not empty; --overwrite replaces it"):
+        bundle.export(run, tmp_path / "out", format="tf1", limit=0)
+    assert (tmp_path / "out" / "mine").read_text() == "dear"
+    bundle.export(run, tmp_path / "out", format="tf1", limit=0, overwrite=True)
+    assert not (tmp_path / "out" / "mine").exists()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out"]
+    (tmp_path / "file").write_text("dear")
+    with pytest.raises(UsageError, match="file is not empty"):
+        bundle.export(run, tmp_path / "file", format="tf1", limit=0, overwrite=True)
+
+
+def test_what_breaks_half_way_leaves_everything_as_it_was(run, tmp_path, monkeypatch):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").write_text("dear")
+
+    def broken(*args, **options):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(tf1_model.tf1_graph, "save", broken)
+    with pytest.raises(OSError, match="disk full"):
+        bundle.export(run, tmp_path / "out", format="tf1", overwrite=True)
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["mine", "out"]
+
+
+def test_an_export_that_computes_something_else_fails_and_is_put_aside(run, tmp_path, monkeypatch):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").write_text("dear")
+    real = tf1_model.write
+
+    def wrong_head(source, path, **options):
+        real(trained.load(run, weights="raw"), path, **options)
+
+    monkeypatch.setattr(tf1_model, "write", wrong_head)
+    with pytest.raises(RunError, match=r"differs from the JAX model; it is left in .*out.failed"):
+        bundle.export(run, tmp_path / "out", format="tf1", overwrite=True)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "out.failed"]
+    assert (tmp_path / "out" / "mine").read_text() == "dear"
+    report = json.loads((tmp_path / "out.failed" / "parity.json").read_text())
+    assert not report["passed"]
+    assert "parity FAILED" in (tmp_path / "out.failed" / "README.md").read_text()
+
+
+def test_weights_other_than_those_that_were_evaluated_fail(run, tmp_path, monkeypatch):
+    """Both sides of the report have the same weights: the run's own figures tell them apart."""
+    real = trained.load
+    monkeypatch.setattr(
+        bundle.trained,
+        "load",
+        lambda run, weights: real(run, weights="raw")._replace(weights="ema"),
+    )
+    rows = (run / "metrics.jsonl").read_text().splitlines()
+    last = json.loads(rows[-1])
+    assert abs(last["test/accuracy_raw"] - last["test/accuracy_ema"]) > 0.001
+    with pytest.raises(RunError, match="differs from the JAX model"):
+        bundle.export(run, tmp_path / "out", format="tf1")
+
+
+class Sorting(nn.Module):
+    num_classes: int = 10
+
+    @nn.compact
+    def __call__(self, images, *, train):
+        x = nn.Dense(self.num_classes, name="Last")(images.mean(axis=(1, 2)))
+        return _Sorted(name="Odd")(x), x
+
+
+class _Sorted(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return jnp.sort(x)
+
+
+class Training(nn.Module):
+    """BatchNorm that normalises by the batch even in evaluation."""
+
+    @nn.compact
+    def __call__(self, images, *, train):
+        x = nn.Dense(10)(images.mean(axis=(1, 2)))
+        return nn.BatchNorm(use_running_average=False)(x), x
+
+
+def with_model(monkeypatch, run, network):
+    variables = network.init({"params": _key()}, jnp.zeros((2, 16, 16, 3)), train=False)
+    real = trained.load(run)._replace(model=network, variables=variables)
+    monkeypatch.setattr(bundle.trained, "load", lambda *args, **options: real)
+
+
+def _key():
+    import jax
+
+    return jax.random.key(0)
+
+
+def test_a_model_with_an_unsupported_primitive_is_named_with_the_layer(run, tmp_path, monkeypatch):
+    with_model(monkeypatch, run, Sorting())
+    with pytest.raises(UsageError, match="sort in layer Sorting/Odd cannot be exported as tf1"):
+        bundle.export(run, tmp_path / "out", format="tf1")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_batch_norm_in_training_mode_is_refused(format, run, tmp_path, monkeypatch):
+    with_model(monkeypatch, run, Training())
+    with pytest.raises(UsageError, match="BatchNorm in training mode cannot be exported"):
+        bundle.export(run, tmp_path / "out", format=format)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("format", "package", "extra"),
+    [
+        ("onnx", "jax2onnx", "onnx"),
+        ("onnx", "onnxruntime", "onnx"),
+        ("tf1", "tensorflow", "tensorflow"),
+        ("saved_model", "tensorflow", "tensorflow"),
+    ],
+)
+def test_a_missing_package_is_named_with_its_extra(
+    format, package, extra, run, tmp_path, monkeypatch
+):
+    for name in [*sys.modules]:
+        if name.startswith("ssljax.export.") and name.count(".") == 2:
+            monkeypatch.delitem(sys.modules, name)
+            monkeypatch.delattr(f"ssljax.export.{name.rpartition('.')[2]}", raising=False)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(UsageError, match=rf"--format={format} needs the extra {extra}: pip"):
+        bundle.export(run, tmp_path / "out", format=format, limit=0)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--format=pmml"], "saved_model"),
+        (["--format=tf1", "--batch_sizes=1,0"], "--batch_sizes=1,0 is no list of numbers from 1"),
+        (["--format=onnx", "--batch_sizes=1"], "--batch_sizes is for --format=tf1"),
+        (["--format=tf1", "--limit=-1"], "--limit is -1; allowed: from 0 up"),
+        (["--format=tf1", "--weights=best"], "weights"),
+        ([], "--format is missing"),
+        (["--format=tf1", "--workdir=nowhere"], "nowhere/config.json cannot be read"),
+    ],
+)
+def test_bad_flags_get_one_line_and_exit_code_2(args, message, run, tmp_path):
+    done = subprocess.run(
+        [
+            sys.executable, "launch.py", "--mode=export", f"--workdir={run}",
+            f"--output={tmp_path / 'out'}", *args,
+        ],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert message in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_exports(run, tmp_path):
+    done = subprocess.run(
+        [
+            sys.executable, "launch.py", "--mode=export", f"--workdir={run}", "--format=tf1",
+            f"--output={tmp_path / 'out'}", "--batch_sizes=4", "--limit=10", "--weights=raw",
+            "--input=float32",
+        ],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "model_b4.pb: top-1 " in done.stdout
+    assert done.stdout.splitlines()[-1] == f"wrote {tmp_path}/out: tf1 of step 6, raw weights"
+
+
+# The report itself.
+
+
+def compare(artefact, labels=None, **options):
+    source, images = model("convnet")
+    images = np.concatenate([images] * 20)  # 140: more than two batches
+    labels = np.zeros(len(images), int) if labels is None else labels
+    batches = [(images[i : i + 64], labels[i : i + 64]) for i in range(0, len(images), 64)]
+    return parity.compare(source, {"m": artefact}, batches, **{"input_dtype": "uint8"} | options)
+
+
+def exact(images):
+    source, _ = model("convnet")
+    return np.asarray(source.serve()(source.variables, images)["logits"])
+
+
+def test_a_report_counts_what_is_equal():
+    predicted = exact(model("convnet")[1]).argmax(axis=1)
+    labels = np.concatenate([predicted] * 20)
+    labels[:35] = (labels[:35] + 1) % 10
+    report = compare(Artefact(exact), labels)
+    assert report["passed"]
+    assert report["images"] == 140
+    assert report["exported"]["m"]["top1_jax"] == report["exported"]["m"]["top1_exported"] == 0.75
+    labels[:70] = -1  # half has no labels: they do not count
+    assert compare(Artefact(exact), labels)["exported"]["m"]["top1_jax"] == 1
+    assert compare(Artefact(exact), labels * 0 - 1)["exported"]["m"]["top1_jax"] is None
+    assert compare(Artefact(exact), limit=65)["images"] == 65
+    assert not compare(Artefact(exact), limit=0)["passed"]
+
+
+def test_a_fixed_batch_size_is_filled_up():
+    sizes = []
+
+    def run(images):
+        sizes.append(len(images))
+        return exact(images)
+
+    report = compare(Artefact(run, batch_size=48), limit=70)
+    assert report["passed"]
+    assert sizes == [48, 48, 48]  # 64 images, then 6
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda images: exact(images) * 1.001,  # the same predictions
+        lambda images: exact(images) * np.nan,
+        lambda images: exact(images) - 5 * np.eye(10)[exact(images).argmax(axis=1)],
+        lambda images: exact(images) + len(images) * 0.01,  # depends on the batch
+        lambda images: exact(images) + exact(images).mean(axis=0) * 0.01,
+    ],
+)
+def test_logits_that_differ_fail(wrong):
+    assert not compare(Artefact(wrong))["passed"]
+
+
+def test_figures_unlike_those_the_run_recorded_fail():
+    labels = np.zeros(140, int)
+    found = compare(Artefact(exact), labels)["exported"]["m"]["top1_jax"]
+    assert compare(Artefact(exact), labels, recorded=found)["passed"]
+    assert not compare(Artefact(exact), labels, recorded=found + 0.002)["passed"]
