@@ -92,13 +92,10 @@ def _evaluate() -> None:
 def _export() -> None:
     from ssljax.export import bundle
 
-    for name, flag in (("workdir", _WORKDIR), ("format", _FORMAT), ("output", _OUTPUT)):
-        if flag.value is None:
-            raise UsageError(f"--{name} is missing, which --mode=export needs")
     bundle.export(
-        Path(_WORKDIR.value),
-        Path(_OUTPUT.value),
-        format=_FORMAT.value,
+        Path(_required("workdir", _WORKDIR.value)),
+        Path(_required("output", _OUTPUT.value)),
+        format=_required("format", _FORMAT.value),
         weights=_WEIGHTS.value,
         input_dtype=_INPUT.value,
         batch_sizes=_numbers("batch_sizes", _BATCH_SIZES.value),
@@ -106,6 +103,12 @@ def _export() -> None:
         limit=_LIMIT.value,
         overwrite=_OVERWRITE.value,
     )
+
+
+def _required(name: str, value: str | None) -> str:
+    if value is None:
+        raise UsageError(f"--{name} is missing, which --mode=export needs")
+    return value
 
 
 def _numbers(name: str, values: list[str]) -> tuple[int, ...]:

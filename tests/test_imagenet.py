@@ -208,6 +208,10 @@ def test_a_published_list_selects_labelled_images_by_file_name(data_dir, tmp_pat
         UsageError, match=r"names 5 images, of 13, .*: x_0.JPEG, x_1.JPEG, x_2.JPEG, …"
     ):
         recipe.load_data(config)
+    for text, message in (("", "names no images"), (f"{name_of(3)}\n" * 2, "an image twice")):
+        path.write_text(text)
+        with pytest.raises(UsageError, match=message):
+            recipe.load_data(config)
 
 
 def test_without_a_list_the_fold_is_random_and_says_so(data_dir, capsys):
@@ -245,6 +249,7 @@ def test_batches_follow_from_seed_and_step_and_an_epoch_has_each_image_once(data
     assert not np.array_equal(other[0].labels, whole[0].labels)
     # One image in 200 is damaged: named once in each stream that meets it, and replaced.
     assert f"warning: {name_of(TRUNCATED)} cannot be decoded" in capsys.readouterr().out
+    assert all(s.unlabeled.max(axis=(1, 2, 3)).min() > 100 for s in whole)  # none is black
     # Every image is of one colour, which tells its number.
     means = np.concatenate([s.unlabeled.mean(axis=(1, 2)) for s in whole])
     seen = np.rint((means[:, 0] + 255 - means[:, 1]) / 2).astype(int)
@@ -257,6 +262,49 @@ def test_batches_follow_from_seed_and_step_and_an_epoch_has_each_image_once(data
     assert np.abs(counts - expected).sum() <= 2  # the damaged one, and what took its place
 
 
+def read_always(monkeypatch, data, pixels):
+    """Every record is this image, losslessly."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    monkeypatch.setattr(type(data.records), "read", lambda self, index: buffer.getvalue())
+
+
+def test_half_of_the_training_images_are_mirrored(monkeypatch, data_dir):
+    data, split = recipe.load_data(tiny("supervised_imagenet", data_dir))
+    ramp = np.tile(np.arange(0, 240, 6, dtype=np.uint8)[None, :, None], (40, 1, 3))
+    read_always(monkeypatch, data, ramp)
+    (sample,) = stream(data, split, 0, 1, sizes=(40, 60))
+    images = np.concatenate([sample.labeled, sample.unlabeled]).astype(int)
+    mirrored = images[:, :, 0].mean(axis=(1, 2)) > images[:, :, -1].mean(axis=(1, 2))
+    assert 35 <= mirrored.sum() <= 65
+
+
+def test_evaluation_crops_the_centre_and_resizes_bicubically(monkeypatch, data_dir):
+    data, _ = recipe.load_data(tiny("supervised_imagenet", data_dir))
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8)
+    read_always(monkeypatch, data, pixels)
+    found = data.pick(np.arange(1))[0]
+    # 224/256 of the shorter side: 28 pixels, from (2, 10) on. Keys' kernel, a = -1/2, over pixels
+    # inside alone, as TensorFlow has it; no antialiasing.
+    crop = pixels[2:30, 10:38].astype(float)
+    weights = np.zeros((data.image_size, 28))
+    for row, centre in enumerate((np.arange(data.image_size) + 0.5) * 28 / data.image_size - 0.5):
+        d = np.abs(np.arange(28) - centre)
+        near, far = 1.5 * d**3 - 2.5 * d**2 + 1, -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2
+        weights[row] = np.where(d <= 1, near, np.where(d < 2, far, 0))
+    weights /= weights.sum(axis=1, keepdims=True)
+    expected = np.einsum("yi,xj,ijc->yxc", weights, weights, crop).clip(0, 255)
+    assert np.abs(found - expected).max() <= 1.01  # cut off to whole numbers
+
+
+def test_a_damaged_image_is_named_and_not_evaluated(data_dir, capsys):
+    data, _ = recipe.load_data(tiny("supervised_imagenet", data_dir))
+    batches = [*data.batches(np.arange(200), 64)]
+    assert sum(len(images) for images, _ in batches) == sum(len(y) for _, y in batches) == 199
+    name = name_of(TRUNCATED)
+    assert f"{name} cannot be decoded and is not evaluated" in capsys.readouterr().out
+
+
 def test_each_epoch_has_an_order_and_crops_of_its_own(monkeypatch, data_dir):
     data, split = recipe.load_data(tiny("supervised_imagenet", data_dir))
     first, second = (imagenet.positions((0, 0), 40, 40 * e + np.arange(40)) for e in range(2))
@@ -264,9 +312,7 @@ def test_each_epoch_has_an_order_and_crops_of_its_own(monkeypatch, data_dir):
     assert not np.array_equal(first, second)
     # With a single image of which no crop is like the other, the crop is all that differs.
     pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    monkeypatch.setattr(type(data.records), "read", lambda self, index: buffer.getvalue())
+    read_always(monkeypatch, data, pixels)
     crops = np.concatenate([s.labeled for s in stream(data, split, 0, 2, sizes=(4, 0))])
     assert len(np.unique(crops.reshape(8, -1), axis=0)) == 8
 
