@@ -17,13 +17,14 @@ _WORKDIR = flags.DEFINE_string(
 )
 app.define_help_flags()
 _MODE = flags.DEFINE_enum(
-    "mode", "train", ["train", "eval", "export", "data", "augment"], "What to do."
+    "mode", "train", ["train", "eval", "export", "import_npu", "data", "augment"], "What to do."
 )
 _COUNT = flags.DEFINE_integer("count", 8, "How many images --mode=augment shows.", lower_bound=1)
 _FORMAT = flags.DEFINE_enum(
-    "format", None, ["saved_model", "tf1", "onnx"], "What --mode=export writes."
+    "format", None, ["saved_model", "tf1", "onnx", "npu_bundle"], "What --mode=export writes."
 )
 _OUTPUT = flags.DEFINE_string("output", None, "The directory that --mode=export writes.")
+_BUNDLE = flags.DEFINE_string("bundle", None, "The bundle that --mode=import_npu reads.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Export to an output directory that has files.")
 _WEIGHTS = flags.DEFINE_enum("weights", "ema", ["ema", "raw"], "Which weights are exported.")
 _INPUT = flags.DEFINE_enum(
@@ -45,7 +46,9 @@ def main(argv: list[str]) -> int:
         if _MODE.value == "eval":
             _evaluate()
         elif _MODE.value == "export":
-            _export()
+            _export_bundle() if _FORMAT.value == "npu_bundle" else _export()
+        elif _MODE.value == "import_npu":
+            _import_bundle()
         elif _MODE.value == "data":
             _show_data()
         elif _MODE.value == "augment":
@@ -105,9 +108,40 @@ def _export() -> None:
     )
 
 
+def _export_bundle() -> None:
+    """Of `--config`, from its initial weights, or of `--workdir`, from its newest checkpoint."""
+    from ssljax import recipe
+    from ssljax.export import directory, npu_bundle
+    from ssljax.files import read_json
+    from ssljax.training import checkpoint
+
+    output = Path(_required("output", _OUTPUT.value))
+    directory.require_free(output, overwrite=_OVERWRITE.value)
+    state = None
+    if _WORKDIR.value is None:
+        parts = recipe.build(_config())
+    else:
+        workdir = Path(_WORKDIR.value)
+        config = ml_collections.ConfigDict(read_json(workdir / "config.json"))
+        parts = recipe.build(config)
+        state = checkpoint.newest_state(workdir, parts.shapes(), keep=parts.keep_checkpoints)
+    with directory.replaced(output) as partial:
+        npu_bundle.write(parts, partial, state=state)
+    print(f"wrote {output}: train it with python run.py --device=npu; see docs/npu.md")
+
+
+def _import_bundle() -> None:
+    from ssljax.export import npu_import
+
+    workdir = Path(_required("workdir", _WORKDIR.value))
+    output = Path(_OUTPUT.value) if _OUTPUT.value else None
+    step = npu_import.import_run(Path(_required("bundle", _BUNDLE.value)), workdir, output=output)
+    print(f"wrote {workdir}: step {step} of the bundle's runner")
+
+
 def _required(name: str, value: str | None) -> str:
     if value is None:
-        raise UsageError(f"--{name} is missing, which --mode=export needs")
+        raise UsageError(f"--{name} is missing, which --mode={_MODE.value} needs")
     return value
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from ssljax.data.load import scored
-from ssljax.errors import UsageError
 from ssljax.recipe import Recipe
 from ssljax.training import checkpoint, parallel
 from ssljax.training.parallel import Evaluate
@@ -101,10 +100,6 @@ def evaluate_directory(recipe: Recipe, workdir: Path) -> tuple[int, Scores]:
       UsageError: there is no checkpoint, it cannot be read, or it is of another run.
     """
     checkpoint.require_same_run(workdir, recipe.config, recipe.split)
-    with checkpoint.Checkpoints(workdir, keep=recipe.keep_checkpoints) as checkpoints:
-        step = checkpoints.newest()
-        if step is None:
-            raise UsageError(f"{workdir} holds no checkpoint yet")
-        state = checkpoints.restore(step, recipe.shapes())["state"]
-    state = parallel.replicate(state, recipe.devices)
-    return step, evaluate_state(recipe, recipe.evaluator(), state)
+    state = checkpoint.newest_state(workdir, recipe.shapes(), keep=recipe.keep_checkpoints)
+    replicated = parallel.replicate(state, recipe.devices)
+    return int(state.step), evaluate_state(recipe, recipe.evaluator(), replicated)

@@ -144,6 +144,11 @@ def identity_matrix(batch: int) -> jax.Array:
     return jnp.tile(jnp.array([[1, 0, 0, 0, 1, 0]], jnp.float32), (batch, 1))
 
 
+def _identity_but(column: int, value: jax.Array) -> jax.Array:
+    """The identity's `[B, 6]` with `value [B]` in one column."""
+    return jnp.where(jnp.arange(6) == column, value[:, None], identity_matrix(len(value)))
+
+
 def rotate_matrix(degrees: jax.Array, height: int, width: int) -> jax.Array:
     """`[B, 6]` of `Image.rotate`: counter-clockwise by degrees `[B]` about the image's centre."""
     angle = jnp.deg2rad(degrees)
@@ -155,22 +160,22 @@ def rotate_matrix(degrees: jax.Array, height: int, width: int) -> jax.Array:
 
 def shear_x_matrix(s: jax.Array) -> jax.Array:
     """`[B, 6]` of AFFINE (1, s, 0, 0, 1, 0): row y moves left by s·y pixels, s `[B]`."""
-    return identity_matrix(s.shape[0]).at[:, 1].set(s)
+    return _identity_but(1, s)
 
 
 def shear_y_matrix(s: jax.Array) -> jax.Array:
     """`[B, 6]` of AFFINE (1, 0, 0, s, 1, 0): column x moves up by s·x pixels, s `[B]`."""
-    return identity_matrix(s.shape[0]).at[:, 3].set(s)
+    return _identity_but(3, s)
 
 
 def translate_x_matrix(pixels: jax.Array) -> jax.Array:
     """`[B, 6]` of AFFINE (1, 0, pixels, 0, 1, 0): moves left by pixels `[B]`."""
-    return identity_matrix(pixels.shape[0]).at[:, 2].set(pixels)
+    return _identity_but(2, pixels)
 
 
 def translate_y_matrix(pixels: jax.Array) -> jax.Array:
     """`[B, 6]` of AFFINE (1, 0, 0, 0, 1, pixels): moves up by pixels `[B]`."""
-    return identity_matrix(pixels.shape[0]).at[:, 5].set(pixels)
+    return _identity_but(5, pixels)
 
 
 def rotate(images: jax.Array, degrees: ArrayLike, **options: Any) -> jax.Array:

@@ -55,7 +55,13 @@ def strong_digits(keys: jax.Array, images: jax.Array) -> jax.Array:
     Rotation by up to ±20°, shears up to ±0.25 and translations up to ±1.5 pixels, interpolated (at
     this size whole pixels are coarse); brightness and contrast by 0.5 to 1.5; a 2×2 Cutout.
     """
-    draws = jax.vmap(lambda key: jax.random.uniform(key, (9,), minval=-1.0))(keys)
+    draws = jax.vmap(lambda key: jax.random.uniform(key, (9,)))(keys)
+    return strong_digits_from_uniform(draws, images)
+
+
+def strong_digits_from_uniform(draws: jax.Array, images: jax.Array) -> jax.Array:
+    """`strong_digits` of numbers in [0, 1), `[N, 9]`."""
+    draws = 2 * draws - 1
     images = _distort_digits(images, draws[:, :7])
     centre = (draws[:, 7:] + 1) / 2 * jnp.array(images.shape[1:3])
     return ops.cutout(images, 2, centre.astype(jnp.int32), fill=0)

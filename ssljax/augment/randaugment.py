@@ -122,6 +122,29 @@ def randaugment(
     Returns:
       uint8, the images' shape.
     """
+    recipe = adapted(
+        recipe,
+        layers=layers,
+        probability=probability,
+        magnitude=magnitude,
+        num_levels=num_levels,
+    )
+    return apply(images, draw(keys, recipe), recipe)
+
+
+def adapted(
+    recipe: Recipe,
+    *,
+    layers: int | None = None,
+    probability: float | None = None,
+    magnitude: float | None = None,
+    num_levels: int | None = None,
+) -> Recipe:
+    """A recipe with other numbers; the arguments are those of `randaugment`.
+
+    Raises:
+      ValueError: layers or the probability is out of range.
+    """
     if num_levels is not None:
         recipe = recipe._replace(levels=tuple(k / num_levels for k in range(num_levels + 1)))
     recipe = recipe._replace(
@@ -129,21 +152,26 @@ def randaugment(
         probability=recipe.probability if probability is None else probability,
         levels=recipe.levels if magnitude is None else (magnitude,),
     )
-    return apply(images, draw(keys, recipe), recipe)
-
-
-def draw(keys: jax.Array, recipe: Recipe) -> Draws:
-    """Draws for N images from `keys [N]`.
-
-    Raises:
-      ValueError: layers or the probability is out of range.
-    """
     if recipe.layers < 0:
         raise ValueError(f"layers is {recipe.layers}; allowed: from 0 up")
     if not 0 <= recipe.probability <= 1:
         raise ValueError(f"probability is {recipe.probability}; allowed: 0 to 1")
-    size = 4 * recipe.layers + 2
-    uniform = jax.vmap(lambda key: jax.random.uniform(key, (size,)))(keys)
+    return recipe
+
+
+def draw(keys: jax.Array, recipe: Recipe) -> Draws:
+    """Draws for N images from `keys [N]`."""
+    numbers = (uniform_numbers(recipe),)
+    return from_uniform(jax.vmap(lambda key: jax.random.uniform(key, numbers))(keys), recipe)
+
+
+def uniform_numbers(recipe: Recipe) -> int:
+    """How many random numbers an image takes."""
+    return 4 * recipe.layers + 2
+
+
+def from_uniform(uniform: jax.Array, recipe: Recipe) -> Draws:
+    """Draws for N images from numbers in [0, 1), `[N, uniform_numbers(recipe)]`."""
     op, applied, level, sign = jnp.split(uniform[:, :-2], 4, axis=1)
     op = jnp.floor(op * len(recipe.ops)).astype(jnp.int32)
     return Draws(

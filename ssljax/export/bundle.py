@@ -1,10 +1,6 @@
-"""`--mode=export`: a run directory -> a directory with the exported model, checked and described.
-
-Everything is written under another name, and renamed when it is complete.
-"""
+"""`--mode=export`: a run directory -> the exported model, checked and described."""
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +10,7 @@ import jax
 import numpy as np
 
 from ssljax.errors import RunError, UsageError
-from ssljax.export import descriptions, parity, trained
+from ssljax.export import descriptions, directory, parity, trained
 from ssljax.export.parity import Artefact
 from ssljax.export.trained import Trained
 from ssljax.files import write_json
@@ -51,15 +47,12 @@ def export(
         raise UsageError(f"--batch_sizes is for --format=tf1; {format} takes any batch size")
     if limit is not None and limit < 0:
         raise UsageError(f"--limit is {limit}; allowed: from 0 up")
-    if output.exists() and not (output.is_dir() and (overwrite or not any(output.iterdir()))):
-        raise UsageError(f"--output {output} is not empty; --overwrite replaces it")
+    directory.require_free(output, overwrite=overwrite)
     model = trained.load(workdir, weights=weights)
     _require_exportable(model)
     images = None if limit == 0 else _test_images(model)
 
-    output.parent.mkdir(parents=True, exist_ok=True)
-    partial = _fresh(output, "partial")
-    try:
+    with directory.replaced(output) as partial:
         artefacts = _write(model, partial, format, input_dtype, batch_sizes, opset)
         report = None
         if images is not None:
@@ -78,34 +71,12 @@ def export(
         (partial / "README.md").write_text(text)
         print(verdict)
         if report and not report["passed"]:
-            failed = _fresh(output, "failed")
-            failed.rmdir()
-            partial.rename(failed)
+            failed = directory.put_aside(partial, output)
             raise RunError(
                 f"the exported model differs from the JAX model; it is left in {failed}, and "
                 f"{output} is as it was"
             )
-        _replace(output, partial)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     print(f"wrote {output}: {format} of step {model.step}, {model.weights} weights")
-
-
-def _fresh(output: Path, kind: str) -> Path:
-    """A new directory beside `output`."""
-    path = output.with_name(f"{output.name}.{kind}")
-    shutil.rmtree(path, ignore_errors=True)
-    path.mkdir()
-    return path
-
-
-def _replace(output: Path, new: Path) -> None:
-    """Puts `new` in the place of `output`."""
-    old = _fresh(output, "old")
-    if output.exists():
-        output.rename(old / output.name)
-    new.rename(output)
-    shutil.rmtree(old)
 
 
 def _require_exportable(model: Trained) -> None:
@@ -121,7 +92,7 @@ def _require_exportable(model: Trained) -> None:
 
 def _write(
     model: Trained,
-    directory: Path,
+    folder: Path,
     format: str,
     input_dtype: str,
     batch_sizes: tuple[int, ...],
@@ -132,24 +103,24 @@ def _write(
         if format == "onnx":
             from ssljax.export import onnx_model
 
-            path = directory / "model.onnx"
+            path = folder / "model.onnx"
             onnx_model.write(model, path, input_dtype=input_dtype, opset=opset)
             return {path.name: Artefact(onnx_model.runner(path))}
         if format == "tf1":
             from ssljax.export import tf1_model
 
             paths = {
-                size: directory / (f"model_b{size}.pb" if size else "model.pb")
+                size: folder / (f"model_b{size}.pb" if size else "model.pb")
                 for size in batch_sizes or (None,)
             }
             for size, path in paths.items():
                 tf1_model.write(model, path, input_dtype=input_dtype, batch_size=size)
-            descriptions.write_atc(directory / "atc.sh", model, paths)
+            descriptions.write_atc(folder / "atc.sh", model, paths)
             return {p.name: Artefact(tf1_model.runner(p), s) for s, p in paths.items()}
         from ssljax.export import saved_model
 
-        saved_model.write(model, directory, input_dtype=input_dtype)
-        return {"saved_model.pb": Artefact(saved_model.runner(directory))}
+        saved_model.write(model, folder, input_dtype=input_dtype)
+        return {"saved_model.pb": Artefact(saved_model.runner(folder))}
     except ModuleNotFoundError as error:
         extra = "onnx" if format == "onnx" else "tensorflow"
         raise UsageError(

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from ssljax.errors import UsageError
-from ssljax.export.tf1_rules import CUSTOM, ELEMENTWISE, WHOLE, Unsupported, Value, known
+from ssljax.export.tf1_rules import CUSTOM, ELEMENTWISE, WHOLE, Unsupported, Value, choose, known
 
 _PRODUCER = 134  # the version that TensorFlow 1.15 gives its graphs
 _CALLS = ("jit", "pjit", "closed_call", "core_call", "remat2")
@@ -106,6 +106,10 @@ class _Lowering:
         name = eqn.primitive.name
         if name in _CALLS:
             return self._call(eqn.params["jaxpr"], values, scope)
+        if name == "scan":
+            return self._scan(eqn, values, scope)
+        if name == "cond":
+            return self._cond(eqn, values, scope)
         with _naming(f"{name} in layer {scope or '(none)'}"):
             if name in _CUSTOM_CALLS:
                 rule = _custom_rule(eqn)
@@ -128,6 +132,52 @@ class _Lowering:
         """A function within the function."""
         jaxpr, consts = (called.jaxpr, called.consts) if hasattr(called, "consts") else (called, ())
         return self.run(jaxpr, consts, values, scope)
+
+    def _scan(self, eqn, values, scope):
+        """A loop of known length: its steps, one after the other."""
+        params = eqn.params
+        consts, carry = params["num_consts"], params["num_carry"]
+        fixed, state = values[:consts], values[consts : consts + carry]
+        sequences = [
+            self.whole(x, v.aval)
+            for x, v in zip(values[consts + carry :], eqn.invars[consts + carry :], strict=True)
+        ]
+        steps = [self._elements(x, params["length"]) for x in sequences]
+        order = range(params["length"])[:: -1 if params["reverse"] else 1]
+        made = {}
+        for i in order:
+            outputs = self._call(params["jaxpr"], [*fixed, *state, *(s[i] for s in steps)], scope)
+            state, made[i] = outputs[:carry], outputs[carry:]
+        inner = params["jaxpr"].out_avals[carry:]
+        stacked = [
+            tf.raw_ops.Pack(values=[self.whole(made[i][j], aval) for i in sorted(made)])
+            for j, aval in enumerate(inner)
+        ]
+        return [*state, *stacked]
+
+    @staticmethod
+    def _elements(x, length):
+        return list(x) if isinstance(x, np.ndarray) else tf.raw_ops.Unpack(value=x, num=length)
+
+    def _cond(self, eqn, values, scope):
+        """Both branches, and the results of one: nothing that is lowered has side effects."""
+        which, *inputs = values
+        branches = eqn.params["branches"]
+        if isinstance(which, np.ndarray):
+            return self._call(branches[int(which)], inputs, scope)
+        with _naming(f"cond in layer {scope or '(none)'}"):
+            if len(branches) != 2:
+                raise Unsupported("a choice between more than two branches")
+        no, yes = (
+            [
+                self.whole(x, v.aval)
+                for x, v in zip(self._call(b, inputs, scope), eqn.outvars, strict=True)
+            ]
+            for b in branches
+        )
+        with tf.name_scope(scope + "/" if scope else ""):
+            chosen = tf.raw_ops.NotEqual(x=which, y=np.zeros([], which.dtype.as_numpy_dtype))
+            return [choose(chosen, a, b) for a, b in zip(yes, no, strict=True)]
 
     def _fold(self, eqn, values):
         """Computes now what depends on constants alone."""

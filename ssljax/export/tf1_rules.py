@@ -191,33 +191,76 @@ def _rev(eqn, x):
 def _select(eqn, which, *cases):
     if eqn.invars[0].aval.dtype != bool:
         raise Unsupported("a choice between more than two values")
-    if which.shape != cases[0].shape and not len(which.shape):
-        which = raw.Fill(dims=raw.Shape(input=cases[0]), value=which)
-    return raw.Select(condition=which, x=cases[1], y=cases[0])
+    return choose(which, cases[1], cases[0])
+
+
+def choose(which: Value, yes: Value, no: Value) -> Value:
+    """Element by element, or all of one by a single bool."""
+    if not len(which.shape) and len(yes.shape):
+        which = raw.Fill(dims=raw.Shape(input=yes), value=which)
+    return raw.Select(condition=which, x=yes, y=no)
 
 
 def _gather(eqn, x, indices):
-    """Rows, or whole slices along another axis."""
+    """Elements, or whole slices along the last axes, at given positions."""
     numbers, sizes = eqn.params["dimension_numbers"], eqn.params["slice_sizes"]
     shape = _shape(eqn)
-    axes = numbers.start_index_map
-    batch = tuple(range(len(_shape(eqn, 1)) - 1))
-    whole = all(sizes[i] == shape[i] for i in range(len(shape)) if i not in axes)
-    rank = len(shape) + len(batch) - 1
+    picked = {*numbers.start_index_map, *numbers.operand_batching_dims}
     if (
-        len(axes) != 1
-        or numbers.collapsed_slice_dims != axes
-        or sizes[axes[0]] != 1
-        or not whole
-        or numbers.operand_batching_dims
-        or tuple(i for i in range(rank) if i not in numbers.offset_dims)
-        != tuple(axes[0] + i for i in batch)
+        any(sizes[i] != (1 if i in picked else d) for i, d in enumerate(shape))
+        or {*numbers.collapsed_slice_dims, *numbers.operand_batching_dims} != picked
     ):
-        raise Unsupported("a gather other than of whole slices along one axis")
-    rows = raw.Squeeze(input=indices, axis=[len(batch)])
+        raise Unsupported("a gather of parts of slices")
     if eqn.params["mode"] in (lax.GatherScatterMode.CLIP, lax.GatherScatterMode.FILL_OR_DROP):
         raise Unsupported("a gather whose indices may be out of range")
-    return raw.GatherV2(params=x, indices=rows, axis=np.int32(axes[0]))
+    index_rank, rank = len(_shape(eqn, 1)) - 1, len(_result(eqn).shape)
+    before = tuple(i for i in range(rank) if i not in numbers.offset_dims)
+    if len(picked) == 1 and not numbers.operand_batching_dims:
+        (axis,) = picked
+        if before == tuple(range(axis, axis + index_rank)):
+            rows = raw.Squeeze(input=indices, axis=[index_rank])
+            return raw.GatherV2(params=x, indices=rows, axis=np.int32(axis))
+    if picked != set(range(len(picked))) or before != tuple(range(index_rank)):
+        raise Unsupported("a gather other than along the first axes, or along one")
+    columns = dict(
+        zip(numbers.start_index_map, _unpack(indices, len(numbers.start_index_map)), strict=True)
+    )
+    lengths = _shape(eqn, 1)[:-1]
+    for axis, source in zip(
+        numbers.operand_batching_dims, numbers.start_indices_batching_dims, strict=True
+    ):
+        counter = np.arange(lengths[source], dtype=np.int32)
+        counter = counter.reshape([-1 if i == source else 1 for i in range(index_rank)])
+        columns[axis] = np.broadcast_to(counter, lengths)
+    positions = raw.Pack(values=[columns[i] for i in range(len(picked))], axis=index_rank)
+    return raw.GatherNd(params=x, indices=positions)
+
+
+def _unpack(x, number):
+    return raw.Unpack(value=x, num=number, axis=-1)
+
+
+def _scatter_add(eqn, x, indices, updates):
+    """Sums into a vector."""
+    if len(_shape(eqn)) != 1 or len(_shape(eqn, 1)) != 2 or len(_shape(eqn, 2)) != 1:
+        raise Unsupported("a scatter other than of numbers into a vector")
+    if eqn.params["mode"] in (lax.GatherScatterMode.CLIP, lax.GatherScatterMode.FILL_OR_DROP):
+        raise Unsupported("a scatter whose indices may be out of range")
+    shape = np.array(_shape(eqn), np.int32)
+    return raw.AddV2(x=x, y=raw.ScatterNd(indices=indices, updates=updates, shape=shape))
+
+
+def _tile(eqn, x):
+    return raw.Tile(input=x, multiples=np.array(eqn.params["reps"], np.int32))
+
+
+def _unstack(eqn, x):
+    return raw.Unpack(value=x, num=len(eqn.outvars), axis=eqn.params["axis"])
+
+
+def _cumsum(eqn, x):
+    axis, reverse = np.int32(eqn.params["axis"]), eqn.params["reverse"]
+    return raw.Cumsum(x=x, axis=axis, exclusive=False, reverse=reverse)
 
 
 # Reductions.
@@ -373,6 +416,8 @@ ELEMENTWISE: dict[str, Rule] = {
     "rem": _binary("TruncateMod"),
     "round": _round,
     "rsqrt": _unary("Rsqrt"),
+    "shift_left": _binary("LeftShift"),
+    "shift_right_arithmetic": _binary("RightShift"),
     "sign": _unary("Sign"),
     "sin": _unary("Sin"),
     "sqrt": _unary("Sqrt"),
@@ -388,6 +433,7 @@ WHOLE: dict[str, Rule] = {
     "argmin": _arg("ArgMin"),
     "concatenate": _concatenate,
     "conv_general_dilated": _conv,
+    "cumsum": _cumsum,
     "dot_general": _dot_general,
     "gather": _gather,
     "pad": _pad,
@@ -401,12 +447,15 @@ WHOLE: dict[str, Rule] = {
     "reduce_window_sum": _sum_pool,
     "reshape": _reshape,
     "rev": _rev,
+    "scatter-add": _scatter_add,
     "select_n": _select,
     "slice": _slice,
     "split": _split,
     "squeeze": _reshape,
     "stack": _stack,
+    "tile": _tile,
     "transpose": _transpose,
+    "unstack": _unstack,
 }
 
 # Functions with a derivative of their own -> an operation with the same derivative.

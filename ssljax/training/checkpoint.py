@@ -139,3 +139,16 @@ class Checkpoints:
                 f"the newest checkpoint, {self._directory / str(step)}, cannot be read ({reason}); "
                 "nothing was changed: remove that directory to go on from the one before"
             ) from error
+
+
+def newest_state(workdir: Path, template: PyTree, *, keep: int) -> Any:
+    """The state in the newest checkpoint of a run directory, on the host.
+
+    Raises:
+      UsageError: there is none, or it cannot be read.
+    """
+    with Checkpoints(workdir, keep=keep) as checkpoints:
+        step = checkpoints.newest()
+        if step is None:
+            raise UsageError(f"{workdir} holds no checkpoint yet")
+        return checkpoints.restore(step, template)["state"]

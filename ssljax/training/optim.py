@@ -86,7 +86,7 @@ def make_optimizer(
     if name == "adam":
         return optax.chain(optax.adam(schedule), _shrink_kernels(schedule, weight_decay))
     if name in ("sgd", "keras_sgd"):
-        l2 = (weight_decay, kernels) if name == "sgd" else (2 * weight_decay, _regularized_by_keras)
+        l2 = (weight_decay, kernels) if name == "sgd" else (2 * weight_decay, regularized_by_keras)
         return optax.chain(
             optax.add_decayed_weights(l2[0], mask=l2[1]),
             optax.sgd(schedule, momentum=momentum, nesterov=True),
@@ -99,7 +99,7 @@ def kernels(params: PyTree) -> PyTree:
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
 
 
-def _regularized_by_keras(params: PyTree) -> PyTree:
+def regularized_by_keras(params: PyTree) -> PyTree:
     """True at kernels, and at the biases of dense layers, whose kernel is a matrix."""
 
     def regularized(layer):

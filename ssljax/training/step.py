@@ -140,7 +140,7 @@ def make_train_step(
         params = optax.apply_updates(state.params, updates)
         logs = aux.logs | {"loss/total": value, "learning_rate": schedule(state.step)}
         metrics = {name: Average(jnp.asarray(x), jnp.ones(())) for name, x in logs.items()}
-        metrics |= _monitors(aux, hidden)
+        metrics |= monitors(aux, hidden)
         batch_stats = replica.mean(aux.batch_stats)
         after = state.replace(
             step=state.step + 1,
@@ -240,7 +240,7 @@ def _spread(apply, replica):
     return spread_apply
 
 
-def _monitors(aux: Aux, hidden: jax.Array | None) -> Metrics:
+def monitors(aux: Aux, hidden: jax.Array | None) -> Metrics:
     """What to watch in the guessed labels; none of it flows back into training."""
     if aux.guess is None or hidden is None:
         return {}

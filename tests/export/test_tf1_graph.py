@@ -169,6 +169,27 @@ CASES = {
         lambda x, y: jax.vjp(lambda x: jnp.sum(jnp.tanh(x) * y * x), x)[1](y.dtype.type(1))[0],
         M, M,
     ),
+    "conditional": (lambda x: lax.cond(jnp.sum(x) > 0, jnp.sin, lambda x: x[:1] * x, x), M),
+    "conditional of a constant": (
+        lambda x: lax.cond(jnp.arange(3)[1] > 0, jnp.sin, jnp.cos, x), M
+    ),
+    "cumsum": (lambda x: jnp.cumsum(x, axis=1) + lax.cumsum(x, axis=0, reverse=True), M),
+    "gather elements": (lambda x, i: take(x, (i[:, 0], i[:, 1])), M, ((6, 2), INT, 3)),
+    "gather in each of a batch": (
+        jax.vmap(lambda x, i: take(x, i)), T4, ((2, 3, 5), INT, 8)
+    ),
+    "histogram": (
+        lambda i: jnp.zeros(4, jnp.int32).at[i].add(1, mode="promise_in_bounds"), ((9,), INT, 4)
+    ),
+    "scan": (
+        lambda x, y: lax.scan(lambda c, r: (jnp.tanh(c + r), c * r), y, x), M, (4,)
+    ),
+    "scan reversed": (
+        lambda x: lax.scan(lambda c, r: (c + r, c * r), jnp.ones_like(x[0]), x, reverse=True), M
+    ),
+    "shifts": (lambda x, y: (x << y) + lax.shift_right_arithmetic(x * -5, y), (M, INT), (M, INT)),
+    "tile": (lambda x: jnp.tile(x, (2, 3)), M),
+    "unstack": (lambda x: sum(i * p for i, p in enumerate(jnp.unstack(x, axis=1))), M),
     "a function within": (lambda x: jax.jit(jnp.sin)(x) + jax.checkpoint(jnp.cos)(x), M),
 }  # fmt: skip
 
@@ -183,7 +204,10 @@ def prepared(name, floating=np.float32):
         arrays[f"x{i}"] = array % below[0] if below else array
 
     def named(args):
-        return {"y": function(*(args[f"x{i}"] for i in range(len(inputs))))}
+        outputs = function(*(args[f"x{i}"] for i in range(len(inputs))))
+        if isinstance(outputs, tuple):
+            outputs = jnp.concatenate([x.reshape(-1) for x in outputs])
+        return {"y": outputs}
 
     return named, arrays
 
@@ -322,7 +346,7 @@ B, C = jax.export.symbolic_shape("b, c")
     ("function", "shapes", "message"),
     [
         (jnp.sort, [M], "sort in layer .none. cannot be exported as tf1: TensorFlow 1.15 has no"),
-        (jax.named_scope("Layer_3")(jnp.cumsum), [V], "cumsum in layer Layer_3 cannot"),
+        (jax.named_scope("Layer_3")(jnp.cumprod), [V], "cumprod in layer Layer_3 cannot"),
         (own_derivative, [V], "own_derivative has a derivative of its own; allowed: relu"),
         (lambda x: x + jnp.array([np.inf, 1, 1, 1]), [M], "one of its constants is infinite"),
         (lambda x: jnp.maximum(x, np.inf), [M], "max .* one of its constants is infinite"),
@@ -355,13 +379,20 @@ B, C = jax.export.symbolic_shape("b, c")
             "a dilated window",
         ),
         (partial(max_pool, size=(2,), strides=(1,), padding="VALID"), [V], "a window other than"),
-        (lambda x: x[jnp.array([0, 1]), jnp.array([1, 1])] + x[0, 0] * 0, [M], "gather"),
+        (lambda x: lax.dynamic_slice(x, (jnp.argmax(x), 0), (1, 2)), [M], "dynamic_slice"),
         (lambda x: jnp.take(x, jnp.argmax(x, 1), axis=0, mode="clip"), [M], "may be out of range"),
         (
             lambda x: lax.select_n(jnp.argmax(x, 1), *3 * [x[:, 0]]),
             [(3, 3)],
             "a choice between more than two values",
         ),
+        (
+            lambda x: lax.switch(jnp.argmax(x), [jnp.sin, jnp.cos, jnp.tan], x),
+            [V],
+            "a choice between more than two branches",
+        ),
+        (lambda x: x.at[jnp.argmax(x, 1)].add(1.0), [(3, 3)], "a scatter other than"),
+        (lambda x: x.at[jnp.argmax(x)[None]].add(1.0, mode="clip"), [V], "may be out of range"),
         (lambda x: lax.slice(x, (0, 1), (x.shape[0], 3)), [(B, 4)], None),
         (lambda x: x[1:3], [(B, 4)], "gather"),
         (lambda x: x.reshape(-1), [(B, C)], None),

@@ -1,0 +1,368 @@
+"""A recipe as a bundle that TensorFlow 1.15 trains where JAX cannot run, on Ascend NPUs.
+
+train.pb       loss, metrics and new BatchNorm statistics, of weights, a batch and random numbers
+eval.pb        logits of images
+views.pb       strong views of images, of random numbers; for methods that have them
+weights.npz    weights, statistics and their averages to start from
+data.npz       images, labels and the split
+manifest.json  names, shapes and everything else that the runner needs to know
+run.py         the runner, `npu_run.py`
+
+The graphs draw no random numbers: the runner draws them, as the manifest says.
+"""
+
+import importlib.metadata
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ssljax.augment import policies, randaugment
+from ssljax.data.datasets import Dataset
+from ssljax.data.load import scored
+from ssljax.errors import UsageError
+from ssljax.export import tf1_graph
+from ssljax.files import write_json
+from ssljax.methods.method import Batch, Progress
+from ssljax.pixels import to_float
+from ssljax.recipe import Recipe
+from ssljax.training import optim
+from ssljax.training.state import TrainState
+from ssljax.training.step import monitors
+
+PyTree = Any
+FORMAT = 1  # of the bundle; the runner reads this one alone
+_RUNNER = Path(__file__).with_name("npu_run.py")
+
+# Weak views that the runner knows: probability of a flip, pixels of shift, how it fills borders.
+_WEAK: dict[str, dict[str, Any]] = {
+    "none": {"flip": 0.0, "pad": 0, "mode": "reflect"},
+    "flip": {"flip": 0.5, "pad": 0, "mode": "reflect"},
+    "weak_cifar": {"flip": 0.5, "pad": 4, "mode": "reflect"},
+    "weak_svhn": {"flip": 0.0, "pad": 4, "mode": "reflect"},
+    "weak_stl10": {"flip": 0.5, "pad": 12, "mode": "reflect"},
+    "weak_digits": {"flip": 0.0, "pad": 1, "mode": "constant"},
+}
+
+
+def flat(tree: PyTree, prefix: str) -> dict[str, Any]:
+    """Nested dicts -> `{"param/Conv_0/kernel": leaf}`."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {"/".join([prefix, *(str(k.key) for k in path)]): leaf for path, leaf in leaves}
+
+
+def nested(template: PyTree, prefix: str, values: Mapping[str, Any]) -> PyTree:
+    """The inverse of `flat`."""
+    names = list(flat(template, prefix))
+    return jax.tree.unflatten(jax.tree.structure(template), [values[name] for name in names])
+
+
+def write(recipe: Recipe, directory: Path, *, state: TrainState | None = None) -> None:
+    """Writes a bundle into an empty directory.
+
+    Args:
+      state: what training starts from; None: the recipe's initial state.
+
+    Raises:
+      UsageError: the recipe has a part that cannot be trained there; names it.
+    """
+    _require_trainable(recipe)
+    state = recipe.init_state() if state is None else state
+    inputs = _inputs(recipe, state)
+    noise = _noise(recipe)
+    inputs |= noise["shapes"]
+    train = tf1_graph.lower(_train_function(recipe, state, noise["names"]), inputs)
+    used = _used(train)
+    tf1_graph.save(train, directory / "train.pb")
+    evaluated = _evaluation(recipe, state)
+    tf1_graph.save(tf1_graph.lower(*evaluated), directory / "eval.pb")
+    strong = _strong(recipe)
+    if strong:
+        tf1_graph.save(tf1_graph.lower(strong["function"], strong["args"]), directory / "views.pb")
+    for name, arrays in (("weights", _weights(state)), ("data", _data(recipe))):
+        np.savez(directory / f"{name}.npz", **arrays)  # type: ignore[arg-type]
+    manifest = _manifest(recipe, state)
+    manifest |= {
+        "inputs": {
+            name: {"shape": list(x.shape), "dtype": str(np.dtype(x.dtype))}
+            for name, x in inputs.items()
+            if name in used
+        },
+        "metrics": sorted(
+            node.name.removeprefix("out/metric/").removesuffix("/total")
+            for node in train.node
+            if node.name.startswith("out/metric/") and node.name.endswith("/total")
+        ),
+        "noise": noise["distributions"],
+        "strong": strong and strong["manifest"],
+    }
+    write_json(directory / "manifest.json", manifest)
+    shutil.copy(_RUNNER, directory / "run.py")
+
+
+def _require_trainable(recipe: Recipe) -> None:
+    config, method = recipe.config, recipe.method
+    if not isinstance(recipe.dataset, Dataset):
+        raise UsageError(
+            f"config.dataset {config['dataset']} is streamed; --format=npu_bundle holds all images"
+        )
+    if len(recipe.devices) > 1:
+        raise UsageError(
+            f"config.cpu_devices is {len(recipe.devices)}; allowed for --format=npu_bundle: 1"
+        )
+    for part, has in (
+        ("further heads", bool(method.heads)),
+        ("a state of its own", bool(jax.tree.leaves(method.init(2)))),
+    ):
+        if has:
+            raise UsageError(
+                f"config.method {config['method']!r} has {part}, which --format=npu_bundle cannot "
+                "train; mixmatch, fixmatch, supervised and others without can be"
+            )
+    if config["augment"]["weak"] not in _WEAK:
+        raise UsageError(
+            f"config.augment.weak {config['augment']['weak']!r} is not known to the runner; "
+            f"allowed: {', '.join(_WEAK)}"
+        )
+    if config["bfloat16"]:
+        raise UsageError("config.bfloat16 is True; --precision of the runner decides instead")
+
+
+def _inputs(recipe: Recipe, state: TrainState) -> dict[str, jax.ShapeDtypeStruct]:
+    """Placeholders of the training graph, but for the method's noise."""
+    n, m = recipe.batch_size, recipe.batch_size * recipe.uratio
+    shape = recipe.dataset.image_shape
+    like = jax.ShapeDtypeStruct
+    inputs = {
+        "in/labeled": like((n, *shape), jnp.uint8),
+        "in/labels": like((n,), jnp.int32),
+        "in/step": like((), jnp.int32),
+    }
+    if recipe.method.views:
+        inputs["in/hidden"] = like((m,), jnp.int32)
+    inputs |= {f"in/view{i}": like((m, *shape), jnp.uint8) for i in range(len(recipe.method.views))}
+    trees = {"param": state.params, "ema": state.ema, "stat": state.batch_stats}
+    for prefix, tree in trees.items():
+        inputs |= {name: like(x.shape, x.dtype) for name, x in flat(tree, prefix).items()}
+    return inputs
+
+
+def _noise(recipe: Recipe) -> dict[str, Any]:
+    """The random numbers of the method's loss: their names, shapes and distributions."""
+    n, m = recipe.batch_size, recipe.batch_size * recipe.uratio
+    shape = recipe.dataset.image_shape
+    like = jax.ShapeDtypeStruct
+    views = tuple(like((m, *shape), jnp.float32) for _ in recipe.method.views)
+    drawn = jax.eval_shape(
+        lambda *arrays: recipe.method.noise(jax.random.PRNGKey(0), Batch(*arrays)),
+        like((n, *shape), jnp.float32),
+        like((n,), jnp.int32),
+        views,
+    )
+    leaves = jax.tree.leaves(drawn)
+    if not leaves:
+        return {"shapes": {}, "names": drawn, "distributions": {}}
+    args = recipe.config["method_args"]
+    if recipe.config["method"] != "mixmatch" or args.get("mixmode", "xxy.yxy") != "xxy.yxy":
+        raise UsageError(
+            f"the noise of config.method {recipe.config['method']!r}"
+            f"{' with mixmode ' + repr(args['mixmode']) if 'mixmode' in args else ''} is not known "
+            "to the runner of --format=npu_bundle; allowed: mixmatch as published, or no noise"
+        )
+    size = leaves[0].shape[0]
+    return {
+        "shapes": {f"in/noise/{name}": like(x.shape, x.dtype) for name, x in drawn.items()},
+        "names": {name: f"in/noise/{name}" for name in drawn},
+        "distributions": {
+            "in/noise/lam": {"kind": "larger_beta", "beta": args.get("beta", 0.75), "size": size},
+            "in/noise/permutation": {"kind": "permutation", "size": size},
+        },
+    }
+
+
+def _train_function(recipe: Recipe, state: TrainState, noise: PyTree) -> Callable[..., Any]:
+    """The loss and what else a step needs, of named arrays."""
+    method, model = recipe.method, recipe.model.clone(axis_name=None)
+
+    def function(args: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        params = nested(state.params, "param", args)
+        ema = nested(state.ema, "ema", args)
+        batch_stats = nested(state.batch_stats, "stat", args)
+        views = tuple(to_float(args[f"in/view{i}"]) for i in range(len(method.views)))
+        batch = Batch(to_float(args["in/labeled"]), args["in/labels"], views)
+        step = args["in/step"].astype(jnp.float32)
+        progress = Progress(images=step * recipe.batch_size, fraction=step / recipe.num_steps)
+
+        def apply(params, images, head=None):
+            del head
+            variables = {"params": params, "batch_stats": batch_stats}
+            (logits, _), updated = model.apply(
+                variables, images, train=True, mutable=["batch_stats"]
+            )
+            return logits, updated.get("batch_stats", {})
+
+        drawn = jax.tree.map(lambda name: args[name], noise)
+        value, aux = method.loss(params, ema, apply, batch, drawn, (), progress)
+        outputs = {"out/loss": value} | flat(aux.batch_stats, "out/stat")
+        logs = aux.logs | {"loss/total": value}
+        for name, x in logs.items():
+            outputs[f"out/metric/{name}/total"] = x
+            outputs[f"out/metric/{name}/count"] = jnp.ones(())
+        for name, average in monitors(aux, args.get("in/hidden")).items():
+            outputs[f"out/metric/{name}/total"] = average.total
+            outputs[f"out/metric/{name}/count"] = average.count
+        return outputs
+
+    return function
+
+
+def _evaluation(recipe: Recipe, state: TrainState) -> tuple[Callable[..., Any], dict[str, Any]]:
+    like = jax.ShapeDtypeStruct
+    args = {
+        "in/images": like((recipe.eval_batch_size, *recipe.dataset.image_shape), jnp.uint8),
+        **{n: like(x.shape, x.dtype) for n, x in flat(state.params, "param").items()},
+        **{n: like(x.shape, x.dtype) for n, x in flat(state.batch_stats, "stat").items()},
+    }
+
+    def function(args: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        variables = {
+            "params": nested(state.params, "param", args),
+            "batch_stats": nested(state.batch_stats, "stat", args),
+        }
+        logits, _ = recipe.model.apply(variables, to_float(args["in/images"]), train=False)
+        return {"out/logits": logits}
+
+    return function, args
+
+
+def _views(recipe: Recipe) -> list[str]:
+    """The augmentation of labelled images, then of each unlabelled view."""
+    same = {"strong": "weak"} if recipe.config["augment"]["strong"] == "none" else {}
+    return [same.get(v, v) for v in (recipe.method.labeled_view, *recipe.method.views)]
+
+
+def _strong(recipe: Recipe) -> dict[str, Any] | None:
+    """The strong view as a function of images and uniform numbers; None: the method has none."""
+    if "strong" not in _views(recipe):
+        return None
+    knobs = recipe.config["augment"]
+    if knobs["strong"] == "strong_digits":
+        numbers, weak_first = 9, False
+        view = policies.strong_digits_from_uniform
+    elif knobs["strong"] == "randaugment":
+        arguments = {
+            name: knobs.get(f"randaugment_{knob}")
+            for name, knob in (
+                ("layers", "num_layers"),
+                ("probability", "prob_to_apply"),
+                ("magnitude", "magnitude"),
+                ("num_levels", "num_levels"),
+            )
+        }
+        chosen = randaugment.adapted(randaugment.RECIPES[knobs["recipe"]], **arguments)
+        numbers, weak_first = randaugment.uniform_numbers(chosen), True
+
+        def view(uniform, images):
+            return randaugment.apply(images, randaugment.from_uniform(uniform, chosen), chosen)
+
+    else:
+        raise UsageError(
+            f"config.augment.strong {knobs['strong']!r} is not known to the runner of "
+            "--format=npu_bundle, which has no policy that learns; allowed: none, randaugment, "
+            "strong_digits"
+        )
+    n, like = recipe.batch_size * recipe.uratio, jax.ShapeDtypeStruct
+    if recipe.method.labeled_view == "strong":
+        n = recipe.batch_size
+    return {
+        "function": lambda args: {"out/images": view(args["in/uniform"], args["in/images"])},
+        "args": {
+            "in/images": like((n, *recipe.dataset.image_shape), jnp.uint8),
+            "in/uniform": like((n, numbers), jnp.float32),
+        },
+        "manifest": {"numbers": numbers, "weak_first": weak_first},
+    }
+
+
+def _used(graph: Any) -> set[str]:
+    """Removes placeholders that nothing reads; the names of the others."""
+    read = {name.split(":")[0].lstrip("^") for node in graph.node for name in node.input}
+    for node in [n for n in graph.node if n.op == "Placeholder" and n.name not in read]:
+        graph.node.remove(node)
+    return {node.name for node in graph.node if node.op == "Placeholder"}
+
+
+def _weights(state: TrainState) -> dict[str, np.ndarray]:
+    trees = {
+        "param": state.params,
+        "stat": state.batch_stats,
+        "ema": state.ema,
+        "ema_stat": state.ema_batch_stats,
+    }
+    return {
+        name: np.asarray(x)
+        for prefix, tree in trees.items()
+        for name, x in flat(tree, prefix).items()
+    }
+
+
+def _data(recipe: Recipe) -> dict[str, np.ndarray]:
+    data = recipe.dataset
+    assert isinstance(data, Dataset)
+    valid = scored(data, recipe.split)
+    return {
+        "images": data.images,
+        "labels": data.labels.astype(np.int32),
+        "labeled": recipe.split.labeled.astype(np.int64),
+        "unlabeled": recipe.split.unlabeled.astype(np.int64),
+        "valid": np.asarray(valid).astype(np.int64),
+        "test_images": data.test_images,
+        "test_labels": data.test_labels.astype(np.int32),
+    }
+
+
+def _manifest(recipe: Recipe, state: TrainState) -> dict[str, Any]:
+    config, knobs = recipe.config, recipe.config["optimizer"]
+    kernels = flat(optim.kernels(state.params), "param")
+    keras = flat(optim.regularized_by_keras(state.params), "param")
+    scale = config["batch_size"] / knobs["lr_batch_size"] if knobs["lr_batch_size"] else 1
+    in_loss = {"adam": {}, "sgd": kernels, "keras_sgd": keras}[knobs["name"]]
+    return {
+        "format": FORMAT,
+        "config": config,
+        "image_shape": list(recipe.dataset.image_shape),
+        "class_names": [str(name) for name in recipe.dataset.class_names],
+        "labeled_view": _views(recipe)[0],
+        "views": _views(recipe)[1:],
+        "weak": _WEAK[config["augment"]["weak"]],
+        "optimizer": {
+            "name": "adam" if knobs["name"] == "adam" else "momentum",
+            "momentum": knobs["momentum"],
+            # Added to the gradient, times the weight.
+            "l2": {
+                name: knobs["weight_decay"] * (2 if knobs["name"] == "keras_sgd" else 1)
+                for name, yes in in_loss.items()
+                if yes
+            },
+            # After the update: times 1 - decay · learning rate.
+            "decay": {
+                name: knobs["weight_decay"]
+                for name, yes in kernels.items()
+                if yes and knobs["name"] == "adam"
+            },
+        },
+        "schedule": {
+            "name": knobs["schedule"],
+            "lr": knobs["lr"] * scale,
+            "steps": recipe.num_steps,
+            "steps_per_epoch": len(recipe.split.labeled) / recipe.batch_size,
+            "warmup_epochs": knobs["warmup_epochs"],
+            "decay_epochs": list(knobs["decay_epochs"]),
+        },
+        "first_step": int(state.step),
+        "versions": {name: importlib.metadata.version(name) for name in ("ssljax", "jax", "flax")},
+    }

@@ -1,0 +1,114 @@
+"""What a bundle's runner has trained -> an ordinary run directory."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+import optax
+
+from ssljax import recipe
+from ssljax.errors import UsageError
+from ssljax.export.npu_bundle import FORMAT, flat, nested
+from ssljax.files import read_json
+from ssljax.recipe import Recipe
+from ssljax.training import checkpoint
+from ssljax.training.state import TrainState
+
+PyTree = Any
+# Of the optimizer's state: the field in optax -> the suffix of TensorFlow's variables.
+_SLOTS = {"adam": {"mu": "Adam", "nu": "Adam_1"}, "momentum": {"trace": "Momentum"}}
+
+
+def import_run(bundle: Path, workdir: Path, *, output: Path | None = None) -> int:
+    """Writes the runner's newest checkpoint into a new run directory; returns its step.
+
+    Weights, statistics, averages and the optimizer's state are the runner's; so are
+    `metrics.jsonl` and `results.json`.
+
+    Args:
+      bundle: has the manifest.
+      workdir: must not exist, or be empty.
+      output: the runner's, by default `<bundle>/run`.
+
+    Raises:
+      UsageError: there is no checkpoint, it is of another bundle, or workdir is not empty.
+    """
+    import tensorflow as tf
+
+    manifest = read_json(bundle / "manifest.json")
+    if manifest.get("format") != FORMAT:
+        raise UsageError(f"--bundle {bundle} has format {manifest.get('format')}, not {FORMAT}")
+    if workdir.exists() and any(workdir.iterdir()):
+        raise UsageError(f"workdir {workdir} is not empty")
+    output = bundle / "run" if output is None else output
+    index = tf.train.get_checkpoint_state(str(output))
+    if index is None:
+        raise UsageError(f"{output} holds no checkpoint of the runner")
+    # The path in the file is that of the machine that wrote it.
+    path = output / Path(index.model_checkpoint_path).name
+    reader = tf.train.load_checkpoint(str(path))
+    parts = recipe.build(ml_collections.ConfigDict(manifest["config"]))
+    state = _state(parts, manifest, reader.get_tensor, path)
+    checkpoint.open_directory(workdir, parts.config, parts.split, parts.dataset)
+    for name in ("metrics.jsonl", "results.json"):
+        if (output / name).exists():
+            shutil.copy(output / name, workdir / name)
+    empty = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), parts.shapes()["window"])
+    window = _window(output / f"window-{int(state.step)}.json", empty)
+    with checkpoint.Checkpoints(workdir, keep=parts.keep_checkpoints) as checkpoints:
+        checkpoints.save(int(state.step), {"state": state, "window": window})
+    return int(state.step)
+
+
+def _state(
+    parts: Recipe, manifest: dict[str, Any], read: Callable[[str], np.ndarray], path: Path
+) -> TrainState:
+    start = parts.init_state()
+
+    def tree(template: PyTree, prefix: str, slot: str = "") -> PyTree:
+        found = {}
+        for name, leaf in flat(template, prefix).items():
+            try:
+                value = read(f"{name}{slot}")
+            except (KeyError, ValueError, RuntimeError) as error:
+                raise UsageError(f"{path} has no {name}{slot}: it is of another bundle") from error
+            if value.shape != leaf.shape:
+                raise UsageError(f"{path} has {name}{slot} of {value.shape}, not {leaf.shape}")
+            found[name] = value
+        return nested(template, prefix, found)
+
+    slots = {
+        field: tree(start.params, "param", f"/{suffix}")
+        for field, suffix in _SLOTS[manifest["optimizer"]["name"]].items()
+    }
+    applied = np.int32(read("applied_steps"))
+    if manifest["optimizer"]["name"] == "adam":
+        slots["count"] = applied
+    opt_state = optax.tree_utils.tree_set(start.opt_state, **slots)
+    return start.replace(
+        step=np.int32(read("step")),
+        params=tree(start.params, "param"),
+        batch_stats=tree(start.batch_stats, "stat"),
+        ema=tree(start.ema, "ema"),
+        ema_batch_stats=tree(start.ema_batch_stats, "ema_stat"),
+        opt_state=opt_state,
+    )
+
+
+def _window(path: Path, empty: PyTree) -> PyTree:
+    """The sums of metrics that the runner had not logged yet."""
+    sums = json.loads(path.read_text()) if path.exists() else {}
+    return {
+        name: average.replace(
+            total=np.asarray(sums[name][0], average.total.dtype),
+            count=np.asarray(sums[name][1], average.count.dtype),
+        )
+        if name in sums
+        else average
+        for name, average in empty.items()
+    }

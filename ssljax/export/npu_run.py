@@ -1,0 +1,777 @@
+"""Trains a bundle with TensorFlow 1.15, on an Ascend NPU or a CPU: `python run.py --device=npu`.
+
+A bundle is what `launch.py --mode=export --format=npu_bundle` of ssljax writes; this file lies in
+it. It needs Python 3.7, NumPy and TensorFlow 1.15, and on an NPU npu_bridge: nothing of ssljax.
+
+What a step reads (images, views, random numbers) is a function of (seed, step), so that a run that
+was interrupted goes on as if it had not been. The output directory holds checkpoints of TensorFlow,
+`metrics.jsonl` and `results.json`, with the names that ssljax gives them.
+"""
+
+import argparse
+import json
+import math
+import os
+import queue
+import shutil
+import signal
+import sys
+import threading
+import time
+
+import numpy as np
+import tensorflow as tf
+
+tf1 = tf.compat.v1
+FORMAT = 1  # of bundles
+PRECISIONS = ("force_fp32", "must_keep_origin_dtype", "allow_mix_precision", "allow_fp32_to_fp16")
+
+
+class Mistake(Exception):
+    """Bad input: one line that names it."""
+
+
+class Interrupted(Exception):
+    """A signal stopped the run after its state was saved."""
+
+
+# What a step reads.
+
+
+def permuted(seed, part, size, counter):
+    """Which of `size` examples come as numbers `counter` of an endless sequence of epochs."""
+    epochs, offsets = np.divmod(np.asarray(counter, np.int64), size)
+    orders = {
+        e: np.random.RandomState([seed, part, e]).permutation(size) for e in np.unique(epochs)
+    }
+    return np.array([orders[e][o] for e, o in zip(epochs, offsets)], np.int64)
+
+
+def weak_view(images, random, flip, pad, mode):
+    """Flips with probability `flip`, then shifts by up to `pad` pixels."""
+    count, height, width, _ = images.shape
+    flipped = random.uniform(size=count) < flip
+    images = np.where(flipped[:, None, None, None], images[:, :, ::-1], images)
+    offsets = random.randint(0, 2 * pad + 1, (count, 2))
+    padded = np.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)), mode)
+    return np.stack([p[y : y + height, x : x + width] for p, (y, x) in zip(padded, offsets)])
+
+
+def draw(random, kind, size, beta=None):
+    """Random numbers that the manifest asks for."""
+    if kind == "larger_beta":  # of λ and 1 - λ
+        lam = random.beta(beta, beta, size)
+        return np.maximum(lam, 1 - lam).astype(np.float32)
+    if kind == "permutation":
+        return random.permutation(size).astype(np.int32)
+    raise Mistake("manifest.json asks for the distribution %r, which is unknown" % kind)
+
+
+class Sampler:
+    """`batch(step)`: what the graph's `in/*` are fed, a function of (seed, step)."""
+
+    def __init__(self, manifest, data, bundle):
+        self._manifest, self._data = manifest, data
+        self._config = manifest["config"]
+        self._strong = _StrongViews(bundle) if manifest["strong"] else None
+
+    def batch(self, step):
+        manifest, config, data = self._manifest, self._config, self._data
+        random = np.random.RandomState([config["seed"], 2, step])
+        size = config["batch_size"]
+        labeled = self._examples(0, data["labeled"], step, size)
+        feeds = {
+            "in/labeled": self._view(manifest["labeled_view"], data["images"][labeled], random),
+            "in/labels": data["labels"][labeled],
+            "in/step": np.int32(step),
+        }
+        if manifest["views"]:
+            chosen = self._examples(1, data["unlabeled"], step, size * config["uratio"])
+            feeds["in/hidden"] = data["labels"][chosen]
+            for i, view in enumerate(manifest["views"]):
+                feeds["in/view%d" % i] = self._view(view, data["images"][chosen], random)
+        for name, distribution in sorted(manifest["noise"].items()):
+            feeds[name] = draw(random, **distribution)
+        return {name: value for name, value in feeds.items() if name in manifest["inputs"]}
+
+    def _examples(self, part, indices, step, size):
+        counter = step * size + np.arange(size)
+        return indices[permuted(self._config["seed"], part, len(indices), counter)]
+
+    def _view(self, name, images, random):
+        if name == "none":
+            return images
+        strong = self._manifest["strong"]
+        if name == "weak" or strong["weak_first"]:
+            images = weak_view(images, random, **self._manifest["weak"])
+        if name == "weak":
+            return images
+        uniform = random.uniform(size=(len(images), strong["numbers"])).astype(np.float32)
+        return self._strong(images, np.minimum(uniform, np.float32(1 - 2.0**-24)))
+
+
+class _StrongViews:
+    """The second graph: strong views, always on the host's CPU."""
+
+    def __init__(self, bundle):
+        graph = tf.Graph()
+        with graph.as_default():
+            tf.import_graph_def(read_graph(bundle, "views.pb"), name="")
+        self._session = tf1.Session(graph=graph, config=tf1.ConfigProto(device_count={"GPU": 0}))
+
+    def __call__(self, images, uniform):
+        feeds = {"in/images:0": images, "in/uniform:0": uniform}
+        return self._session.run("out/images:0", feeds)
+
+
+class Prefetch:
+    """Batches `start` to `stop` - 1, made by a thread while steps run."""
+
+    def __init__(self, make, start, stop, ahead=2):
+        self._ready = queue.Queue(ahead)
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._fill, args=(make, start, stop), daemon=True)
+        self._thread.start()
+
+    def _fill(self, make, start, stop):
+        for step in range(start, stop):
+            try:
+                item = make(step)
+            except BaseException as error:  # raised again where the batch is missed
+                item = error
+            while not self._closed.is_set():
+                try:
+                    self._ready.put(item, timeout=0.1)
+                    break
+                except queue.Full:
+                    pass
+            if self._closed.is_set() or isinstance(item, BaseException):
+                return
+
+    def next(self):
+        item = self._ready.get()
+        if isinstance(item, BaseException):
+            raise item
+        return item
+
+    def close(self):
+        self._closed.set()
+        self._thread.join()
+
+
+def learning_rate(step, name, lr, steps, steps_per_epoch, warmup_epochs, decay_epochs):
+    """The schedules of ssljax/training/optim.py."""
+    if name == "constant":
+        return lr
+    if name == "cosine":
+        return lr * math.cos(7 * math.pi / 16 * min(step / steps, 1.0))
+    epoch = step / steps_per_epoch
+    if epoch < warmup_epochs:
+        return lr * epoch / warmup_epochs
+    if len(decay_epochs) == 1:
+        return lr * 0.1 ** math.floor(epoch / decay_epochs[0])
+    return lr * 0.1 ** sum(epoch > end for end in decay_epochs)
+
+
+# Updates.
+
+
+class Updates(tf1.train.Optimizer):
+    """All that a step changes, in order: weights, statistics, kernel decay, averages.
+
+    All of it is in `apply_gradients`, so that a step that a loss scale skips changes nothing.
+    """
+
+    def __init__(self, inner, variables, manifest, lr, new_stats, applied):
+        super(Updates, self).__init__(use_locking=False, name="Updates")
+        self._inner, self._variables, self._manifest = inner, variables, manifest
+        self._lr, self._new_stats, self._applied = lr, new_stats, applied
+
+    def create_slots(self, weights):
+        """Before any conditional, which could not create variables."""
+        self._inner._create_slots(weights)
+
+    def compute_gradients(self, loss, var_list=None, **options):
+        return self._inner.compute_gradients(loss, var_list=var_list, **options)
+
+    def apply_gradients(self, grads_and_vars, global_step=None, name=None):
+        variables, knobs = self._variables, self._manifest["optimizer"]
+        l2 = {variables[key].name: rate for key, rate in knobs["l2"].items()}
+        gradients = [(g + l2[v.name] * v if v.name in l2 else g, v) for g, v in grads_and_vars]
+        done = self._inner.apply_gradients(gradients)
+        with tf.control_dependencies([done]):
+            changed = [variables[key].assign(x) for key, x in sorted(self._new_stats.items())]
+        with tf.control_dependencies(changed + [done]):
+            changed = [
+                variables[key].assign(variables[key].read_value() * (1 - rate * self._lr))
+                for key, rate in sorted(knobs["decay"].items())
+            ]
+        with tf.control_dependencies(changed + [done]):
+            averages = [self._average(key) for key in sorted(variables) if key.startswith("ema")]
+            counted = self._applied.assign_add(1)
+        return tf.group(*(averages + changed + [counted]))
+
+    def _average(self, key):
+        decay = self._manifest["config"]["ema_decay"]
+        kind, _, rest = key.partition("/")
+        source = self._variables[{"ema": "param/", "ema_stat": "stat/"}[kind] + rest]
+        average = self._variables[key]
+        return average.assign(decay * average.read_value() + (1 - decay) * source.read_value())
+
+
+class FixedScale:
+    """A loss scale that stays."""
+
+    def __init__(self, value):
+        self.value = tf.constant(float(value), tf.float32)
+
+    def update(self, finite):
+        return tf.no_op()
+
+
+class DynamicScale:
+    """`ExponentialUpdateLossScaleManager`'s rules: good steps do not make bad ones forgotten."""
+
+    def __init__(self, start=2.0**32, incr_every=1000, decr_every=2):
+        self._incr_every, self._decr_every = incr_every, decr_every
+        self._scale = tf1.get_variable("loss_scale", initializer=np.float32(start), trainable=False)
+        self._good, self._bad = (
+            tf1.get_variable(name, initializer=np.int32(0), trainable=False)
+            for name in ("good_steps", "bad_steps")
+        )
+        self.value = self._scale.read_value()
+
+    def update(self, finite):
+        """Twice the scale after so many good steps, half of it, from 1 up, after so many bad ones."""
+
+        def change(scale):
+            return tf.group(self._scale.assign(scale), self._good.assign(0), self._bad.assign(0))
+
+        def good():
+            scale = self._scale.read_value()
+            doubled = tf.where(tf1.is_finite(scale * 2), scale * 2, scale)
+            return tf.cond(
+                self._good.read_value() + 1 >= self._incr_every,
+                lambda: change(doubled),
+                lambda: tf.group(self._good.assign_add(1)),
+            )
+
+        def bad():
+            return tf.cond(
+                self._bad.read_value() + 1 >= self._decr_every,
+                lambda: change(tf.maximum(self._scale.read_value() * 0.5, 1.0)),
+                lambda: tf.group(self._bad.assign_add(1), self._good.assign(0)),
+            )
+
+        return tf.cond(finite, good, bad)
+
+
+class ScaledLoss(tf1.train.Optimizer):
+    """For verification on a CPU: skips steps whose gradients are not finite.
+
+    On an NPU arithmetic may saturate, so that only its status registers tell: there
+    `NPULossScaleOptimizer` of npu_bridge takes this one's place.
+    """
+
+    def __init__(self, inner, scale):
+        super(ScaledLoss, self).__init__(use_locking=False, name="ScaledLoss")
+        self._inner, self._scale = inner, scale
+
+    def compute_gradients(self, loss, var_list=None, **options):
+        pairs = self._inner.compute_gradients(loss * self._scale.value, var_list, **options)
+        return [(g / self._scale.value, v) for g, v in pairs]
+
+    def apply_gradients(self, grads_and_vars, global_step=None, name=None):
+        finite = tf.reduce_all(
+            tf.stack([tf.reduce_all(tf1.is_finite(g)) for g, _ in grads_and_vars])
+        )
+        applied = tf.cond(
+            finite, lambda: self._inner.apply_gradients(grads_and_vars), lambda: tf.no_op()
+        )
+        return tf.group(applied, self._scale.update(finite))
+
+
+def scaled(updates, loss_scale, device, scale=None):
+    """`updates`, scaled as --loss_scale says.
+
+    Args:
+      scale: for tests: in place of the one that --loss_scale asks for, on a CPU.
+    """
+    if loss_scale == -1:
+        return updates
+    if device == "cpu":
+        chosen = DynamicScale() if loss_scale == 0 else FixedScale(loss_scale)
+        return ScaledLoss(updates, scale or chosen)
+    import npu_bridge.npu_init as npu
+
+    if loss_scale == 0:
+        manager = npu.ExponentialUpdateLossScaleManager(
+            init_loss_scale=2**32,
+            incr_every_n_steps=1000,
+            decr_every_n_nan_or_inf=2,
+            decr_ratio=0.5,
+        )
+    else:
+        manager = npu.FixedLossScaleManager(loss_scale=loss_scale)
+    return npu.NPULossScaleOptimizer(updates, manager)
+
+
+# The graph.
+
+
+class Model:
+    """Variables, the training step and evaluation, in one graph.
+
+    Args:
+      scale: for tests, see `scaled`.
+    """
+
+    def __init__(self, bundle, manifest, loss_scale=-1, device="cpu", make_scale=None):
+        self.manifest = manifest
+        self.graph = tf.Graph()
+        with self.graph.as_default():
+            with np.load(os.path.join(bundle, "weights.npz")) as weights:
+                self.variables = {
+                    name: tf1.get_variable(
+                        name,
+                        initializer=weights[name],
+                        trainable=name.startswith("param/"),
+                        use_resource=False,
+                    )
+                    for name in sorted(weights.files)
+                }
+            self.step = tf1.get_variable(
+                "step", initializer=np.int64(manifest["first_step"]), trainable=False
+            )
+            self.applied = tf1.get_variable(
+                "applied_steps", initializer=np.int64(manifest["first_step"]), trainable=False
+            )
+            self.lr = tf1.placeholder(tf.float32, [], name="learning_rate")
+            self._build_training(bundle, loss_scale, device, make_scale)
+            self._build_evaluation(bundle)
+            self.saver = tf1.train.Saver(max_to_keep=manifest["config"]["keep_checkpoints"] + 1)
+            self.initialize = tf1.global_variables_initializer()
+        self.graph.finalize()
+
+    def _build_training(self, bundle, loss_scale, device, make_scale):
+        manifest, variables = self.manifest, self.variables
+        self.inputs = {
+            name: tf1.placeholder(spec["dtype"], spec["shape"], name=name)
+            for name, spec in manifest["inputs"].items()
+            if name.startswith("in/")
+        }
+        given = {
+            name: self.inputs[name] if name in self.inputs else variables[name]
+            for name in manifest["inputs"]
+        }
+        stats = sorted(name for name in variables if name.startswith("stat/"))
+        parts = ["total", "count"]
+        names = (
+            ["out/loss"]
+            + ["out/" + name for name in stats]
+            + ["out/metric/%s/%s" % (m, part) for m in manifest["metrics"] for part in parts]
+        )
+        tensors = import_graph(bundle, "train.pb", given, names)
+        self.loss = tensors["out/loss"]
+        self.new_stats = {name: tensors["out/" + name] for name in stats}
+        self.metrics = {
+            m: tuple(tensors["out/metric/%s/%s" % (m, part)] for part in parts)
+            for m in manifest["metrics"]
+        }
+        self.weights = [variables[n] for n in sorted(variables) if n.startswith("param/")]
+        knobs = manifest["optimizer"]
+        if knobs["name"] == "adam":
+            inner = tf1.train.AdamOptimizer(self.lr)
+        else:
+            inner = tf1.train.MomentumOptimizer(self.lr, knobs["momentum"], use_nesterov=True)
+        updates = Updates(inner, variables, manifest, self.lr, self.new_stats, self.applied)
+        updates.create_slots(self.weights)
+        scale = make_scale() if make_scale else None
+        optimizer = scaled(updates, loss_scale, device, scale)
+        pairs = optimizer.compute_gradients(self.loss, var_list=self.weights)
+        self.gradients = {v.op.name: g for g, v in pairs}
+        # Weights that the loss does not depend on have no gradient.
+        pairs = [(tf.zeros_like(v) if g is None else g, v) for g, v in pairs]
+        # All that is computed of the old weights, before any of them changes.
+        computed = [self.loss, *self.new_stats.values()]
+        computed += [x for pair in self.metrics.values() for x in pair]
+        with tf.control_dependencies(computed + [g for g, _ in pairs]):
+            pairs = [(tf.identity(g), v) for g, v in pairs]
+        with tf.control_dependencies([optimizer.apply_gradients(pairs)]):
+            self.train = self.step.assign_add(1)
+
+    def _build_evaluation(self, bundle):
+        config, variables = self.manifest["config"], self.variables
+        shape = [config["eval_batch_size"]] + list(self.manifest["image_shape"])
+        self.images = tf1.placeholder(tf.uint8, shape, name="eval_images")
+        self.logits = {}
+        for kind in ("raw", "ema"):
+            given = {"in/images": self.images}
+            for name in variables:
+                prefix, _, rest = name.partition("/")
+                if prefix not in ("param", "stat"):
+                    continue
+                averaged = {"param": "ema/", "stat": "ema_stat/"}[prefix] + rest
+                given[name] = variables[
+                    averaged if kind == "ema" and averaged in variables else name
+                ]
+            self.logits[kind] = import_graph(bundle, "eval.pb", given, ["out/logits"])["out/logits"]
+
+
+def read_graph(bundle, name):
+    graph_def = tf1.GraphDef()
+    with open(os.path.join(bundle, name), "rb") as file:
+        graph_def.ParseFromString(file.read())
+    return graph_def
+
+
+def import_graph(bundle, name, given, outputs):
+    """Imports a graph; its placeholders become the tensors and variables `given`."""
+    graph_def = read_graph(bundle, name)
+    placeholders = {node.name for node in graph_def.node if node.op == "Placeholder"}
+    mapped = {
+        key + ":0": tf.convert_to_tensor(value)
+        for key, value in given.items()
+        if key in placeholders
+    }
+    returned = tf.import_graph_def(
+        graph_def, mapped, [key + ":0" for key in outputs], name=name.split(".")[0]
+    )
+    return dict(zip(outputs, returned))
+
+
+def session_config(options):
+    """What the session is told; on an NPU all of it is needed.
+
+    `NpuOptimizer` is the rewriter of npu_bridge; stock TensorFlow ignores it without a word.
+    `use_off_line`: the whole graph runs on the NPU. `precision_mode`: of its arithmetic.
+    `dynamic_input` and `dynamic_graph_execute_mode`: the published port had them; all shapes here
+    are fixed, so that they are off unless --dynamic_input asks for them. Remapping and memory
+    optimisation of TensorFlow's own have to be off beside it.
+    """
+    config = tf1.ConfigProto(allow_soft_placement=True)
+    if options.device != "npu":
+        return config
+    rewriter = config.graph_options.rewrite_options
+    off = type(rewriter).OFF
+    custom = rewriter.custom_optimizers.add()
+    custom.name = "NpuOptimizer"
+    custom.parameter_map["use_off_line"].b = True
+    custom.parameter_map["precision_mode"].s = tf.compat.as_bytes(options.precision)
+    if options.dynamic_input:
+        custom.parameter_map["dynamic_input"].b = True
+        custom.parameter_map["dynamic_graph_execute_mode"].s = tf.compat.as_bytes("lazy_recompile")
+    rewriter.remapping = off
+    rewriter.memory_optimization = off
+    return config
+
+
+# The run.
+
+
+def summarized(sums):
+    """Sums over some steps -> their means, as ssljax/training/metrics.py has them."""
+    row = {}
+    for name, (total, count) in sorted(sums.items()):
+        if name == "guess/classes":
+            shares = np.asarray(total, np.float64) / count
+            row["guess/class_entropy"] = float(-np.sum(shares * np.log(np.maximum(shares, 1e-12))))
+        else:
+            row[name] = float(total) / float(count) if count else None
+    return row
+
+
+def evaluate(session, model, images, labels):
+    """Accuracy and cross-entropy of raw and averaged weights, each image counted once."""
+    size = model.images.shape.as_list()[0]
+    logits = {kind: [] for kind in model.logits}
+    for i in range(0, len(images), size):
+        part = images[i : i + size]
+        full = np.concatenate([part, np.zeros((size - len(part),) + part.shape[1:], part.dtype)])
+        for kind, values in session.run(model.logits, {model.images: full}).items():
+            logits[kind].append(values[: len(part)])
+    scores = {}
+    for kind, parts in logits.items():
+        x = np.concatenate(parts).astype(np.float64)
+        true = x[np.arange(len(x)), labels]
+        top = x.max(axis=1)
+        log_sum = top + np.log(np.exp(x - top[:, None]).sum(axis=1))
+        scores["accuracy_" + kind] = float(np.mean(x.argmax(axis=1) == labels))
+        scores["loss_" + kind] = float(np.mean(log_sum - true))
+        if x.shape[1] > 10:
+            rank = np.sum(x > true[:, None], axis=1)
+            scores["accuracy_top5_" + kind] = float(np.mean(rank < 5))
+    return scores
+
+
+def evaluate_all(session, model, data):
+    """Scores on validation and test images, with ssljax's names."""
+    parts = {
+        "valid": (data["images"][data["valid"]], data["labels"][data["valid"]]),
+        "test": (data["test_images"], data["test_labels"]),
+    }
+    return {
+        "%s/%s" % (part, name): value
+        for part, (images, labels) in parts.items()
+        if len(images)
+        for name, value in evaluate(session, model, images, labels).items()
+    }
+
+
+def results(rows):
+    """`results.json`: the median accuracy of the last 20 evaluations, with averaged weights."""
+    part = "test" if any("test/accuracy_ema" in row for row in rows) else "validation"
+    key = "test/accuracy_ema" if part == "test" else "valid/accuracy_ema"
+    evaluations = [row for row in rows if key in row]
+    last = evaluations[-1]
+    accuracies = [row[key] for row in evaluations[-20:]]
+    return {
+        "step": last["step"],
+        "headline": {
+            part + "_accuracy": round(float(np.median(accuracies)), 6),
+            "weights": "ema",
+            "evaluations": len(accuracies),
+        },
+        "last": {k: v for k, v in last.items() if k.startswith(("test/", "valid/"))},
+    }
+
+
+class Log:
+    """`metrics.jsonl`; rows after `step`, of a run that was cut off, are dropped."""
+
+    def __init__(self, directory, step):
+        self.path = os.path.join(directory, "metrics.jsonl")
+        self.rows = []
+        if os.path.exists(self.path):
+            with open(self.path) as file:
+                lines = [line for line in file if line.endswith("\n")]
+            self.rows = [row for row in map(json.loads, lines) if row["step"] <= step]
+        write_text(self.path, "".join(json.dumps(row) + "\n" for row in self.rows))
+
+    def write(self, row):
+        row = {k: v if v is None or math.isfinite(v) else None for k, v in row.items()}
+        self.rows.append(row)
+        with open(self.path, "a") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+def write_text(path, text):
+    """All at once: a reader sees the old file or the new one."""
+    with open(path + ".partial", "w") as file:
+        file.write(text)
+    os.replace(path + ".partial", path)
+
+
+def save(session, model, directory, step, sums):
+    """A checkpoint of all variables, and the sums of metrics that are not logged yet."""
+    plain = {k: [np.asarray(x).tolist() for x in pair] for k, pair in sums.items()}
+    write_text(os.path.join(directory, "window-%d.json" % step), json.dumps(plain))
+    model.saver.save(session, os.path.join(directory, "checkpoint"), global_step=step)
+    kept = {os.path.basename(p).rpartition("-")[2] for p in model.saver.last_checkpoints}
+    for name in os.listdir(directory):
+        if name.startswith("window-") and name[7:-5] not in kept and name.endswith(".json"):
+            os.remove(os.path.join(directory, name))
+
+
+def restore(session, model, directory):
+    """The newest checkpoint, if there is one: (step, sums)."""
+    state = tf1.train.get_checkpoint_state(directory)
+    if state is None or not state.model_checkpoint_path:
+        session.run(model.initialize)
+        return int(session.run(model.step)), {}
+    # The paths in the file are those of the machine that wrote it.
+    kept = [os.path.join(directory, os.path.basename(p)) for p in state.all_model_checkpoint_paths]
+    newest = os.path.join(directory, os.path.basename(state.model_checkpoint_path))
+    model.saver.restore(session, newest)
+    model.saver.recover_last_checkpoints([p for p in kept if os.path.exists(p + ".index")])
+    step = int(session.run(model.step))
+    with open(os.path.join(directory, "window-%d.json" % step)) as file:
+        sums = {k: [np.asarray(x) for x in pair] for k, pair in json.load(file).items()}
+    return step, sums
+
+
+class StopSignal:
+    """Notes SIGINT and SIGTERM; the loop looks at it after each step."""
+
+    def __init__(self):
+        self.number = None
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, self._note)
+
+    def _note(self, number, frame):
+        self.number = number
+
+
+def run_steps(session, model, sampler, data, directory, stop, stage=lambda: None):
+    """Trains to the end; returns what `results.json` holds.
+
+    Args:
+      stop: has a `number` once the run has to save and leave.
+      stage: called after each evaluation.
+    """
+    manifest, config = model.manifest, model.manifest["config"]
+    step, sums = restore(session, model, directory)
+    log = Log(directory, step)
+    end, logged, began = config["num_steps"], step, time.time()
+    per_step = config["batch_size"] * (1 + config["uratio"] * len(manifest["views"]))
+    batches = Prefetch(sampler.batch, step, end)
+    try:
+        while step < end:
+            lr = learning_rate(step, **manifest["schedule"])
+            feeds = {model.inputs[name]: x for name, x in batches.next().items()}
+            feeds[model.lr] = lr
+            _, found = session.run([model.train, model.metrics], feeds)
+            found = dict(found, learning_rate=(lr, 1.0))
+            for name, pair in found.items():
+                old = sums.get(name, (0, 0))
+                sums[name] = [np.asarray(a, np.float64) + b for a, b in zip(pair, old)]
+            step += 1
+            evaluated = step % config["eval_every"] == 0 or step == end
+            if evaluated or step % config["log_every"] == 0:
+                row = dict({"step": step}, **summarized(sums))
+                row["applied_steps"] = int(session.run(model.applied))
+                row["images_per_second"] = per_step * (step - logged) / (time.time() - began)
+                sums = {}
+                if evaluated:
+                    row.update(evaluate_all(session, model, data))
+                    _require_finite(session, model, step)
+                log.write(row)
+                if evaluated:
+                    save(session, model, directory, step, sums)
+                    stage()
+                print(described(row), flush=True)
+                logged, began = step, time.time()
+            if stop.number and step < end:
+                save(session, model, directory, step, sums)
+                stage()
+                name = signal.Signals(stop.number).name
+                raise Interrupted("%s: saved after step %d" % (name, step))
+    finally:
+        batches.close()
+    record = results(log.rows)
+    write_text(os.path.join(directory, "results.json"), json.dumps(record, indent=2) + "\n")
+    stage()
+    return record
+
+
+def _require_finite(session, model, step):
+    for name, value in session.run(model.variables).items():
+        if not np.all(np.isfinite(value)):
+            raise RuntimeError("%s is not finite after step %d; nothing was saved" % (name, step))
+
+
+def described(row):
+    scores = ", ".join(
+        "%s %.2f %%" % (key, 100 * row[key])
+        for key in ("test/accuracy_ema", "test/accuracy_raw", "valid/accuracy_ema")
+        if key in row
+    )
+    loss = row["loss/total"]
+    return "step %d: loss %s%s" % (
+        row["step"], "none" if loss is None else "%.4f" % loss, ", " + scores if scores else ""
+    )  # fmt: skip
+
+
+# The command.
+
+
+def parse(arguments):
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    here = os.path.dirname(os.path.abspath(__file__))
+    parser.add_argument("--bundle", default=here, help="directory with manifest.json")
+    parser.add_argument("--output", default=None, help="default: <bundle>/run")
+    parser.add_argument("--device", choices=("npu", "cpu"), default="npu")
+    parser.add_argument("--precision", choices=PRECISIONS, default="force_fp32")
+    parser.add_argument(
+        "--loss_scale", type=float, default=-1,
+        help="0: dynamic, from 2^32; 1 and above: fixed; -1: off",
+    )  # fmt: skip
+    parser.add_argument(
+        "--dynamic_input", action="store_true", help="as the published port; not needed here"
+    )
+    parser.add_argument("--data_url", default=None, help="a copy of the bundle to fetch first")
+    parser.add_argument("--train_url", default=None, help="where the output is copied to")
+    options = parser.parse_args(arguments)
+    if options.loss_scale not in (0, -1) and not options.loss_scale >= 1:
+        raise Mistake("--loss_scale is %g; allowed: 0, -1, or from 1 up" % options.loss_scale)
+    if options.device == "npu":
+        try:
+            import npu_bridge.npu_init  # noqa: F401
+        except ImportError as error:
+            raise Mistake("--device=npu needs npu_bridge (%s); --device=cpu verifies" % error)
+    options.output = options.output or os.path.join(options.bundle, "run")
+    return options
+
+
+def copy(source, target):
+    """Copies a directory, to or from ModelArts' storage where moxing is there."""
+    try:
+        import moxing
+    except ImportError:
+        os.makedirs(target, exist_ok=True)
+        for name in os.listdir(source):
+            path = os.path.join(source, name)
+            if os.path.isdir(path):
+                copy(path, os.path.join(target, name))
+            else:
+                shutil.copy(path, target)
+    else:
+        moxing.file.copy_parallel(source, target)
+
+
+def read_manifest(bundle):
+    path = os.path.join(bundle, "manifest.json")
+    try:
+        with open(path) as file:
+            manifest = json.load(file)
+    except (OSError, ValueError) as error:
+        raise Mistake("%s cannot be read: %s" % (path, error))
+    if manifest.get("format") != FORMAT:
+        raise Mistake("%s has format %s, not %d" % (path, manifest.get("format"), FORMAT))
+    return manifest
+
+
+def train(options, stop):
+    """One run, from arguments to `results.json`."""
+    if options.data_url:
+        copy(options.data_url, options.bundle)
+    manifest = read_manifest(options.bundle)
+    os.makedirs(options.output, exist_ok=True)
+    with np.load(os.path.join(options.bundle, "data.npz")) as arrays:
+        data = {name: arrays[name] for name in arrays.files}
+    model = Model(options.bundle, manifest, options.loss_scale, options.device)
+    sampler = Sampler(manifest, data, options.bundle)
+
+    def stage():
+        if options.train_url:
+            copy(options.output, options.train_url)
+
+    with tf1.Session(graph=model.graph, config=session_config(options)) as session:
+        record = run_steps(session, model, sampler, data, options.output, stop, stage)
+    (part,) = [key for key in record["headline"] if key.endswith("_accuracy")]
+    print(
+        "headline: %s %.2f %% (EMA weights, median of the last %d evaluations)"
+        % (
+            part.replace("_", " "),
+            100 * record["headline"][part],
+            record["headline"]["evaluations"],
+        )
+    )
+
+
+def main(arguments=None):
+    stop = StopSignal()
+    try:
+        train(parse(arguments), stop)
+    except Mistake as error:
+        print("error: %s" % error, file=sys.stderr)
+        return 2
+    except Interrupted as error:
+        print("%s; run the same command again to continue" % error, file=sys.stderr)
+        return 128 + stop.number
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
