@@ -110,10 +110,6 @@ def _require_trainable(recipe: Recipe) -> None:
         raise UsageError(
             f"config.dataset {config['dataset']} is streamed; --format=npu_bundle holds all images"
         )
-    if len(recipe.devices) > 1:
-        raise UsageError(
-            f"config.cpu_devices is {len(recipe.devices)}; allowed for --format=npu_bundle: 1"
-        )
     for part, has in (
         ("further heads", bool(method.heads)),
         ("a state of its own", bool(jax.tree.leaves(method.init(2)))),
@@ -127,6 +123,11 @@ def _require_trainable(recipe: Recipe) -> None:
         raise UsageError(
             f"config.augment.weak {config['augment']['weak']!r} is not known to the runner; "
             f"allowed: {', '.join(_WEAK)}"
+        )
+    if "shake" in config["model"]:
+        raise UsageError(
+            f"config.model {config['model']!r} draws random numbers, which graphs of "
+            "--format=npu_bundle cannot; the other models can be trained"
         )
     if config["bfloat16"]:
         raise UsageError("config.bfloat16 is True; --precision of the runner decides instead")

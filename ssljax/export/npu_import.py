@@ -86,10 +86,16 @@ def _state(
         field: tree(start.params, "param", f"/{suffix}")
         for field, suffix in _SLOTS[manifest["optimizer"]["name"]].items()
     }
-    applied = np.int32(read("applied_steps"))
-    if manifest["optimizer"]["name"] == "adam":
-        slots["count"] = applied
     opt_state = optax.tree_utils.tree_set(start.opt_state, **slots)
+    # Steps that a loss scale skipped count for the schedule alone.
+    counts = {"ScaleByScheduleState": "step"}
+    if manifest["optimizer"]["name"] == "adam":
+        counts["ScaleByAdamState"] = "applied_steps"
+    for of, name in counts.items():
+        count = np.int32(read(name))
+        opt_state = optax.tree_utils.tree_set(
+            opt_state, lambda path, _, of=of: path[-1].tuple_name == of, count=count
+        )
     return start.replace(
         step=np.int32(read("step")),
         params=tree(start.params, "param"),

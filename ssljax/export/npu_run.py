@@ -23,6 +23,7 @@ import numpy as np
 import tensorflow as tf
 
 tf1 = tf.compat.v1
+tf1.disable_control_flow_v2()  # of TensorFlow 2, which cannot change these variables in a condition
 FORMAT = 1  # of bundles
 PRECISIONS = ("force_fp32", "must_keep_origin_dtype", "allow_mix_precision", "allow_fp32_to_fp16")
 
@@ -184,8 +185,9 @@ class Updates(tf1.train.Optimizer):
 
     def __init__(self, inner, variables, manifest, lr, new_stats, applied):
         super(Updates, self).__init__(use_locking=False, name="Updates")
-        self._inner, self._variables, self._manifest = inner, variables, manifest
-        self._lr, self._new_stats, self._applied = lr, new_stats, applied
+        self._inner, self._variables, self._lr = inner, variables, lr
+        self._new_stats, self._applied = new_stats, applied
+        self._knobs, self._ema_decay = manifest["optimizer"], manifest["config"]["ema_decay"]
 
     def create_slots(self, weights):
         """Before any conditional, which could not create variables."""
@@ -195,24 +197,29 @@ class Updates(tf1.train.Optimizer):
         return self._inner.compute_gradients(loss, var_list=var_list, **options)
 
     def apply_gradients(self, grads_and_vars, global_step=None, name=None):
-        variables, knobs = self._variables, self._manifest["optimizer"]
-        l2 = {variables[key].name: rate for key, rate in knobs["l2"].items()}
+        l2 = {self._variables[key].name: rate for key, rate in self._knobs["l2"].items()}
         gradients = [(g + l2[v.name] * v if v.name in l2 else g, v) for g, v in grads_and_vars]
         done = self._inner.apply_gradients(gradients)
-        with tf.control_dependencies([done]):
-            changed = [variables[key].assign(x) for key, x in sorted(self._new_stats.items())]
-        with tf.control_dependencies(changed + [done]):
-            changed = [
-                variables[key].assign(variables[key].read_value() * (1 - rate * self._lr))
-                for key, rate in sorted(knobs["decay"].items())
-            ]
-        with tf.control_dependencies(changed + [done]):
-            averages = [self._average(key) for key in sorted(variables) if key.startswith("ema")]
-            counted = self._applied.assign_add(1)
-        return tf.group(*(averages + changed + [counted]))
+        for stage in (self._statistics, self._decayed, self._averages):
+            with tf.control_dependencies([done]):
+                done = tf.group(*stage())
+        return done
+
+    def _statistics(self):
+        changed = [self._variables[key].assign(x) for key, x in sorted(self._new_stats.items())]
+        return changed + [self._applied.assign_add(1)]
+
+    def _decayed(self):
+        return [
+            self._variables[key].assign(self._variables[key].read_value() * (1 - rate * self._lr))
+            for key, rate in sorted(self._knobs["decay"].items())
+        ]
+
+    def _averages(self):
+        return [self._average(key) for key in sorted(self._variables) if key.startswith("ema")]
 
     def _average(self, key):
-        decay = self._manifest["config"]["ema_decay"]
+        decay = self._ema_decay
         kind, _, rest = key.partition("/")
         source = self._variables[{"ema": "param/", "ema_stat": "stat/"}[kind] + rest]
         average = self._variables[key]
@@ -291,17 +298,16 @@ class ScaledLoss(tf1.train.Optimizer):
         return tf.group(applied, self._scale.update(finite))
 
 
-def scaled(updates, loss_scale, device, scale=None):
+def scaled(updates, loss_scale, device, dynamic=DynamicScale):
     """`updates`, scaled as --loss_scale says.
 
     Args:
-      scale: for tests: in place of the one that --loss_scale asks for, on a CPU.
+      dynamic: for tests: makes the dynamic scale, on a CPU.
     """
     if loss_scale == -1:
         return updates
     if device == "cpu":
-        chosen = DynamicScale() if loss_scale == 0 else FixedScale(loss_scale)
-        return ScaledLoss(updates, scale or chosen)
+        return ScaledLoss(updates, dynamic() if loss_scale == 0 else FixedScale(loss_scale))
     import npu_bridge.npu_init as npu
 
     if loss_scale == 0:
@@ -323,10 +329,10 @@ class Model:
     """Variables, the training step and evaluation, in one graph.
 
     Args:
-      scale: for tests, see `scaled`.
+      dynamic: for tests, see `scaled`.
     """
 
-    def __init__(self, bundle, manifest, loss_scale=-1, device="cpu", make_scale=None):
+    def __init__(self, bundle, manifest, loss_scale=-1, device="cpu", dynamic=DynamicScale):
         self.manifest = manifest
         self.graph = tf.Graph()
         with self.graph.as_default():
@@ -344,16 +350,16 @@ class Model:
                 "step", initializer=np.int64(manifest["first_step"]), trainable=False
             )
             self.applied = tf1.get_variable(
-                "applied_steps", initializer=np.int64(manifest["first_step"]), trainable=False
+                "applied_steps", initializer=np.int64(0), trainable=False
             )
             self.lr = tf1.placeholder(tf.float32, [], name="learning_rate")
-            self._build_training(bundle, loss_scale, device, make_scale)
+            self._build_training(bundle, loss_scale, device, dynamic)
             self._build_evaluation(bundle)
             self.saver = tf1.train.Saver(max_to_keep=manifest["config"]["keep_checkpoints"] + 1)
             self.initialize = tf1.global_variables_initializer()
         self.graph.finalize()
 
-    def _build_training(self, bundle, loss_scale, device, make_scale):
+    def _build_training(self, bundle, loss_scale, device, dynamic):
         manifest, variables = self.manifest, self.variables
         self.inputs = {
             name: tf1.placeholder(spec["dtype"], spec["shape"], name=name)
@@ -386,8 +392,7 @@ class Model:
             inner = tf1.train.MomentumOptimizer(self.lr, knobs["momentum"], use_nesterov=True)
         updates = Updates(inner, variables, manifest, self.lr, self.new_stats, self.applied)
         updates.create_slots(self.weights)
-        scale = make_scale() if make_scale else None
-        optimizer = scaled(updates, loss_scale, device, scale)
+        optimizer = scaled(updates, loss_scale, device, dynamic)
         pairs = optimizer.compute_gradients(self.loss, var_list=self.weights)
         self.gradients = {v.op.name: g for g, v in pairs}
         # Weights that the loss does not depend on have no gradient.

@@ -1,0 +1,283 @@
+"""Steps of the runner beside those of JAX: the same inputs, weights after each, skipped steps.
+
+The runner runs in real TensorFlow 1.15.5 on Python 3.7 where there is one, and in the current
+TensorFlow.
+"""
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from clu.metrics import Average
+from conftest import tiny_config
+from export import tensorflow_1_15
+
+from ssljax import recipe
+from ssljax.export import npu_bundle
+from ssljax.export.npu_bundle import flat
+from ssljax.training import optim
+from ssljax.training import step as step_module
+
+SCRIPT = Path(__file__).with_name("npu_steps.py")
+# Steps of JAX for each case. Biases of convolutions before BatchNorm have no gradient but rounding
+# errors, which Adam's division makes as large as any: ten steps of it are those of a network
+# without.
+TEN_STEPS = ("mixmatch without biases", "fixmatch")
+CASES = ("mixmatch", *TEN_STEPS)
+
+
+class WithoutBiases(nn.Module):
+    """images `[N, H, W, 1]` -> logits `[N, 10]`, features."""
+
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, images, *, train):
+        x = images
+        for filters, stride in ((4, 1), (8, 2), (8, 1)):
+            x = nn.Conv(filters, (3, 3), strides=stride, use_bias=False)(x)
+            x = nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-3)(x)
+            x = nn.leaky_relu(x, 0.1)
+        features = x.mean((1, 2))
+        return nn.Dense(10)(features), features
+
+
+class Case(NamedTuple):
+    """A bundle, and steps of JAX: what each read, and what it found."""
+
+    bundle: Path
+    feeds: dict[str, np.ndarray]  # as `npu_steps.py` reads them
+    found: dict[str, np.ndarray]  # as `npu_steps.py` writes them
+
+
+@pytest.fixture(params=["tensorflow 1.15.5", "current tensorflow"])
+def run(request, tmp_path):
+    """`run(case, **feeds) -> what npu_steps.py writes`."""
+
+    def run_steps(bundle, feeds):
+        np.savez(tmp_path / "feeds.npz", **feeds)
+        arguments = [str(x) for x in (bundle, tmp_path / "feeds.npz", tmp_path / "out.npz")]
+        if request.param == "tensorflow 1.15.5":
+            tensorflow_1_15.run(SCRIPT, *arguments)
+        else:
+            environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
+            done = subprocess.run(
+                [sys.executable, SCRIPT, *arguments],
+                capture_output=True,
+                text=True,
+                env=environment,
+            )
+            assert done.returncode == 0, done.stderr[-3000:]
+        return dict(np.load(tmp_path / "out.npz"))
+
+    return run_steps
+
+
+@pytest.fixture(scope="module")
+def make_case(tmp_path_factory):
+    """`make_case(name)`: each made once."""
+    made = {}
+
+    def make(name):
+        if name not in made:
+            config = tiny_config(name.split()[0])
+            config.num_steps = 40  # so that the learning rate of FixMatch falls
+            if "mixmatch" in name:
+                config.method_args.ramp_images = 100  # so that the unlabelled loss counts
+            else:
+                config.method_args.threshold = 0.12  # so that some guesses pass, and some do not
+            parts = recipe.build(config)
+            if "without" in name:
+                parts = dataclasses.replace(parts, model=WithoutBiases())
+            bundle = tmp_path_factory.mktemp("bundle")
+            npu_bundle.write(parts, bundle)
+            made[name] = Case(bundle, *_steps_of_jax(parts, 10 if name in TEN_STEPS else 1))
+        return made[name]
+
+    return make
+
+
+def _steps_of_jax(parts, steps):
+    """`feeds` and `found` of a case, by the training step itself."""
+    patch = pytest.MonkeyPatch()
+    monitors, optimizer = step_module.monitors, _optimizer(parts)
+
+    def watched(aux, hidden):
+        return {**monitors(aux, hidden), "seen/hidden": Average(hidden, jnp.ones(()))}
+
+    def loss(params, ema, apply, batch, noise, state, progress):
+        value, aux = parts.method.loss(params, ema, apply, batch, noise, state, progress)
+        seen = {"seen/labeled": batch.labeled, "seen/labels": batch.labels}
+        seen |= {f"seen/view{i}": view for i, view in enumerate(batch.views)}
+        seen |= {f"seen/noise/{name}": x for name, x in (noise or {}).items()}
+        gradients = flat(jax.grad(
+            lambda p: parts.method.loss(p, ema, apply, batch, noise, state, progress)[0]
+        )(params), "gradient/param")  # fmt: skip
+        return value, aux._replace(logs={**aux.logs, **seen, **jax.lax.stop_gradient(gradients)})
+
+    with patch.context() as context:
+        context.setattr(step_module, "monitors", watched)
+        train_step = step_module.make_train_step(
+            model=parts.model.clone(axis_name=None),
+            method=parts.method._replace(loss=loss),
+            optimizer=optimizer, schedule=parts.schedule, augmentation=parts.augmentation,
+            batch_size=parts.batch_size, uratio=parts.uratio, num_steps=parts.num_steps,
+            ema_decay=parts.ema_decay,
+        )  # fmt: skip
+        step, data = jax.jit(train_step), parts.data()
+        state = parts.init_state()
+        state = state.replace(opt_state=optimizer.init(state.params))
+        feeds, found = {}, {}
+        for i in range(steps):
+            state, metrics = step(state, data)
+            for name, average in metrics.items():
+                _sort(f"{i}/", name, average, feeds, found)
+            feeds[f"{i}/in/step"] = np.int32(i)
+            for prefix, tree in (
+                ("param", state.params), ("stat", state.batch_stats), ("ema", state.ema)
+            ):  # fmt: skip
+                found |= {f"{i}/variable/{n}": np.asarray(x) for n, x in flat(tree, prefix).items()}
+    return feeds, found
+
+
+def _optimizer(parts):
+    """The recipe's, with Adam's epsilon where TensorFlow adds it: see `make_optimizer`."""
+    if parts.config["optimizer"]["name"] != "adam":
+        return parts.optimizer
+    moments = optax.scale_by_adam()
+
+    def update(grads, state, params):
+        del params
+        _, state = moments.update(grads, state)
+        t = state.count
+        size = parts.schedule(t - 1) * jnp.sqrt(1 - 0.999**t) / (1 - 0.9**t)
+        steps = jax.tree.map(lambda m, v: -size * m / (jnp.sqrt(v) + 1e-8), state.mu, state.nu)
+        return steps, state
+
+    decay = parts.config["optimizer"]["weight_decay"]
+    adam = optax.GradientTransformation(moments.init, update)
+    return optax.chain(adam, optim._shrink_kernels(parts.schedule, decay))
+
+
+def _sort(start, name, average, feeds, found):
+    """What the patched step reports: inputs, gradients and metrics."""
+    total = np.asarray(average.total)
+    if name.startswith("seen/"):
+        images = name.startswith(("seen/labeled", "seen/view"))
+        value = np.round((total + 1) * 127.5).astype(np.uint8) if images else total
+        feeds[start + name.replace("seen/", "in/")] = value
+    elif name.startswith("gradient/"):
+        found[start + name] = total
+    else:
+        found[f"{start}metric/{name}/total"] = total
+        found[f"{start}metric/{name}/count"] = np.asarray(average.count)
+
+
+def norm(arrays):
+    """The global norm."""
+    return np.sqrt(sum(np.sum(np.square(x.astype(np.float64))) for x in arrays))
+
+
+def assert_close(found, expected, names, tolerance):
+    """To a share of the global norm of all of these arrays together."""
+    names = list(names)
+    difference = norm([found[n] - expected[n] for n in names]) / norm([expected[n] for n in names])
+    assert difference <= tolerance, (difference, names[0])
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_loss_metrics_and_gradients_are_those_of_jax(name, run, make_case):
+    case = make_case(name)
+    found = run(case.bundle, {k: v for k, v in case.feeds.items() if k.startswith("0/")})
+    metrics = {n for n in case.found if n.startswith("0/metric/")}
+    assert metrics - {f"0/metric/learning_rate/{x}" for x in ("total", "count")} == {
+        n for n in found if n.startswith("0/metric/")
+    }
+    for n in metrics & found.keys():
+        np.testing.assert_allclose(found[n], case.found[n], rtol=1e-5, atol=1e-7, err_msg=n)
+    assert found["0/loss"] == pytest.approx(case.found["0/metric/loss/total/total"], rel=1e-5)
+    gradients = {n for n in case.found if n.startswith("0/gradient/")}
+    assert gradients == {n for n in found if n.startswith("0/gradient/")}
+    assert_close(found, case.found, gradients, 1e-5)
+
+
+@pytest.mark.parametrize("name", TEN_STEPS)
+def test_ten_steps_are_those_of_jax(name, run, make_case):
+    case = make_case(name)
+    found = run(case.bundle, case.feeds)
+    for i in range(10):
+        for group in ("param", "stat", "ema"):
+            names = [n for n in case.found if n.startswith(f"{i}/variable/{group}/")]
+            assert names
+            assert_close(found, case.found, names, 1e-4)
+
+
+def state_of(found, step):
+    """Everything that an update changes."""
+    start = f"{step}/variable/"
+    counters = ("step", "loss_scale", "good_steps", "bad_steps")
+    return {
+        n[len(start) :]: v
+        for n, v in found.items()
+        if n.startswith(start) and n[len(start) :] not in counters
+    }
+
+
+def same(a, b):
+    return all(np.array_equal(a[n], b[n]) for n in a)
+
+
+def overflowing(case, steps, bad):
+    """The case's inputs, the first ones again and again; in `bad` steps the loss is infinite."""
+    feeds = {}
+    for i in range(steps):
+        for n, value in case.feeds.items():
+            if n.startswith("0/"):
+                feeds[f"{i}/{n[2:]}"] = value
+        if i in bad:
+            feeds[f"{i}/in/noise/lam"] = np.full_like(feeds[f"{i}/in/noise/lam"], 1e30)
+    return feeds
+
+
+def test_steps_that_overflow_change_the_loss_scale_alone(run, make_case):
+    case = make_case("mixmatch")
+    bad = {1, 3, 8, 9, 10, 11, 12, 13}
+    feeds = overflowing(case, 14, bad) | {"loss_scale": 0, "start": 2.0**32, "incr_every": 4}
+    found = run(case.bundle, feeds)
+    scales = [found[f"{i}/variable/loss_scale"] / 2.0**32 for i in range(14)]
+    # One bad step, a good one, a bad one: half. Four good ones: twice. Then two bad ones each time.
+    assert scales == [1, 1, 1, 0.5, 0.5, 0.5, 0.5, 1, 1, 0.5, 0.5, 0.25, 0.25, 0.125]
+    for i in range(1, 14):
+        unchanged = same(state_of(found, i), state_of(found, i - 1))
+        assert unchanged == (i in bad), i
+        assert not np.isfinite(found[f"{i}/loss"]) or i not in bad
+    assert found["13/variable/step"] == 14
+    assert found["13/variable/applied_steps"] == 14 - len(bad)
+
+
+def test_a_loss_scale_stays_from_1_up_and_changes_no_result(run, make_case):
+    case = make_case("mixmatch")
+    feeds = overflowing(case, 6, {1, 2, 3, 4, 5})
+    found = run(case.bundle, feeds | {"loss_scale": 0, "start": 1.5, "incr_every": 4})
+    scales = [found[f"{i}/variable/loss_scale"] for i in range(6)]
+    assert scales == [1.5, 1.5, 1, 1, 1, 1]
+    expected = [n for n in case.found if n.startswith("0/variable/ema/")]
+    assert_close(found, case.found, expected, 1e-4)
+
+
+def test_a_fixed_loss_scale_skips_too(run, make_case):
+    case = make_case("mixmatch")
+    found = run(case.bundle, overflowing(case, 3, {1}) | {"loss_scale": 128})
+    assert same(state_of(found, 1), state_of(found, 0))
+    assert not same(state_of(found, 2), state_of(found, 1))
+    assert all(np.isfinite(x).all() for x in state_of(found, 2).values())
+    assert "0/variable/loss_scale" not in found
