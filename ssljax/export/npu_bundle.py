@@ -73,14 +73,13 @@ def write(recipe: Recipe, directory: Path, *, state: TrainState | None = None) -
     _require_trainable(recipe)
     state = recipe.init_state() if state is None else state
     inputs = _inputs(recipe, state)
-    noise = _noise(recipe)
+    noise, strong = _noise(recipe), _strong(recipe)
     inputs |= noise["shapes"]
     train = tf1_graph.lower(_train_function(recipe, state, noise["names"]), inputs)
     used = _used(train)
     tf1_graph.save(train, directory / "train.pb")
     evaluated = _evaluation(recipe, state)
     tf1_graph.save(tf1_graph.lower(*evaluated), directory / "eval.pb")
-    strong = _strong(recipe)
     if strong:
         tf1_graph.save(tf1_graph.lower(strong["function"], strong["args"]), directory / "views.pb")
     for name, arrays in (("weights", _weights(state)), ("data", _data(recipe))):

@@ -53,7 +53,13 @@ def import_run(bundle: Path, workdir: Path, *, output: Path | None = None) -> in
     path = output / Path(index.model_checkpoint_path).name
     reader = tf.train.load_checkpoint(str(path))
     parts = recipe.build(ml_collections.ConfigDict(manifest["config"]))
-    state = _state(parts, manifest, reader.get_tensor, path)
+
+    def read(name: str) -> np.ndarray:
+        if not reader.has_tensor(name):
+            raise UsageError(f"{path} has no {name}: it is of another bundle")
+        return reader.get_tensor(name)
+
+    state = _state(parts, manifest, read, path)
     checkpoint.open_directory(workdir, parts.config, parts.split, parts.dataset)
     for name in ("metrics.jsonl", "results.json"):
         if (output / name).exists():
@@ -73,10 +79,7 @@ def _state(
     def tree(template: PyTree, prefix: str, slot: str = "") -> PyTree:
         found = {}
         for name, leaf in flat(template, prefix).items():
-            try:
-                value = read(f"{name}{slot}")
-            except (KeyError, ValueError, RuntimeError) as error:
-                raise UsageError(f"{path} has no {name}{slot}: it is of another bundle") from error
+            value = read(f"{name}{slot}")
             if value.shape != leaf.shape:
                 raise UsageError(f"{path} has {name}{slot} of {value.shape}, not {leaf.shape}")
             found[name] = value

@@ -249,7 +249,7 @@ class DynamicScale:
         self.value = self._scale.read_value()
 
     def update(self, finite):
-        """Twice the scale after so many good steps, half of it, from 1 up, after so many bad ones."""
+        """Doubles the scale after so many good steps, halves it, not under 1, after bad ones."""
 
         def change(scale):
             return tf.group(self._scale.assign(scale), self._good.assign(0), self._bad.assign(0))

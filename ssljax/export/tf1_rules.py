@@ -55,13 +55,8 @@ def _binary(name: str) -> Rule:
     return lambda eqn, x, y: getattr(raw, name)(x=x, y=y)
 
 
-def _logical(name: str, operation: Rule) -> Rule:
-    def rule(eqn, *values):
-        if _result(eqn).dtype != bool:
-            raise Unsupported(f"{name} of {_result(eqn).dtype}, not of bool")
-        return operation(eqn, *values)
-
-    return rule
+def _logical(of_bools: Rule, of_bits: Rule) -> Rule:
+    return lambda eqn, *xs: (of_bools if _result(eqn).dtype == bool else of_bits)(eqn, *xs)
 
 
 def _maximum(eqn, x, y):
@@ -384,7 +379,7 @@ ELEMENTWISE: dict[str, Rule] = {
     "abs": _unary("Abs"),
     "add": _binary("AddV2"),
     "add_any": _binary("AddV2"),
-    "and": _logical("and", _binary("LogicalAnd")),
+    "and": _logical(_binary("LogicalAnd"), _binary("BitwiseAnd")),
     "ceil": _unary("Ceil"),
     "clamp": _clamp,
     "convert_element_type": _cast,
@@ -410,8 +405,8 @@ ELEMENTWISE: dict[str, Rule] = {
     "mul": _binary("Mul"),
     "ne": _binary("NotEqual"),
     "neg": _unary("Neg"),
-    "not": _logical("not", _unary("LogicalNot")),
-    "or": _logical("or", _binary("LogicalOr")),
+    "not": _logical(_unary("LogicalNot"), _unary("Invert")),
+    "or": _logical(_binary("LogicalOr"), _binary("BitwiseOr")),
     "pow": _pow,
     "rem": _binary("TruncateMod"),
     "round": _round,

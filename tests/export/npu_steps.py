@@ -1,8 +1,8 @@
 """Runs steps of a bundle's runner on given inputs: `npu_steps.py BUNDLE FEEDS.npz OUT.npz`.
 
 In TensorFlow 1.15 on Python 3.7, and in the current one. FEEDS has `<step>/in/…` for each step, and
-may have `loss_scale`, as the flag, and `start` and `incr_every` of a dynamic one. OUT has `<step>/…`:
-the loss, metrics, gradients of a step, and all variables after it, `variable/…`.
+may have `loss_scale`, as the flag, and `start` and `incr_every` of a dynamic one. OUT has of each
+step `<step>/…` the loss, metrics, gradients, and all variables after it, `variable/…`.
 """
 
 import importlib.util

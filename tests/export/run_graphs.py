@@ -1,6 +1,6 @@
 """Runs in TensorFlow 1.15, Python 3.7: `run_graphs.py DIR` runs each DIR/*.pb on DIR/*.npz.
 
-Writes what the graph's node `y` (or `logits`) computes as DIR/*.npy.
+Writes what the graph's node `y`, `logits` or `out/images` computes as DIR/*.npy.
 """
 
 import os
@@ -23,7 +23,7 @@ for name in sorted(os.listdir(directory)):
     with tf.Graph().as_default() as graph:
         tf.import_graph_def(graph_def, name="")
         names = [node.name for node in graph_def.node]
-        output = "logits:0" if "logits" in names else "y:0"
+        output = next(n for n in ("logits", "y", "out/images") if n in names) + ":0"
         with tf.compat.v1.Session(graph=graph) as session:
             found = session.run(output, {key + ":0": value for key, value in inputs.items()})
     np.save(path + ".npy", found)
