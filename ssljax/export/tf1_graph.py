@@ -15,7 +15,16 @@ import numpy as np
 import tensorflow as tf
 
 from ssljax.errors import UsageError
-from ssljax.export.tf1_rules import CUSTOM, ELEMENTWISE, WHOLE, Unsupported, Value, choose, known
+from ssljax.export.tf1_rules import (
+    CUSTOM,
+    ELEMENTWISE,
+    TRANSPARENT,
+    WHOLE,
+    Unsupported,
+    Value,
+    choose,
+    known,
+)
 
 _PRODUCER = 134  # the version that TensorFlow 1.15 gives its graphs
 _CALLS = ("jit", "pjit", "closed_call", "core_call", "remat2")
@@ -106,6 +115,8 @@ class _Lowering:
         name = eqn.primitive.name
         if name in _CALLS:
             return self._call(eqn.params["jaxpr"], values, scope)
+        if name in _CUSTOM_CALLS and _custom_name(eqn) in TRANSPARENT:
+            return self._call(eqn.params["call_jaxpr"], values, scope)
         if name == "scan":
             return self._scan(eqn, values, scope)
         if name == "cond":

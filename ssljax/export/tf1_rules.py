@@ -455,3 +455,5 @@ WHOLE: dict[str, Rule] = {
 
 # Functions with a derivative of their own -> an operation with the same derivative.
 CUSTOM: dict[str, Rule] = {"relu": _relu}
+# Those whose derivative is the derivative of what they compute.
+TRANSPARENT = ("square_conv",)

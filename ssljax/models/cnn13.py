@@ -4,8 +4,6 @@ Follows `CNN13.classifier` in `libml/models.py` of google-research/fixmatch: wit
 the noise of the paper, and with BatchNorm after the activation.
 """
 
-from functools import partial
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -33,7 +31,7 @@ class CNN13(nn.Module):
         if min(height, width) < 12:
             raise ValueError(f"cnn13 was given images of {height}×{width}; allowed: from 12×12")
         norm = layers.batch_norm(self, train=train)
-        conv = partial(nn.Conv, kernel_init=layers.glorot_uniform, dtype=self.dtype)
+        conv = layers.conv(self, train=train, kernel_init=layers.glorot_uniform)
 
         def layer(x, filters, side, padding="SAME"):
             x = conv(filters, (side, side), padding=padding)(x)

@@ -28,10 +28,7 @@ class ConvNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> tuple[jax.Array, jax.Array]:
-        del train
-        conv = partial(
-            nn.Conv, kernel_size=(3, 3), kernel_init=layers.glorot_uniform, dtype=self.dtype
-        )
+        conv = layers.conv(self, train=train, kernel_size=(3, 3), kernel_init=layers.glorot_uniform)
         leaky_relu = partial(nn.leaky_relu, negative_slope=0.2)
         scales = layers.default_scales(images) if self.scales is None else self.scales
 

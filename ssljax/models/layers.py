@@ -6,9 +6,17 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from ssljax import convolution
+
 he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")  # N(0, √(2 / (k·k·out)))
 glorot_normal = nn.initializers.glorot_normal()
 glorot_uniform = nn.initializers.glorot_uniform()  # TensorFlow's default
+
+
+def conv(model: Any, *, train: bool, **options: Any) -> partial[nn.Conv]:
+    """Convolutions of a model that has `dtype`, with Flax's options."""
+    fast = convolution.conv_general_dilated if train else None
+    return partial(nn.Conv, dtype=model.dtype, conv_general_dilated=fast, **options)
 
 
 def batch_norm(model: Any, *, train: bool) -> partial[nn.BatchNorm]:

@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from ssljax.models import layers
+
 _he_normal = nn.initializers.he_normal()  # Keras' too: a truncated normal, by fan-in
 
 
@@ -32,7 +34,7 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> tuple[jax.Array, jax.Array]:
-        conv = partial(nn.Conv, use_bias=False, kernel_init=_he_normal, dtype=self.dtype)
+        conv = layers.conv(self, train=train, use_bias=False, kernel_init=_he_normal)
         norm = partial(
             nn.BatchNorm,
             use_running_average=not train,

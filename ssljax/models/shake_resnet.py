@@ -5,8 +5,6 @@ gradient has the weights of the forward pass: the code's `mu[::1]`, perhaps mean
 is `mu` itself. The paper draws anew for the gradient; the code produced the numbers.
 """
 
-from functools import partial
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -34,7 +32,7 @@ class ShakeResNet(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> tuple[jax.Array, jax.Array]:
         norm = layers.batch_norm(self, train=train)
-        conv = partial(nn.Conv, use_bias=False, kernel_init=layers.he_normal, dtype=self.dtype)
+        conv = layers.conv(self, train=train, use_bias=False, kernel_init=layers.he_normal)
         scales = layers.default_scales(images) if self.scales is None else self.scales
 
         x = conv(16, (3, 3))(images)

@@ -36,7 +36,7 @@ class WideResNet(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> tuple[jax.Array, jax.Array]:
         norm = layers.batch_norm(self, train=train)
-        conv = partial(nn.Conv, kernel_init=layers.he_normal, dtype=self.dtype)
+        conv = layers.conv(self, train=train, kernel_init=layers.he_normal)
         scales = layers.default_scales(images) if self.scales is None else self.scales
 
         x = conv(16, (3, 3))(images)

@@ -1,0 +1,132 @@
+"""Convolutions that train fast on CPUs too: for `nn.Conv(conv_general_dilated=…)`.
+
+XLA's CPU gradient of a convolution by its kernel is several times slower than the convolution
+itself, and was half of a training step; as matrix products it keeps up. What is computed is the
+same, up to the order of sums. On GPUs and TPUs it is XLA's own gradient.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+_PIXELS = 2048  # of how many the products are summed at once: they have to stay in the cache
+_CHANNELS = 8  # of the images; with fewer, XLA's own gradient is the faster one
+
+
+def conv_general_dilated(
+    images: jax.Array, kernel: jax.Array, strides: Any, padding: Any, **options: Any
+) -> jax.Array:
+    """`lax.conv_general_dilated` as Flax calls it: images `[N, H, W, C]`, kernel `[h, w, C, F]`."""
+    plain = partial(lax.conv_general_dilated, window_strides=strides, padding=padding, **options)
+    height, width = kernel.shape[:2]
+    dilations = options.get("lhs_dilation"), options.get("rhs_dilation")
+    if (
+        padding == "SAME"
+        and height == width
+        and height in (1, 3)
+        and strides[0] == strides[1]
+        and images.shape[3] >= _CHANNELS
+        and options.get("feature_group_count", 1) == 1
+        and all(d is None or set(d) == {1} for d in dilations)
+    ):
+        return square_conv(plain, strides[0], images, kernel)
+    return plain(images, kernel)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def square_conv(plain, stride, images, kernel):
+    """`plain(images, kernel)`; a convolution with a kernel of 1×1 or 3×3 and padding "SAME"."""
+    del stride
+    return plain(images, kernel)
+
+
+def _forward(plain, stride, images, kernel):
+    return square_conv(plain, stride, images, kernel), (images, kernel)
+
+
+def _backward(plain, stride, residuals, cotangent):
+    images, kernel = residuals
+    _, by_images = jax.vjp(lambda x: plain(x, kernel), images)
+
+    def as_products(images, cotangent):
+        size = kernel.shape[0]
+        if (size, stride) == (3, 1):
+            return _shifted(images, cotangent).astype(kernel.dtype)
+        return _gathered(images, cotangent, size, stride).astype(kernel.dtype)
+
+    def as_xla_does(images, cotangent):
+        return jax.vjp(lambda w: plain(images, w), kernel)[1](cotangent)[0]
+
+    by_kernel = lax.platform_dependent(images, cotangent, cpu=as_products, default=as_xla_does)
+    return *by_images(cotangent), by_kernel
+
+
+square_conv.defvjp(_forward, _backward)
+
+
+def _shifted(images, cotangent):
+    """The gradient by a 3×3 kernel, for stride 1.
+
+    Three shifts of the images along their rows times three shifts of the cotangent along its
+    columns are all nine positions of the kernel at once.
+    """
+    channels, filters = images.shape[3], cotangent.shape[3]
+    height, width = images.shape[1:3]
+
+    def factors(x, g):
+        x = jnp.pad(x, ((0, 0), (0, 0), (1, 1), (0, 0)))
+        g = jnp.pad(g, ((0, 0), (1, 1), (0, 0), (0, 0)))
+        x = jnp.concatenate([x[:, :, i : i + width] for i in range(3)], axis=3)
+        return x, jnp.concatenate([g[:, 2 - i : 2 - i + height] for i in range(3)], axis=3)
+
+    total = _summed(factors, images, cotangent, (3 * channels, 3 * filters))
+    return total.reshape(3, channels, 3, filters).transpose(2, 0, 1, 3)
+
+
+def _gathered(images, cotangent, size, stride):
+    """The gradient by a kernel of `size`: what its positions saw, side by side."""
+    _, height, width, filters = cotangent.shape
+    channels = images.shape[3]
+    margins = [
+        _margin(length, out, size, stride)
+        for length, out in zip(images.shape[1:3], (height, width), strict=True)
+    ]
+
+    def factors(x, g):
+        x = jnp.pad(x, ((0, 0), *margins, (0, 0)))
+        rows, columns = stride * height, stride * width
+        seen = [
+            x[:, i : i + rows : stride, j : j + columns : stride]
+            for i in range(size)
+            for j in range(size)
+        ]
+        return jnp.concatenate(seen, axis=3), g
+
+    total = _summed(factors, images, cotangent, (size * size * channels, filters))
+    return total.reshape(size, size, channels, filters)
+
+
+def _margin(length, out, size, stride):
+    """The padding of "SAME", and what more the last slice may reach for."""
+    total = max((out - 1) * stride + size - length, 0)
+    return total // 2, total - total // 2 + stride
+
+
+def _summed(factors, images, cotangent, shape):
+    """The sum over all pixels of the products of two factors, float32; a few images at a time."""
+    count, height, width, _ = cotangent.shape
+    most = max(1, _PIXELS // (height * width))
+    some = max(n for n in range(1, min(most, count) + 1) if count % n == 0)
+    parts = [x.reshape(count // some, some, *x.shape[1:]) for x in (images, cotangent)]
+
+    def add(total, part):
+        pixels = (0, 1, 2)
+        product = jnp.tensordot(
+            *factors(*part), axes=(pixels, pixels), preferred_element_type=jnp.float32
+        )
+        return total + product, None
+
+    return lax.scan(add, jnp.zeros(shape, jnp.float32), tuple(parts))[0]
