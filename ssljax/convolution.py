@@ -124,9 +124,8 @@ def _summed(factors, images, cotangent, shape):
 
     def add(total, part):
         pixels = (0, 1, 2)
-        product = jnp.tensordot(
-            *factors(*part), axes=(pixels, pixels), preferred_element_type=jnp.float32
-        )
+        x, g = factors(*part)
+        product = jnp.tensordot(x, g, (pixels, pixels), preferred_element_type=jnp.float32)
         return total + product, None
 
     return lax.scan(add, jnp.zeros(shape, jnp.float32), tuple(parts))[0]
