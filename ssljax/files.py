@@ -1,6 +1,8 @@
-"""JSON files of run directories and exports."""
+"""JSON files of run directories and exports, and disks that are full."""
 
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,28 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Writes a JSON file all at once: a reader sees the old one or the new one."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """As `write_json`, any text; it is on the disk when this returns."""
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(value, indent=2) + "\n")
+    with partial.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     partial.replace(path)
+
+
+FULL = "its disk is full. The checkpoint before is intact: make room and run the same command again"
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether an error means that there is no room left, or it was caused by one that does."""
+    while error is not None:
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        # TensorStore and TensorFlow have their own errors, with the system's words.
+        if full or "No space left on device" in str(error) or "ENOSPC" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -30,7 +30,7 @@ from ssljax.data.splits import Split
 from ssljax.errors import UsageError
 from ssljax.lookup import find, modules_of
 from ssljax.methods.method import Method
-from ssljax.training import optim, parallel
+from ssljax.training import health, optim, parallel
 from ssljax.training.state import TrainState, init_state
 from ssljax.training.step import Data, Sample, make_eval_step, make_train_step
 
@@ -59,6 +59,8 @@ class Recipe:
     eval_every: int
     eval_batch_size: int
     keep_checkpoints: int
+    fallback: bool  # whether a damaged checkpoint gives way to the one before
+    stop_on: tuple[str, ...]  # of `health.KINDS`
 
     @property
     def images_per_step(self) -> int:
@@ -133,6 +135,10 @@ class Recipe:
             start=step,
             stop=self.num_steps,
             sizes=self._sizes(),
+            rows=(
+                parallel.own_rows(self._sizes()[0], self.devices),
+                parallel.own_rows(self._sizes()[1], self.devices),
+            ),
         )
         return parallel.Stream(samples, self.devices)
 
@@ -207,7 +213,13 @@ def build(config: ml_collections.ConfigDict) -> Recipe:
 def _build(config: ml_collections.ConfigDict) -> Recipe:
     for knob, (low, high, kind) in _RANGES.items():
         require_range(config, knob, low, high, kind)
+    for kind in config.health.stop_on:
+        if kind not in health.KINDS:
+            raise UsageError(
+                f"config.health.stop_on names {kind!r}; allowed: {', '.join(health.KINDS)}"
+            )
     parallel.split_cpu(config.cpu_devices)
+    parallel.start(**config.distributed)
     devices = jax.devices()
     config = config.copy_and_resolve_references()
     if config.per_worker_batch_size:
@@ -264,6 +276,8 @@ def _build(config: ml_collections.ConfigDict) -> Recipe:
         eval_every=config.eval_every,
         eval_batch_size=config.eval_batch_size,
         keep_checkpoints=config.keep_checkpoints,
+        fallback=config.checkpoint.fallback,
+        stop_on=tuple(config.health.stop_on),
     )
     if resident:
         parallel.require_memory(recipe.data(), devices)

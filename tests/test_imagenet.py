@@ -175,7 +175,9 @@ def test_evaluation_counts_every_image_once(devices, data_dir):
     config.eval_batch_size = 8  # 30 images: the last batch is padded
     parts = recipe.build(config)
     parts = dataclasses.replace(parts, devices=parts.devices[:devices])
-    images, labels = (np.concatenate(x) for x in zip(*parts.dataset.test_batches(8), strict=True))
+    images, labels = (
+        np.concatenate(x) for x in zip(*parts.dataset.test_batches(np.arange(30), 8), strict=True)
+    )
     assert sorted(labels.tolist()) == sorted(n % CLASSES for n in range(200, 230))
     state = parts.init_state()
     scores = evaluate.evaluate_state(

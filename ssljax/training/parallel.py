@@ -1,23 +1,30 @@
-"""Several devices: the only file that knows of pmap.
+"""Several devices and several processes: the only file that knows of pmap and jax.distributed.
 
 A value that lives on the devices is *replicated*: each leaf has a leading axis, one entry a
-device, all entries equal.
+device of this process, all entries equal. Functions take all devices of the run, in the order in
+which they divide a batch.
 """
 
+import itertools
 import os
+import pickle
 import queue
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax._src import clusters, distributed  # no public way to either; jax>=0.10 has both
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ssljax.data import memory
+from ssljax.errors import RunError, UsageError
 from ssljax.training.state import TrainState
 from ssljax.training.step import Data, Metrics, Replica, Sample
 
@@ -27,9 +34,179 @@ AXIS = "devices"
 # When it returns, at most two steps are left to do.
 Run = Callable[[TrainState, Metrics, "Feed", int], tuple[TrainState, Metrics]]
 # (weights by name: (params, batch_stats), batches of images and labels) -> by that name, means over
-# exactly those images
+# exactly those images: numbers, or of `classes` a vector
 Batches = Iterable[tuple[np.ndarray, np.ndarray]]
-Evaluate = Callable[[Mapping[str, tuple[PyTree, PyTree]], Batches], dict[str, dict[str, float]]]
+Evaluate = Callable[[Mapping[str, tuple[PyTree, PyTree]], Batches], dict[str, dict[str, Any]]]
+
+
+_HEARTBEAT = 20  # seconds of silence after which a process counts as dead
+_DAY = 86_400_000  # milliseconds: others wait for the first process, or for its death
+
+
+def start(coordinator: str, num_processes: int, process_id: int) -> None:
+    """Joins the processes of a run, as JAX's backend starts; a second call does nothing.
+
+    Args:
+      coordinator: `host:port` of process 0; "": where TPU pods, SLURM or Open MPI name it, else
+        this process is alone.
+      num_processes: of the run; 0: as `coordinator` "".
+      process_id: this one's, from 0.
+
+    Raises:
+      UsageError: the numbers do not fit together.
+      RunError: the others do not come.
+    """
+    if distributed.global_state.client is not None:
+        return
+    given: dict[str, Any] = {}
+    if coordinator:
+        if num_processes < 1 or not 0 <= process_id < num_processes or ":" not in coordinator:
+            raise UsageError(
+                f"config.distributed is coordinator={coordinator} num_processes={num_processes} "
+                f"process_id={process_id}; allowed: host:port, from 1 up, and from 0 to "
+                "num_processes - 1"
+            )
+        given = {
+            "coordinator_address": coordinator,
+            "num_processes": num_processes,
+            "process_id": process_id,
+        }
+    elif not _is_cluster():
+        return
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    try:
+        jax.distributed.initialize(**given, heartbeat_timeout_seconds=_HEARTBEAT)
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise RunError(f"the processes of the run did not find each other: {reason}") from error
+
+
+def _is_cluster() -> bool:
+    """Whether this process is one of several that TPU pods, SLURM or Open MPI have started."""
+    return any(
+        kind.is_env_present() and kind.get_process_count() > 1
+        for kind in clusters.ClusterEnv._cluster_types
+        if not kind.opt_in_only_method
+    )
+
+
+def is_first() -> bool:
+    """Whether this is the process that prints and writes."""
+    return jax.process_index() == 0
+
+
+def is_alone() -> bool:
+    """Whether the run has this process only."""
+    return jax.process_count() == 1
+
+
+_asked = itertools.count()
+
+
+def _client() -> Any:
+    """JAX's store of keys and values that all processes share."""
+    return distributed.global_state.client
+
+
+def from_first(function: Callable[[], Any]) -> Any:
+    """What `function` returns in the first process, in all; where it raises, all raise that.
+
+    Every process must call this at the same point of the run. For values of a few kilobytes.
+    """
+    if is_alone():
+        return function()
+    client, key = _client(), f"ssljax/first/{next(_asked)}"
+    if not is_first():
+        value, error = pickle.loads(client.blocking_key_value_get_bytes(key, _DAY))
+        if error is not None:
+            raise error
+        return value
+    try:
+        value = function()
+    except Exception as error:
+        known = isinstance(error, UsageError | RunError)
+        told = error if known else RunError(f"process 0: {type(error).__name__}: {error}")
+        client.key_value_set_bytes(key, pickle.dumps((None, told)))
+        raise
+    client.key_value_set_bytes(key, pickle.dumps((value, None)))
+    return value
+
+
+def restored(read: Callable[[], PyTree | None], template: PyTree) -> PyTree | None:
+    """As `from_first`, for a tree of host arrays with the shapes of `template`, or None."""
+    found = []
+
+    def first() -> bool:
+        found.append(read())
+        return found[0] is not None
+
+    if not from_first(first):
+        return None
+    if is_alone():
+        return found[0]
+    empty = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), template)
+    tree = multihost_utils.broadcast_one_to_all(found[0] if found else empty)
+    return jax.tree.map(np.asarray, tree)
+
+
+@contextmanager
+def telling_of_others() -> Iterator[None]:
+    """Turns what JAX raises when another process has ended into one line.
+
+    Raises:
+      RunError: another process has ended.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if is_alone():
+            raise
+        reason = " ".join(str(error).split())[:200]
+        raise RunError(
+            f"another process of the run has ended, or cannot be reached ({reason}). Its own "
+            "output says why; the newest checkpoint is intact: start all again to continue"
+        ) from error
+
+
+class Agreement:
+    """One number that any process can announce and that all are told at the same point.
+
+    Every process asks as often as the others, between calls of compiled functions that no process
+    ends alone.
+    """
+
+    # With two steps of a stream under way, another process may have asked this often already.
+    _AHEAD = 4
+
+    def __init__(self) -> None:
+        self._key = f"ssljax/agreed/{next(_asked)}"
+        self._count = 0
+
+    def __call__(self, number: int) -> int:
+        """The number that was announced, 0: none; `number` is what this process has to say."""
+        if is_alone():
+            return number
+        client = _client()
+        self._count += 1
+        if number:
+            with suppress(jax.errors.JaxRuntimeError):  # this or another one has announced already
+                client.key_value_set(self._key, f"{self._count + self._AHEAD} {number}")
+        try:
+            when, announced = client.key_value_try_get(self._key).split()
+        except jax.errors.JaxRuntimeError:
+            return 0  # nothing was announced
+        return int(announced) if self._count >= int(when) else 0
+
+
+def _own(devices: Sequence[jax.Device]) -> list[jax.Device]:
+    """Those of this process."""
+    return [device for device in devices if device.process_index == jax.process_index()]
+
+
+def own_rows(size: int, devices: Sequence[jax.Device]) -> np.ndarray:
+    """Which of `size` rows of a batch the devices of this process are given, in order."""
+    shares = np.arange(size).reshape(len(devices), -1)
+    return np.concatenate([x for x, d in zip(shares, devices, strict=True) if d in _own(devices)])
 
 
 def split_cpu(count: int) -> None:
@@ -51,14 +228,14 @@ def require_memory(data: Data, devices: Sequence[jax.Device]) -> int:
       UsageError: that is more than a device has. CPU devices share the machine's memory.
     """
     size = sum(x.nbytes for x in data)
-    for device in devices:
+    for device in _own(devices):
         stats = device.memory_stats()
         if stats and "bytes_limit" in stats:
             memory.require("the data", size, stats["bytes_limit"], f"the memory of {device}")
     if devices[0].platform == "cpu":
         memory.require(
-            f"the data, on each of {len(devices)} CPU devices",
-            size * len(devices),
+            f"the data, on each of {len(_own(devices))} CPU devices",
+            size * len(_own(devices)),
             memory.host_bytes(),
             "the machine's memory",
         )
@@ -72,12 +249,14 @@ def replica(devices: Sequence[jax.Device]) -> Replica:
 
 def replicate(tree: PyTree, devices: Sequence[jax.Device]) -> PyTree:
     """Copies host arrays to every device."""
-    return jax.tree.map(lambda x: _put([np.asarray(x)] * len(devices), devices), tree)
+    own = _own(devices)
+    return jax.tree.map(lambda x: _put([np.asarray(x)] * len(own), own), tree)
 
 
 def spread(tree: PyTree, devices: Sequence[jax.Device]) -> PyTree:
-    """Gives each device its share of the rows of host arrays."""
-    return jax.tree.map(lambda x: _put(np.split(x, len(devices)), devices), tree)
+    """Gives each device its share of host arrays that hold this process's rows."""
+    own = _own(devices)
+    return jax.tree.map(lambda x: _put(np.split(x, len(own)), own), tree)
 
 
 def _put(parts: Sequence[np.ndarray], devices: Sequence[jax.Device]) -> jax.Array:
@@ -234,7 +413,7 @@ def metric_shapes(
     """Shapes of the step's metrics; `state` and `data` are arrays or shapes of one device's."""
 
     def stacked(x):
-        return jax.ShapeDtypeStruct((len(devices), *x.shape), x.dtype)
+        return jax.ShapeDtypeStruct((len(_own(devices)), *x.shape), x.dtype)
 
     step = jax.pmap(train_step, AXIS, devices=devices)
     _, metrics = jax.eval_shape(step, *jax.tree.map(stacked, (state, data)))
@@ -247,11 +426,11 @@ def make_evaluate(
     """Compiles exact evaluation: every image counts once, whatever the batch size and devices.
 
     Returns:
-      `evaluate(weights, batches)`, with replicated weights; a batch is `batch_size` images or
-      fewer.
+      `evaluate(weights, batches)`, with replicated weights; a batch is this process's part of one
+      of `batch_size` images, or fewer. All processes must give as many batches.
     """
-    each = -(-batch_size // len(devices))
-    total = each * len(devices)
+    own = len(_own(devices))
+    each = -(-own_batch(batch_size) // own)
 
     def step(*args):
         return jax.lax.psum(eval_step(*args), AXIS)
@@ -259,22 +438,47 @@ def make_evaluate(
     mapped = jax.pmap(step, AXIS, devices=devices)
 
     def evaluate(weights, batches):
-        sums: dict[str, dict[str, np.ndarray]] = {kind: {} for kind in weights}
+        sums: dict[str, dict[str, tuple[Any, Any]]] = {kind: {} for kind in weights}
         for images, labels in batches:
             mask = np.ones(len(images), np.float32)
             shares = [
-                _pad(x, total).reshape(len(devices), each, *x.shape[1:])
+                _pad(x, each * own).reshape(own, each, *x.shape[1:])
                 for x in (images, labels.astype(np.int32), mask)
             ]
             for kind, (params, batch_stats) in weights.items():
                 for name, part in fetch(mapped(params, batch_stats, *shares)).items():
-                    sums[kind][name] = sums[kind].get(name, 0) + np.array([part.total, part.count])
+                    total, count = sums[kind].get(name, (0, 0))
+                    sums[kind][name] = total + part.total, count + part.count
         return {
-            kind: {name: float(total / count) for name, (total, count) in of_kind.items()}
+            kind: {name: total / count for name, (total, count) in of_kind.items()}
             for kind, of_kind in sums.items()
         }
 
     return evaluate
+
+
+def own_part(indices: np.ndarray) -> np.ndarray:
+    """Of images to evaluate, those that this process evaluates."""
+    return indices[jax.process_index() :: jax.process_count()]
+
+
+def own_batch(batch_size: int) -> int:
+    """How many images of an evaluation's batch are this process's."""
+    return -(-batch_size // jax.process_count())
+
+
+def in_step(
+    batches: Batches, total: int, batch_size: int, image_shape: tuple[int, int, int]
+) -> Batches:
+    """The batches of this process's part of `total` images, then empty ones until the others, which
+    may have an image more, have none left."""
+    largest = -(-total // jax.process_count())
+    left = -(-largest // own_batch(batch_size))
+    for batch in batches:
+        yield batch
+        left -= 1
+    for _ in range(left):
+        yield np.zeros((0, *image_shape), np.uint8), np.zeros(0, np.int64)
 
 
 def _pad(x: np.ndarray, length: int) -> np.ndarray:
