@@ -2,6 +2,7 @@
 
 import difflib
 import runpy
+import signal
 import sys
 from pathlib import Path
 
@@ -64,17 +65,24 @@ def main(argv: list[str]) -> int:
     except Interrupted as stop:
         print(f"{stop}; run the same command again to continue", file=sys.stderr)
         return 128 + stop.signum
+    except KeyboardInterrupt:  # training notes signals itself
+        print("SIGINT: there was nothing to save", file=sys.stderr)
+        return 128 + signal.SIGINT
     return 0
 
 
 def _train() -> None:
     from ssljax import evaluate, recipe
-    from ssljax.training import loop
+    from ssljax.training import hosts, loop
 
-    parts = recipe.build(_config())
-    workdir = _workdir()
-    print(f"{recipe.describe(parts)}\nrun directory: {workdir}", flush=True)
-    print(evaluate.headline(loop.train(parts, workdir)))
+    with hosts.together():
+        parts = recipe.build(_config())
+        workdir = _workdir()
+        if hosts.is_first():
+            print(f"{recipe.describe(parts)}\nrun directory: {workdir}", flush=True)
+        results = loop.train(parts, workdir)
+        if hosts.is_first():
+            print(evaluate.headline(results))
 
 
 def _evaluate() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ssljax.data.load import scored
 from ssljax.recipe import Recipe
-from ssljax.training import checkpoint, metrics, parallel
+from ssljax.training import checkpoint, hosts, metrics, parallel
 from ssljax.training.parallel import Evaluate
 from ssljax.training.state import TrainState
 
@@ -112,7 +112,7 @@ def evaluate_directory(recipe: Recipe, workdir: Path) -> tuple[int, Scores]:
             workdir, shapes, keep=recipe.keep_checkpoints, fallback=recipe.fallback
         )
 
-    state = parallel.restored(read, shapes["state"])
+    state = hosts.restored(read, shapes["state"])
     assert state is not None
     replicated = parallel.replicate(state, recipe.devices)
     return int(state.step), evaluate_state(recipe, recipe.evaluator(), replicated)

@@ -30,7 +30,7 @@ from ssljax.data.splits import Split
 from ssljax.errors import UsageError
 from ssljax.lookup import find, modules_of
 from ssljax.methods.method import Method
-from ssljax.training import health, optim, parallel
+from ssljax.training import health, hosts, optim, parallel
 from ssljax.training.state import TrainState, init_state
 from ssljax.training.step import Data, Sample, make_eval_step, make_train_step
 
@@ -219,7 +219,7 @@ def _build(config: ml_collections.ConfigDict) -> Recipe:
                 f"config.health.stop_on names {kind!r}; allowed: {', '.join(health.KINDS)}"
             )
     parallel.split_cpu(config.cpu_devices)
-    parallel.start(**config.distributed)
+    hosts.start(**config.distributed)
     devices = jax.devices()
     config = config.copy_and_resolve_references()
     if config.per_worker_batch_size:

@@ -11,7 +11,7 @@ import numpy as np
 from ssljax import evaluate
 from ssljax.errors import Interrupted
 from ssljax.recipe import Recipe
-from ssljax.training import parallel
+from ssljax.training import hosts, parallel
 from ssljax.training.metrics import summarize
 from ssljax.training.progress import Progress
 from ssljax.training.record import Record
@@ -31,18 +31,18 @@ def train(recipe: Recipe, workdir: Path) -> dict[str, Any]:
     Raises:
       UsageError: the directory holds another run, a checkpoint that cannot be read, or a process
         that trains.
-      RunError: the run is not healthy, the disk is full, or another process of the run has ended.
+      RunError: the run is not healthy, or the disk is full.
       Interrupted: SIGINT or SIGTERM came; the state was saved first.
     """
     shapes = recipe.shapes()
     empty = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes["window"])
-    with ExitStack() as stack, parallel.telling_of_others():
+    with ExitStack() as stack:
         record = Record(recipe, workdir)
-        saved = parallel.restored(lambda: record.open(stack), shapes)
+        saved = hosts.restored(lambda: record.open(stack), shapes)
         if saved is None:
             saved = {"state": recipe.init_state(), "window": empty}
         _loop(recipe, saved, empty, record)
-        return parallel.from_first(record.finish)
+        return hosts.from_first(record.finish)
 
 
 def _loop(recipe: Recipe, saved: dict[str, Any], empty: Metrics, record: Record) -> None:
@@ -53,13 +53,13 @@ def _loop(recipe: Recipe, saved: dict[str, Any], empty: Metrics, record: Record)
     run, evaluator = recipe.run(), recipe.evaluator()
 
     def save():
-        if parallel.is_first():
+        if hosts.is_first():
             record.save(step, parallel.fetch({"state": state, "window": window}))
         stop.stepped = False
 
     def leave(signum):
         save()
-        if parallel.is_first():
+        if hosts.is_first():
             record.wait()
         name = signal.Signals(signum).name
         raise Interrupted(signum, f"{name}: saved after step {step}")
@@ -75,7 +75,7 @@ def _loop(recipe: Recipe, saved: dict[str, Any], empty: Metrics, record: Record)
             scores = evaluate.evaluate_state(recipe, watched, state)
             row |= scores
             progress.write(f"step {step}: {evaluate.describe(scores)}")
-        parallel.from_first(lambda: record.write(row, state if evaluated else None, progress.write))
+        hosts.from_first(lambda: record.write(row, state if evaluated else None, progress.write))
         progress.report(row)
         return evaluated
 
@@ -109,7 +109,7 @@ def _loop(recipe: Recipe, saved: dict[str, Any], empty: Metrics, record: Record)
 
 def _steps_at_once(recipe: Recipe, watchdog: Watchdog) -> int:
     """How many steps a call may do, once it is known how long one takes."""
-    seconds = parallel.from_first(watchdog.median) if recipe.steps_per_run > 1 else None
+    seconds = hosts.from_first(watchdog.median) if recipe.steps_per_run > 1 else None
     return (
         recipe.steps_per_run
         if not seconds

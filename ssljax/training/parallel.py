@@ -1,30 +1,24 @@
-"""Several devices and several processes: the only file that knows of pmap and jax.distributed.
+"""Several devices: the only file that knows of pmap. Processes are in `hosts.py`.
 
 A value that lives on the devices is *replicated*: each leaf has a leading axis, one entry a
 device of this process, all entries equal. Functions take all devices of the run, in the order in
 which they divide a batch.
 """
 
-import itertools
 import os
-import pickle
 import queue
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax._src import clusters, distributed  # no public way to either; jax>=0.10 has both
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ssljax.data import memory
-from ssljax.errors import RunError, UsageError
 from ssljax.training.state import TrainState
 from ssljax.training.step import Data, Metrics, Replica, Sample
 
@@ -37,165 +31,6 @@ Run = Callable[[TrainState, Metrics, "Feed", int], tuple[TrainState, Metrics]]
 # exactly those images: numbers, or of `classes` a vector
 Batches = Iterable[tuple[np.ndarray, np.ndarray]]
 Evaluate = Callable[[Mapping[str, tuple[PyTree, PyTree]], Batches], dict[str, dict[str, Any]]]
-
-
-_HEARTBEAT = 20  # seconds of silence after which a process counts as dead
-_DAY = 86_400_000  # milliseconds: others wait for the first process, or for its death
-
-
-def start(coordinator: str, num_processes: int, process_id: int) -> None:
-    """Joins the processes of a run, as JAX's backend starts; a second call does nothing.
-
-    Args:
-      coordinator: `host:port` of process 0; "": where TPU pods, SLURM or Open MPI name it, else
-        this process is alone.
-      num_processes: of the run; 0: as `coordinator` "".
-      process_id: this one's, from 0.
-
-    Raises:
-      UsageError: the numbers do not fit together.
-      RunError: the others do not come.
-    """
-    if distributed.global_state.client is not None:
-        return
-    given: dict[str, Any] = {}
-    if coordinator:
-        if num_processes < 1 or not 0 <= process_id < num_processes or ":" not in coordinator:
-            raise UsageError(
-                f"config.distributed is coordinator={coordinator} num_processes={num_processes} "
-                f"process_id={process_id}; allowed: host:port, from 1 up, and from 0 to "
-                "num_processes - 1"
-            )
-        given = {
-            "coordinator_address": coordinator,
-            "num_processes": num_processes,
-            "process_id": process_id,
-        }
-    elif not _is_cluster():
-        return
-    jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    try:
-        jax.distributed.initialize(**given, heartbeat_timeout_seconds=_HEARTBEAT)
-    except (RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise RunError(f"the processes of the run did not find each other: {reason}") from error
-
-
-def _is_cluster() -> bool:
-    """Whether this process is one of several that TPU pods, SLURM or Open MPI have started."""
-    return any(
-        kind.is_env_present() and kind.get_process_count() > 1
-        for kind in clusters.ClusterEnv._cluster_types
-        if not kind.opt_in_only_method
-    )
-
-
-def is_first() -> bool:
-    """Whether this is the process that prints and writes."""
-    return jax.process_index() == 0
-
-
-def is_alone() -> bool:
-    """Whether the run has this process only."""
-    return jax.process_count() == 1
-
-
-_asked = itertools.count()
-
-
-def _client() -> Any:
-    """JAX's store of keys and values that all processes share."""
-    return distributed.global_state.client
-
-
-def from_first(function: Callable[[], Any]) -> Any:
-    """What `function` returns in the first process, in all; where it raises, all raise that.
-
-    Every process must call this at the same point of the run. For values of a few kilobytes.
-    """
-    if is_alone():
-        return function()
-    client, key = _client(), f"ssljax/first/{next(_asked)}"
-    if not is_first():
-        value, error = pickle.loads(client.blocking_key_value_get_bytes(key, _DAY))
-        if error is not None:
-            raise error
-        return value
-    try:
-        value = function()
-    except Exception as error:
-        known = isinstance(error, UsageError | RunError)
-        told = error if known else RunError(f"process 0: {type(error).__name__}: {error}")
-        client.key_value_set_bytes(key, pickle.dumps((None, told)))
-        raise
-    client.key_value_set_bytes(key, pickle.dumps((value, None)))
-    return value
-
-
-def restored(read: Callable[[], PyTree | None], template: PyTree) -> PyTree | None:
-    """As `from_first`, for a tree of host arrays with the shapes of `template`, or None."""
-    found = []
-
-    def first() -> bool:
-        found.append(read())
-        return found[0] is not None
-
-    if not from_first(first):
-        return None
-    if is_alone():
-        return found[0]
-    empty = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), template)
-    tree = multihost_utils.broadcast_one_to_all(found[0] if found else empty)
-    return jax.tree.map(np.asarray, tree)
-
-
-@contextmanager
-def telling_of_others() -> Iterator[None]:
-    """Turns what JAX raises when another process has ended into one line.
-
-    Raises:
-      RunError: another process has ended.
-    """
-    try:
-        yield
-    except jax.errors.JaxRuntimeError as error:
-        if is_alone():
-            raise
-        reason = " ".join(str(error).split())[:200]
-        raise RunError(
-            f"another process of the run has ended, or cannot be reached ({reason}). Its own "
-            "output says why; the newest checkpoint is intact: start all again to continue"
-        ) from error
-
-
-class Agreement:
-    """One number that any process can announce and that all are told at the same point.
-
-    Every process asks as often as the others, between calls of compiled functions that no process
-    ends alone.
-    """
-
-    # With two steps of a stream under way, another process may have asked this often already.
-    _AHEAD = 4
-
-    def __init__(self) -> None:
-        self._key = f"ssljax/agreed/{next(_asked)}"
-        self._count = 0
-
-    def __call__(self, number: int) -> int:
-        """The number that was announced, 0: none; `number` is what this process has to say."""
-        if is_alone():
-            return number
-        client = _client()
-        self._count += 1
-        if number:
-            with suppress(jax.errors.JaxRuntimeError):  # this or another one has announced already
-                client.key_value_set(self._key, f"{self._count + self._AHEAD} {number}")
-        try:
-            when, announced = client.key_value_try_get(self._key).split()
-        except jax.errors.JaxRuntimeError:
-            return 0  # nothing was announced
-        return int(announced) if self._count >= int(when) else 0
 
 
 def _own(devices: Sequence[jax.Device]) -> list[jax.Device]:

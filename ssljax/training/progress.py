@@ -7,7 +7,7 @@ import time
 from tqdm import tqdm
 
 from ssljax.recipe import Recipe
-from ssljax.training import metrics, parallel
+from ssljax.training import hosts, metrics, parallel
 
 
 class Progress:
@@ -19,7 +19,7 @@ class Progress:
             initial=step,
             unit="step",
             dynamic_ncols=True,
-            disable=not sys.stderr.isatty() or not parallel.is_first(),
+            disable=not sys.stderr.isatty() or not hosts.is_first(),
         )
         self._feed = feed
         self._images_per_step = recipe.images_per_step
@@ -76,6 +76,6 @@ class Progress:
 
     def write(self, line: str) -> None:
         """Prints a line above the bar."""
-        if parallel.is_first():
+        if hosts.is_first():
             tqdm.write(line)
             sys.stdout.flush()

@@ -14,7 +14,7 @@ from ssljax.data.load import scored
 from ssljax.errors import RunError
 from ssljax.files import write_json
 from ssljax.recipe import Recipe
-from ssljax.training import checkpoint, health, lock, metrics, parallel
+from ssljax.training import checkpoint, health, hosts, lock, metrics, parallel
 from ssljax.training.state import TrainState
 
 
@@ -97,7 +97,7 @@ class Record:
 
     def check(self) -> None:
         """Raises what the save that runs in the background has raised, if it has."""
-        if parallel.is_first():
+        if hosts.is_first():
             self._checkpoints.check()
 
     def wait(self) -> None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from ssljax.data.datasets import Batches
-from ssljax.training import parallel
+from ssljax.training import hosts
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Seconds from the signal to the end of a process that does not get to notice it: platforms kill
@@ -31,7 +31,7 @@ class Stop:
     noticed = False  # the loop is about to leave
 
     def __init__(self) -> None:
-        self._agree = parallel.Agreement()
+        self._agree = hosts.Agreement()
 
     def now(self) -> int:
         """The signal that came to any process, 0: none. All processes must ask at the same point of
