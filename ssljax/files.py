@@ -3,10 +3,12 @@
 import errno
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ssljax.errors import UsageError
+from ssljax.errors import RunError, UsageError
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -37,6 +39,23 @@ def write_text(path: Path, text: str) -> None:
 
 
 FULL = "its disk is full. The checkpoint before is intact: make room and run the same command again"
+
+
+@contextmanager
+def telling_of_full_disk(directory: Path) -> Iterator[None]:
+    """Turns what is raised for want of room in a run directory into one line.
+
+    Raises:
+      RunError: its disk is full.
+    """
+    try:
+        yield
+    except RunError:
+        raise
+    except Exception as error:
+        if is_full(error):
+            raise RunError(f"{directory} cannot be written: {FULL}") from error
+        raise
 
 
 def is_full(error: BaseException | None) -> bool:

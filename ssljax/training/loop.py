@@ -10,6 +10,7 @@ import numpy as np
 
 from ssljax import evaluate
 from ssljax.errors import Interrupted
+from ssljax.files import telling_of_full_disk
 from ssljax.recipe import Recipe
 from ssljax.training import hosts, parallel
 from ssljax.training.metrics import summarize
@@ -36,7 +37,7 @@ def train(recipe: Recipe, workdir: Path) -> dict[str, Any]:
     """
     shapes = recipe.shapes()
     empty = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes["window"])
-    with ExitStack() as stack:
+    with telling_of_full_disk(workdir), ExitStack() as stack:
         record = Record(recipe, workdir)
         saved = hosts.restored(lambda: record.open(stack), shapes)
         if saved is None:
