@@ -72,15 +72,16 @@ def main(argv: list[str]) -> int:
 
 
 def _train() -> None:
-    from ssljax import evaluate, recipe
+    from ssljax import evaluate, recipe, stage
     from ssljax.training import hosts, loop
 
     with hosts.together():
         parts = recipe.build(_config())
-        workdir = _workdir()
+        workdir = _WORKDIR.value or f"runs/{_default_name()}"
         if hosts.is_first():
             print(f"{recipe.describe(parts)}\nrun directory: {workdir}", flush=True)
-        results = loop.train(parts, workdir)
+        home = workdir if stage.is_remote(workdir) else ""
+        results = loop.train(parts, stage.local(workdir), home=home)
         if hosts.is_first():
             print(evaluate.headline(results))
 
@@ -92,7 +93,7 @@ def _evaluate() -> None:
 
     if _WORKDIR.value is None:
         raise UsageError("--workdir is missing: the run directory to evaluate")
-    workdir = Path(_WORKDIR.value)
+    workdir = _local(_WORKDIR.value)
     config = ml_collections.ConfigDict(read_json(workdir / "config.json"))
     step, scores = evaluate.evaluate_directory(recipe.build(config), workdir)
     print(f"step {step}: {evaluate.describe(scores)}")
@@ -104,7 +105,7 @@ def _export() -> None:
     from ssljax.export import bundle
 
     bundle.export(
-        Path(_required("workdir", _WORKDIR.value)),
+        _local(_required("workdir", _WORKDIR.value)),
         Path(_required("output", _OUTPUT.value)),
         format=_required("format", _FORMAT.value),
         weights=_WEIGHTS.value,
@@ -201,6 +202,16 @@ def _config() -> ml_collections.ConfigDict:
 
 def _workdir() -> Path:
     return Path(_WORKDIR.value or f"runs/{_default_name()}")
+
+
+def _local(workdir: str) -> Path:
+    """A run directory to read, copied here where it is remote."""
+    from ssljax import stage
+
+    directory = stage.local(workdir)
+    if stage.is_remote(workdir):
+        stage.Mirror(workdir, directory, "--workdir").pull()
+    return directory
 
 
 def _default_name() -> str:

@@ -78,6 +78,11 @@ def get_config() -> ml_collections.ConfigDict:
     config.checkpoint = ml_collections.ConfigDict()
     config.checkpoint.fallback = False  # whether to pass over a damaged checkpoint
 
+    # Copies for machines without storage of their own, from and to any URL of fsspec; "": none.
+    config.stage = ml_collections.ConfigDict()
+    config.stage.data_url = ""  # directory that is copied to data_dir before
+    config.stage.train_url = ""  # where the run directory is copied at its end, or failure
+
     # Several processes; on TPU pods and under SLURM or Open MPI nothing need be said.
     config.distributed = ml_collections.ConfigDict()
     config.distributed.coordinator = ""  # host:port of process 0; "": one process

@@ -9,6 +9,7 @@ import inspect
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -18,7 +19,7 @@ import numpy as np
 import optax
 
 import ssljax.methods
-from ssljax import lookup
+from ssljax import lookup, stage
 from ssljax.augment import augmentation, policies
 from ssljax.augment.augmentation import Augmentation
 from ssljax.checks import call, naming, require_choice, require_range
@@ -61,6 +62,7 @@ class Recipe:
     keep_checkpoints: int
     fallback: bool  # whether a damaged checkpoint gives way to the one before
     stop_on: tuple[str, ...]  # of `health.KINDS`
+    train_url: str  # where the run directory is copied when the run ends; "": nowhere
 
     @property
     def images_per_step(self) -> int:
@@ -278,6 +280,7 @@ def _build(config: ml_collections.ConfigDict) -> Recipe:
         keep_checkpoints=config.keep_checkpoints,
         fallback=config.checkpoint.fallback,
         stop_on=tuple(config.health.stop_on),
+        train_url=config.stage.train_url,
     )
     if resident:
         parallel.require_memory(recipe.data(), devices)
@@ -294,6 +297,14 @@ def load_data(config: ml_collections.ConfigDict) -> tuple[Dataset | StreamedData
     """
     require_choice(config, "unlabeled", CONVENTIONS)
     require_range(config, "image_size", *_RANGES["image_size"])
+    if config.stage.data_url:
+        if not config.data_dir or stage.is_remote(config.data_dir):
+            raise UsageError(
+                f"config.data_dir is {config.data_dir!r}; allowed with config.stage.data_url: the "
+                "local directory that it is copied to"
+            )
+        copy_to = Path(config.data_dir).expanduser()
+        stage.copy_in(config.stage.data_url, copy_to, "config.stage.data_url")
     with naming("config.dataset"):
         return load(
             config.dataset,

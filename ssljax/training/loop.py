@@ -24,10 +24,13 @@ from ssljax.training.watchdog import Watchdog
 _CALL = 5.0
 
 
-def train(recipe: Recipe, workdir: Path) -> dict[str, Any]:
+def train(recipe: Recipe, workdir: Path, *, home: str = "") -> dict[str, Any]:
     """Trains `recipe` in `workdir`, resuming what is there; returns what `results.json` holds.
 
     Of several processes the first one reads and writes the directory.
+
+    Args:
+      home: the URL of a remote run directory, of which `workdir` is the local copy; "": none.
 
     Raises:
       UsageError: the directory holds another run, a checkpoint that cannot be read, or a process
@@ -38,7 +41,7 @@ def train(recipe: Recipe, workdir: Path) -> dict[str, Any]:
     shapes = recipe.shapes()
     empty = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes["window"])
     with telling_of_full_disk(workdir), ExitStack() as stack:
-        record = Record(recipe, workdir)
+        record = Record(recipe, workdir, home)
         saved = hosts.restored(lambda: record.open(stack), shapes)
         if saved is None:
             saved = {"state": recipe.init_state(), "window": empty}

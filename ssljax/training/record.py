@@ -14,6 +14,7 @@ from ssljax.data.load import scored
 from ssljax.errors import RunError
 from ssljax.files import write_json
 from ssljax.recipe import Recipe
+from ssljax.stage import Mirror
 from ssljax.training import checkpoint, health, hosts, lock, metrics, parallel
 from ssljax.training.state import TrainState
 
@@ -21,9 +22,10 @@ from ssljax.training.state import TrainState
 class Record:
     """A run's lock, checkpoints, metrics, picture and results."""
 
-    def __init__(self, recipe: Recipe, workdir: Path):
+    def __init__(self, recipe: Recipe, workdir: Path, home: str):
         self._recipe = recipe
         self._workdir = workdir
+        self._home = Mirror(home, workdir, "--workdir") if home else None
 
     def open(self, stack: ExitStack) -> dict[str, Any] | None:
         """Takes the directory until `stack` ends; returns the newest checkpoint, if there is one.
@@ -32,8 +34,15 @@ class Record:
           UsageError: see `loop.train`.
         """
         recipe, workdir = self._recipe, self._workdir
+        if self._home is not None:
+            self._home.pull()
         checkpoint.make_directory(workdir)
         stack.enter_context(lock.held(workdir))
+        if recipe.train_url:
+            train_url = Mirror(recipe.train_url, workdir, "config.stage.train_url")
+            stack.push(train_url.push)
+        if self._home is not None:
+            stack.push(self._home.push)
         checkpoint.open_directory(workdir, recipe.config, recipe.split, recipe.dataset)
         self._checkpoints = stack.enter_context(
             checkpoint.Checkpoints(workdir, keep=recipe.keep_checkpoints)
@@ -94,6 +103,8 @@ class Record:
                 "before it is intact"
             )
         self._checkpoints.save(step, tree)
+        if self._home is not None:
+            self._home.push_in_background()
 
     def check(self) -> None:
         """Raises what the save that runs in the background has raised, if it has."""
