@@ -73,11 +73,13 @@ def main(argv: list[str]) -> int:
 
 def _train() -> None:
     from ssljax import evaluate, recipe, stage
-    from ssljax.training import hosts, loop
+    from ssljax.training import checkpoint, hosts, loop
 
     with hosts.together():
-        parts = recipe.build(_config())
         workdir = _WORKDIR.value or f"runs/{_default_name()}"
+        parts = recipe.build(
+            _config(), recorded=lambda: checkpoint.recorded_batch_size(_local(workdir))
+        )
         if hosts.is_first():
             print(f"{recipe.describe(parts)}\nrun directory: {workdir}", flush=True)
         home = workdir if stage.is_remote(workdir) else ""

@@ -197,14 +197,20 @@ _RANGES: dict[str, tuple[float, float | None, str]] = {
 }
 
 
-def build(config: ml_collections.ConfigDict) -> Recipe:
+def build(
+    config: ml_collections.ConfigDict, *, recorded: Callable[[], int | None] = lambda: None
+) -> Recipe:
     """Builds every part that `config` names.
+
+    Args:
+      recorded: the batch size of the run that is resumed, None: a new one. What a run is must not
+        depend on the machine that resumes it, as `per_worker_batch_size` does.
 
     Raises:
       UsageError: a knob is unknown, missing or out of range, or the parts do not fit together.
     """
     try:
-        return _build(config)
+        return _build(config, recorded)
     except AttributeError as error:
         if isinstance(error.obj, ml_collections.ConfigDict):
             knob = " ".join(str(error).split())
@@ -212,7 +218,7 @@ def build(config: ml_collections.ConfigDict) -> Recipe:
         raise
 
 
-def _build(config: ml_collections.ConfigDict) -> Recipe:
+def _build(config: ml_collections.ConfigDict, recorded: Callable[[], int | None]) -> Recipe:
     for knob, (low, high, kind) in _RANGES.items():
         require_range(config, knob, low, high, kind)
     for kind in config.health.stop_on:
@@ -225,8 +231,8 @@ def _build(config: ml_collections.ConfigDict) -> Recipe:
     devices = jax.devices()
     config = config.copy_and_resolve_references()
     if config.per_worker_batch_size:
-        # What a run is must not depend on the machine that resumes it.
-        config.batch_size = config.per_worker_batch_size * len(devices)
+        begun = hosts.from_first(recorded)
+        config.batch_size = begun or config.per_worker_batch_size * len(devices)
         config.per_worker_batch_size = 0
     for knob, size in (
         ("batch_size", config.batch_size),

@@ -128,7 +128,7 @@ class Mirror:
             print(f"warning: {self._field} {self._url}: {_reason(error)}; {self._workdir} has all")
 
     def push(self, kind: object, *_: object) -> None:
-        """Copies what has changed, at the end of a run, which an exception of `kind` may have ended.
+        """Copies what has changed at the end of a run, which may be an exception of this `kind`.
 
         Raises:
           RunError: it cannot be written; only told where the run has failed itself.

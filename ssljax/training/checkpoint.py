@@ -96,6 +96,12 @@ def open_directory(
     write_json(workdir / "config.json", config)  # last: with it the directory is a run's
 
 
+def recorded_batch_size(workdir: Path) -> int | None:
+    """Of the run in a directory; None where there is none."""
+    path = workdir / "config.json"
+    return read_json(path)["batch_size"] if path.exists() else None
+
+
 def require_same_run(workdir: Path, config: dict[str, Any], split: Split) -> None:
     """Compares a run directory with a recipe; knobs in `RESUMABLE` may differ.
 
