@@ -88,12 +88,11 @@ def _look_after_others() -> None:
         time.sleep(_PERIOD)
 
 
+_AGAIN = "The newest checkpoint is intact: start all processes again to continue"
+
+
 def _end(reason: str) -> None:
-    print(
-        f"error: {reason}. The newest checkpoint is intact: start all processes again to continue",
-        file=sys.stderr,
-        flush=True,
-    )
+    print(f"error: {reason}. {_AGAIN}", file=sys.stderr, flush=True)
     os._exit(1)
 
 
@@ -110,6 +109,9 @@ def together() -> Iterator[None]:
     except Exception as error:
         if distributed.global_state.client is None or is_alone():
             raise
+        if isinstance(error, jax.errors.JaxRuntimeError):  # a collective operation was cut short
+            reason = " ".join(str(error).split())[:200]
+            error = RunError(f"another process of the run has ended ({reason}). {_AGAIN}")
         if isinstance(error, UsageError | RunError):
             print(f"error: {error}", file=sys.stderr, flush=True)
         else:

@@ -13,7 +13,7 @@ from runs import final_state, finish, rows_of, start
 from ssljax.training import metrics
 
 TOLERANCE = 1e-5  # of parameters after 24 steps: sums over devices are made in another order
-MESSAGE = "has died, or its machine hangs. The newest checkpoint is intact: start all processes"
+MESSAGE = "The newest checkpoint is intact: start all processes again to continue"
 
 
 def launch(workdir, processes, *more, devices=4):
@@ -69,7 +69,7 @@ def test_processes_train_what_one_process_trains(processes, alone, tmp_path):
     assert [row["step"] for row in ours] == [row["step"] for row in theirs]
     # Every image is evaluated once: accuracies are the same numbers.
     accuracies = [
-        [row[name] for row in rows for name in row if "accuracy_" in name]
+        [row[name] for row in rows for name in row if name.startswith("test/acc")]
         for rows in (ours, theirs)
     ]
     np.testing.assert_allclose(*accuracies, atol=1 / 360)
