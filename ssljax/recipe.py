@@ -229,6 +229,7 @@ def _build(config: ml_collections.ConfigDict, recorded: Callable[[], int | None]
     parallel.split_cpu(config.cpu_devices)
     hosts.start(**config.distributed)
     devices = jax.devices()
+    parallel.require_even(devices)
     config = config.copy_and_resolve_references()
     if config.per_worker_batch_size:
         begun = hosts.from_first(recorded)

@@ -69,9 +69,11 @@ def _look_after_others() -> None:
 
     Collective operations would wait for it, some of them for ever.
     """
-    client, me = _client(), jax.process_index()
+    client, me = _client(), distributed.global_state.process_id
     seen: dict[str, tuple[str, float]] = {}  # process -> its last sign of life, and when it came
     for beat in itertools.count():
+        if _failing.is_set():
+            return
         try:
             client.key_value_set(f"ssljax/alive/{me}", str(beat), allow_overwrite=True)
             for key, message in client.key_value_dir_get("ssljax/failed/"):
@@ -116,6 +118,7 @@ def together() -> Iterator[None]:
             print(f"error: {error}", file=sys.stderr, flush=True)
         else:
             traceback.print_exc()
+        _failing.set()
         with suppress(jax.errors.JaxRuntimeError):
             _client().key_value_set(f"ssljax/failed/{jax.process_index()}", str(error))
         time.sleep(3 * _PERIOD)  # they read it while the first process keeps it
@@ -142,6 +145,7 @@ def is_alone() -> bool:
 
 
 _asked = itertools.count()
+_failing = threading.Event()  # this process tells the others why it ends, and needs no telling
 
 
 def _client() -> Any:

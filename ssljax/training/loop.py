@@ -20,8 +20,9 @@ from ssljax.training.step import Metrics
 from ssljax.training.stop import Stopped, stop_signal
 from ssljax.training.watchdog import Watchdog
 
-# Seconds that the steps of one call on an accelerator may take: signals are looked at in between.
-_CALL = 5.0
+# Seconds that the steps of a call on an accelerator may take: signals are looked at in between, and
+# several processes leave four calls after one of them was sent one.
+_CALL = 2.0
 
 
 def train(recipe: Recipe, workdir: Path, *, home: str = "") -> dict[str, Any]:

@@ -9,7 +9,7 @@ import os
 import queue
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -19,6 +19,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ssljax.data import memory
+from ssljax.errors import UsageError
 from ssljax.training.state import TrainState
 from ssljax.training.step import Data, Metrics, Replica, Sample
 
@@ -54,6 +55,18 @@ def split_cpu(count: int) -> None:
         flags = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_multi_thread_eigen=false".strip()
         jax.config.update("jax_num_cpu_devices", count)
+
+
+def require_even(devices: Sequence[jax.Device]) -> None:
+    """Every process has as many devices as any other.
+
+    Raises:
+      UsageError: one has more.
+    """
+    counts = Counter(device.process_index for device in devices)
+    if len(set(counts.values())) > 1:
+        each = ", ".join(f"{count} on process {i}" for i, count in sorted(counts.items()))
+        raise UsageError(f"the devices of a run are {each}; allowed: as many on each")
 
 
 def require_memory(data: Data, devices: Sequence[jax.Device]) -> int:
