@@ -133,6 +133,7 @@ def test_data_that_does_not_fit_in_memory_is_refused_with_its_size(config, monke
 def test_the_memory_of_an_accelerator_is_its_own():
     class Device:
         platform = "gpu"
+        process_index = 0
 
         def memory_stats(self):
             return {"bytes_limit": 90_000}
