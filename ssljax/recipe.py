@@ -231,6 +231,8 @@ def _build(config: ml_collections.ConfigDict, recorded: Callable[[], int | None]
     devices = jax.devices()
     parallel.require_even(devices)
     config = config.copy_and_resolve_references()
+    # What a run is, and whoever reads it, has nothing to do with who trains it.
+    config.distributed.update(coordinator="", num_processes=0, process_id=0)
     if config.per_worker_batch_size:
         begun = hosts.from_first(recorded)
         config.batch_size = begun or config.per_worker_batch_size * len(devices)

@@ -39,9 +39,6 @@ RESUMABLE = frozenset(
         "cpu_devices",
         "data_dir",  # the hash of the split is compared
         "eval_batch_size",
-        "distributed.coordinator",
-        "distributed.num_processes",
-        "distributed.process_id",
         "eval_every",
         "health.stop_on",
         "keep_checkpoints",
