@@ -1,5 +1,6 @@
 """Several processes, on one host or on many: how they find, tell and look after each other."""
 
+import atexit
 import itertools
 import os
 import pickle
@@ -61,7 +62,11 @@ def start(coordinator: str, num_processes: int, process_id: int) -> None:
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise RunError(f"the processes of the run did not find each other: {reason}") from error
-    threading.Thread(target=_look_after_others, daemon=True).start()
+    thread = threading.Thread(target=_look_after_others, daemon=True)
+    thread.start()
+    # Before JAX's own end, which waits for the others: no thread may be in its client after that.
+    atexit.register(thread.join)
+    atexit.register(_over.set)
 
 
 def _look_after_others() -> None:
@@ -69,15 +74,14 @@ def _look_after_others() -> None:
 
     Collective operations would wait for it, some of them for ever.
     """
-    client, me = _client(), distributed.global_state.process_id
+    client, me = _client(), f"ssljax/alive/{distributed.global_state.process_id}"
     seen: dict[str, tuple[str, float]] = {}  # process -> its last sign of life, and when it came
-    for beat in itertools.count():
-        if _failing.is_set():
-            return
-        try:
-            client.key_value_set(f"ssljax/alive/{me}", str(beat), allow_overwrite=True)
+    beats = itertools.count()
+    try:
+        while not _over.wait(_PERIOD):
+            client.key_value_set(me, str(next(beats)), allow_overwrite=True)
             for key, message in client.key_value_dir_get("ssljax/failed/"):
-                if key != f"ssljax/failed/{me}":
+                if not _over.is_set():
                     _end(f"process {key.rsplit('/', 1)[1]} of the run has ended: {message}")
             for key, sign in client.key_value_dir_get("ssljax/alive/"):
                 if key not in seen or seen[key][0] != sign:
@@ -85,9 +89,9 @@ def _look_after_others() -> None:
                 elif time.monotonic() - seen[key][1] > _SILENCE:
                     process = key.rsplit("/", 1)[1]
                     _end(f"process {process} of the run has died, or its machine hangs")
-        except jax.errors.JaxRuntimeError:
-            return  # the first process has ended, which JAX has noticed too
-        time.sleep(_PERIOD)
+        client.key_value_delete(me)  # nobody is to miss it
+    except jax.errors.JaxRuntimeError:
+        return  # the first process has ended, which JAX has noticed too
 
 
 _AGAIN = "The newest checkpoint is intact: start all processes again to continue"
@@ -118,7 +122,7 @@ def together() -> Iterator[None]:
             print(f"error: {error}", file=sys.stderr, flush=True)
         else:
             traceback.print_exc()
-        _failing.set()
+        _over.set()
         with suppress(jax.errors.JaxRuntimeError):
             _client().key_value_set(f"ssljax/failed/{jax.process_index()}", str(error))
         time.sleep(3 * _PERIOD)  # they read it while the first process keeps it
@@ -145,7 +149,7 @@ def is_alone() -> bool:
 
 
 _asked = itertools.count()
-_failing = threading.Event()  # this process tells the others why it ends, and needs no telling
+_over = threading.Event()  # this process ends: by itself, or by a failure that it tells
 
 
 def _client() -> Any:
