@@ -157,6 +157,17 @@ def _client() -> Any:
     return distributed.global_state.client
 
 
+def meet() -> None:
+    """Waits until all processes are here, then connects their devices.
+
+    Gloo, which connects CPUs, gives up when one comes to the first collective operation 30 seconds
+    after another; later operations may take longer.
+    """
+    if not is_alone():
+        _client().wait_at_barrier(f"ssljax/meet/{next(_asked)}", _DAY)
+        multihost_utils.sync_global_devices("ssljax")
+
+
 def from_first(function: Callable[[], Any]) -> Any:
     """What `function` returns in the first process, in all; where it raises, all raise that.
 

@@ -41,6 +41,7 @@ def train(recipe: Recipe, workdir: Path, *, home: str = "") -> dict[str, Any]:
     """
     shapes = recipe.shapes()
     empty = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes["window"])
+    hosts.meet()
     with telling_of_full_disk(workdir), ExitStack() as stack:
         record = Record(recipe, workdir, home)
         saved = hosts.restored(lambda: record.open(stack), shapes)
