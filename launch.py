@@ -2,6 +2,7 @@
 
 import difflib
 import runpy
+import signal
 import sys
 from pathlib import Path
 
@@ -64,17 +65,27 @@ def main(argv: list[str]) -> int:
     except Interrupted as stop:
         print(f"{stop}; run the same command again to continue", file=sys.stderr)
         return 128 + stop.signum
+    except KeyboardInterrupt:  # training notes signals itself
+        print("SIGINT: there was nothing to save", file=sys.stderr)
+        return 128 + signal.SIGINT
     return 0
 
 
 def _train() -> None:
-    from ssljax import evaluate, recipe
-    from ssljax.training import loop
+    from ssljax import evaluate, recipe, stage
+    from ssljax.training import checkpoint, hosts, loop
 
-    parts = recipe.build(_config())
-    workdir = _workdir()
-    print(f"{recipe.describe(parts)}\nrun directory: {workdir}", flush=True)
-    print(evaluate.headline(loop.train(parts, workdir)))
+    with hosts.together():
+        workdir = _WORKDIR.value or f"runs/{_default_name()}"
+        parts = recipe.build(
+            _config(), recorded=lambda: checkpoint.recorded_batch_size(_local(workdir))
+        )
+        if hosts.is_first():
+            print(f"{recipe.describe(parts)}\nrun directory: {workdir}", flush=True)
+        home = workdir if stage.is_remote(workdir) else ""
+        results = loop.train(parts, stage.local(workdir), home=home)
+        if hosts.is_first():
+            print(evaluate.headline(results))
 
 
 def _evaluate() -> None:
@@ -84,7 +95,7 @@ def _evaluate() -> None:
 
     if _WORKDIR.value is None:
         raise UsageError("--workdir is missing: the run directory to evaluate")
-    workdir = Path(_WORKDIR.value)
+    workdir = _local(_WORKDIR.value)
     config = ml_collections.ConfigDict(read_json(workdir / "config.json"))
     step, scores = evaluate.evaluate_directory(recipe.build(config), workdir)
     print(f"step {step}: {evaluate.describe(scores)}")
@@ -96,7 +107,7 @@ def _export() -> None:
     from ssljax.export import bundle
 
     bundle.export(
-        Path(_required("workdir", _WORKDIR.value)),
+        _local(_required("workdir", _WORKDIR.value)),
         Path(_required("output", _OUTPUT.value)),
         format=_required("format", _FORMAT.value),
         weights=_WEIGHTS.value,
@@ -193,6 +204,16 @@ def _config() -> ml_collections.ConfigDict:
 
 def _workdir() -> Path:
     return Path(_WORKDIR.value or f"runs/{_default_name()}")
+
+
+def _local(workdir: str) -> Path:
+    """A run directory to read, copied here where it is remote."""
+    from ssljax import stage
+
+    directory = stage.local(workdir)
+    if stage.is_remote(workdir):
+        stage.Mirror(workdir, directory, "--workdir").pull()
+    return directory
 
 
 def _default_name() -> str:

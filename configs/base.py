@@ -72,6 +72,23 @@ def get_config() -> ml_collections.ConfigDict:
     config.eval_batch_size = 512
     config.keep_checkpoints = 20  # beside the newest
 
+    # What goes wrong: ssljax/training/health.py warns of it at every evaluation, or stops the run.
+    config.health = ml_collections.ConfigDict()
+    config.health.stop_on = ("non_finite",)  # of non_finite, mask_rate, collapse
+    config.checkpoint = ml_collections.ConfigDict()
+    config.checkpoint.fallback = False  # whether to pass over a damaged checkpoint
+
+    # Copies for machines without storage of their own, from and to any URL of fsspec; "": none.
+    config.stage = ml_collections.ConfigDict()
+    config.stage.data_url = ""  # directory that is copied to data_dir before
+    config.stage.train_url = ""  # where the run directory is copied at its end, or failure
+
+    # Several processes; on TPU pods and under SLURM or Open MPI nothing need be said.
+    config.distributed = ml_collections.ConfigDict()
+    config.distributed.coordinator = ""  # host:port of process 0; "": one process
+    config.distributed.num_processes = 0
+    config.distributed.process_id = 0  # this one's, from 0
+
     # The machine.
     config.steps_per_run = 64  # steps in one call on an accelerator; on CPU always 1
     config.cpu_devices = 1  # devices of one thread each, when there is no accelerator

@@ -9,7 +9,7 @@ import numpy as np
 
 from ssljax.data.load import scored
 from ssljax.recipe import Recipe
-from ssljax.training import checkpoint, parallel
+from ssljax.training import checkpoint, hosts, metrics, parallel
 from ssljax.training.parallel import Evaluate
 from ssljax.training.state import TrainState
 
@@ -26,21 +26,26 @@ def evaluate_state(recipe: Recipe, evaluate: Evaluate, state: TrainState) -> Sco
       state: replicated.
 
     Returns:
-      `{test,valid}/{accuracy,loss}_{raw,ema}`, with more than 10 classes also `accuracy_top5`; a
-      part without labelled images is left out.
+      `{test,valid}/{accuracy,loss,class_entropy}_{raw,ema}`, the last one that of the predicted
+      classes in nats, with more than 10 classes also `accuracy_top5`; a part without labelled
+      images is left out.
     """
     weights = {kind: state.weights(kind) for kind in ("raw", "ema")}
     data, size = recipe.dataset, recipe.eval_batch_size
     parts = {
-        "valid": data.batches(scored(data, recipe.split), size),
-        "test": data.test_batches(size),
+        "valid": (data.batches, scored(data, recipe.split)),
+        "test": (data.test_batches, np.arange(len(data.test_labels))),
     }
-    return {
-        f"{part}/{name}_{kind}": value
-        for part, batches in parts.items()
-        for kind, means in evaluate(weights, batches).items()
-        for name, value in means.items()
-    }
+    scores: Scores = {}
+    for part, (batches, indices) in parts.items():
+        mine = batches(parallel.own_part(indices), parallel.own_batch(size))
+        means = evaluate(weights, parallel.in_step(mine, len(indices), size, data.image_shape))
+        for kind, of_kind in means.items():
+            for name, value in of_kind.items():
+                if name == "classes":
+                    name, value = "class_entropy", metrics.entropy(value)
+                scores[f"{part}/{name}_{kind}"] = float(value)
+    return scores
 
 
 def describe(scores: Scores) -> str:
@@ -99,7 +104,15 @@ def evaluate_directory(recipe: Recipe, workdir: Path) -> tuple[int, Scores]:
     Raises:
       UsageError: there is no checkpoint, it cannot be read, or it is of another run.
     """
-    checkpoint.require_same_run(workdir, recipe.config, recipe.split)
-    state = checkpoint.newest_state(workdir, recipe.shapes(), keep=recipe.keep_checkpoints)
+    shapes = recipe.shapes()
+
+    def read() -> TrainState:
+        checkpoint.require_same_run(workdir, recipe.config, recipe.split)
+        return checkpoint.newest_state(
+            workdir, shapes, keep=recipe.keep_checkpoints, fallback=recipe.fallback
+        )
+
+    state = hosts.restored(read, shapes["state"])
+    assert state is not None
     replicated = parallel.replicate(state, recipe.devices)
     return int(state.step), evaluate_state(recipe, recipe.evaluator(), replicated)

@@ -1,10 +1,14 @@
-"""JSON files of run directories and exports."""
+"""JSON files of run directories and exports, and disks that are full."""
 
+import errno
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ssljax.errors import UsageError
+from ssljax.errors import RunError, UsageError
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -21,6 +25,45 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Writes a JSON file all at once: a reader sees the old one or the new one."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """As `write_json`, any text; it is on the disk when this returns."""
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(value, indent=2) + "\n")
+    with partial.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     partial.replace(path)
+
+
+FULL = "its disk is full. The checkpoint before is intact: make room and run the same command again"
+
+
+@contextmanager
+def telling_of_full_disk(directory: Path) -> Iterator[None]:
+    """Turns what is raised for want of room in a run directory into one line.
+
+    Raises:
+      RunError: its disk is full.
+    """
+    try:
+        yield
+    except RunError:
+        raise
+    except Exception as error:
+        if is_full(error):
+            raise RunError(f"{directory} cannot be written: {FULL}") from error
+        raise
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether an error means that there is no room left, or it was caused by one that does."""
+    while error is not None:
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        # TensorStore and TensorFlow have their own errors, with the system's words.
+        if full or "No space left on device" in str(error) or "ENOSPC" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

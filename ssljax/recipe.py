@@ -9,6 +9,7 @@ import inspect
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -18,7 +19,7 @@ import numpy as np
 import optax
 
 import ssljax.methods
-from ssljax import lookup
+from ssljax import lookup, stage
 from ssljax.augment import augmentation, policies
 from ssljax.augment.augmentation import Augmentation
 from ssljax.checks import call, naming, require_choice, require_range
@@ -30,7 +31,7 @@ from ssljax.data.splits import Split
 from ssljax.errors import UsageError
 from ssljax.lookup import find, modules_of
 from ssljax.methods.method import Method
-from ssljax.training import optim, parallel
+from ssljax.training import health, hosts, optim, parallel
 from ssljax.training.state import TrainState, init_state
 from ssljax.training.step import Data, Sample, make_eval_step, make_train_step
 
@@ -59,6 +60,9 @@ class Recipe:
     eval_every: int
     eval_batch_size: int
     keep_checkpoints: int
+    fallback: bool  # whether a damaged checkpoint gives way to the one before
+    stop_on: tuple[str, ...]  # of `health.KINDS`
+    train_url: str  # where the run directory is copied when the run ends; "": nowhere
 
     @property
     def images_per_step(self) -> int:
@@ -133,6 +137,10 @@ class Recipe:
             start=step,
             stop=self.num_steps,
             sizes=self._sizes(),
+            rows=(
+                parallel.own_rows(self._sizes()[0], self.devices),
+                parallel.own_rows(self._sizes()[1], self.devices),
+            ),
         )
         return parallel.Stream(samples, self.devices)
 
@@ -189,14 +197,20 @@ _RANGES: dict[str, tuple[float, float | None, str]] = {
 }
 
 
-def build(config: ml_collections.ConfigDict) -> Recipe:
+def build(
+    config: ml_collections.ConfigDict, *, recorded: Callable[[], int | None] = lambda: None
+) -> Recipe:
     """Builds every part that `config` names.
+
+    Args:
+      recorded: the batch size of the run that is resumed, None: a new one. What a run is must not
+        depend on the machine that resumes it, as `per_worker_batch_size` does.
 
     Raises:
       UsageError: a knob is unknown, missing or out of range, or the parts do not fit together.
     """
     try:
-        return _build(config)
+        return _build(config, recorded)
     except AttributeError as error:
         if isinstance(error.obj, ml_collections.ConfigDict):
             knob = " ".join(str(error).split())
@@ -204,15 +218,24 @@ def build(config: ml_collections.ConfigDict) -> Recipe:
         raise
 
 
-def _build(config: ml_collections.ConfigDict) -> Recipe:
+def _build(config: ml_collections.ConfigDict, recorded: Callable[[], int | None]) -> Recipe:
     for knob, (low, high, kind) in _RANGES.items():
         require_range(config, knob, low, high, kind)
+    for kind in config.health.stop_on:
+        if kind not in health.KINDS:
+            raise UsageError(
+                f"config.health.stop_on names {kind!r}; allowed: {', '.join(health.KINDS)}"
+            )
     parallel.split_cpu(config.cpu_devices)
+    hosts.start(**config.distributed)
     devices = jax.devices()
+    parallel.require_even(devices)
     config = config.copy_and_resolve_references()
+    # What a run is, and whoever reads it, has nothing to do with who trains it.
+    config.distributed.update(coordinator="", num_processes=0, process_id=0)
     if config.per_worker_batch_size:
-        # What a run is must not depend on the machine that resumes it.
-        config.batch_size = config.per_worker_batch_size * len(devices)
+        begun = hosts.from_first(recorded)
+        config.batch_size = begun or config.per_worker_batch_size * len(devices)
         config.per_worker_batch_size = 0
     for knob, size in (
         ("batch_size", config.batch_size),
@@ -264,6 +287,9 @@ def _build(config: ml_collections.ConfigDict) -> Recipe:
         eval_every=config.eval_every,
         eval_batch_size=config.eval_batch_size,
         keep_checkpoints=config.keep_checkpoints,
+        fallback=config.checkpoint.fallback,
+        stop_on=tuple(config.health.stop_on),
+        train_url=config.stage.train_url,
     )
     if resident:
         parallel.require_memory(recipe.data(), devices)
@@ -280,6 +306,14 @@ def load_data(config: ml_collections.ConfigDict) -> tuple[Dataset | StreamedData
     """
     require_choice(config, "unlabeled", CONVENTIONS)
     require_range(config, "image_size", *_RANGES["image_size"])
+    if config.stage.data_url:
+        if not config.data_dir or stage.is_remote(config.data_dir):
+            raise UsageError(
+                f"config.data_dir is {config.data_dir!r}; allowed with config.stage.data_url: the "
+                "local directory that it is copied to"
+            )
+        copy_to = Path(config.data_dir).expanduser()
+        stage.copy_in(config.stage.data_url, copy_to, "config.stage.data_url")
     with naming("config.dataset"):
         return load(
             config.dataset,

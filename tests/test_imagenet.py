@@ -102,13 +102,13 @@ def test_published_recipes_run_and_resume_with_the_same_batches(
     assert "top-5 accuracy" in capsys.readouterr().out
     assert (tmp_path / "whole" / "augment.png").exists() == (name == "supervised_imagenet")
 
-    def interrupted(self, steps, advance=loop._Progress.advance):
+    def interrupted(self, steps, advance=loop.Progress.advance):
         advance(self, steps)
         if self._steps_left == 1:
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop._Progress, "advance", interrupted)
+        patch.setattr(loop.Progress, "advance", interrupted)
         with pytest.raises(Interrupted, match="saved after step 3"):
             loop.train(recipe.build(config), tmp_path / "parted")
     loop.train(recipe.build(config), tmp_path / "parted")
@@ -175,7 +175,9 @@ def test_evaluation_counts_every_image_once(devices, data_dir):
     config.eval_batch_size = 8  # 30 images: the last batch is padded
     parts = recipe.build(config)
     parts = dataclasses.replace(parts, devices=parts.devices[:devices])
-    images, labels = (np.concatenate(x) for x in zip(*parts.dataset.test_batches(8), strict=True))
+    images, labels = (
+        np.concatenate(x) for x in zip(*parts.dataset.test_batches(np.arange(30), 8), strict=True)
+    )
     assert sorted(labels.tolist()) == sorted(n % CLASSES for n in range(200, 230))
     state = parts.init_state()
     scores = evaluate.evaluate_state(

@@ -133,6 +133,7 @@ def test_data_that_does_not_fit_in_memory_is_refused_with_its_size(config, monke
 def test_the_memory_of_an_accelerator_is_its_own():
     class Device:
         platform = "gpu"
+        process_index = 0
 
         def memory_stats(self):
             return {"bytes_limit": 90_000}
@@ -149,3 +150,39 @@ def test_the_memory_of_an_accelerator_is_its_own():
 
 def test_the_memory_a_device_will_need_is_described(config):
     assert "data on each device: 103.0 kB of uint8 images" in recipe.describe(recipe.build(config))
+
+
+@pytest.mark.parametrize(
+    ("coordinator", "num_processes", "process_id"),
+    [("host0:1234", 0, 0), ("host0:1234", 2, 2), ("host0", 2, 0)],
+)
+def test_processes_that_do_not_fit_together_are_refused(
+    config, coordinator, num_processes, process_id
+):
+    config.distributed.coordinator = coordinator
+    config.distributed.num_processes = num_processes
+    config.distributed.process_id = process_id
+    with pytest.raises(UsageError, match=f"config.distributed is coordinator={coordinator} "):
+        recipe.build(config)
+
+
+def test_a_problem_that_health_does_not_know_is_refused(config):
+    config.health.stop_on = ("collapse", "boredom")
+    with pytest.raises(UsageError, match="stop_on names 'boredom'; allowed: non_finite, mask_rate"):
+        recipe.build(config)
+
+
+def test_staged_data_needs_a_place(config):
+    config.stage.data_url = "memory://bucket/data"
+    with pytest.raises(UsageError, match="config.data_dir is ''; allowed with config.stage.data"):
+        recipe.build(config)
+
+
+def test_processes_with_different_numbers_of_devices_are_refused():
+    class Device:
+        def __init__(self, process):
+            self.process_index = process
+
+    parallel.require_even([Device(i) for i in (0, 0, 1, 1)])
+    with pytest.raises(UsageError, match="1 on process 0, 2 on process 1; allowed: as many"):
+        parallel.require_even([Device(i) for i in (0, 1, 1)])

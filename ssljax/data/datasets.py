@@ -49,10 +49,10 @@ class Dataset(NamedTuple):
         for i in range(0, len(indices), size):
             yield self.images[indices[i : i + size]], self.labels[indices[i : i + size]]
 
-    def test_batches(self, size: int) -> Batches:
-        """The test images and their labels, `size` at a time."""
-        for i in range(0, len(self.test_images), size):
-            yield self.test_images[i : i + size], self.test_labels[i : i + size]
+    def test_batches(self, indices: np.ndarray, size: int) -> Batches:
+        """As `batches`, test images."""
+        for i in range(0, len(indices), size):
+            yield self.test_images[indices[i : i + size]], self.test_labels[indices[i : i + size]]
 
 
 def digits() -> Dataset:

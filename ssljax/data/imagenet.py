@@ -60,14 +60,20 @@ class StreamedDataset(NamedTuple):
         """Central crops of some training images and their labels, `size` at a time."""
         return _evaluation(self.records, indices, size, self.image_size)
 
-    def test_batches(self, size: int) -> Batches:
-        """Central crops of the test images and their labels, `size` at a time."""
-        indices = np.arange(len(self.test_labels))
+    def test_batches(self, indices: np.ndarray, size: int) -> Batches:
+        """As `batches`, of test images."""
         return _evaluation(self.test_records, indices, size, self.image_size)
 
 
 def samples(
-    data: StreamedDataset, split: Split, *, seed: int, start: int, stop: int, sizes: tuple[int, int]
+    data: StreamedDataset,
+    split: Split,
+    *,
+    seed: int,
+    start: int,
+    stop: int,
+    sizes: tuple[int, int],
+    rows: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Iterator[Sample]:
     """What steps `start` to `stop` - 1 train on, on the host.
 
@@ -75,35 +81,45 @@ def samples(
 
     Args:
       sizes: labelled and unlabelled images a step; of the latter 0: none.
+      rows: which of them this process reads; None: all.
 
     Raises:
       RunError: more than 1 % of the training images are damaged, or all of a batch.
     """
-    parts = [(split.labeled, sizes[0]), *([(split.unlabeled, sizes[1])] if sizes[1] else [])]
+    rows = rows or (np.arange(sizes[0]), np.arange(sizes[1]))
+    parts = [(split.labeled, sizes[0], rows[0])]
+    if sizes[1]:
+        parts.append((split.unlabeled, sizes[1], rows[1]))
+    labeled = len(rows[0])
 
     def choose(step: int) -> tuple[np.ndarray, np.ndarray]:
         """Records, and a number for the randomness of each."""
         chosen, numbers = [], []
-        for part, (indices, size) in enumerate(parts):
-            counter = step * size + np.arange(size)
+        for part, (indices, size, mine) in enumerate(parts):
+            counter = step * size + mine
             chosen.append(indices[positions((seed, part), len(indices), counter)])
-            numbers.append(np.stack([np.full(size, 2 * seed + part), counter], axis=1))
+            numbers.append(np.stack([np.full(len(mine), 2 * seed + part), counter], axis=1))
         return np.concatenate(chosen), np.concatenate(numbers)
 
     damaged: set[int] = set()
     for images, valid, indices in _decoded(
-        data.records, choose, range(start, stop), sum(sizes), data.image_size, _training_image
+        data.records,
+        choose,
+        range(start, stop),
+        sum(len(mine) for _, _, mine in parts),
+        data.image_size,
+        _training_image,
     ):
         if not valid.all():
             _report(data.records, indices[~valid], damaged)
             indices, images = indices.copy(), images.copy()
-            for part in (slice(0, sizes[0]), slice(sizes[0], None)):
+            for part in (slice(0, labeled), slice(labeled, None)):
                 good = _nearest_good(valid[part])
                 indices[part], images[part] = indices[part][good], images[part][good]
         labels = data.labels[indices].astype(np.int32)
-        sample = Sample(images[: sizes[0]], labels[: sizes[0]], None, None)
+        sample = Sample(images[:labeled], labels[:labeled], None, None)
         if sizes[1]:
-            sample = sample._replace(unlabeled=images[sizes[0] :], hidden=labels[sizes[0] :])
+            sample = sample._replace(unlabeled=images[labeled:], hidden=labels[labeled:])
         yield sample
 
 

@@ -139,7 +139,7 @@ def _test_images(model: Trained) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     except UsageError as error:
         raise UsageError(f"{error}; --limit=0 exports without the data, and no report") from error
     if len(data.test_labels):
-        return data.test_batches(parity.BATCH)
+        return data.test_batches(np.arange(len(data.test_labels)), parity.BATCH)
     return data.batches(np.arange(len(data.labels)), parity.BATCH)
 
 

@@ -11,12 +11,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
-import orbax.checkpoint as ocp
 
 from ssljax import lookup
 from ssljax.errors import UsageError
 from ssljax.files import read_json
 from ssljax.pixels import to_float
+from ssljax.training import checkpoint
 
 PyTree = Any
 OUTPUTS = ("logits", "probabilities")
@@ -58,11 +58,11 @@ def load(workdir: Path, *, weights: str = "ema") -> Trained:
     """
     config = read_json(workdir / "config.json")
     data = read_json(workdir / "data.json")
-    directory = (workdir / "checkpoints").absolute()
-    steps = [int(path.name) for path in directory.glob("[0-9]*") if path.name.isdigit()]
-    if not steps:
+    with checkpoint.Checkpoints(workdir, keep=0) as checkpoints:
+        newest = checkpoints.restore_newest()
+    if newest is None:
         raise UsageError(f"{workdir} holds no checkpoint yet")
-    state = _restore(directory, max(steps))
+    step, state = newest[0], newest[1]["state"]
     params, batch_stats = state["params"], state["batch_stats"]
     if weights == "ema":
         params, batch_stats = state["ema"], state.get("ema_batch_stats") or batch_stats
@@ -81,18 +81,6 @@ def load(workdir: Path, *, weights: str = "ema") -> Trained:
         image_shape=tuple(data["image_shape"]),
         class_names=tuple(data["class_names"]),
         config=config,
-        step=max(steps),
+        step=step,
         weights=weights,
     )
-
-
-def _restore(directory: Path, step: int) -> dict[str, Any]:
-    """The state that a checkpoint holds, as nested dicts of NumPy arrays."""
-    try:
-        with ocp.CheckpointManager(directory) as manager:
-            return manager.restore(step, args=ocp.args.StandardRestore())["state"]
-    except Exception as error:  # Orbax and TensorStore raise many kinds
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise UsageError(
-            f"the checkpoint {directory / str(step)} cannot be read ({reason})"
-        ) from error

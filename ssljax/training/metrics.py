@@ -2,11 +2,13 @@
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ssljax.files import write_text
 from ssljax.training.step import Metrics
 
 Row = dict[str, Any]  # step: int; others: float, or None for a mean over nothing
@@ -22,11 +24,15 @@ def summarize(window: Metrics) -> Row:
     for name, average in window.items():
         count = float(average.count)
         if name == "guess/classes":
-            shares = np.asarray(average.total, np.float64) / count
-            row["guess/class_entropy"] = float(-np.sum(shares * np.log(np.maximum(shares, 1e-12))))
+            row["guess/class_entropy"] = entropy(np.asarray(average.total, np.float64) / count)
         else:
             row[name] = float(average.total) / count if count else None
     return row
+
+
+def entropy(shares: np.ndarray) -> float:
+    """Of classes with these shares, in nats."""
+    return abs(float(np.sum(shares * np.log(np.maximum(shares, 1e-12)))))
 
 
 class MetricsLog:
@@ -36,9 +42,7 @@ class MetricsLog:
         """Opens the log of a run that goes on after `step`; later rows are dropped."""
         self._path = workdir / "metrics.jsonl"
         rows = [row for row in read_rows(self._path) if row["step"] <= step]
-        partial = self._path.with_name(self._path.name + ".partial")
-        partial.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        partial.replace(self._path)
+        write_text(self._path, "".join(json.dumps(row) + "\n" for row in rows))
         self._writer = _tensorboard(workdir)
 
     def write(self, row: Row) -> None:
@@ -46,6 +50,8 @@ class MetricsLog:
         clean = {k: v if v is None or math.isfinite(v) else None for k, v in row.items()}
         with self._path.open("a") as file:
             file.write(json.dumps(clean) + "\n")
+            file.flush()
+            os.fsync(file.fileno())  # before the checkpoint that follows it
         if self._writer:
             scalars = {k: v for k, v in clean.items() if v is not None and k != "step"}
             self._writer.write_scalars(int(row["step"]), scalars)

@@ -1,14 +1,15 @@
-"""Several devices: the only file that knows of pmap.
+"""Several devices: the only file that knows of pmap. Processes are in `hosts.py`.
 
 A value that lives on the devices is *replicated*: each leaf has a leading axis, one entry a
-device, all entries equal.
+device of this process, all entries equal. Functions take all devices of the run, in the order in
+which they divide a batch.
 """
 
 import os
 import queue
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ssljax.data import memory
+from ssljax.errors import UsageError
 from ssljax.training.state import TrainState
 from ssljax.training.step import Data, Metrics, Replica, Sample
 
@@ -27,9 +29,20 @@ AXIS = "devices"
 # When it returns, at most two steps are left to do.
 Run = Callable[[TrainState, Metrics, "Feed", int], tuple[TrainState, Metrics]]
 # (weights by name: (params, batch_stats), batches of images and labels) -> by that name, means over
-# exactly those images
+# exactly those images: numbers, or of `classes` a vector
 Batches = Iterable[tuple[np.ndarray, np.ndarray]]
-Evaluate = Callable[[Mapping[str, tuple[PyTree, PyTree]], Batches], dict[str, dict[str, float]]]
+Evaluate = Callable[[Mapping[str, tuple[PyTree, PyTree]], Batches], dict[str, dict[str, Any]]]
+
+
+def _own(devices: Sequence[jax.Device]) -> list[jax.Device]:
+    """Those of this process."""
+    return [device for device in devices if device.process_index == jax.process_index()]
+
+
+def own_rows(size: int, devices: Sequence[jax.Device]) -> np.ndarray:
+    """Which of `size` rows of a batch the devices of this process are given, in order."""
+    shares = np.arange(size).reshape(len(devices), -1)
+    return np.concatenate([x for x, d in zip(shares, devices, strict=True) if d in _own(devices)])
 
 
 def split_cpu(count: int) -> None:
@@ -44,6 +57,18 @@ def split_cpu(count: int) -> None:
         jax.config.update("jax_num_cpu_devices", count)
 
 
+def require_even(devices: Sequence[jax.Device]) -> None:
+    """Every process has as many devices as any other.
+
+    Raises:
+      UsageError: one has more.
+    """
+    counts = Counter(device.process_index for device in devices)
+    if len(set(counts.values())) > 1:
+        each = ", ".join(f"{count} on process {i}" for i, count in sorted(counts.items()))
+        raise UsageError(f"the devices of a run are {each}; allowed: as many on each")
+
+
 def require_memory(data: Data, devices: Sequence[jax.Device]) -> int:
     """How many bytes of `data` each device will hold: all of it.
 
@@ -51,14 +76,14 @@ def require_memory(data: Data, devices: Sequence[jax.Device]) -> int:
       UsageError: that is more than a device has. CPU devices share the machine's memory.
     """
     size = sum(x.nbytes for x in data)
-    for device in devices:
+    for device in _own(devices):
         stats = device.memory_stats()
         if stats and "bytes_limit" in stats:
             memory.require("the data", size, stats["bytes_limit"], f"the memory of {device}")
     if devices[0].platform == "cpu":
         memory.require(
-            f"the data, on each of {len(devices)} CPU devices",
-            size * len(devices),
+            f"the data, on each of {len(_own(devices))} CPU devices",
+            size * len(_own(devices)),
             memory.host_bytes(),
             "the machine's memory",
         )
@@ -72,12 +97,14 @@ def replica(devices: Sequence[jax.Device]) -> Replica:
 
 def replicate(tree: PyTree, devices: Sequence[jax.Device]) -> PyTree:
     """Copies host arrays to every device."""
-    return jax.tree.map(lambda x: _put([np.asarray(x)] * len(devices), devices), tree)
+    own = _own(devices)
+    return jax.tree.map(lambda x: _put([np.asarray(x)] * len(own), own), tree)
 
 
 def spread(tree: PyTree, devices: Sequence[jax.Device]) -> PyTree:
-    """Gives each device its share of the rows of host arrays."""
-    return jax.tree.map(lambda x: _put(np.split(x, len(devices)), devices), tree)
+    """Gives each device its share of host arrays that hold this process's rows."""
+    own = _own(devices)
+    return jax.tree.map(lambda x: _put(np.split(x, len(own)), own), tree)
 
 
 def _put(parts: Sequence[np.ndarray], devices: Sequence[jax.Device]) -> jax.Array:
@@ -234,7 +261,7 @@ def metric_shapes(
     """Shapes of the step's metrics; `state` and `data` are arrays or shapes of one device's."""
 
     def stacked(x):
-        return jax.ShapeDtypeStruct((len(devices), *x.shape), x.dtype)
+        return jax.ShapeDtypeStruct((len(_own(devices)), *x.shape), x.dtype)
 
     step = jax.pmap(train_step, AXIS, devices=devices)
     _, metrics = jax.eval_shape(step, *jax.tree.map(stacked, (state, data)))
@@ -247,11 +274,11 @@ def make_evaluate(
     """Compiles exact evaluation: every image counts once, whatever the batch size and devices.
 
     Returns:
-      `evaluate(weights, batches)`, with replicated weights; a batch is `batch_size` images or
-      fewer.
+      `evaluate(weights, batches)`, with replicated weights; a batch is this process's part of one
+      of `batch_size` images, or fewer. All processes must give as many batches.
     """
-    each = -(-batch_size // len(devices))
-    total = each * len(devices)
+    own = len(_own(devices))
+    each = -(-own_batch(batch_size) // own)
 
     def step(*args):
         return jax.lax.psum(eval_step(*args), AXIS)
@@ -259,22 +286,47 @@ def make_evaluate(
     mapped = jax.pmap(step, AXIS, devices=devices)
 
     def evaluate(weights, batches):
-        sums: dict[str, dict[str, np.ndarray]] = {kind: {} for kind in weights}
+        sums: dict[str, dict[str, tuple[Any, Any]]] = {kind: {} for kind in weights}
         for images, labels in batches:
             mask = np.ones(len(images), np.float32)
             shares = [
-                _pad(x, total).reshape(len(devices), each, *x.shape[1:])
+                _pad(x, each * own).reshape(own, each, *x.shape[1:])
                 for x in (images, labels.astype(np.int32), mask)
             ]
             for kind, (params, batch_stats) in weights.items():
                 for name, part in fetch(mapped(params, batch_stats, *shares)).items():
-                    sums[kind][name] = sums[kind].get(name, 0) + np.array([part.total, part.count])
+                    total, count = sums[kind].get(name, (0, 0))
+                    sums[kind][name] = total + part.total, count + part.count
         return {
-            kind: {name: float(total / count) for name, (total, count) in of_kind.items()}
+            kind: {name: total / count for name, (total, count) in of_kind.items()}
             for kind, of_kind in sums.items()
         }
 
     return evaluate
+
+
+def own_part(indices: np.ndarray) -> np.ndarray:
+    """Of images to evaluate, those that this process evaluates."""
+    return indices[jax.process_index() :: jax.process_count()]
+
+
+def own_batch(batch_size: int) -> int:
+    """How many images of an evaluation's batch are this process's."""
+    return -(-batch_size // jax.process_count())
+
+
+def in_step(
+    batches: Batches, total: int, batch_size: int, image_shape: tuple[int, int, int]
+) -> Batches:
+    """The batches of this process's part of `total` images, then empty ones until the others, which
+    may have an image more, have none left."""
+    largest = -(-total // jax.process_count())
+    left = -(-largest // own_batch(batch_size))
+    for batch in batches:
+        yield batch
+        left -= 1
+    for _ in range(left):
+        yield np.zeros((0, *image_shape), np.uint8), np.zeros(0, np.int64)
 
 
 def _pad(x: np.ndarray, length: int) -> np.ndarray:

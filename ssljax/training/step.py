@@ -254,9 +254,9 @@ def monitors(aux: Aux, hidden: jax.Array | None) -> Metrics:
         return Average(jnp.sum(values * weights), jnp.sum(weights))
 
     everything = jnp.ones_like(confidence)
+    rate = {} if aux.mask is None else {"guess/mask_rate": mean(mask, everything)}
     classes = jnp.sum(jax.nn.one_hot(predicted, aux.guess.shape[-1]), axis=0)
-    return {
-        "guess/mask_rate": mean(mask, everything),
+    return rate | {
         "guess/confidence": mean(confidence, everything),
         "guess/accuracy": mean(correct, known),
         "guess/accuracy_masked": mean(correct, known * mask),
@@ -281,6 +281,8 @@ def make_eval_step(model: nn.Module) -> Callable[..., Metrics]:
             true = jnp.take_along_axis(logits, labels[:, None], axis=-1)
             values["accuracy_top5"] = (jnp.sum(logits > true, axis=-1) < 5).astype(jnp.float32)
         count = jnp.sum(mask)
-        return {name: Average(jnp.sum(x * mask), count) for name, x in values.items()}
+        means = {name: Average(jnp.sum(x * mask), count) for name, x in values.items()}
+        predicted = jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1])
+        return means | {"classes": Average(mask @ predicted, count)}
 
     return eval_step

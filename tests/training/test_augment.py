@@ -74,7 +74,7 @@ def test_a_resumed_run_continues_with_the_same_rates(tmp_path, monkeypatch):
     """Stopped at step 5 of 8, and resumed."""
     parts = recipe.build(cta_config("supervised"))
     loop.train(parts, tmp_path / "whole")
-    advance = loop._Progress.advance
+    advance = loop.Progress.advance
 
     def advance_and_interrupt(self, steps):
         advance(self, steps)
@@ -82,7 +82,7 @@ def test_a_resumed_run_continues_with_the_same_rates(tmp_path, monkeypatch):
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop._Progress, "advance", advance_and_interrupt)
+        patch.setattr(loop.Progress, "advance", advance_and_interrupt)
         with pytest.raises(Interrupted, match="saved after step 5"):
             loop.train(parts, tmp_path / "cut")
     loop.train(parts, tmp_path / "cut")

@@ -91,7 +91,7 @@ def test_a_signal_between_two_evaluations_changes_nothing(config, tmp_path, monk
     parts = build(config)
     loop.train(parts, tmp_path / "whole")
 
-    advance = loop._Progress.advance
+    advance = loop.Progress.advance
 
     def advance_and_interrupt(self, steps):
         advance(self, steps)
@@ -99,7 +99,7 @@ def test_a_signal_between_two_evaluations_changes_nothing(config, tmp_path, monk
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop._Progress, "advance", advance_and_interrupt)
+        patch.setattr(loop.Progress, "advance", advance_and_interrupt)
         with pytest.raises(Interrupted, match="SIGTERM: saved after step 7") as caught:
             loop.train(parts, tmp_path / "cut")
     assert caught.value.signum == signal.SIGTERM

@@ -37,7 +37,9 @@ def test_fixmatch_learns_from_a_folder_without_test_images(config, pets, tmp_pat
     assert parts.dataset.images.shape == (46, 8, 8, 3)
     assert len(parts.split.unlabeled) == 46 - 12
     record = loop.train(parts, tmp_path / "run")
-    names = ("accuracy_raw", "accuracy_ema", "loss_raw", "loss_ema")
+    names = [
+        f"{x}_{kind}" for x in ("accuracy", "loss", "class_entropy") for kind in ("raw", "ema")
+    ]
     assert set(record["last"]) == {f"valid/{name}" for name in names}
     row = json.loads((tmp_path / "run/metrics.jsonl").read_text().splitlines()[-1])
     assert 0 <= row["guess/accuracy"] <= 1  # over the images that have a label

@@ -1,0 +1,239 @@
+"""Several processes, on one host or on many: how they find, tell and look after each other."""
+
+import atexit
+import itertools
+import os
+import pickle
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import jax
+import numpy as np
+from jax._src import clusters, distributed  # no public way to either; jax>=0.10 has both
+from jax.experimental import multihost_utils
+
+from ssljax.errors import Interrupted, RunError, UsageError
+
+PyTree = Any
+# Seconds: how often a process shows that it lives and looks after others; after how much silence
+# one counts as dead, here and for JAX, whose way to say so is an abort with a stack trace.
+_PERIOD, _SILENCE, _SILENCE_OF_JAX = 1.0, 30.0, 45
+_DAY = 86_400_000  # milliseconds: others wait for the first process, or for its death
+
+
+def start(coordinator: str, num_processes: int, process_id: int) -> None:
+    """Joins the processes of a run, as JAX's backend starts; a second call does nothing.
+
+    Args:
+      coordinator: `host:port` of process 0; "": where TPU pods, SLURM or Open MPI name it, else
+        this process is alone.
+      num_processes: of the run; 0: as `coordinator` "".
+      process_id: this one's, from 0.
+
+    Raises:
+      UsageError: the numbers do not fit together.
+      RunError: the others do not come.
+    """
+    if distributed.global_state.client is not None:
+        return
+    given: dict[str, Any] = {}
+    if coordinator:
+        if num_processes < 1 or not 0 <= process_id < num_processes or ":" not in coordinator:
+            raise UsageError(
+                f"config.distributed is coordinator={coordinator} num_processes={num_processes} "
+                f"process_id={process_id}; allowed: host:port, from 1 up, and from 0 to "
+                "num_processes - 1"
+            )
+        given = {
+            "coordinator_address": coordinator,
+            "num_processes": num_processes,
+            "process_id": process_id,
+        }
+    elif not _is_cluster():
+        return
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    try:
+        jax.distributed.initialize(**given, heartbeat_timeout_seconds=_SILENCE_OF_JAX)
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise RunError(f"the processes of the run did not find each other: {reason}") from error
+    thread = threading.Thread(target=_look_after_others, daemon=True)
+    thread.start()
+    # Before JAX's own end, which waits for the others: no thread may be in its client after that.
+    atexit.register(thread.join)
+    atexit.register(_over.set)
+
+
+def _look_after_others() -> None:
+    """Ends this process when another one has failed, or has been silent for too long.
+
+    Collective operations would wait for it, some of them for ever.
+    """
+    client, me = _client(), f"ssljax/alive/{distributed.global_state.process_id}"
+    seen: dict[str, tuple[str, float]] = {}  # process -> its last sign of life, and when it came
+    beats = itertools.count()
+    try:
+        while not _over.wait(_PERIOD):
+            client.key_value_set(me, str(next(beats)), allow_overwrite=True)
+            for key, message in client.key_value_dir_get("ssljax/failed/"):
+                if not _over.is_set():
+                    _end(f"process {key.rsplit('/', 1)[1]} of the run has ended: {message}")
+            for key, sign in client.key_value_dir_get("ssljax/alive/"):
+                if key not in seen or seen[key][0] != sign:
+                    seen[key] = sign, time.monotonic()
+                elif time.monotonic() - seen[key][1] > _SILENCE:
+                    process = key.rsplit("/", 1)[1]
+                    _end(f"process {process} of the run has died, or its machine hangs")
+        client.key_value_delete(me)  # nobody is to miss it
+    except jax.errors.JaxRuntimeError:
+        return  # the first process has ended, which JAX has noticed too
+
+
+_AGAIN = "The newest checkpoint is intact: start all processes again to continue"
+
+
+def _end(reason: str) -> None:
+    print(f"error: {reason}. {_AGAIN}", file=sys.stderr, flush=True)
+    os._exit(1)
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Where there are several processes, ends this one and tells the others when it fails.
+
+    JAX would wait for them at the exit, and they for this one in a collective operation.
+    """
+    try:
+        yield
+    except Interrupted:
+        raise
+    except Exception as error:
+        if distributed.global_state.client is None or is_alone():
+            raise
+        if isinstance(error, jax.errors.JaxRuntimeError):  # a collective operation was cut short
+            reason = " ".join(str(error).split())[:200]
+            error = RunError(f"another process of the run has ended ({reason}). {_AGAIN}")
+        if isinstance(error, UsageError | RunError):
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        else:
+            traceback.print_exc()
+        _over.set()
+        with suppress(jax.errors.JaxRuntimeError):
+            _client().key_value_set(f"ssljax/failed/{jax.process_index()}", str(error))
+        time.sleep(3 * _PERIOD)  # they read it while the first process keeps it
+        os._exit(2 if isinstance(error, UsageError) else 1)
+
+
+def _is_cluster() -> bool:
+    """Whether this process is one of several that TPU pods, SLURM or Open MPI have started."""
+    return any(
+        kind.is_env_present() and kind.get_process_count() > 1
+        for kind in clusters.ClusterEnv._cluster_types
+        if not kind.opt_in_only_method
+    )
+
+
+def is_first() -> bool:
+    """Whether this is the process that prints and writes."""
+    return jax.process_index() == 0
+
+
+def is_alone() -> bool:
+    """Whether the run has this process only."""
+    return jax.process_count() == 1
+
+
+_asked = itertools.count()
+_over = threading.Event()  # this process ends: by itself, or by a failure that it tells
+
+
+def _client() -> Any:
+    """JAX's store of keys and values that all processes share."""
+    return distributed.global_state.client
+
+
+def meet() -> None:
+    """Waits until all processes are here, then connects their devices.
+
+    Gloo, which connects CPUs, gives up when one comes to the first collective operation 30 seconds
+    after another; later operations may take longer.
+    """
+    if not is_alone():
+        _client().wait_at_barrier(f"ssljax/meet/{next(_asked)}", _DAY)
+        multihost_utils.sync_global_devices("ssljax")
+
+
+def from_first(function: Callable[[], Any]) -> Any:
+    """What `function` returns in the first process, in all; where it raises, all raise that.
+
+    Every process must call this at the same point of the run. For values of a few kilobytes.
+    """
+    if is_alone():
+        return function()
+    client, key = _client(), f"ssljax/first/{next(_asked)}"
+    if not is_first():
+        value, error = pickle.loads(client.blocking_key_value_get_bytes(key, _DAY))
+        if error is not None:
+            raise error
+        return value
+    try:
+        value = function()
+    except Exception as error:
+        known = isinstance(error, UsageError | RunError)
+        told = error if known else RunError(f"process 0: {type(error).__name__}: {error}")
+        client.key_value_set_bytes(key, pickle.dumps((None, told)))
+        raise
+    client.key_value_set_bytes(key, pickle.dumps((value, None)))
+    return value
+
+
+def restored(read: Callable[[], PyTree | None], template: PyTree) -> PyTree | None:
+    """As `from_first`, for a tree of host arrays with the shapes of `template`, or None."""
+    found = []
+
+    def first() -> bool:
+        found.append(read())
+        return found[0] is not None
+
+    if not from_first(first):
+        return None
+    if is_alone():
+        return found[0]
+    empty = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), template)
+    tree = multihost_utils.broadcast_one_to_all(found[0] if found else empty)
+    return jax.tree.map(np.asarray, tree)
+
+
+class Agreement:
+    """One number that any process can announce and that all are told at the same point.
+
+    Every process asks as often as the others, between calls of compiled functions that no process
+    ends alone.
+    """
+
+    # With two steps of a stream under way, another process may have asked this often already.
+    _AHEAD = 4
+
+    def __init__(self) -> None:
+        self._key = f"ssljax/agreed/{next(_asked)}"
+        self._count = 0
+
+    def __call__(self, number: int) -> int:
+        """The number that was announced, 0: none; `number` is what this process has to say."""
+        if is_alone():
+            return number
+        client = _client()
+        self._count += 1
+        if number:
+            with suppress(jax.errors.JaxRuntimeError):  # this or another one has announced already
+                client.key_value_set(self._key, f"{self._count + self._AHEAD} {number}")
+        try:
+            when, announced = client.key_value_try_get(self._key).split()
+        except jax.errors.JaxRuntimeError:
+            return 0  # nothing was announced
+        return int(announced) if self._count >= int(when) else 0

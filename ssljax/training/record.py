@@ -1,0 +1,128 @@
+"""What the first process of a run reads and writes of its directory while the loop runs."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from PIL import Image
+
+from ssljax import evaluate
+from ssljax.data.load import scored
+from ssljax.errors import RunError
+from ssljax.files import write_json
+from ssljax.recipe import Recipe
+from ssljax.stage import Mirror
+from ssljax.training import checkpoint, health, hosts, lock, metrics, parallel
+from ssljax.training.state import TrainState
+
+
+class Record:
+    """A run's lock, checkpoints, metrics, picture and results."""
+
+    def __init__(self, recipe: Recipe, workdir: Path, home: str):
+        self._recipe = recipe
+        self._workdir = workdir
+        self._home = Mirror(home, workdir, "--workdir") if home else None
+
+    def open(self, stack: ExitStack) -> dict[str, Any] | None:
+        """Takes the directory until `stack` ends; returns the newest checkpoint, if there is one.
+
+        Raises:
+          UsageError: see `loop.train`.
+        """
+        recipe, workdir = self._recipe, self._workdir
+        if self._home is not None:
+            self._home.pull()
+        checkpoint.make_directory(workdir)
+        stack.enter_context(lock.held(workdir))
+        if recipe.train_url:
+            train_url = Mirror(recipe.train_url, workdir, "config.stage.train_url")
+            stack.push(train_url.push)
+        if self._home is not None:
+            stack.push(self._home.push)
+        checkpoint.open_directory(workdir, recipe.config, recipe.split, recipe.dataset)
+        self._checkpoints = stack.enter_context(
+            checkpoint.Checkpoints(workdir, keep=recipe.keep_checkpoints)
+        )
+        newest = self._checkpoints.restore_newest(recipe.shapes(), fallback=recipe.fallback)
+        step, saved = newest or (0, None)
+        if saved is not None:
+            self._checkpoints.set_aside(step)
+            print(f"resuming {workdir} after step {step}")
+            if any(average.count for average in saved["window"].values()):
+                step -= 1  # saved before the row of its step was written: it comes again
+        self._log = stack.enter_context(metrics.MetricsLog(workdir, step=step))
+        return saved
+
+    def write(
+        self, row: metrics.Row, state: TrainState | None, report: Callable[[str], None]
+    ) -> None:
+        """Appends a row; `state`, replicated, is given at evaluations, which look after its health.
+
+        Raises:
+          RunError: something is wrong that `config.health.stop_on` names.
+        """
+        self._log.write(row)
+        if state is None:
+            return
+        if self._recipe.augmentation.picture is not None:
+            picture = self._recipe.augmentation.picture(parallel.fetch(state.augment))
+            Image.fromarray(picture).save(self._workdir / "augment.png")
+        found = health.problems(
+            metrics.read_rows(self._workdir / "metrics.jsonl"),
+            finite=_is_finite(parallel.fetch(state)),
+            label_entropy=self._label_entropy(),
+        )
+        for kind, text in found.items():
+            if kind in self._recipe.stop_on:
+                raise RunError(
+                    f"{text}. The checkpoint before it is intact (config.health.stop_on)"
+                )
+            report(f"warning: {text}")
+
+    def _label_entropy(self) -> float:
+        """Of the images that are evaluated, in nats."""
+        data = self._recipe.dataset
+        labels = data.test_labels
+        if not len(labels):
+            labels = data.labels[scored(data, self._recipe.split)]
+        return metrics.entropy(np.bincount(labels) / len(labels))
+
+    def save(self, step: int, tree: dict[str, Any]) -> None:
+        """Starts to save host arrays, `{"state": …, "window": …}`.
+
+        Raises:
+          RunError: they are not finite, or the save before failed.
+        """
+        if "non_finite" in self._recipe.stop_on and not _is_finite(tree["state"]):
+            raise RunError(
+                f"a weight is not finite at step {step}, which was not saved; the checkpoint "
+                "before it is intact"
+            )
+        self._checkpoints.save(step, tree)
+        if self._home is not None:
+            self._home.push_in_background()
+
+    def check(self) -> None:
+        """Raises what the save that runs in the background has raised, if it has."""
+        if hosts.is_first():
+            self._checkpoints.check()
+
+    def wait(self) -> None:
+        """Waits for the save that runs in the background; raises what it does."""
+        self._checkpoints.wait()
+
+    def finish(self) -> dict[str, Any]:
+        """Writes the results, once the last checkpoint is there; returns them."""
+        self.wait()
+        results = evaluate.results(metrics.read_rows(self._workdir / "metrics.jsonl"))
+        write_json(self._workdir / "results.json", results)
+        return results
+
+
+def _is_finite(state: TrainState) -> bool:
+    weights = jax.tree.leaves((state.params, state.batch_stats, state.ema))
+    return all(np.isfinite(x).all() for x in weights)

@@ -1,0 +1,105 @@
+"""Signals that end a run: noticed between steps and between batches of an evaluation."""
+
+import os
+import select
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from ssljax.data.datasets import Batches
+from ssljax.training import hosts
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# Seconds from the signal to the end of a process that does not get to notice it: platforms kill
+# 30 seconds after the signal. Before the first step (XLA may compile for minutes) nothing is lost.
+_BEFORE_A_STEP, _WITHIN_A_STEP = 5.0, 25.0
+
+
+class Stopped(Exception):
+    """An evaluation was cut short by a signal."""
+
+
+class Stop:
+    """Which signal came, of any process of the run."""
+
+    signum = 0  # of this process
+    called = False  # the first call, which compiles, has ended
+    stepped = False  # since the last save there have been steps
+    noticed = False  # the loop is about to leave
+
+    def __init__(self) -> None:
+        self._agree = hosts.Agreement()
+
+    def now(self) -> int:
+        """The signal that came to any process, 0: none. All processes must ask at the same point of
+        the run, and are told the same."""
+        signum = self._agree(self.signum)
+        self.noticed = bool(signum)
+        return signum
+
+    def watch(self, batches: Batches) -> Batches:
+        """The same batches.
+
+        Raises:
+          Stopped: a signal came.
+        """
+        for batch in batches:
+            if self.now():
+                raise Stopped
+            yield batch
+
+
+@contextmanager
+def stop_signal() -> Iterator[Stop]:
+    """Notes the first SIGINT or SIGTERM; a second one ends the process at once.
+
+    Python runs a signal's handler when the main thread is back from XLA; a thread that the system
+    wakes does not have to wait for that.
+    """
+    stop = Stop()
+
+    def handler(signum: int, frame: FrameType | None) -> None:
+        del frame
+        stop.signum = stop.signum or signum
+
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    woken = signal.set_wakeup_fd(writer)
+    previous = {s: signal.signal(s, handler) for s in SIGNALS}
+    thread = threading.Thread(target=_attend, args=(stop, reader), daemon=True)
+    thread.start()
+    try:
+        yield stop
+    finally:
+        for signum, action in previous.items():
+            signal.signal(signum, action)
+        signal.set_wakeup_fd(woken)
+        os.close(writer)  # ends the thread
+        thread.join()
+        os.close(reader)
+
+
+def _attend(stop: Stop, reader: int) -> None:
+    """Ends the process at the second signal, or when the main thread is busy for too long."""
+    first = _next(reader)
+    if not first:
+        return
+    limit = _WITHIN_A_STEP if stop.stepped else _BEFORE_A_STEP
+    if not select.select([reader], [], [], limit)[0] and not stop.noticed:
+        lost = "a step took too long to save it" if stop.stepped else "there was nothing to save"
+        print(f"{signal.Signals(first).name}: left within a step, {lost}", file=sys.stderr)
+        sys.stderr.flush()
+        os._exit(128 + first)
+    if second := _next(reader):
+        os._exit(128 + second)
+
+
+def _next(reader: int) -> int:
+    """The next SIGINT or SIGTERM; 0: the pipe was closed."""
+    while number := os.read(reader, 1):
+        if number[0] in SIGNALS:
+            return number[0]
+    return 0

@@ -1,0 +1,61 @@
+"""Real processes that train a tiny recipe, and what they leave."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import orbax.checkpoint as ocp
+
+ROOT = Path(__file__).parents[2]
+# A second compilation of the same program is read from here.
+CACHE = {
+    "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "xla"),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    "XLA_FLAGS": "--xla_backend_optimization_level=0",
+}
+
+
+def command(workdir: Path, *more: str) -> list[str]:
+    """24 steps of tiny FixMatch with CTAugment, evaluated and saved every fourth."""
+    return [
+        sys.executable, "launch.py", "--config=configs/fixmatch_digits.py", f"--workdir={workdir}",
+        "--config.model_args.filters=4", "--config.model_args.scales=1", "--config.batch_size=8",
+        "--config.uratio=2", "--config.num_steps=24", "--config.log_every=2",
+        "--config.eval_every=4", "--config.augment.strong=ctaugment", *more,
+    ]  # fmt: skip
+
+
+def start(workdir: Path, *more: str) -> subprocess.Popen[str]:
+    """Starts a run; its output is one text."""
+    return subprocess.Popen(
+        command(workdir, *more),
+        cwd=ROOT,
+        env=os.environ | CACHE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str], timeout: float = 300) -> tuple[int, str]:
+    """Waits for a run: its exit code and output."""
+    output, _ = process.communicate(timeout=timeout)
+    return process.returncode, output
+
+
+def final_state(workdir: Path) -> Any:
+    """The newest checkpoint, read with plain Orbax."""
+    with ocp.CheckpointManager(workdir.absolute() / "checkpoints") as manager:
+        step = manager.latest_step()
+        return step, manager.restore(step, args=ocp.args.StandardRestore())
+
+
+def rows_of(workdir: Path) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl without what the clock decides."""
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    timed = ("images_per_second", "data_wait")
+    return [{k: v for k, v in row.items() if k not in timed} for row in rows]

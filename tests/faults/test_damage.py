@@ -1,0 +1,112 @@
+"""A newest checkpoint that was changed after it was written, byte by byte."""
+
+import dataclasses
+import random
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from conftest import tiny_config
+from runs import final_state, rows_of
+
+from ssljax import evaluate, recipe
+from ssljax.errors import UsageError
+from ssljax.training import checkpoint, loop
+
+CASES = 48
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A recipe and a finished run of 12 steps with checkpoints of 4, 8 and 12."""
+    parts = dataclasses.replace(recipe.build(tiny_config()), devices=jax.devices()[:1])
+    workdir = tmp_path_factory.mktemp("run")
+    loop.train(parts, workdir)
+    return parts, workdir
+
+
+def damage(path, rng):
+    """Cuts the file off or flips one bit; what was done."""
+    content = bytearray(path.read_bytes())
+    offset = rng.randrange(len(content))
+    if rng.random() < 0.3:
+        path.write_bytes(content[:offset])
+        return f"{path.name} cut off at {offset} of {len(content)}"
+    content[offset] ^= 1 << rng.randrange(8)
+    path.write_bytes(content)
+    return f"{path.name}: a bit of byte {offset} of {len(content)} flipped"
+
+
+def restore(workdir, template, **options):
+    with checkpoint.Checkpoints(workdir, keep=20) as checkpoints:
+        return checkpoints.restore_newest(template, **options)
+
+
+def test_no_damage_changes_what_is_restored(run, tmp_path):
+    """Every file of the newest checkpoint, in turn: it is found, or the arrays are the same."""
+    parts, workdir = run
+    template, (_, expected) = parts.shapes(), final_state(workdir)
+    names = [p.relative_to(workdir) for p in sorted((workdir / "checkpoints/12").rglob("*"))]
+    names = [name for name in names if (workdir / name).is_file()]
+    assert len(names) > 8
+    rng, found, harmless = random.Random(1), [], []
+    for case in range(CASES):
+        copy = tmp_path / str(case)
+        shutil.copytree(workdir, copy)
+        what = damage(copy / names[case % len(names)], rng)
+        try:
+            step, tree = restore(copy, template)
+        except UsageError as error:
+            found.append((what, str(error)))
+        else:
+            assert step == 12, what
+            leaves = jax.tree.leaves(tree), jax.tree.leaves(expected)
+            assert all(map(np.array_equal, *leaves)), f"unnoticed: {what}"
+            harmless.append(what)
+        shutil.rmtree(copy)
+    assert len(found) + len(harmless) == CASES
+    for what, message in found:
+        assert "checkpoints/12, cannot be read" in message, what
+        assert "--config.checkpoint.fallback=true" in message, what
+    assert all("manifest.json" in what for what in harmless), harmless
+    assert len(found) > 0.9 * CASES
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def largest(directory):
+    return max((p for p in directory.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+
+
+def test_fallback_takes_the_one_before_and_ends_the_same(run, tmp_path, capsys):
+    parts, workdir = run
+    copy = tmp_path / "copy"
+    shutil.copytree(workdir, copy)
+    flip(largest(copy / "checkpoints/12"))
+    (copy / "results.json").unlink()
+    with pytest.raises(UsageError, match=r"12, cannot be read \(.*has changed since"):
+        loop.train(parts, copy)
+    with pytest.raises(UsageError, match="cannot be read"):
+        evaluate.evaluate_directory(parts, copy)
+    assert not (copy / "results.json").exists()
+
+    loop.train(dataclasses.replace(parts, fallback=True), copy)
+    assert "taking the one before, of step 8" in capsys.readouterr().out
+    jax.tree.map(np.testing.assert_array_equal, final_state(copy), final_state(workdir))
+    assert rows_of(copy) == rows_of(workdir)
+    assert (copy / "checkpoints/12.damaged").is_dir()
+
+
+def test_fallback_does_not_start_over_when_nothing_can_be_read(run, tmp_path):
+    parts, workdir = run
+    copy = tmp_path / "copy"
+    shutil.copytree(workdir, copy)
+    for step in (4, 8, 12):
+        flip(largest(copy / f"checkpoints/{step}"))
+    with pytest.raises(UsageError, match="the last checkpoint, .*/4, cannot be read"):
+        loop.train(dataclasses.replace(parts, fallback=True), copy)

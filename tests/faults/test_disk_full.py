@@ -1,0 +1,46 @@
+"""A run directory on a disk of a few megabytes."""
+
+import shutil
+import subprocess
+
+import jax
+import numpy as np
+import pytest
+from runs import final_state, finish, rows_of, start
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A tmpfs of 3 MB, where this user may mount one."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(disk)]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting a tmpfs needs root")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_a_full_disk_stops_the_run_and_room_lets_it_continue(small_disk, tmp_path):
+    workdir, whole = small_disk / "run", tmp_path / "whole"
+    assert finish(start(whole))[0] == 0
+    checkpoint = sum(4096 + p.stat().st_size for p in (whole / "checkpoints/24").rglob("*"))
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(shutil.disk_usage(small_disk).free - 4 * checkpoint))
+
+    code, output = finish(start(workdir))
+    assert code == 1, output
+    assert "error: " in output
+    assert "disk is full. The checkpoint before is intact: make room" in output
+    assert "Traceback" not in output
+    assert 0 < final_state(workdir)[0] < 24  # and it can be read
+    assert not [*(workdir / "checkpoints").glob("*.partial*")]
+
+    code, output = finish(start(workdir))  # still full
+    assert code == 1, output
+    ballast.unlink()
+    code, output = finish(start(workdir))
+    assert code == 0, output
+    assert "resuming" in output
+    jax.tree.map(np.testing.assert_array_equal, final_state(whole), final_state(workdir))
+    assert rows_of(whole) == rows_of(workdir)

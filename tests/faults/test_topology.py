@@ -1,0 +1,97 @@
+"""One run on changing numbers of devices."""
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import tiny_config
+from runs import CACHE, ROOT, final_state, rows_of
+
+from ssljax import evaluate, recipe
+from ssljax.errors import Interrupted
+from ssljax.training import loop
+
+TOLERANCE = 1e-5  # of parameters, see docs/running.md
+
+
+def build(config, devices):
+    """The recipe, with a row a step that holds sums of the pixels and labels it trained on."""
+    parts = dataclasses.replace(recipe.build(config), devices=jax.devices()[:devices])
+    loss = parts.method.loss
+
+    def traced(params, ema_params, apply, batch, noise, state, progress):
+        value, aux = loss(params, ema_params, apply, batch, noise, state, progress)
+        images = (batch.labeled, *batch.views)
+        pixels = [jnp.mean(jnp.round((x + 1) * 127.5).sum((1, 2, 3))) for x in images]
+        logs = {f"data/{i}": x for i, x in enumerate([*pixels, jnp.mean(batch.labels * 1.0)])}
+        return value, aux._replace(logs=aux.logs | logs)
+
+    return dataclasses.replace(parts, method=parts.method._replace(loss=traced))
+
+
+def train_up_to(step, config, devices, workdir, monkeypatch):
+    advance = loop.Progress.advance
+
+    def advance_and_interrupt(self, steps):
+        advance(self, steps)
+        if self._steps_left == config.num_steps - step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Progress, "advance", advance_and_interrupt)
+        with pytest.raises(Interrupted):
+            loop.train(build(config, devices), workdir)
+
+
+def test_four_devices_then_one_two_and_four(config, tmp_path, monkeypatch):
+    config.log_every = 1
+    loop.train(build(config, 4), tmp_path / "whole")
+    for step, devices in ((3, 4), (6, 1), (9, 2)):
+        train_up_to(step, config, devices, tmp_path / "cut", monkeypatch)
+    loop.train(build(config, 4), tmp_path / "cut")
+
+    whole, cut = rows_of(tmp_path / "whole"), rows_of(tmp_path / "cut")
+    assert [row["step"] for row in cut] == list(range(1, 13))
+    for a, b in zip(whole, cut, strict=True):  # bit for bit
+        assert {k: v for k, v in a.items() if k.startswith("data/")} == {
+            k: v for k, v in b.items() if k.startswith("data/")
+        }
+    assert len({row["data/0"] for row in whole}) == 12
+    (_, whole), (_, cut) = final_state(tmp_path / "whole"), final_state(tmp_path / "cut")
+    for part in ("params", "ema", "batch_stats"):
+        jax.tree.map(
+            lambda x, y: np.testing.assert_allclose(x, y, atol=TOLERANCE),
+            whole["state"][part],
+            cut["state"][part],
+        )
+
+
+def test_a_run_of_four_devices_is_evaluated_on_a_machine_with_one_cpu(tmp_path):
+    config = tiny_config()
+    config.num_steps = 4
+    config.batch_size = 4
+    parts = recipe.build(config)
+    record = loop.train(parts, tmp_path)
+    assert len(parts.devices) == 4
+    step, scores = evaluate.evaluate_directory(parts, tmp_path)
+    assert step == 4
+    assert scores == record["last"]
+    command = [sys.executable, "launch.py", "--mode=eval", f"--workdir={tmp_path}"]
+    environment = os.environ | CACHE | {"JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"step 4: {evaluate.describe(scores)}" in done.stdout
+
+
+def test_the_batch_of_a_run_does_not_follow_the_machine_that_resumes_it(config):
+    config.batch_size, config.per_worker_batch_size = 1, 2
+    parts = recipe.build(config)
+    assert parts.batch_size == 8  # of 4 devices
+    resumed = recipe.build(config, recorded=lambda: 4)
+    assert resumed.batch_size == 4
