@@ -5,6 +5,7 @@ itself, and was half of a training step; as matrix products it keeps up. What is
 same, up to the order of sums. On GPUs and TPUs it is XLA's own gradient.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -20,7 +21,9 @@ def conv_general_dilated(
     images: jax.Array, kernel: jax.Array, strides: Any, padding: Any, **options: Any
 ) -> jax.Array:
     """`lax.conv_general_dilated` as Flax calls it: images `[N, H, W, C]`, kernel `[h, w, C, F]`."""
-    plain = partial(lax.conv_general_dilated, window_strides=strides, padding=padding, **options)
+    plain: Callable[..., jax.Array] = partial(
+        lax.conv_general_dilated, window_strides=strides, padding=padding, **options
+    )
     height, width = kernel.shape[:2]
     dilations = options.get("lhs_dilation"), options.get("rhs_dilation")
     if (
