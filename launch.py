@@ -1,4 +1,4 @@
-"""Trains, evaluates, exports, shows data and views: `python launch.py --config=configs/….py`."""
+"""Trains, evaluates, reports, exports, shows data and views: `python launch.py --config=configs/….py`."""
 
 import difflib
 import runpy
@@ -18,18 +18,24 @@ _WORKDIR = flags.DEFINE_string(
 )
 app.define_help_flags()
 _MODE = flags.DEFINE_enum(
-    "mode", "train", ["train", "eval", "export", "import_npu", "data", "augment"], "What to do."
+    "mode",
+    "train",
+    ["train", "eval", "report", "export", "import_npu", "data", "augment"],
+    "What to do.",
 )
 _SWEEP = flags.DEFINE_string(
     "sweep", None, "Trains a grid, 'seed=1,2;method_args.threshold=0.9,0.95', or config's own."
 )
 _SWEEP_INDEX = flags.DEFINE_integer("sweep_index", None, "Trains one point of it, from 0.")
 _SWEEP_LIST = flags.DEFINE_bool("sweep_list", False, "Prints the points and their commands.")
+_REFERENCE = flags.DEFINE_enum("reference", None, ["paper"], "Rows to report beside the runs'.")
+_ORACLE = flags.DEFINE_bool("oracle", False, "Reports the best error on the test set too.")
+_FOLLOW = flags.DEFINE_bool("follow", False, "Reports again whenever a run goes on.")
 _COUNT = flags.DEFINE_integer("count", 8, "How many images --mode=augment shows.", lower_bound=1)
 _FORMAT = flags.DEFINE_enum(
     "format", None, ["saved_model", "tf1", "onnx", "npu_bundle"], "What --mode=export writes."
 )
-_OUTPUT = flags.DEFINE_string("output", None, "The directory that --mode=export writes.")
+_OUTPUT = flags.DEFINE_string("output", None, "The directory that --mode=export and report write.")
 _BUNDLE = flags.DEFINE_string("bundle", None, "The bundle that --mode=import_npu reads.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Export to an output directory that has files.")
 _WEIGHTS = flags.DEFINE_enum("weights", "ema", ["ema", "raw"], "Which weights are exported.")
@@ -51,6 +57,8 @@ def main(argv: list[str]) -> int:
         _parse(argv)
         if _MODE.value == "eval":
             _evaluate()
+        elif _MODE.value == "report":
+            _report()
         elif _MODE.value == "export":
             _export_bundle() if _FORMAT.value == "npu_bundle" else _export()
         elif _MODE.value == "import_npu":
@@ -104,9 +112,9 @@ def _sweep(arguments: list[str]) -> None:
             sys.executable, str(Path(__file__)), *own, f"--workdir={root / name}"
         ]  # fmt: skip
     if _SWEEP_LIST.value:
-        for index, (name, command) in enumerate(commands.items()):
+        for number, (name, command) in enumerate(commands.items()):
             done = " (finished)" if name in finished else ""
-            print(f"{index}  {name}{done}\n   {shlex.join(command)}")
+            print(f"{number}  {name}{done}\n   {shlex.join(command)}")
         return
     if (index := _SWEEP_INDEX.value) is not None:
         if not 0 <= index < len(commands):
@@ -127,7 +135,7 @@ def _get_sweep() -> list[dict[str, object]]:
 
 
 def _without(arguments: list[str], *names: str) -> list[str]:
-    """Arguments but for some flags, written `--name=value`, `--name value` or, of bools, `--name`."""
+    """Arguments but for some flags: `--name=value`, `--name value` or, of bools, `--name`."""
     kept, left = [], iter(arguments)
     for argument in left:
         name, _ = _split_flag(argument)
@@ -163,6 +171,22 @@ def _evaluate() -> None:
     print(f"step {step}: {evaluate.describe(scores)}")
     rows = metrics.read_rows(workdir / "metrics.jsonl")
     print(evaluate.headline(evaluate.results(rows)))
+
+
+def _report() -> None:
+    from ssljax.report import report
+
+    paths = [Path(path) for path in _required("workdir", _WORKDIR.value).split(",")]
+    if _OUTPUT.value is None and len(paths) > 1:
+        raise UsageError("--output is missing, which several directories in --workdir need")
+    output = Path(_OUTPUT.value or paths[0])
+    options = {"published": _REFERENCE.value == "paper", "oracle": _ORACLE.value}
+    if _FOLLOW.value:
+        print(f"writing {output}/report.html whenever a run goes on, until Ctrl-C", flush=True)
+        report.follow(paths, output, say=lambda text: print(f"\n{text}", flush=True), **options)
+    else:
+        print(report.write(paths, output, **options))
+    print(f"wrote {output}/report.html, .md, .csv, .tex and report_figures/")
 
 
 def _export() -> None:

@@ -6,6 +6,7 @@ split.json      which images are labelled, see `data/split_file.py`
 checkpoints/    Orbax checkpoints, one directory a step
 metrics.jsonl   one line a log or evaluation step
 events.out.*    the same for TensorBoard
+environment.json, labelled.png, predictions.npz, failure.txt: for the report, see `record.py`
 augment.png     what the augmentation had learned at the newest evaluation, if it learns
 results.json    the results, once the run is complete
 """

@@ -20,7 +20,7 @@ from ssljax import evaluate
 from ssljax.errors import Interrupted, RunError
 from ssljax.files import write_json
 from ssljax.recipe import Recipe
-from ssljax.training import checkpoint, metrics, parallel
+from ssljax.training import checkpoint, metrics, parallel, record
 from ssljax.training.state import TrainState
 from ssljax.training.step import Metrics
 
@@ -36,17 +36,21 @@ def train(recipe: Recipe, workdir: Path) -> dict[str, Any]:
     shapes = recipe.shapes()
     empty = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes["window"])
     checkpoint.open_directory(workdir, recipe.config, recipe.split, recipe.dataset)
-    with checkpoint.Checkpoints(workdir, keep=recipe.keep_checkpoints) as checkpoints:
+    with (
+        record.noting_failure(workdir),
+        checkpoint.Checkpoints(workdir, keep=recipe.keep_checkpoints) as checkpoints,
+    ):
         if (newest := checkpoints.newest()) is None:
             saved = {"state": recipe.init_state(), "window": empty}
         else:
             saved = checkpoints.restore(newest, shapes)
             print(f"resuming {workdir} after step {newest}")
         with metrics.MetricsLog(workdir, step=int(saved["state"].step)) as log:
+            record.begin(recipe, workdir, log, step=int(saved["state"].step))
             _loop(recipe, saved, empty, checkpoints, log, workdir)
-    record = evaluate.results(metrics.read_rows(workdir / "metrics.jsonl"))
-    write_json(workdir / "results.json", record)
-    return record
+    results = evaluate.results(metrics.read_rows(workdir / "metrics.jsonl"))
+    write_json(workdir / "results.json", results)
+    return results
 
 
 def _loop(
@@ -88,6 +92,7 @@ def _loop(
                     row |= scores
                     progress.write(f"step {step}: {evaluate.describe(scores)}")
                     _draw_augmentation(recipe, state, workdir)
+                    record.write_predictions(recipe, state, workdir, step=step)
                 log.write(row)
                 if evaluated:
                     save()
