@@ -1,4 +1,4 @@
-"""Trains, evaluates, reports, exports, shows data and views: `python launch.py --config=configs/….py`."""
+"""Trains, evaluates, reports, exports, shows data: `python launch.py --config=configs/….py`."""
 
 import difflib
 import runpy

@@ -70,7 +70,11 @@ def group(runs: Sequence[Run]) -> list[Group]:
                 run
             )
     keys = sorted(groups, key=lambda k: (k[1], k[2] or 0, k[0], _STATUSES.index(k[3]), str(k[4])))
-    return [Group(*key[:3], _settings(key, keys), key[3], tuple(groups[key])) for key in keys]
+    return [
+        Group(method, data_set, labels, _settings(key, keys), status, tuple(groups[key]))
+        for key in keys
+        for method, data_set, labels, status, _ in [key]
+    ]
 
 
 def _about(run: Run) -> tuple[str, str, int | None]:
@@ -143,11 +147,11 @@ def best_on_validation(run: Run) -> float | None:
     that end with -1 have a single one.
     """
     rows = evaluations(run)
-    valid = [row.get(evaluate.HEADLINES["validation"]) for row in rows]
+    key = evaluate.HEADLINES["validation"]
     real = run.sizes.get("valid", 0) >= max(2, len(run.class_names))
-    if headline_part(run) != "test" or not real or None in valid or not rows:
+    if headline_part(run) != "test" or not real or not rows or any(key not in r for r in rows):
         return None
-    return _errors(run)[int(np.argmax(valid))]
+    return _errors(run)[int(np.argmax([row[key] for row in rows]))]
 
 
 def oracle_error(run: Run) -> float | None:

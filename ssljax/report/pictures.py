@@ -134,7 +134,7 @@ def _of_predictions(stem: str, known: list[Predictions], names: Sequence[str]) -
     pictures.append(_svg(f"{stem}_reliability", "Reliability", figure, text))
     present = np.flatnonzero(counts[0].sum(axis=1))
     accuracy = [np.diag(c)[present] / c.sum(axis=1)[present] for c in counts]
-    figure = plots.class_accuracy(np.array(accuracy), [names[i] for i in present])
+    figure = plots.class_accuracy(np.array(accuracy), [names[int(i)] for i in present])
     worst = " The 20 worst classes." if len(present) > 20 else ""
     pictures.append(_svg(f"{stem}_classes", "Accuracy of each class", figure, f"{over}.{worst}"))
     return pictures

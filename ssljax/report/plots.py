@@ -16,7 +16,7 @@ _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#7A6A00", "#56B4E9", "#E
 _STYLES = ("-", "--", ":", "-.")  # beyond the colours
 _BINS = 15  # of confidence, as Guo et al. (2017) have it
 _NAMED = 20  # classes that have room for their names
-STYLE = {
+STYLE: Any = {
     "axes.grid": True,
     "axes.spines.right": False,
     "axes.spines.top": False,
@@ -71,6 +71,7 @@ def curve(
     axes.set_xlabel("step")
     axes.set_ylabel(ylabel)
     axes.set_ylim(bottom=0)
+    axes.xaxis.get_major_locator().set_params(integer=True)
     figure.legend(loc="outside lower center", ncols=1, fontsize=8)
     return figure
 
@@ -160,19 +161,21 @@ def class_accuracy(of_runs: np.ndarray, names: Sequence[str]) -> Figure:
     """Mean accuracy of each class, with a standard deviation over the runs; the worst 20 classes.
 
     Args:
-      of_runs: `[runs, classes]`, 0..1; NaN: the class has no image.
+      of_runs: `[runs, classes]`, 0..1.
     """
-    means = np.nanmean(of_runs, axis=0)
-    stds = np.nanstd(of_runs, axis=0, ddof=1) if len(of_runs) > 1 else np.zeros(len(means))
+    means = np.mean(of_runs, axis=0)
+    stds = np.std(of_runs, axis=0, ddof=1) if len(of_runs) > 1 else np.zeros(len(means))
     order = np.arange(len(means))
     if len(means) > _NAMED:
         order = np.argsort(means, kind="stable")[:_NAMED]
     figure = Figure(figsize=(_WIDTH, 0.8 + 0.22 * len(order)))
     axes = figure.subplots()
     places = np.arange(len(order))
-    error = {"xerr": 100 * stds[order]} if len(of_runs) > 1 else {}
-    axes.barh(places, 100 * means[order], color=_COLORS[0], ecolor="#333333", capsize=2, **error)
-    axes.set_yticks(places, [names[i] for i in order])
+    axes.barh(places, 100 * means[order], color=_COLORS[0])
+    if len(of_runs) > 1:
+        error = 100 * stds[order]
+        axes.errorbar(100 * means[order], places, xerr=error, fmt="none", ecolor="#333", capsize=2)
+    axes.set_yticks(places, [names[int(i)] for i in order])
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
     axes.grid(axis="y", visible=False)

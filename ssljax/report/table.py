@@ -39,7 +39,8 @@ def make(found: Sequence[Group], published: Sequence[Published] = (), *, oracle:
       oracle: whether to show the best error on the test set, marked as such.
     """
     columns = [_MEDIAN, _BEST, _LAST, *([_ORACLE] if oracle else [])]
-    cells, values = [], []
+    cells: list[list[str]] = []
+    values: list[list[str | int | float | None]] = []
     for group in found:
         parts = {groups.headline_part(run) for run in group.runs if groups.evaluations(run)}
         data_set = group.data_set + (" (validation)" if parts == {"validation"} else "")
@@ -48,8 +49,8 @@ def make(found: Sequence[Group], published: Sequence[Published] = (), *, oracle:
         seeds, status = len(group.runs), group.status
         cells.append([*start, str(seeds), *map(describe, spreads), status, ""])
         numbers = [x for spread in spreads for x in (spread or (None, None))]
-        about = [group.method, data_set, group.labels, group.settings]
-        values.append([*about, seeds, *numbers, status, ""])
+        known = [group.method, data_set, group.labels, group.settings]
+        values.append([*known, seeds, *numbers, status, ""])
     for row in published:
         blank = [""] * (len(columns) - 1)
         name = [row.method, row.data_set]
