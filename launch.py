@@ -85,12 +85,17 @@ def main(argv: list[str]) -> int:
 
 def _train() -> None:
     from ssljax import evaluate, recipe
-    from ssljax.training import loop
+    from ssljax.training import loop, seeds
 
-    parts = recipe.build(_config())
+    parts, *others = recipe.build_seeds(_config())
     workdir = _workdir()
     print(f"{recipe.describe(parts)}\nrun directory: {workdir}", flush=True)
-    print(evaluate.headline(loop.train(parts, workdir)))
+    if others:
+        print(f"{1 + len(others)} seeds in one program, each in a directory of its own", flush=True)
+        for name, results in seeds.train([parts, *others], workdir).items():
+            print(f"{name}: {evaluate.headline(results)}")
+    else:
+        print(evaluate.headline(loop.train(parts, workdir)))
 
 
 def _sweep(arguments: list[str]) -> None:

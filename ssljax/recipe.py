@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import inspect
 import math
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -189,14 +190,14 @@ _RANGES: dict[str, tuple[float, float | None, str]] = {
 }
 
 
-def build(config: ml_collections.ConfigDict) -> Recipe:
-    """Builds every part that `config` names.
+def build(config: ml_collections.ConfigDict, *, max_devices: int | None = None) -> Recipe:
+    """Builds every part that `config` names, for all devices or the first `max_devices`.
 
     Raises:
       UsageError: a knob is unknown, missing or out of range, or the parts do not fit together.
     """
     try:
-        return _build(config)
+        return _build(config, max_devices)
     except AttributeError as error:
         if isinstance(error.obj, ml_collections.ConfigDict):
             knob = " ".join(str(error).split())
@@ -204,11 +205,43 @@ def build(config: ml_collections.ConfigDict) -> Recipe:
         raise
 
 
-def _build(config: ml_collections.ConfigDict) -> Recipe:
+def build_seeds(config: ml_collections.ConfigDict) -> list[Recipe]:
+    """The recipes of `config.num_seeds` runs, which share images, sizes and one device.
+
+    Each is the recipe of the run alone: `config.seed` counts up, and so does the labelled set in
+    the data set's name, unless `config.split_file` decides it.
+
+    Raises:
+      UsageError: as `build`; or there are several, of a stream or of splits of different sizes.
+    """
+    require_range(config, "num_seeds", 1, None, "from")
+    configs = [_of_seed(config, i) for i in range(config.num_seeds)]
+    if len(configs) == 1:
+        return [build(configs[0])]
+    recipes = [build(one, max_devices=1) for one in configs]
+    first, given = recipes[0], f"config.num_seeds is {len(recipes)}"
+    if not isinstance(first.dataset, Dataset):
+        raise UsageError(f"{given}; allowed for streams: 1")
+    if len({tuple(len(part) for part in recipe.split) for recipe in recipes}) > 1:
+        raise UsageError(f"{given}, whose splits differ in size; allowed for these data: 1")
+    return [dataclasses.replace(recipe, dataset=first.dataset) for recipe in recipes]
+
+
+def _of_seed(config: ml_collections.ConfigDict, i: int) -> ml_collections.ConfigDict:
+    """The config of the i-th of several seeds."""
+    own = config.copy_and_resolve_references()
+    own.num_seeds = 1
+    own.seed += i
+    if not config.split_file:
+        own.dataset = re.sub(r"\.(\d+)@", lambda m: f".{int(m[1]) + i}@", config.dataset)
+    return own
+
+
+def _build(config: ml_collections.ConfigDict, max_devices: int | None) -> Recipe:
     for knob, (low, high, kind) in _RANGES.items():
         require_range(config, knob, low, high, kind)
     parallel.split_cpu(config.cpu_devices)
-    devices = jax.devices()
+    devices = jax.devices()[:max_devices]
     config = config.copy_and_resolve_references()
     if config.per_worker_batch_size:
         # What a run is must not depend on the machine that resumes it.

@@ -7,6 +7,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ssljax.report.groups import Group
 from ssljax.report.runs import Predictions, Run
@@ -71,7 +72,7 @@ def curve(
     axes.set_xlabel("step")
     axes.set_ylabel(ylabel)
     axes.set_ylim(bottom=0)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.legend(loc="outside lower center", ncols=1, fontsize=8)
     return figure
 

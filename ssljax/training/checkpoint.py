@@ -38,6 +38,7 @@ RESUMABLE = frozenset(
         "keep_checkpoints",
         "log_every",
         "num_epochs",
+        "num_seeds",  # a seed of several is an ordinary run
         "num_steps",
         "split_file",
         "steps_per_run",
@@ -119,6 +120,10 @@ class Checkpoints:
     def newest(self) -> int | None:
         """The step of the newest checkpoint, None where there is none."""
         return self._manager.latest_step()
+
+    def steps(self) -> list[int]:
+        """The steps that there are checkpoints of."""
+        return list(self._manager.all_steps())
 
     def save(self, step: int, tree: PyTree) -> None:
         """Starts writing `tree` (host arrays) as the checkpoint of `step`."""
