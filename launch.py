@@ -101,12 +101,14 @@ def _train() -> None:
 def _sweep(arguments: list[str]) -> None:
     """Runs the points of `--sweep`, prints them, or runs one; finished ones are skipped."""
     from ssljax import sweep
+    from ssljax.training import checkpoint
 
     points = (
         sweep.listed(_get_sweep()) if _SWEEP.value == "config" else sweep.grid(_SWEEP.value or "")
     )
     runs = dict(zip(sweep.names(points), points, strict=True))
     root = Path(_WORKDIR.value or f"runs/{_config_name()}/sweep")
+    checkpoint.require_no_run(root)
     kept = _without(arguments, "sweep", "sweep_index", "sweep_list", "workdir")
     commands, finished = {}, []
     for name, point in runs.items():

@@ -151,6 +151,13 @@ def test_bad_input_gets_one_line_before_anything_runs(args, message, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_directory_that_holds_a_run_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    result = launch(*TINY, "--sweep=seed=1,2", f"--workdir={tmp_path}")
+    assert result.returncode == 2
+    assert "holds a run; several need another directory" in result.stderr
+
+
 def test_a_config_file_can_have_a_sweep_of_its_own(tmp_path):
     config = tmp_path / "own.py"
     config.write_text(

@@ -68,6 +68,16 @@ def open_directory(
     write_json(workdir / "config.json", config)  # last: with it the directory is a run's
 
 
+def require_no_run(workdir: Path) -> None:
+    """A directory that is to hold several runs is none itself: a report looks no further there.
+
+    Raises:
+      UsageError: it is.
+    """
+    if (workdir / "config.json").exists():
+        raise UsageError(f"workdir {workdir} holds a run; several need another directory")
+
+
 def require_same_run(workdir: Path, config: dict[str, Any], split: Split) -> None:
     """Compares a run directory with a recipe; knobs in `RESUMABLE` may differ.
 

@@ -44,6 +44,7 @@ def train(recipes: Sequence[Recipe], workdir: Path) -> dict[str, dict[str, Any]]
     Raises:
       UsageError, RunError, Interrupted: as `loop.train`; an error of one seed stops all.
     """
+    checkpoint.require_no_run(workdir)
     workdirs = [workdir / f"seed={recipe.seed}" for recipe in recipes]
     for recipe, own in zip(recipes, workdirs, strict=True):
         checkpoint.open_directory(own, recipe.config, recipe.split, recipe.dataset)

@@ -3,15 +3,11 @@
 import json
 import shutil
 import subprocess
-import sys
 import urllib.parse
-from pathlib import Path
 
 import pytest
+from made_runs import make
 from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).parent))
-from made import make
 
 from ssljax.report import report
 

@@ -7,9 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-from made import VERSIONS, make, write
+from made_runs import VERSIONS, make, write
 
 from ssljax.errors import UsageError
 from ssljax.report import plots, report

@@ -2,13 +2,10 @@ import csv
 import io
 import json
 import statistics
-import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-from made import make, write
+from made_runs import make, write
 
 from ssljax.report import groups as grouping
 from ssljax.report import reference, report, table

@@ -108,6 +108,11 @@ def test_what_cannot_share_a_program_is_refused(tmp_path):
     config.num_seeds = 0
     with pytest.raises(UsageError, match="config.num_seeds is 0; allowed: from 1 up"):
         recipe.build_seeds(config)
+    config.num_seeds = 2
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UsageError, match="holds a run; several need another directory"):
+        seeds.train(recipe.build_seeds(config), tmp_path)
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_split_file_is_every_seed_s_split(tmp_path):
