@@ -53,11 +53,12 @@ def main() -> None:
     args = parser.parse_args()
     config = runpy.run_path(args.config)["get_config"]()
     counts = sorted({1, *args.seeds})
-    times = {n: seconds_a_step(config, n, steps=args.steps, turns=args.turns) for n in counts}
     device = jax.devices()[0].device_kind
     print(f"{args.config} on {device}\nseeds  ms a step  cost in runs of one seed")
-    for n, seconds in times.items():
-        print(f"{n:5}  {1000 * seconds:9.2f}  {seconds / times[1]:.2f}")
+    times: dict[int, float] = {}
+    for n in counts:
+        times[n] = seconds_a_step(config, n, steps=args.steps, turns=args.turns)
+        print(f"{n:5}  {1000 * times[n]:9.2f}  {times[n] / times[1]:.2f}", flush=True)
     print(json.dumps({"device": device, "seconds": times, "steps": args.steps}))
 
 

@@ -99,13 +99,13 @@ def test_a_failure_does_not_keep_the_other_runs_from_running(tmp_path):
 def test_a_signal_reaches_the_running_process_once_and_ends_the_sweep(stop, tmp_path):
     got, started = tmp_path / "got", tmp_path / "started"
     program = f"""
-import signal, sys, time
+import os, signal, sys, time
 def handler(signum, frame):
     open({str(got)!r}, "a").write(f"{{signum}}\\n")
     time.sleep(0.3)  # a second signal would come now
     sys.exit(128 + signum)
 for s in (signal.SIGINT, signal.SIGTERM): signal.signal(s, handler)
-open({str(started)!r}, "w")
+open({str(started)!r}, "w").write(str(os.getpgrp()))
 time.sleep(60)
 """
 
@@ -122,6 +122,7 @@ time.sleep(60)
         sweep.run(commands)
     thread.join()
     assert caught.value.signum == stop
+    assert int(started.read_text()) != os.getpgrp()  # a terminal's Ctrl-C reaches this one alone
     assert got.read_text() == f"{stop.value}\n"
     assert not (tmp_path / "ran").exists()
     assert signal.getsignal(stop) == before
