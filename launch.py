@@ -1,7 +1,8 @@
-"""Trains, evaluates, exports, shows data and views: `python launch.py --config=configs/….py`."""
+"""Trains, evaluates, reports, exports, shows data: `python launch.py --config=configs/….py`."""
 
 import difflib
 import runpy
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -18,13 +19,24 @@ _WORKDIR = flags.DEFINE_string(
 )
 app.define_help_flags()
 _MODE = flags.DEFINE_enum(
-    "mode", "train", ["train", "eval", "export", "import_npu", "data", "augment"], "What to do."
+    "mode",
+    "train",
+    ["train", "eval", "report", "export", "import_npu", "data", "augment"],
+    "What to do.",
 )
+_SWEEP = flags.DEFINE_string(
+    "sweep", None, "Trains a grid, 'seed=1,2;method_args.threshold=0.9,0.95', or config's own."
+)
+_SWEEP_INDEX = flags.DEFINE_integer("sweep_index", None, "Trains one point of it, from 0.")
+_SWEEP_LIST = flags.DEFINE_bool("sweep_list", False, "Prints the points and their commands.")
+_REFERENCE = flags.DEFINE_enum("reference", None, ["paper"], "Rows to report beside the runs'.")
+_ORACLE = flags.DEFINE_bool("oracle", False, "Reports the best error on the test set too.")
+_FOLLOW = flags.DEFINE_bool("follow", False, "Reports again whenever a run goes on.")
 _COUNT = flags.DEFINE_integer("count", 8, "How many images --mode=augment shows.", lower_bound=1)
 _FORMAT = flags.DEFINE_enum(
     "format", None, ["saved_model", "tf1", "onnx", "npu_bundle"], "What --mode=export writes."
 )
-_OUTPUT = flags.DEFINE_string("output", None, "The directory that --mode=export writes.")
+_OUTPUT = flags.DEFINE_string("output", None, "The directory that --mode=export and report write.")
 _BUNDLE = flags.DEFINE_string("bundle", None, "The bundle that --mode=import_npu reads.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Export to an output directory that has files.")
 _WEIGHTS = flags.DEFINE_enum("weights", "ema", ["ema", "raw"], "Which weights are exported.")
@@ -46,6 +58,8 @@ def main(argv: list[str]) -> int:
         _parse(argv)
         if _MODE.value == "eval":
             _evaluate()
+        elif _MODE.value == "report":
+            _report()
         elif _MODE.value == "export":
             _export_bundle() if _FORMAT.value == "npu_bundle" else _export()
         elif _MODE.value == "import_npu":
@@ -54,6 +68,8 @@ def main(argv: list[str]) -> int:
             _show_data()
         elif _MODE.value == "augment":
             _show_views()
+        elif _SWEEP.value is not None:
+            _sweep(argv[1:])
         else:
             _train()
     except UsageError as error:
@@ -73,19 +89,93 @@ def main(argv: list[str]) -> int:
 
 def _train() -> None:
     from ssljax import evaluate, recipe, stage
-    from ssljax.training import checkpoint, hosts, loop
+    from ssljax.training import checkpoint, hosts, loop, seeds
 
     with hosts.together():
         workdir = _WORKDIR.value or f"runs/{_default_name()}"
-        parts = recipe.build(
+        parts, *others = recipe.build_seeds(
             _config(), recorded=lambda: checkpoint.recorded_batch_size(_local(workdir))
         )
         if hosts.is_first():
             print(f"{recipe.describe(parts)}\nrun directory: {workdir}", flush=True)
+        if others:
+            if stage.is_remote(workdir):
+                raise UsageError(f"--workdir={workdir} is remote; allowed with num_seeds: a path")
+            print(f"{1 + len(others)} seeds in one program, each in a directory of its own")
+            for name, results in seeds.train([parts, *others], Path(workdir)).items():
+                print(f"{name}: {evaluate.headline(results)}")
+            return
         home = workdir if stage.is_remote(workdir) else ""
         results = loop.train(parts, stage.local(workdir), home=home)
         if hosts.is_first():
             print(evaluate.headline(results))
+
+
+def _sweep(arguments: list[str]) -> None:
+    """Runs the points of `--sweep`, prints them, or runs one; finished ones are skipped."""
+    from ssljax import sweep
+    from ssljax.training import checkpoint
+
+    points = (
+        sweep.listed(_get_sweep()) if _SWEEP.value == "config" else sweep.grid(_SWEEP.value or "")
+    )
+    runs = dict(zip(sweep.names(points), points, strict=True))
+    root = Path(_WORKDIR.value or f"runs/{_config_name()}/sweep")
+    checkpoint.require_no_run(root)
+    kept = _without(arguments, "sweep", "sweep_index", "sweep_list", "workdir")
+    commands, finished = {}, []
+    for name, point in runs.items():
+        own = [*kept, *(f"--config.{knob}={value}" for knob, value in point.items())]
+        if sweep.is_finished(root / name, _config_of(own).to_dict()):
+            finished.append(name)
+        commands[name] = [
+            sys.executable, str(Path(__file__)), *own, f"--workdir={root / name}"
+        ]  # fmt: skip
+    if _SWEEP_LIST.value:
+        for number, (name, command) in enumerate(commands.items()):
+            done = " (finished)" if name in finished else ""
+            print(f"{number}  {name}{done}\n   {shlex.join(command)}")
+        return
+    if (index := _SWEEP_INDEX.value) is not None:
+        if not 0 <= index < len(commands):
+            raise UsageError(f"--sweep_index is {index}; allowed: from 0 to {len(commands) - 1}")
+        commands = dict([list(commands.items())[index]])
+    for name in finished:
+        if commands.pop(name, None):
+            print(f"sweep: {name} is finished")
+    sweep.run(commands)
+
+
+def _get_sweep() -> list[dict[str, object]]:
+    path = config_flags.get_config_filename(flags.FLAGS["config"])
+    get_sweep = runpy.run_path(path).get("get_sweep")
+    if get_sweep is None:
+        raise UsageError(f"--sweep=config needs a function get_sweep() in {path}")
+    return get_sweep()
+
+
+def _without(arguments: list[str], *names: str) -> list[str]:
+    """Arguments but for some flags: `--name=value`, `--name value` or, of bools, `--name`."""
+    kept, left = [], iter(arguments)
+    for argument in left:
+        name, _ = _split_flag(argument)
+        if name not in names or not argument.startswith("-"):
+            kept.append(argument)
+        elif "=" not in argument and not flags.FLAGS[name].boolean:
+            next(left, None)
+    return kept
+
+
+def _config_of(arguments: list[str]) -> ml_collections.ConfigDict:
+    """The config that other arguments would give."""
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=values)
+    before, sys.argv = sys.argv, ["launch.py", *arguments]  # where ml_collections looks for them
+    try:
+        _read(values, sys.argv, known_only=True)
+        return values.config
+    finally:
+        sys.argv = before
 
 
 def _evaluate() -> None:
@@ -101,6 +191,22 @@ def _evaluate() -> None:
     print(f"step {step}: {evaluate.describe(scores)}")
     rows = metrics.read_rows(workdir / "metrics.jsonl")
     print(evaluate.headline(evaluate.results(rows)))
+
+
+def _report() -> None:
+    from ssljax.report import report
+
+    paths = [Path(path) for path in _required("workdir", _WORKDIR.value).split(",")]
+    if _OUTPUT.value is None and len(paths) > 1:
+        raise UsageError("--output is missing, which several directories in --workdir need")
+    output = Path(_OUTPUT.value or paths[0])
+    options = {"published": _REFERENCE.value == "paper", "oracle": _ORACLE.value}
+    if _FOLLOW.value:
+        print(f"writing {output}/report.html whenever a run goes on, until Ctrl-C", flush=True)
+        report.follow(paths, output, say=lambda text: print(f"\n{text}", flush=True), **options)
+    else:
+        print(report.write(paths, output, **options))
+    print(f"wrote {output}/report.html, .md, .csv, .tex and report_figures/")
 
 
 def _export() -> None:
@@ -216,27 +322,41 @@ def _local(workdir: str) -> Path:
     return directory
 
 
+def _config_name() -> str:
+    _config()
+    return Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
+
+
 def _default_name() -> str:
-    config = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
-    return f"{config}/{_config().dataset.replace('/', '_').replace(':', '_')}"
+    return f"{_config_name()}/{_config().dataset.replace('/', '_').replace(':', '_')}"
 
 
 def _parse(argv: list[str]) -> None:
-    """Parses flags; what absl and ml_collections raise becomes one line."""
+    """Parses flags; what is wrong becomes one line."""
     given = dict(_split_flag(arg) for arg in argv[1:] if arg.startswith("-"))
     path = Path(given.get("config", "").partition(":")[0])
     if "config" in given and not path.is_file():
         raise UsageError(
             f"--config={given['config']} is no file; recipes are --config=configs/<recipe>.py"
         )
+    rest = _read(flags.FLAGS, argv)
+    if len(rest) > 1:
+        raise UsageError(f"argument {rest[1]!r} is not a flag; flags are written --name=value")
+    if _SWEEP.value is None and (_SWEEP_LIST.value or _SWEEP_INDEX.value is not None):
+        raise UsageError("--sweep is missing, which --sweep_list and --sweep_index need")
+    if _SWEEP.value is not None and _MODE.value != "train":
+        raise UsageError(f"--sweep is given with --mode={_MODE.value}; allowed: --mode=train")
+
+
+def _read(values: flags.FlagValues, argv: list[str], **options: bool) -> list[str]:
+    """Parses into `values`; what absl and ml_collections raise becomes one line."""
     try:
-        rest = flags.FLAGS(argv)
+        return values(argv, **options)
     except AttributeError as error:  # an override of a knob that the config does not have
+        given = dict(_split_flag(arg) for arg in argv[1:] if arg.startswith("-"))
         raise UsageError(_nearest_knob(given)) from error
     except (flags.Error, TypeError, ValueError) as error:
         raise UsageError(" ".join(str(error).split())) from error
-    if len(rest) > 1:
-        raise UsageError(f"argument {rest[1]!r} is not a flag; flags are written --name=value")
 
 
 def _split_flag(arg: str) -> tuple[str, str]:

@@ -24,6 +24,8 @@ def get_config() -> ml_collections.ConfigDict:
     # are. Otherwise every device holds all of them.
     config.stream = False
     config.seed = 0  # of initial weights, batches and augmentation
+    # Runs in one program on one device, of seed, seed + 1, … and labelled sets that count up alike.
+    config.num_seeds = 1
 
     # Method and model: a function in ssljax/methods, ssljax/models, and its arguments.
     config.method = "supervised"

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import inspect
 import math
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -198,9 +199,12 @@ _RANGES: dict[str, tuple[float, float | None, str]] = {
 
 
 def build(
-    config: ml_collections.ConfigDict, *, recorded: Callable[[], int | None] = lambda: None
+    config: ml_collections.ConfigDict,
+    *,
+    recorded: Callable[[], int | None] = lambda: None,
+    max_devices: int | None = None,
 ) -> Recipe:
-    """Builds every part that `config` names.
+    """Builds every part that `config` names, for all devices or the first `max_devices`.
 
     Args:
       recorded: the batch size of the run that is resumed, None: a new one. What a run is must not
@@ -210,7 +214,7 @@ def build(
       UsageError: a knob is unknown, missing or out of range, or the parts do not fit together.
     """
     try:
-        return _build(config, recorded)
+        return _build(config, recorded, max_devices)
     except AttributeError as error:
         if isinstance(error.obj, ml_collections.ConfigDict):
             knob = " ".join(str(error).split())
@@ -218,7 +222,53 @@ def build(
         raise
 
 
-def _build(config: ml_collections.ConfigDict, recorded: Callable[[], int | None]) -> Recipe:
+def build_seeds(
+    config: ml_collections.ConfigDict, *, recorded: Callable[[], int | None] = lambda: None
+) -> list[Recipe]:
+    """The recipes of `config.num_seeds` runs, which share images, sizes and one device.
+
+    Each is the recipe of the run alone: `config.seed` counts up, and so does the labelled set in
+    the data set's name, unless `config.split_file` decides it.
+
+    Args:
+      recorded: as for `build`, of a single seed.
+
+    Raises:
+      UsageError: as `build`; or there are several, of a stream, of splits of different sizes, or
+        for several processes.
+    """
+    require_range(config, "num_seeds", 1, None, "from")
+    configs = [_of_seed(config, i) for i in range(config.num_seeds)]
+    if len(configs) == 1:
+        return [build(configs[0], recorded=recorded)]
+    recipes = [build(one, max_devices=1) for one in configs]
+    first, given = recipes[0], f"config.num_seeds is {len(recipes)}"
+    if not hosts.is_alone():
+        raise UsageError(f"{given}; allowed for several processes: 1")
+    if first.train_url:
+        raise UsageError(f"{given}; allowed with config.stage.train_url: 1")
+    if not isinstance(first.dataset, Dataset):
+        raise UsageError(f"{given}; allowed for streams: 1")
+    if len({tuple(len(part) for part in recipe.split) for recipe in recipes}) > 1:
+        raise UsageError(f"{given}, whose splits differ in size; allowed for these data: 1")
+    return [dataclasses.replace(recipe, dataset=first.dataset) for recipe in recipes]
+
+
+def _of_seed(config: ml_collections.ConfigDict, i: int) -> ml_collections.ConfigDict:
+    """The config of the i-th of several seeds."""
+    own = config.copy_and_resolve_references()
+    own.num_seeds = 1
+    own.seed += i
+    if not config.split_file:
+        own.dataset = re.sub(r"\.(\d+)@", lambda m: f".{int(m[1]) + i}@", config.dataset)
+    return own
+
+
+def _build(
+    config: ml_collections.ConfigDict,
+    recorded: Callable[[], int | None],
+    max_devices: int | None,
+) -> Recipe:
     for knob, (low, high, kind) in _RANGES.items():
         require_range(config, knob, low, high, kind)
     for kind in config.health.stop_on:
@@ -228,7 +278,7 @@ def _build(config: ml_collections.ConfigDict, recorded: Callable[[], int | None]
             )
     parallel.split_cpu(config.cpu_devices)
     hosts.start(**config.distributed)
-    devices = jax.devices()
+    devices = jax.devices()[:max_devices]
     parallel.require_even(devices)
     config = config.copy_and_resolve_references()
     # What a run is, and whoever reads it, has nothing to do with who trains it.

@@ -18,6 +18,7 @@ from PIL import Image
 from ssljax import evaluate, recipe
 from ssljax.data import imagenet
 from ssljax.errors import Interrupted, RunError, UsageError
+from ssljax.report.runs import read
 from ssljax.training import loop, parallel
 
 CLASSES = 12
@@ -111,9 +112,23 @@ def test_published_recipes_run_and_resume_with_the_same_batches(
         patch.setattr(loop.Progress, "advance", interrupted)
         with pytest.raises(Interrupted, match="saved after step 3"):
             loop.train(recipe.build(config), tmp_path / "parted")
+    assert not (tmp_path / "parted" / "predictions.npz").exists()  # of streams, at the end only
     loop.train(recipe.build(config), tmp_path / "parted")
     assert rows_of(tmp_path / "parted") == rows
     assert "resuming" in capsys.readouterr().out
+    with np.load(tmp_path / "parted" / "predictions.npz") as says:
+        assert (int(says["step"]), len(says["labels"])) == (4, 30)
+        accuracy = np.mean(says["labels"] == says["predicted"])
+    assert accuracy == pytest.approx(rows[1]["test/accuracy_ema"], abs=1e-6)
+    run = read(tmp_path / "parted", "parted")
+    assert (run.status, run.notes) == ("finished", ())
+
+
+def test_several_seeds_of_a_stream_are_refused(data_dir):
+    config = tiny("supervised_imagenet", data_dir)
+    config.num_seeds = 2
+    with pytest.raises(UsageError, match="config.num_seeds is 2; allowed for streams: 1"):
+        recipe.build_seeds(config)
 
 
 def test_a_streamed_recipe_has_the_published_values():

@@ -15,7 +15,9 @@ _LABEL, _TITLE, _GAP = 96, 16, 4  # pixels
 _LEAST_SIDE = 48  # smaller images are enlarged by a whole number
 
 
-def draw(key: jax.Array, images: np.ndarray, augmentation: Augmentation) -> np.ndarray:
+def draw(
+    key: jax.Array, images: np.ndarray, augmentation: Augmentation, *, ladder: bool = True
+) -> np.ndarray:
     """Draws the sheet: uint8 `[height, width, 3]`.
 
     One row an image: the original, 3 weak and 6 strong views, as before the first step. Below,
@@ -23,14 +25,16 @@ def draw(key: jax.Array, images: np.ndarray, augmentation: Augmentation) -> np.n
 
     Args:
       images: uint8 `[N, H, W, 1 or 3]`.
+      ladder: whether it has the operations' rows, which take seconds to compile.
     """
-    views = augmentation.views(augmentation.init())
+    views = {n: jax.jit(view) for n, view in augmentation.views(augmentation.init()).items()}
     names = ["weak"] * _WEAK + ["strong"] * _STRONG
     keys = jax.random.split(key, (len(names), len(images)))
-    columns = [images, *(jax.jit(views[n])(k, images) for n, k in zip(names, keys, strict=True))]
-    ladder: Mapping[str, Any] = jax.jit(augmentation.ladder)(jnp.asarray(images[:1]))
+    columns = [images, *(views[n](k, images) for n, k in zip(names, keys, strict=True))]
     rows = [(f"image {i}", [column[i] for column in columns]) for i in range(len(images))]
-    rows += [(name, list(steps)) for name, steps in ladder.items()]
+    if ladder:
+        steps: Mapping[str, Any] = jax.jit(augmentation.ladder)(jnp.asarray(images[:1]))
+        rows += [(name, list(images)) for name, images in steps.items()]
     return _tile(rows, title=["original", *names])
 
 

@@ -9,7 +9,7 @@ from ssljax.data.imagenet import StreamedDataset
 from ssljax.data.splits import Split, fingerprint
 
 _CELL = 32  # pixels of an image's side on the contact sheet
-_ROW = 50  # images of a class on the contact sheet, at most
+_ROW = 50  # images of a class on the contact sheet, unless said
 
 
 def table(data: Dataset | StreamedDataset, split: Split) -> str:
@@ -46,17 +46,19 @@ def _properties(data: Dataset | StreamedDataset, split: Split) -> list[str]:
     ]
 
 
-def contact_sheet(data: Dataset | StreamedDataset, split: Split) -> Image.Image:
-    """A row for each class: its name, and its first labelled images."""
+def contact_sheet(
+    data: Dataset | StreamedDataset, split: Split, *, per_class: int = _ROW
+) -> Image.Image:
+    """A row for each class: its name, and its first labelled images, `per_class` at most."""
     draw_on = ImageDraw.Draw(Image.new("L", (1, 1)))
     margin = 8 + int(max(draw_on.textlength(name) for name in data.class_names))
     labels = data.labels[split.labeled]
-    longest = min(_ROW, int(np.bincount(labels).max()))
+    longest = min(per_class, int(np.bincount(labels).max()))
     sheet = Image.new("RGB", (margin + longest * _CELL, data.num_classes * _CELL), "white")
     draw = ImageDraw.Draw(sheet)
     for c, name in enumerate(data.class_names):
         draw.text((4, c * _CELL + _CELL // 3), name, fill="black")
-        chosen = split.labeled[labels == c][:_ROW]
+        chosen = split.labeled[labels == c][:per_class]
         for i, image in enumerate(data.pick(chosen) if len(chosen) else ()):
             sheet.paste(_thumbnail(image), (margin + i * _CELL, c * _CELL))
     return sheet

@@ -7,6 +7,7 @@ checkpoints/    Orbax checkpoints, one directory a step, each with the checksums
 lock            which process trains here; empty: none
 metrics.jsonl   one line a log or evaluation step
 events.out.*    the same for TensorBoard
+environment.json, labelled.png, predictions.npz, failure.txt: for the report, see `for_report.py`
 augment.png     what the augmentation had learned at the newest evaluation, if it learns
 results.json    the results, once the run is complete
 """
@@ -44,6 +45,7 @@ RESUMABLE = frozenset(
         "keep_checkpoints",
         "log_every",
         "num_epochs",
+        "num_seeds",  # a seed of several is an ordinary run
         "num_steps",
         "split_file",
         "stage.data_url",
@@ -97,6 +99,16 @@ def recorded_batch_size(workdir: Path) -> int | None:
     """Of the run in a directory; None where there is none."""
     path = workdir / "config.json"
     return read_json(path)["batch_size"] if path.exists() else None
+
+
+def require_no_run(workdir: Path) -> None:
+    """A directory that is to hold several runs is none itself: a report looks no further there.
+
+    Raises:
+      UsageError: it is.
+    """
+    if (workdir / "config.json").exists():
+        raise UsageError(f"workdir {workdir} holds a run; several need another directory")
 
 
 def require_same_run(workdir: Path, config: dict[str, Any], split: Split) -> None:
@@ -251,6 +263,12 @@ class Checkpoints:
         except Exception as error:  # Orbax and TensorStore raise many kinds
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             raise UsageError(f"the checkpoint {path} is of another run ({reason})") from error
+
+    def remove_after(self, step: int) -> None:
+        """Removes the checkpoints after `step`, which will be computed again."""
+        for later in [s for s in self.steps() if s > step]:
+            (self._directory / str(later)).rename(self._directory / f"{later}.partial")
+        self._clear()
 
     def set_aside(self, step: int) -> None:
         """Renames the checkpoints after `step`, which are damaged, to make room for new ones."""

@@ -1,9 +1,11 @@
 """The loop: run steps, log, evaluate, save, and leave when a signal asks for it."""
 
 import signal
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -20,9 +22,36 @@ from ssljax.training.step import Metrics
 from ssljax.training.stop import Stopped, stop_signal
 from ssljax.training.watchdog import Watchdog
 
+PyTree = Any
 # Seconds that the steps of a call on an accelerator may take: signals are looked at in between, and
 # several processes leave four calls after one of them was sent one.
 _CALL = 2.0
+
+
+class Member(NamedTuple):
+    """A run that the loop trains, alone or beside others that differ in their seeds only."""
+
+    recipe: Recipe
+    record: Record
+    title: str = ""  # before its lines on the screen
+
+
+class Program(NamedTuple):
+    """What the loop runs."""
+
+    members: Sequence[Member]
+    run: parallel.Run
+    feed: Callable[[int], AbstractContextManager[parallel.Feed]]  # what it reads from a step on
+    mapped: bool = False  # whether every array has an axis of members in front
+
+    def split(self, tree: PyTree, axis: int) -> list[PyTree]:
+        """Each member's part of a tree; `axis` is where the members are: replicated, 1; else 0."""
+        if not self.mapped:
+            return [tree]
+        return [
+            jax.tree.map(lambda x, i=i: x[(slice(None),) * axis + (i,)], tree)
+            for i in range(len(self.members))
+        ]
 
 
 def train(recipe: Recipe, workdir: Path, *, home: str = "") -> dict[str, Any]:
@@ -47,47 +76,56 @@ def train(recipe: Recipe, workdir: Path, *, home: str = "") -> dict[str, Any]:
         saved = hosts.restored(lambda: record.open(stack), shapes)
         if saved is None:
             saved = {"state": recipe.init_state(), "window": empty}
-        _loop(recipe, saved, empty, record)
+        run(Program([Member(recipe, record)], recipe.run(), recipe.feed), saved, empty)
         return hosts.from_first(record.finish)
 
 
-def _loop(recipe: Recipe, saved: dict[str, Any], empty: Metrics, record: Record) -> None:
+def run(program: Program, saved: dict[str, Any], empty: Metrics) -> None:
     """Goes on from `saved` to the last step; `empty` is a window without steps."""
-    step = int(saved["state"].step)
-    logged = not any(average.count for average in saved["window"].values())
+    recipe = program.members[0].recipe  # the others have the same sizes and lengths
+    step = int(np.ravel(saved["state"].step)[0])
+    logged = not any(np.any(average.count) for average in saved["window"].values())
     state, window = (parallel.replicate(saved[x], recipe.devices) for x in ("state", "window"))
-    run, evaluator = recipe.run(), recipe.evaluator()
+    evaluator = recipe.evaluator()
 
     def save():
         if hosts.is_first():
-            record.save(step, parallel.fetch({"state": state, "window": window}))
+            tree = parallel.fetch({"state": state, "window": window})
+            for member, own in zip(program.members, program.split(tree, axis=0), strict=True):
+                member.record.save(step, own)
         stop.stepped = False
 
     def leave(signum):
         save()
         if hosts.is_first():
-            record.wait()
+            for member in program.members:
+                member.record.wait()
         name = signal.Signals(signum).name
         raise Interrupted(signum, f"{name}: saved after step {step}")
 
+    def watched(weights, batches):
+        return evaluator(weights, stop.watch(batches))
+
     def log_and_evaluate():
-        row = {"step": step, **summarize(parallel.fetch(window)), **progress.rates()}
         evaluated = step % recipe.eval_every == 0 or step == recipe.num_steps
+        rates, states = progress.rates(), program.split(state, axis=1)
+        means = [summarize(own) for own in program.split(parallel.fetch(window), axis=0)]
+        rows = [{"step": step, **own, **rates} for own in means]
         if evaluated:
-
-            def watched(weights, batches):
-                return evaluator(weights, stop.watch(batches))
-
-            scores = evaluate.evaluate_state(recipe, watched, state)
-            row |= scores
-            progress.write(f"step {step}: {evaluate.describe(scores)}")
-        hosts.from_first(lambda: record.write(row, state if evaluated else None, progress.write))
-        progress.report(row)
+            for member, own, row in zip(program.members, states, rows, strict=True):
+                scores = evaluate.evaluate_state(member.recipe, watched, own)
+                row |= scores
+                progress.write(f"{member.title}step {step}: {evaluate.describe(scores)}")
+        for member, own, row in zip(program.members, states, rows, strict=True):
+            seen = own if evaluated else None
+            hosts.from_first(partial(member.record.write, row, seen, progress.write))
+        loss = float(np.mean([row["loss/total"] for row in rows]))
+        progress.report({"step": step, "loss/total": loss, **rates})
         return evaluated
 
     with (
         stop_signal() as stop,
-        recipe.feed(step) as feed,
+        program.feed(step) as feed,
         Progress(recipe, step, feed) as progress,
     ):
         watchdog = Watchdog(progress.write)
@@ -106,11 +144,12 @@ def _loop(recipe: Recipe, saved: dict[str, Any], empty: Metrics, record: Record)
                 leave(signum)
             count = min(_steps_at_once(recipe, watchdog), _next_boundary(recipe, step) - step)
             with watchdog.call(step + 1, count, measure=stop.called):
-                state, window = run(state, window, feed, count)
+                state, window = program.run(state, window, feed, count)
             stop.called = stop.stepped = True
             step, logged = step + count, False
             progress.advance(count)
-            record.check()
+            for member in program.members:
+                member.record.check()
 
 
 def _steps_at_once(recipe: Recipe, watchdog: Watchdog) -> int:

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,11 @@ class MetricsLog:
         if self._writer:
             scalars = {k: v for k, v in clean.items() if v is not None and k != "step"}
             self._writer.write_scalars(int(row["step"]), scalars)
+
+    def write_image(self, step: int, name: str, draw: Callable[[], np.ndarray]) -> None:
+        """Shows a uint8 `[height, width, 3]` picture in TensorBoard; drawn only if there is one."""
+        if self._writer:
+            self._writer.write_images(step, {name: draw()[None]})
 
     def __enter__(self) -> "MetricsLog":
         return self

@@ -15,20 +15,23 @@ from ssljax.errors import RunError
 from ssljax.files import write_json
 from ssljax.recipe import Recipe
 from ssljax.stage import Mirror
-from ssljax.training import checkpoint, health, hosts, lock, metrics, parallel
+from ssljax.training import checkpoint, for_report, health, hosts, lock, metrics, parallel
 from ssljax.training.state import TrainState
 
 
 class Record:
-    """A run's lock, checkpoints, metrics, picture and results."""
+    """A run's lock, checkpoints, metrics, pictures, predictions and results."""
 
-    def __init__(self, recipe: Recipe, workdir: Path, home: str):
+    def __init__(self, recipe: Recipe, workdir: Path, home: str = ""):
         self._recipe = recipe
         self._workdir = workdir
         self._home = Mirror(home, workdir, "--workdir") if home else None
 
-    def open(self, stack: ExitStack) -> dict[str, Any] | None:
+    def open(self, stack: ExitStack, *, last: int | None = None) -> dict[str, Any] | None:
         """Takes the directory until `stack` ends; returns the newest checkpoint, if there is one.
+
+        Args:
+          last: the step to go on from; later checkpoints are removed. None: the newest.
 
         Raises:
           UsageError: see `loop.train`.
@@ -44,9 +47,12 @@ class Record:
         if self._home is not None:
             stack.push(self._home.push)
         checkpoint.open_directory(workdir, recipe.config, recipe.split, recipe.dataset)
+        stack.enter_context(for_report.noting_failure(workdir))
         self._checkpoints = stack.enter_context(
             checkpoint.Checkpoints(workdir, keep=recipe.keep_checkpoints)
         )
+        if last is not None:
+            self._checkpoints.remove_after(last)
         newest = self._checkpoints.restore_newest(recipe.shapes(), fallback=recipe.fallback)
         step, saved = newest or (0, None)
         if saved is not None:
@@ -55,6 +61,7 @@ class Record:
             if any(average.count for average in saved["window"].values()):
                 step -= 1  # saved before the row of its step was written: it comes again
         self._log = stack.enter_context(metrics.MetricsLog(workdir, step=step))
+        for_report.begin(recipe, workdir, self._log, step=step)
         return saved
 
     def write(
@@ -71,6 +78,7 @@ class Record:
         if self._recipe.augmentation.picture is not None:
             picture = self._recipe.augmentation.picture(parallel.fetch(state.augment))
             Image.fromarray(picture).save(self._workdir / "augment.png")
+        for_report.write_predictions(self._recipe, state, self._workdir, step=row["step"])
         found = health.problems(
             metrics.read_rows(self._workdir / "metrics.jsonl"),
             finite=_is_finite(parallel.fetch(state)),

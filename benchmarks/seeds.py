@@ -1,0 +1,66 @@
+"""Seconds a step of several seeds in one program, against as many runs one after the other.
+
+    python -m benchmarks.seeds [--config configs/fixmatch_digits.py] [--seeds 1 3 5] [--steps 100]
+
+Prints a table and one line of JSON. `cost` is what the seeds take in one program, in runs of one
+seed: as many as there are seeds saves nothing, 1 is free. The data are digits' unless the config
+says otherwise; the first steps, which compile, are not measured.
+"""
+
+import argparse
+import json
+import runpy
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+from ssljax import recipe
+from ssljax.training import parallel, seeds
+
+
+def seconds_a_step(config: Any, num_seeds: int, *, steps: int, turns: int) -> float:
+    """The best of some turns: other processes only ever make one slower."""
+    config = config.copy_and_resolve_references()
+    config.num_seeds = max(num_seeds, 2)
+    recipes = recipe.build_seeds(config)[:num_seeds]
+    first, devices = recipes[0], recipes[0].devices
+    empty = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), first.shapes()["window"])
+    trees: Any = [{"state": r.init_state(), "window": empty} for r in recipes]
+    if num_seeds == 1:  # as it is without the mapping
+        tree, data, run = trees[0], first.data(), first.run()
+    else:
+        tree, data, run = seeds.stacked(trees), seeds.stacked_data(recipes), seeds.make_run(first)
+    state, window = (parallel.replicate(tree[name], devices) for name in ("state", "window"))
+    feed = parallel.replicate(data, devices)
+    state, window = jax.block_until_ready(run(state, window, feed, 3))
+    best = np.inf
+    for _ in range(turns):
+        start = time.perf_counter()
+        state, window = jax.block_until_ready(run(state, window, feed, steps))
+        best = min(best, (time.perf_counter() - start) / steps)
+    return best
+
+
+def main() -> None:
+    """Prints the figures."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--config", default="configs/fixmatch_digits.py")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 3, 5])
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--turns", type=int, default=5)
+    args = parser.parse_args()
+    config = runpy.run_path(args.config)["get_config"]()
+    counts = sorted({1, *args.seeds})
+    device = jax.devices()[0].device_kind
+    print(f"{args.config} on {device}\nseeds  ms a step  cost in runs of one seed")
+    times: dict[int, float] = {}
+    for n in counts:
+        times[n] = seconds_a_step(config, n, steps=args.steps, turns=args.turns)
+        print(f"{n:5}  {1000 * times[n]:9.2f}  {times[n] / times[1]:.2f}", flush=True)
+    print(json.dumps({"device": device, "seconds": times, "steps": args.steps}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""Runs that differ in their seeds alone -> their figures' means and standard deviations."""
+
+import dataclasses
+import re
+import statistics
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ssljax import evaluate
+from ssljax.report.runs import Run
+from ssljax.training.checkpoint import RESUMABLE, flatten
+
+# Differences that make no other experiment: the seeds, and what changes no number of the table.
+_SEEDS = ("seed", "num_seeds", "split_file")
+_SAME = (RESUMABLE | set(_SEEDS)) - {"num_steps", "num_epochs", "eval_every"}
+_STATUSES = ("finished", "unfinished", "failed")
+
+
+class Spread(NamedTuple):
+    """A mean over runs; `std` has n − 1 in its denominator, and is None for a single run."""
+
+    mean: float
+    std: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Runs of one experiment that are equally far."""
+
+    method: str
+    data_set: str  # without seed and sizes
+    labels: int | None  # labelled images
+    settings: str  # what sets it apart from groups of the same method, data set and labels
+    status: str
+    runs: tuple[Run, ...]
+
+    @property
+    def label(self) -> str:
+        """For legends and headings."""
+        extra = f", {self.settings}" if self.settings else ""
+        return f"{self.method}{extra}" + ("" if self.status == "finished" else f" ({self.status})")
+
+    def spread(self, figure: Callable[[Run], float | None]) -> Spread | None:
+        """Of a figure, over the runs that have it."""
+        return spread([value for run in self.runs if (value := figure(run)) is not None])
+
+    def representative(self) -> Run:
+        """The run whose error is the median one (of an even number, the lower)."""
+        known = [run for run in self.runs if median_error(run) is not None]
+        if not known:
+            return self.runs[0]
+        return sorted(known, key=lambda run: (median_error(run), run.name))[(len(known) - 1) // 2]
+
+
+def spread(values: Sequence[float]) -> Spread | None:
+    """Mean and sample standard deviation; None of nothing."""
+    if not values:
+        return None
+    return Spread(statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None)
+
+
+def group(runs: Sequence[Run]) -> list[Group]:
+    """Sorts runs into groups; what has no config is in none."""
+    groups: dict[tuple[Any, ...], list[Run]] = {}
+    for run in runs:
+        if run.config:
+            groups.setdefault((*_about(run), run.status, tuple(_knobs(run).items())), []).append(
+                run
+            )
+    keys = sorted(groups, key=lambda k: (k[1], k[2] or 0, k[0], _STATUSES.index(k[3]), str(k[4])))
+    return [
+        Group(method, data_set, labels, _settings(key, keys), status, tuple(groups[key]))
+        for key in keys
+        for method, data_set, labels, status, _ in [key]
+    ]
+
+
+def _about(run: Run) -> tuple[str, str, int | None]:
+    """Method, data set, and number of labelled images."""
+    name = str(run.config["dataset"])
+    match = re.fullmatch(r"(.+)\.\d+(@(\d+|all)-\d+)?", name)
+    size = match[3] if match and match[3] and match[3].isdigit() else None
+    labels = run.sizes.get("labeled", int(size) if size else None)
+    return str(run.config["method"]), match[1] if match else name, labels
+
+
+def _knobs(run: Run) -> dict[str, str]:
+    """What makes the experiment, as text; the data set's name without its seed."""
+    knobs = {key: str(value) for key, value in sorted(flatten(run.config).items())}
+    knobs["dataset"] = re.sub(r"\.\d+(@|$)", r"\1", knobs["dataset"])
+    return {key: value for key, value in knobs.items() if key not in _SAME}
+
+
+def _settings(key: tuple[Any, ...], keys: Sequence[tuple[Any, ...]]) -> str:
+    """The knobs that differ between the groups with the same method, data set and labels."""
+    others = [dict(k[4]) for k in keys if k[:3] == key[:3]]
+    knobs = dict(key[4])
+    names = sorted({name for other in others for name in other})
+    differing = [name for name in names if len({other.get(name) for other in others}) > 1]
+    short = [name.rpartition(".")[2] for name in differing]
+    return ", ".join(
+        f"{s if short.count(s) == 1 else name}={knobs.get(name, '(not recorded)')}"
+        for name, s in zip(differing, short, strict=True)
+    )
+
+
+def differing_knobs(runs: Sequence[Run]) -> dict[str, list[str]]:
+    """The knobs that differ between runs: by name, the value of each run."""
+    flat = [{k: str(v) for k, v in flatten(run.config).items()} for run in runs]
+    names = sorted({name for knobs in flat for name in knobs})
+    table = {name: [knobs.get(name, "—") for knobs in flat] for name in names}
+    return {name: values for name, values in table.items() if len(set(values)) > 1}
+
+
+def evaluations(run: Run, part: str = "") -> list[dict[str, Any]]:
+    """The rows of a run that have the headline's accuracy."""
+    key = evaluate.HEADLINES[part or headline_part(run)]
+    return [row for row in run.rows if row.get(key) is not None]
+
+
+def headline_part(run: Run) -> str:
+    """`test`, or `validation` for a data set without test images."""
+    key = evaluate.HEADLINES["test"]
+    return "test" if any(row.get(key) is not None for row in run.rows) else "validation"
+
+
+def median_error(run: Run) -> float | None:
+    """The headline as an error in %: median of the last 20 evaluations, EMA weights."""
+    rows = evaluations(run)
+    if not rows:
+        return None
+    return _percent(evaluate.results(rows)["headline"][f"{headline_part(run)}_accuracy"])
+
+
+def last_error(run: Run) -> float | None:
+    """Error of the last evaluation, in %."""
+    errors = _errors(run)
+    return errors[-1] if errors else None
+
+
+def best_on_validation(run: Run) -> float | None:
+    """Test error in % at the evaluation with the best validation accuracy, the first of equals.
+
+    None unless there is a real validation set: an image a class at the least. The published names
+    that end with -1 have a single one.
+    """
+    rows = evaluations(run)
+    key = evaluate.HEADLINES["validation"]
+    real = run.sizes.get("valid", 0) >= max(2, len(run.class_names))
+    if headline_part(run) != "test" or not real or not rows or any(key not in r for r in rows):
+        return None
+    return _errors(run)[int(np.argmax([row[key] for row in rows]))]
+
+
+def oracle_error(run: Run) -> float | None:
+    """The least test error of any evaluation, in %: chosen on the test set, so no result."""
+    return min(_errors(run), default=None) if headline_part(run) == "test" else None
+
+
+def _errors(run: Run) -> list[float]:
+    key = evaluate.HEADLINES[headline_part(run)]
+    return [_percent(row[key]) for row in evaluations(run)]
+
+
+def _percent(accuracy: float) -> float:
+    return 100 * (1 - accuracy)

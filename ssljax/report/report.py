@@ -1,0 +1,105 @@
+"""`--mode=report`: reads runs, and writes their table and page."""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ssljax.report import groups as grouping
+from ssljax.report import page, reference, table
+from ssljax.report.runs import Run, find, read_all
+
+_EVERY = 5  # seconds between two looks at runs that are followed
+_REFRESH = 15  # seconds after which a browser reads their page again
+
+
+def write(
+    paths: Sequence[Path],
+    output: Path,
+    *,
+    published: bool = False,
+    oracle: bool = False,
+    refresh: int = 0,
+) -> str:
+    """Writes `report.{html,md,csv,tex}` and `report_figures/` to `output`.
+
+    Args:
+      paths: run directories, or directories above them.
+      published: whether to put the papers' rows for the same data beside ours.
+      oracle: whether to show the best error on the test set, marked as such.
+      refresh: seconds after which a browser reads the page again; 0: never.
+
+    Returns:
+      What a terminal shows: the table, and what is to be known of single runs.
+
+    Raises:
+      UsageError: a path has no run.
+    """
+    runs = read_all(paths)
+    groups = grouping.group(runs)
+    rows = reference.beside({(g.data_set, g.labels) for g in groups}) if published else []
+    remarks = [] if rows or not published else ["There are no published rows for these data."]
+    remarks += _duplicates(groups)
+    results = table.make(groups, rows, oracle=oracle)
+    title = ", ".join(dict.fromkeys(str(path) for path in paths))
+    html, pictures = page.make(title, runs, groups, results, remarks=remarks, refresh=refresh)
+    output.mkdir(parents=True, exist_ok=True)
+    files: dict[str, bytes] = {
+        "report.md": table.markdown(results).encode(),
+        "report.csv": table.comma_separated(results).encode(),
+        "report.tex": table.latex(results).encode(),
+        **{f"report_figures/{p.name}.{p.kind}": p.data for p in pictures},
+        "report.html": html.encode(),
+    }
+    (output / "report_figures").mkdir(exist_ok=True)
+    for name, data in files.items():
+        partial = output / f"{name}.partial"
+        partial.write_bytes(data)
+        partial.replace(output / name)
+    return "\n".join([*_lines(results), *remarks, *_notes(runs)])
+
+
+def _lines(results: table.Table) -> list[str]:
+    return [table.text(results)] if results.cells else ["no run has a readable configuration"]
+
+
+def _notes(runs: Sequence[Run]) -> list[str]:
+    return [f"note: {run.name}: {note}" for run in runs for note in run.notes]
+
+
+def _duplicates(groups: Sequence[grouping.Group]) -> list[str]:
+    """Runs that are counted as two seeds and are not."""
+    lines = []
+    for group in groups:
+        seen: dict[tuple[object, ...], str] = {}
+        for run in group.runs:
+            seeds = tuple(run.config.get(k) for k in ("seed", "dataset", "split_file"))
+            if seeds in seen:
+                lines.append(f"{run.name} has the same seeds as {seen[seeds]}: both are counted.")
+            seen.setdefault(seeds, run.name)
+    return lines
+
+
+def follow(
+    paths: Sequence[Path], output: Path, *, say: Callable[[str], None], **options: bool
+) -> None:
+    """Writes the report again whenever a run goes on, until Ctrl-C."""
+    before = None
+    try:
+        while True:
+            if (now := _stamps(paths)) != before:
+                say(write(paths, output, refresh=_REFRESH, **options))
+                before = now
+            time.sleep(_EVERY)
+    except KeyboardInterrupt:
+        write(paths, output, **options)  # a page that rests
+
+
+def _stamps(paths: Sequence[Path]) -> dict[Path, int]:
+    """When the files that a report reads were last written."""
+    return {
+        file: os.stat(file).st_mtime_ns
+        for run in find(paths)
+        for file in run.iterdir()
+        if file.is_file() and not file.name.startswith(("events.out", "report."))
+    }

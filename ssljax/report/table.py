@@ -1,0 +1,138 @@
+"""The table of results: for a terminal, as Markdown, CSV and LaTeX."""
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from ssljax.report import groups
+from ssljax.report.groups import Group, Spread
+from ssljax.report.reference import Published
+from ssljax.report.runs import Run
+
+# Heading, name in the CSV, and what it is of a run.
+Column = tuple[str, str, Callable[[Run], float | None]]
+_MEDIAN: Column = ("error %", "error", groups.median_error)
+_BEST: Column = ("at best validation %", "best_on_validation", groups.best_on_validation)
+_LAST: Column = ("last %", "last", groups.last_error)
+_ORACLE: Column = ("oracle % (chosen on the test set)", "oracle", groups.oracle_error)
+NOTE = (
+    "Errors of the EMA weights, mean ± standard deviation (n − 1) over the seeds. error: median of "
+    "the last 20 evaluations; at best validation: the test error where the validation accuracy is "
+    "best, if there is an image a class for validation; last: the last evaluation."
+)
+
+
+class Table(NamedTuple):
+    """Text for people in `cells`, a list a row; numbers for programs in `values`."""
+
+    heading: list[str]
+    cells: list[list[str]]
+    value_heading: list[str]
+    values: list[list[str | int | float | None]]
+
+
+def make(found: Sequence[Group], published: Sequence[Published] = (), *, oracle: bool) -> Table:
+    """A row a group, then the published ones. Columns without content are left out of `cells`.
+
+    Args:
+      oracle: whether to show the best error on the test set, marked as such.
+    """
+    columns = [_MEDIAN, _BEST, _LAST, *([_ORACLE] if oracle else [])]
+    cells: list[list[str]] = []
+    values: list[list[str | int | float | None]] = []
+    for group in found:
+        parts = {groups.headline_part(run) for run in group.runs if groups.evaluations(run)}
+        data_set = group.data_set + (" (validation)" if parts == {"validation"} else "")
+        spreads = [group.spread(figure) for _, _, figure in columns]
+        start = [group.method, data_set, _text(group.labels), group.settings]
+        seeds, status = len(group.runs), group.status
+        cells.append([*start, str(seeds), *map(describe, spreads), status, ""])
+        numbers = [x for spread in spreads for x in (spread or (None, None))]
+        known = [group.method, data_set, group.labels, group.settings]
+        values.append([*known, seeds, *numbers, status, ""])
+    for row in published:
+        blank = [""] * (len(columns) - 1)
+        name = [row.method, row.data_set]
+        cells.append([*name, str(row.labels), "", "", describe(row.error), *blank, "", row.source])
+        missing = [None] * 2 * len(blank)
+        values.append([*name, row.labels, "", None, *row.error, *missing, "published", row.source])
+    about, end = ["method", "data set", "labels", "settings", "seeds"], ["status", "source"]
+    heading = [*about, *(title for title, _, _ in columns), *end]
+    means = [f"{name}_{what}" for _, name, _ in columns for what in ("mean", "std")]
+    finished = all(group.status == "finished" for group in found)
+    shown = [
+        i
+        for i, title in enumerate(heading)
+        if any(row[i] for row in cells) and not (title == "status" and finished)
+    ]
+    return Table(
+        [heading[i] for i in shown],
+        [[row[i] for i in shown] for row in cells],
+        [*about[:1], "data_set", *about[2:], *means, *end],
+        values,
+    )
+
+
+def describe(spread: Spread | None) -> str:
+    """`4.26 ± 0.05`, `4.26` of a single run, or nothing."""
+    if spread is None:
+        return ""
+    return f"{spread.mean:.2f}" + ("" if spread.std is None else f" ± {spread.std:.2f}")
+
+
+def _text(value: int | None) -> str:
+    return "" if value is None else str(value)
+
+
+def text(table: Table) -> str:
+    """Columns of equal width."""
+    rows = [table.heading, *table.cells]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(f"{c:{w}}" for c, w in zip(row, widths, strict=True)) for row in rows]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def markdown(table: Table) -> str:
+    """A table of GitHub's Markdown."""
+    rule = ["---"] * len(table.heading)
+    rows = [table.heading, rule, *table.cells]
+    cells = [[cell.replace("\\", "\\\\").replace("|", "\\|") for cell in row] for row in rows]
+    return "".join(f"| {' | '.join(row)} |\n" for row in cells) + f"\n{NOTE}\n"
+
+
+def comma_separated(table: Table) -> str:
+    """Every column, with numbers as they are."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(table.value_heading)
+    writer.writerows(table.values)
+    return file.getvalue()
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
+    "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "±": r"$\pm$", "−": "$-$", "Π": r"$\Pi$", "→": r"$\to$",
+}  # fmt: skip
+
+
+def latex(table: Table) -> str:
+    """A `tabular` of the package booktabs."""
+
+    def line(row: Sequence[str]) -> str:
+        return " & ".join("".join(_LATEX.get(c, c) for c in cell) for cell in row) + r" \\"
+
+    return "\n".join(
+        [
+            r"% \usepackage{booktabs}",
+            rf"\begin{{tabular}}{{{'l' * len(table.heading)}}}",
+            r"\toprule",
+            line(table.heading),
+            r"\midrule",
+            *map(line, table.cells),
+            r"\bottomrule",
+            r"\end{tabular}",
+            "",
+        ]
+    )

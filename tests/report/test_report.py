@@ -1,0 +1,227 @@
+import html.parser
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_runs import VERSIONS, make, write
+
+from ssljax.errors import UsageError
+from ssljax.report import plots, report
+from ssljax.report.runs import Predictions, read_all
+
+ROOT = Path(__file__).parents[2]
+
+
+class Page(html.parser.HTMLParser):
+    """Addresses and text of a page; raises where tags do not match."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.addresses, self.words, self._open = [], [], []
+        self.feed(text)
+        assert not self._open
+
+    def handle_starttag(self, tag, attrs):
+        self.addresses += [v for k, v in attrs if k in ("src", "href", "srcset", "data")]
+        if tag not in ("meta", "link", "img", "br"):
+            self._open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.words).split())
+
+
+def page_of(output):
+    return Page((output / "report.html").read_text())
+
+
+def test_the_page_has_everything_and_needs_nothing(tmp_path):
+    for seed in (1, 2, 3):
+        make(tmp_path / f"seed={seed}", seed=seed)
+    text = report.write([tmp_path], tmp_path)
+    assert "±" in text
+    page = page_of(tmp_path)
+    assert page.addresses
+    assert all(address.startswith("data:") for address in page.addresses)
+    assert "url(" not in (tmp_path / "report.html").read_text()
+    for words in ("Test error", "Mask rate", "Accuracy of all pseudo-labels", "Confusion matrix",
+                  "ECE 0.", "Accuracy of each class", "Most confident mistakes",
+                  "The labelled images", "Versions and hardware", "jax 0.10.2",
+                  "3 runs, 3 finished", "optimizer.lr = ", "is <class ", "seed=2"):  # fmt: skip
+        assert words in page.text, words
+    figures = {path.name for path in (tmp_path / "report_figures").iterdir()}
+    assert {"digits_40_test_error.svg", "group1_confusion.svg"} <= figures
+    assert not list(tmp_path.glob("**/*.partial"))
+
+
+def test_ctaugment_s_heat_map_is_on_the_page(tmp_path):
+    run = make(tmp_path / "run")
+    report.write([run], tmp_path / "without")
+    (run / "labelled.png").rename(run / "augment.png")  # any picture
+    report.write([run], tmp_path / "with")
+    assert "What CTAugment has learned" not in page_of(tmp_path / "without").text
+    assert "What CTAugment has learned" in page_of(tmp_path / "with").text
+
+
+def test_runs_in_any_state_are_named_and_the_rest_is_rendered(tmp_path):
+    make(tmp_path / "good", seed=1)
+    make(tmp_path / "unfinished", seed=2, steps=100)
+    failed = make(tmp_path / "failed", seed=3, steps=50)
+    (failed / "failure.txt").write_text("RunError: the loss <is> not finite at step 60\n")
+    (make(tmp_path / "no_config", seed=4) / "config.json").unlink()
+    (make(tmp_path / "bad_config", seed=5) / "config.json").write_text("{")
+    (make(tmp_path / "no_metrics", seed=6) / "metrics.jsonl").unlink()
+    (make(tmp_path / "bad_metrics", seed=7) / "metrics.jsonl").write_text("{]\n{}\n")
+    (make(tmp_path / "cut_metrics", seed=8) / "metrics.jsonl").open("a").write('{"step": 2')
+    (make(tmp_path / "bad_predictions", seed=9) / "predictions.npz").write_bytes(b"PK")
+    (make(tmp_path / "no_names", seed=10) / "data.json").unlink()
+    (make(tmp_path / "no_environment", seed=11) / "environment.json").unlink()
+    (make(tmp_path / "no_split", seed=12) / "split.json").unlink()
+    (make(tmp_path / "no_sheet", seed=13) / "labelled.png").unlink()
+    (make(tmp_path / "no_predictions", seed=14) / "predictions.npz").unlink()
+    (tmp_path / "empty" / "checkpoints").mkdir(parents=True)
+    old = make(tmp_path / "old", seed=15)
+    start = json.loads((old / "environment.json").read_text())["starts"][0]
+    older = start | {"versions": VERSIONS | {"jax": "0.9"}}
+    write(old / "environment.json", {"starts": [older]})
+    moved = make(tmp_path / "moved", seed=16)
+    write(moved / "environment.json", {"starts": [older, start | {"step": 50}]})
+
+    text = report.write([tmp_path], tmp_path / "out")
+    page = page_of(tmp_path / "out")
+    for note in (
+        "unfinished: unfinished, at step 100 of 250",
+        "failed: failed at step 50 of 250: RunError: the loss <is> not finite at step 60",
+        "no_config: config.json is missing",
+        "bad_config: config.json cannot be read",
+        "no_metrics: metrics.jsonl is missing",
+        "bad_metrics: metrics.jsonl cannot be read",
+        "bad_predictions: predictions.npz cannot be read",
+        "no_names: data.json is missing",
+        "no_environment: environment.json is missing",
+        "no_split: split.json is missing",
+        "no_predictions: predictions.npz is missing",
+        "empty: config.json is missing",
+        "old: other versions than most of these runs: jax 0.9",
+        "moved: resumed after step 50 with jax 0.9 → 0.10.2",
+    ):
+        name, _, words = note.partition(": ")
+        assert re.search(f"^note: {name}: {re.escape(words)}", text, re.MULTILINE), note
+        assert words in page.text, note
+    for good in ("good", "cut_metrics", "no_sheet"):
+        assert f"note: {good}:" not in text
+    (row,) = [line for line in text.splitlines() if " finished" in line]
+    assert row.split()[:4] == ["fixmatch", "digits", "40", "10"]
+    assert "Confusion matrix" in page.text
+
+
+def test_the_same_seeds_twice_are_said(tmp_path):
+    make(tmp_path / "a", seed=1)
+    make(tmp_path / "b", seed=1)
+    assert "b has the same seeds as a: both are counted." in report.write([tmp_path], tmp_path)
+
+
+def test_a_report_lies_in_the_run_directory_and_is_no_run_of_its_own(tmp_path):
+    make(tmp_path / "run")
+    report.write([tmp_path / "run"], tmp_path / "run")
+    report.write([tmp_path], tmp_path)
+    assert [run.name for run in read_all([tmp_path])] == ["run"]
+
+
+def test_a_directory_without_runs_is_refused(tmp_path):
+    make(tmp_path / "run")
+    (tmp_path / "none").mkdir()
+    with pytest.raises(UsageError, match="none holds no run"):
+        report.write([tmp_path / "run", tmp_path / "none"], tmp_path)
+
+
+def test_many_classes_and_no_labelled_images_of_some(tmp_path):
+    make(tmp_path / "run", classes=30)
+    with np.load(tmp_path / "run" / "predictions.npz") as arrays:
+        values = dict(arrays)
+    values["labels"] = np.minimum(values["labels"], 25)  # no image of the last classes
+    np.savez(tmp_path / "run" / "predictions.npz", **values)
+    report.write([tmp_path], tmp_path)
+    assert "The 20 worst classes" in page_of(tmp_path).text
+
+
+def test_the_calibration_error_is_the_one_worked_out_by_hand():
+    """Two bins: 3 images of confidence 0.7 with 2 right, 1 of 0.95 that is wrong."""
+    labels = np.array([0, 0, 0, 0])
+    says = Predictions(0, "test", labels, np.array([0, 0, 1, 1]),
+                       np.array([0.7, 0.7, 0.7, 0.95]), labels[:0], labels[:0])  # fmt: skip
+    expected = 3 / 4 * (0.7 - 2 / 3) + 1 / 4 * 0.95
+    assert plots.expected_calibration_error(says) == pytest.approx(expected)
+    np.testing.assert_array_equal(plots.confusion_counts(says, 2), [[2, 2], [0, 0]])
+
+
+def test_a_curve_s_band_is_the_standard_deviation_over_the_runs(tmp_path):
+    from ssljax.report import groups as grouping
+
+    for seed in (1, 2, 3):
+        make(tmp_path / str(seed), seed=seed)
+    (group,) = grouping.group(read_all([tmp_path]))
+    steps, means, stds = plots._over_runs(group.runs, lambda row: row["test/accuracy_ema"])
+    values = [[row["test/accuracy_ema"] for row in run.rows] for run in group.runs]
+    assert steps == [row["step"] for row in group.runs[0].rows]
+    np.testing.assert_allclose(means, np.mean(values, axis=0))
+    np.testing.assert_allclose(stds, np.std(values, axis=0, ddof=1))
+
+
+def test_following_writes_again_when_a_run_goes_on(tmp_path, monkeypatch):
+    run = make(tmp_path / "run", steps=100)
+    said, sleeps = [], []
+
+    def sleep(seconds):
+        sleeps.append(seconds)
+        if len(sleeps) == 2:  # nothing has happened before
+            assert len(said) == 1
+            assert 'http-equiv="refresh"' in (tmp_path / "report.html").read_text()
+            row = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+            with (run / "metrics.jsonl").open("a") as file:
+                file.write(json.dumps(row | {"step": 110}) + "\n")
+        if len(sleeps) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(report.time, "sleep", sleep)
+    report.follow([tmp_path], tmp_path, say=said.append)
+    assert ["at step 100 of 250" in said[0], "at step 110 of 250" in said[1]] == [True, True]
+    assert len(said) == 2
+    text = (tmp_path / "report.html").read_text()
+    assert 'http-equiv="refresh"' not in text
+    assert "at step 110 of 250" in text
+
+
+def launch(*args):
+    return subprocess.run(
+        [sys.executable, "launch.py", *args], cwd=ROOT, capture_output=True, text=True
+    )
+
+
+def test_the_command_prints_the_table_and_writes_beside_the_runs(tmp_path):
+    make(tmp_path / "runs" / "a", seed=1)
+    make(tmp_path / "more", seed=2)
+    result = launch("--mode=report", f"--workdir={tmp_path}/runs")
+    assert result.returncode == 0, result.stderr
+    heading, row, *_, last = result.stdout.splitlines()
+    assert heading.split()[:2] == ["method", "data"]
+    assert row.split()[:4] == ["fixmatch", "digits", "40", "1"]
+    assert last.startswith(f"wrote {tmp_path}/runs/report.html")
+    both = f"--workdir={tmp_path}/runs,{tmp_path}/more"
+    refused = launch("--mode=report", both)
+    assert refused.returncode == 2
+    assert refused.stderr == (
+        "error: --output is missing, which several directories in --workdir need\n"
+    )
+    assert launch("--mode=report", both, f"--output={tmp_path}/out").returncode == 0
+    assert "±" in (tmp_path / "out" / "report.md").read_text()

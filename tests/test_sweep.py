@@ -1,0 +1,218 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from conftest import tiny_config
+
+from ssljax import sweep
+from ssljax.errors import Interrupted, RunError, UsageError
+from ssljax.training import metrics
+
+ROOT = Path(__file__).parents[1]
+LAUNCH = [sys.executable, "launch.py"]
+TINY = [
+    "--config=configs/fixmatch_digits.py", "--config.model_args.filters=4",
+    "--config.model_args.scales=1", "--config.batch_size=8", "--config.uratio=2",
+    "--config.num_steps=12", "--config.log_every=2", "--config.eval_every=4",
+]  # fmt: skip
+
+
+def test_a_grid_has_every_combination_and_the_last_knob_varies_fastest():
+    points = sweep.grid("seed=1,2; config.method_args.threshold=0.9,0.95")
+    assert points == [
+        {"seed": "1", "method_args.threshold": "0.9"},
+        {"seed": "1", "method_args.threshold": "0.95"},
+        {"seed": "2", "method_args.threshold": "0.9"},
+        {"seed": "2", "method_args.threshold": "0.95"},
+    ]
+    assert sweep.names(points)[1] == "seed=1+method_args.threshold=0.95"
+
+
+def test_commas_in_brackets_belong_to_the_value():
+    points = sweep.grid("optimizer.decay_epochs=(10,20),(15,25)")
+    assert points == sweep.listed(
+        [{"optimizer.decay_epochs": f"({x})"} for x in ("10,20", "15,25")]
+    )
+
+
+def test_a_directory_s_name_is_one_path_component():
+    (name,) = sweep.names(sweep.grid("dataset=folder:/data/my pets.1@40-0"))
+    assert name == "dataset=folder__data_my_pets.1@40-0"
+
+
+@pytest.mark.parametrize("text", ["", "seed", "=1", "seed=1;", "seed=1;seed=2"])
+def test_another_form_is_refused(text):
+    with pytest.raises(UsageError, match="allowed: <knob>=<value>"):
+        sweep.grid(text)
+
+
+def test_points_that_share_a_directory_are_refused():
+    with pytest.raises(UsageError, match="'seed=1' twice"):
+        sweep.names(sweep.grid("seed=1,2,1"))
+    with pytest.raises(UsageError, match="no points"):
+        sweep.names([])
+
+
+def test_only_the_results_of_just_that_run_are_finished(tmp_path):
+    config = tiny_config().to_dict()
+
+    def write(step, **saved):
+        (tmp_path / "config.json").write_text(json.dumps(config | saved))
+        (tmp_path / "results.json").write_text(json.dumps({"step": step}))
+
+    assert not sweep.is_finished(tmp_path, config)
+    write(12)
+    assert sweep.is_finished(tmp_path, config)
+    assert sweep.is_finished(tmp_path, config | {"log_every": 7})
+    assert not sweep.is_finished(tmp_path, config | {"num_steps": 13})  # goes on
+    assert not sweep.is_finished(tmp_path, config | {"seed": 5})  # is refused
+    write(12, num_steps=13)  # made longer, and stopped before its end
+    assert not sweep.is_finished(tmp_path, config | {"num_steps": 13})
+    # These knobs decide others, which `config.json` has worked out.
+    by_epochs = config | {"num_epochs": 2.0, "per_worker_batch_size": 4}
+    write(10, num_steps=10, num_epochs=2.0, batch_size=16)
+    assert sweep.is_finished(tmp_path, by_epochs)
+    assert not sweep.is_finished(tmp_path, by_epochs | {"num_epochs": 3.0})
+
+
+def python(program):
+    return [sys.executable, "-c", program]
+
+
+def test_a_failure_does_not_keep_the_other_runs_from_running(tmp_path):
+    commands = {
+        "bad": python("raise SystemExit(2)"),
+        "good": python(f"open({str(tmp_path / 'ran')!r}, 'w')"),
+    }
+    with pytest.raises(RunError, match="1 of 2 runs failed: bad"):
+        sweep.run(commands)
+    assert (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_reaches_the_running_process_once_and_ends_the_sweep(stop, tmp_path):
+    got, started = tmp_path / "got", tmp_path / "started"
+    program = f"""
+import os, signal, sys, time
+def handler(signum, frame):
+    open({str(got)!r}, "a").write(f"{{signum}}\\n")
+    time.sleep(0.3)  # a second signal would come now
+    sys.exit(128 + signum)
+for s in (signal.SIGINT, signal.SIGTERM): signal.signal(s, handler)
+open({str(started)!r}, "w").write(str(os.getpgrp()))
+time.sleep(60)
+"""
+
+    def send():
+        while not started.exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), stop)
+
+    before = signal.getsignal(stop)
+    thread = threading.Thread(target=send)
+    thread.start()
+    commands = {"first": python(program), "second": python(f"open({str(tmp_path / 'ran')!r}, 'w')")}
+    with pytest.raises(Interrupted, match="the sweep stopped in first") as caught:
+        sweep.run(commands)
+    thread.join()
+    assert caught.value.signum == stop
+    assert int(started.read_text()) != os.getpgrp()  # a terminal's Ctrl-C reaches this one alone
+    assert got.read_text() == f"{stop.value}\n"
+    assert not (tmp_path / "ran").exists()
+    assert signal.getsignal(stop) == before
+
+
+def launch(*args, **options):
+    return subprocess.run([*LAUNCH, *args], cwd=ROOT, capture_output=True, text=True, **options)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--sweep=seeds=1,2"], "config.seeds does not exist; the nearest knob is config.seed"),
+        (["--sweep=seed=1,x"], "--config.seed=x"),
+        (["--sweep=config"], "needs a function get_sweep()"),
+        (["--sweep=seed=1,2", "--sweep_index=2"], "--sweep_index is 2; allowed: from 0 to 1"),
+        (["--sweep_list"], "--sweep is missing"),
+        (["--sweep=seed=1", "--mode=data"], "--sweep is given with --mode=data"),
+    ],
+)
+def test_bad_input_gets_one_line_before_anything_runs(args, message, tmp_path):
+    result = launch(*TINY, *args, f"--workdir={tmp_path / 'runs'}")
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert message in result.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_directory_that_holds_a_run_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    result = launch(*TINY, "--sweep=seed=1,2", f"--workdir={tmp_path}")
+    assert result.returncode == 2
+    assert "holds a run; several need another directory" in result.stderr
+
+
+def test_a_config_file_can_have_a_sweep_of_its_own(tmp_path):
+    config = tmp_path / "own.py"
+    config.write_text(
+        "from configs import fixmatch_digits\n\n"
+        "get_config = fixmatch_digits.get_config\n\n"
+        "def get_sweep():\n"
+        "    return [dict(batch_size=b, seed=b + 1) for b in (4, 8)]\n"
+    )
+    args = [f"--config={config}", "--sweep", "config", "--workdir", str(tmp_path), "--sweep_list"]
+    result = launch(*args, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert result.returncode == 0, result.stderr
+    first, command, second, _ = result.stdout.splitlines()
+    assert (first, second) == ("0  batch_size=4+seed=5", "1  batch_size=8+seed=9")
+    assert command.endswith(
+        f"launch.py --config={config} --config.batch_size=4 --config.seed=5 "
+        f"--workdir={tmp_path}/batch_size=4+seed=5"
+    )
+
+
+def rows_of(workdir):
+    rows = metrics.read_rows(workdir / "metrics.jsonl")
+    return [{k: v for k, v in row.items() if k != "images_per_second"} for row in rows]
+
+
+@pytest.mark.slow
+def test_an_interrupted_sweep_goes_on_without_repeating_work(tmp_path):
+    """The issue's sweep: 3 seeds and 2 thresholds."""
+    sweep_flag = "--sweep=seed=1,2,3;method_args.threshold=0.9,0.95"
+    args = [*TINY, "--config.num_steps=80", sweep_flag, f"--workdir={tmp_path / 'sweep'}"]
+    child = subprocess.Popen([*LAUNCH, *args], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    third = tmp_path / "sweep" / "seed=2+method_args.threshold=0.9"
+    while len(metrics.read_rows(third / "metrics.jsonl")) < 3:
+        assert child.poll() is None
+        time.sleep(0.01)
+    child.send_signal(signal.SIGTERM)
+    assert child.wait() == 128 + signal.SIGTERM
+    runs = sorted((tmp_path / "sweep").iterdir())
+    assert len(runs) == 3
+    before = {path: path.stat().st_mtime_ns for run in runs[:2] for path in run.iterdir()}
+    assert not (third / "results.json").exists()
+
+    again = launch(*args)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("is finished") == 2
+    assert again.stdout.count("resuming") == 1
+    assert f"resuming {third} after step" in again.stdout
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert len(list((tmp_path / "sweep").glob("*/results.json"))) == 6
+
+    alone = launch(*args[:-1], f"--workdir={tmp_path / 'alone'}", "--sweep_index=2")
+    assert alone.returncode == 0, alone.stderr
+    (run,) = (tmp_path / "alone").iterdir()
+    assert run.name == third.name
+    assert rows_of(run) == rows_of(third)
+    nothing = launch(*args)
+    assert nothing.stdout.count("is finished") == 6
+    assert "step" not in nothing.stdout
