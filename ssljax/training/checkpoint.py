@@ -15,6 +15,7 @@ results.json    the results, once the run is complete
 import itertools
 import json
 import shutil
+import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,8 @@ RESUMABLE = frozenset(
 )
 
 
+# Several seeds of one program save at the same time, and Orbax's writers get in each other's way.
+_WRITING = threading.Lock()
 # What a start that was killed can leave before `config.json`.
 _BEGUN = frozenset({"config.json", "data.json", "split.json", lock.NAME})
 
@@ -201,7 +204,7 @@ class Checkpoints:
         try:
             self._clear()
             self._directory.mkdir(parents=True, exist_ok=True)
-            with _checkpointer() as checkpointer:
+            with _WRITING, _checkpointer() as checkpointer:
                 checkpointer.save(
                     partial, args=ocp.args.Composite(default=ocp.args.StandardSave(tree))
                 )
