@@ -89,12 +89,12 @@ def main(argv: list[str]) -> int:
 
 def _train() -> None:
     from ssljax import evaluate, recipe, stage
-    from ssljax.training import checkpoint, hosts, loop, seeds
+    from ssljax.training import hosts, loop, run_directory, seeds
 
     with hosts.together():
         workdir = _WORKDIR.value or f"runs/{_default_name()}"
         parts, *others = recipe.build_seeds(
-            _config(), recorded=lambda: checkpoint.recorded_batch_size(_local(workdir))
+            _config(), recorded=lambda: run_directory.recorded_batch_size(_local(workdir))
         )
         if hosts.is_first():
             print(f"{recipe.describe(parts)}\nrun directory: {workdir}", flush=True)
@@ -114,14 +114,14 @@ def _train() -> None:
 def _sweep(arguments: list[str]) -> None:
     """Runs the points of `--sweep`, prints them, or runs one; finished ones are skipped."""
     from ssljax import sweep
-    from ssljax.training import checkpoint
+    from ssljax.training import run_directory
 
     points = (
         sweep.listed(_get_sweep()) if _SWEEP.value == "config" else sweep.grid(_SWEEP.value or "")
     )
     runs = dict(zip(sweep.names(points), points, strict=True))
     root = Path(_WORKDIR.value or f"runs/{_config_name()}/sweep")
-    checkpoint.require_no_run(root)
+    run_directory.require_no_run(root)
     kept = _without(arguments, "sweep", "sweep_index", "sweep_list", "workdir")
     commands, finished = {}, []
     for name, point in runs.items():
@@ -230,7 +230,7 @@ def _export_bundle() -> None:
     from ssljax import recipe
     from ssljax.export import directory, npu_bundle
     from ssljax.files import read_json
-    from ssljax.training import checkpoint
+    from ssljax.training import run_directory
 
     output = Path(_required("output", _OUTPUT.value))
     directory.require_free(output, overwrite=_OVERWRITE.value)
@@ -241,7 +241,7 @@ def _export_bundle() -> None:
         workdir = Path(_WORKDIR.value)
         config = ml_collections.ConfigDict(read_json(workdir / "config.json"))
         parts = recipe.build(config)
-        state = checkpoint.newest_state(workdir, parts.shapes(), keep=parts.keep_checkpoints)
+        state = run_directory.newest_state(workdir, parts.shapes(), keep=parts.keep_checkpoints)
     with directory.replaced(output) as partial:
         npu_bundle.write(parts, partial, state=state)
     print(f"wrote {output}: train it with python run.py --device=npu; see docs/npu.md")
@@ -366,10 +366,10 @@ def _split_flag(arg: str) -> tuple[str, str]:
 
 def _nearest_knob(given: dict[str, str]) -> str:
     """Names the first override that the config file does not have, and the nearest it has."""
-    from ssljax.training import checkpoint
+    from ssljax.training import run_directory
 
     config = runpy.run_path(given["config"])["get_config"]()
-    known = [f"config.{key}" for key in checkpoint.flatten(config.to_dict())]
+    known = [f"config.{key}" for key in run_directory.flatten(config.to_dict())]
     unknown = next(name for name in given if name.startswith("config.") and name not in known)
     nearest = difflib.get_close_matches(unknown, known, n=1, cutoff=0.0)[0]
     return f"{unknown} does not exist; the nearest knob is {nearest}"

@@ -9,7 +9,7 @@ import numpy as np
 
 from ssljax.data.load import scored
 from ssljax.recipe import Recipe
-from ssljax.training import checkpoint, hosts, metrics, parallel
+from ssljax.training import hosts, metrics, parallel, run_directory
 from ssljax.training.parallel import Evaluate
 from ssljax.training.state import TrainState
 
@@ -107,8 +107,8 @@ def evaluate_directory(recipe: Recipe, workdir: Path) -> tuple[int, Scores]:
     shapes = recipe.shapes()
 
     def read() -> TrainState:
-        checkpoint.require_same_run(workdir, recipe.config, recipe.split)
-        return checkpoint.newest_state(
+        run_directory.require_same_run(workdir, recipe.config, recipe.split)
+        return run_directory.newest_state(
             workdir, shapes, keep=recipe.keep_checkpoints, fallback=recipe.fallback
         )
 

@@ -12,11 +12,12 @@ import numpy as np
 import optax
 
 from ssljax import recipe
+from ssljax.checkpoints import Checkpoints
 from ssljax.errors import UsageError
 from ssljax.export.npu_bundle import FORMAT, flat, nested
 from ssljax.files import read_json
 from ssljax.recipe import Recipe
-from ssljax.training import checkpoint
+from ssljax.training import run_directory
 from ssljax.training.state import TrainState
 
 PyTree = Any
@@ -60,13 +61,13 @@ def import_run(bundle: Path, workdir: Path, *, output: Path | None = None) -> in
         return reader.get_tensor(name)
 
     state = _state(parts, manifest, read, path)
-    checkpoint.open_directory(workdir, parts.config, parts.split, parts.dataset)
+    run_directory.open_directory(workdir, parts.config, parts.split, parts.dataset)
     for name in ("metrics.jsonl", "results.json"):
         if (output / name).exists():
             shutil.copy(output / name, workdir / name)
     empty = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), parts.shapes()["window"])
     window = _window(output / f"window-{int(state.step)}.json", empty)
-    with checkpoint.Checkpoints(workdir, keep=parts.keep_checkpoints) as checkpoints:
+    with Checkpoints(workdir, keep=parts.keep_checkpoints) as checkpoints:
         checkpoints.save(int(state.step), {"state": state, "window": window})
     return int(state.step)
 

@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import ml_collections
 
 from ssljax import lookup
+from ssljax.checkpoints import Checkpoints
 from ssljax.errors import UsageError
 from ssljax.files import read_json
 from ssljax.pixels import to_float
-from ssljax.training import checkpoint
 
 PyTree = Any
 OUTPUTS = ("logits", "probabilities")
@@ -58,7 +58,7 @@ def load(workdir: Path, *, weights: str = "ema") -> Trained:
     """
     config = read_json(workdir / "config.json")
     data = read_json(workdir / "data.json")
-    with checkpoint.Checkpoints(workdir, keep=0) as checkpoints:
+    with Checkpoints(workdir, keep=0) as checkpoints:
         newest = checkpoints.restore_newest()
     if newest is None:
         raise UsageError(f"{workdir} holds no checkpoint yet")

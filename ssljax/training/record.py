@@ -10,12 +10,13 @@ import numpy as np
 from PIL import Image
 
 from ssljax import evaluate
+from ssljax.checkpoints import Checkpoints
 from ssljax.data.load import scored
 from ssljax.errors import RunError
 from ssljax.files import write_json
 from ssljax.recipe import Recipe
 from ssljax.stage import Mirror
-from ssljax.training import checkpoint, for_report, health, hosts, lock, metrics, parallel
+from ssljax.training import for_report, health, hosts, lock, metrics, parallel, run_directory
 from ssljax.training.state import TrainState
 
 
@@ -39,18 +40,16 @@ class Record:
         recipe, workdir = self._recipe, self._workdir
         if self._home is not None:
             self._home.pull()
-        checkpoint.make_directory(workdir)
+        run_directory.make_directory(workdir)
         stack.enter_context(lock.held(workdir))
         if recipe.train_url:
             train_url = Mirror(recipe.train_url, workdir, "config.stage.train_url")
             stack.push(train_url.push)
         if self._home is not None:
             stack.push(self._home.push)
-        checkpoint.open_directory(workdir, recipe.config, recipe.split, recipe.dataset)
+        run_directory.open_directory(workdir, recipe.config, recipe.split, recipe.dataset)
         stack.enter_context(for_report.noting_failure(workdir))
-        self._checkpoints = stack.enter_context(
-            checkpoint.Checkpoints(workdir, keep=recipe.keep_checkpoints)
-        )
+        self._checkpoints = stack.enter_context(Checkpoints(workdir, keep=recipe.keep_checkpoints))
         if last is not None:
             self._checkpoints.remove_after(last)
         newest = self._checkpoints.restore_newest(recipe.shapes(), fallback=recipe.fallback)

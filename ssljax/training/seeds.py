@@ -14,10 +14,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from ssljax.checkpoints import Checkpoints
 from ssljax.errors import UsageError
 from ssljax.files import read_json, telling_of_full_disk
 from ssljax.recipe import Recipe
-from ssljax.training import checkpoint, loop, parallel
+from ssljax.training import loop, parallel, run_directory
 from ssljax.training.record import Record
 from ssljax.training.step import Data
 
@@ -37,7 +38,7 @@ def train(recipes: Sequence[Recipe], workdir: Path) -> dict[str, dict[str, Any]]
     Raises:
       UsageError, RunError, Interrupted: as `loop.train`; an error of one seed stops all.
     """
-    checkpoint.require_no_run(workdir)
+    run_directory.require_no_run(workdir)
     workdirs = [workdir / f"seed={recipe.seed}" for recipe in recipes]
     left = [x for x in zip(recipes, workdirs, strict=True) if not _is_complete(*x)]
     if left:
@@ -49,12 +50,12 @@ def train(recipes: Sequence[Recipe], workdir: Path) -> dict[str, dict[str, Any]]
 def _is_complete(recipe: Recipe, workdir: Path) -> bool:
     if not (workdir / "results.json").exists():
         return False
-    checkpoint.require_same_run(workdir, recipe.config, recipe.split)
+    run_directory.require_same_run(workdir, recipe.config, recipe.split)
     return recipe.num_steps in _steps(recipe, workdir)
 
 
 def _steps(recipe: Recipe, workdir: Path) -> set[int]:
-    with checkpoint.Checkpoints(workdir, keep=recipe.keep_checkpoints) as checkpoints:
+    with Checkpoints(workdir, keep=recipe.keep_checkpoints) as checkpoints:
         return set(checkpoints.steps())
 
 

@@ -11,8 +11,9 @@ from conftest import tiny_config
 from runs import final_state, rows_of
 
 from ssljax import evaluate, recipe
+from ssljax.checkpoints import Checkpoints
 from ssljax.errors import UsageError
-from ssljax.training import checkpoint, loop
+from ssljax.training import loop
 
 CASES = 48
 
@@ -39,7 +40,7 @@ def damage(path, rng):
 
 
 def restore(workdir, template, **options):
-    with checkpoint.Checkpoints(workdir, keep=20) as checkpoints:
+    with Checkpoints(workdir, keep=20) as checkpoints:
         return checkpoints.restore_newest(template, **options)
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from ssljax import evaluate, recipe
 from ssljax.errors import Interrupted, RunError, UsageError
-from ssljax.training import checkpoint, loop, metrics
+from ssljax.training import loop, metrics, run_directory
 
 ROOT = Path(__file__).parents[2]
 
@@ -190,7 +190,7 @@ def test_a_checkpoint_that_cannot_be_read_stops_the_run(config, tmp_path, damage
 
 def test_no_checkpoint_but_a_broken_one_does_not_start_over(config, tmp_path):
     parts = build(config)
-    checkpoint.open_directory(tmp_path, parts.config, parts.split, parts.dataset)
+    run_directory.open_directory(tmp_path, parts.config, parts.split, parts.dataset)
     (tmp_path / "checkpoints" / "4").mkdir(parents=True)
     with pytest.raises(UsageError, match="checkpoints/4, cannot be read"):
         loop.train(parts, tmp_path)
@@ -198,6 +198,6 @@ def test_no_checkpoint_but_a_broken_one_does_not_start_over(config, tmp_path):
 
 def test_evaluating_before_the_first_checkpoint_says_so(config, tmp_path):
     parts = build(config)
-    checkpoint.open_directory(tmp_path, parts.config, parts.split, parts.dataset)
+    run_directory.open_directory(tmp_path, parts.config, parts.split, parts.dataset)
     with pytest.raises(UsageError, match="no checkpoint"):
         evaluate.evaluate_directory(parts, tmp_path)

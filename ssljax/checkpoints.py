@@ -1,19 +1,6 @@
-"""What is in a run directory, and what may be resumed in it.
-
-config.json     the recipe
-data.json       the images' shape and the names of their classes, for whoever serves the model
-split.json      which images are labelled, see `data/split_file.py`
-checkpoints/    Orbax checkpoints, one directory a step, each with the checksums of its files
-lock            which process trains here; empty: none
-metrics.jsonl   one line a log or evaluation step
-events.out.*    the same for TensorBoard
-environment.json, labelled.png, predictions.npz, failure.txt: for the report, see `for_report.py`
-augment.png     what the augmentation had learned at the newest evaluation, if it learns
-results.json    the results, once the run is complete
-"""
+"""The checkpoints of a run directory: whole or not there, and with checksums of their files."""
 
 import itertools
-import json
 import shutil
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,126 +11,13 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from ssljax.data import split_file
-from ssljax.data.datasets import Dataset
-from ssljax.data.imagenet import StreamedDataset
-from ssljax.data.splits import Split, fingerprint
+from ssljax import manifest
 from ssljax.errors import RunError, UsageError
-from ssljax.files import FULL, is_full, read_json, write_json
-from ssljax.training import lock, manifest
+from ssljax.files import FULL, is_full
 
 PyTree = Any
-
-# Knobs that do not change what is computed at any step of the planned run, or only its length.
-RESUMABLE = frozenset(
-    {
-        "checkpoint.fallback",
-        "cpu_devices",
-        "data_dir",  # the hash of the split is compared
-        "eval_batch_size",
-        "eval_every",
-        "health.stop_on",
-        "keep_checkpoints",
-        "log_every",
-        "num_epochs",
-        "num_seeds",  # a seed of several is an ordinary run
-        "num_steps",
-        "split_file",
-        "stage.data_url",
-        "stage.train_url",
-        "steps_per_run",
-    }
-)
-
-
 # Several seeds of one program save at the same time, and Orbax's writers get in each other's way.
 _WRITING = threading.Lock()
-# What a start that was killed can leave before `config.json`.
-_BEGUN = frozenset({"config.json", "data.json", "split.json", lock.NAME})
-
-
-def make_directory(workdir: Path) -> None:
-    """Makes an empty directory for a run, or finds a run, or the beginnings of one.
-
-    Raises:
-      UsageError: the directory holds something else, or cannot be made.
-    """
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"workdir {workdir} cannot be made: {error.strerror}") from error
-    names = {path.name.removesuffix(".partial") for path in workdir.iterdir()}
-    if not (workdir / "config.json").exists() and not names <= _BEGUN:
-        raise UsageError(f"workdir {workdir} is not empty, and holds no run (no config.json)")
-
-
-def open_directory(
-    workdir: Path, config: dict[str, Any], split: Split, dataset: Dataset | StreamedDataset
-) -> None:
-    """Writes the run's description, or finds that the run described there is this one.
-
-    Raises:
-      UsageError: the directory holds something else.
-    """
-    if (workdir / "config.json").exists():
-        require_same_run(workdir, config, split)
-    else:
-        make_directory(workdir)
-    data = {
-        "image_shape": list(dataset.image_shape),
-        "class_names": [str(name) for name in dataset.class_names],
-    }
-    write_json(workdir / "data.json", data)
-    write_json(workdir / "split.json", split_file.record(split))
-    write_json(workdir / "config.json", config)  # last: with it the directory is a run's
-
-
-def recorded_batch_size(workdir: Path) -> int | None:
-    """Of the run in a directory; None where there is none."""
-    path = workdir / "config.json"
-    return read_json(path)["batch_size"] if path.exists() else None
-
-
-def require_no_run(workdir: Path) -> None:
-    """A directory that is to hold several runs is none itself: a report looks no further there.
-
-    Raises:
-      UsageError: it is.
-    """
-    if (workdir / "config.json").exists():
-        raise UsageError(f"workdir {workdir} holds a run; several need another directory")
-
-
-def require_same_run(workdir: Path, config: dict[str, Any], split: Split) -> None:
-    """Compares a run directory with a recipe; knobs in `RESUMABLE` may differ.
-
-    Raises:
-      UsageError: they are of different runs; names the first difference.
-    """
-    before = flatten(read_json(workdir / "config.json"))
-    after = flatten(json.loads(json.dumps(config)))  # tuples become lists, as in the file
-    for key in sorted(before.keys() | after.keys()):
-        if key not in RESUMABLE and before.get(key) != after.get(key):
-            raise UsageError(
-                f"{workdir} holds a run with config.{key}={before.get(key)!r}, not "
-                f"{after.get(key)!r}; use another workdir, or the same value to resume"
-            )
-    found, expected = read_json(workdir / "split.json").get("hash"), fingerprint(split)
-    if found != expected:
-        raise UsageError(
-            f"{workdir} holds a run on another split: its hash is {found}, not {expected}"
-        )
-
-
-def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested knobs -> `{"optimizer.lr": 0.03}`."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
 
 
 class Checkpoints:
@@ -291,16 +165,3 @@ def _checkpointer() -> ocp.Checkpointer:
         default=ocp.StandardCheckpointHandler(multiprocessing_options=options),
     )
     return ocp.Checkpointer(handler, multiprocessing_options=options)
-
-
-def newest_state(workdir: Path, template: PyTree, *, keep: int, fallback: bool = False) -> Any:
-    """The state in the newest checkpoint of a run directory, on the host.
-
-    Raises:
-      UsageError: there is none, or it cannot be read.
-    """
-    with Checkpoints(workdir, keep=keep) as checkpoints:
-        newest = checkpoints.restore_newest(template, fallback=fallback)
-    if newest is None:
-        raise UsageError(f"{workdir} holds no checkpoint yet")
-    return newest[1]["state"]
