@@ -93,5 +93,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     # The machine.
     config.steps_per_run = 64  # steps in one call on an accelerator; on CPU always 1
-    config.cpu_devices = 1  # devices of one thread each, when there is no accelerator
+    # Devices of one thread each, when there is no accelerator; 0: one a core, or as many as divide
+    # batch_size, and with per-device statistics or batches, or several processes, one in all.
+    config.cpu_devices = 0
     return config.lock()

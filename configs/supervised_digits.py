@@ -23,6 +23,7 @@ def digits(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     config.optimizer.schedule = "cosine"
     config.optimizer.weight_decay = 0.01
     config.ema_decay = 0.99
+    config.cpu_devices = 1  # its steps are too short to be shared
     config.log_every = 40
     config.eval_every = 40
     return config

@@ -189,7 +189,7 @@ _RANGES: dict[str, tuple[float, float | None, str]] = {
     "eval_every": (1, None, "from"),
     "eval_batch_size": (1, None, "from"),
     "keep_checkpoints": (0, None, "from"),
-    "cpu_devices": (1, None, "from"),
+    "cpu_devices": (0, None, "from"),
     "ema_decay": (0, 1, "from"),
     "optimizer.lr": (0, None, "above"),
     "optimizer.lr_batch_size": (0, None, "from"),
@@ -276,10 +276,12 @@ def _build(
             raise UsageError(
                 f"config.health.stop_on names {kind!r}; allowed: {', '.join(health.KINDS)}"
             )
-    parallel.split_cpu(config.cpu_devices)
+    parallel.split_cpu(max_devices or config.cpu_devices or _cpu_devices(config))
     hosts.start(**config.distributed)
     devices = jax.devices()[:max_devices]
     parallel.require_even(devices)
+    if devices[0].platform == "cpu" and not config.cpu_devices:
+        _note_cores(config, len(devices))
     config = config.copy_and_resolve_references()
     # What a run is, and whoever reads it, has nothing to do with who trains it.
     config.distributed.update(coordinator="", num_processes=0, process_id=0)
@@ -346,6 +348,26 @@ def _build(
     with naming("config"):  # sizes that do not fit together show while the step is traced
         recipe.shapes()
     return recipe
+
+
+def _cpu_devices(config: ml_collections.ConfigDict) -> int:
+    """For `config.cpu_devices` 0: what is computed must not depend on the number of cores."""
+    if (
+        config.per_worker_batch_size
+        or not config.sync_bn
+        or hosts.are_several(**config.distributed)
+    ):
+        return 1
+    return parallel.devices_for(config.batch_size)
+
+
+def _note_cores(config: ml_collections.ConfigDict, devices: int) -> None:
+    cores = parallel.cores()
+    if config.batch_size % cores and config.sync_bn:
+        print(
+            f"note: {devices} of {cores} cores are devices, since config.batch_size is "
+            f"{config.batch_size}; a multiple of {cores} uses all"
+        )
 
 
 def load_data(config: ml_collections.ConfigDict) -> tuple[Dataset | StreamedDataset, Split]:

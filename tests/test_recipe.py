@@ -1,3 +1,5 @@
+import types
+
 import pytest
 from conftest import tiny_config
 
@@ -186,3 +188,36 @@ def test_processes_with_different_numbers_of_devices_are_refused():
     parallel.require_even([Device(i) for i in (0, 0, 1, 1)])
     with pytest.raises(UsageError, match="1 on process 0, 2 on process 1; allowed: as many"):
         parallel.require_even([Device(i) for i in (0, 1, 1)])
+
+
+@pytest.mark.parametrize(
+    ("cores", "batch_size", "told", "expected"),
+    [(4, 64, -1, 4), (4, 6, -1, 3), (4, 7, -1, 1), (1, 64, -1, 1), (4, 64, 2, 1)],
+)
+def test_a_cpu_is_a_device_a_core_where_the_batch_divides(
+    cores, batch_size, told, expected, monkeypatch
+):
+    monkeypatch.setattr(parallel, "cores", lambda: cores)
+    jax_config = types.SimpleNamespace(jax_num_cpu_devices=told)
+    monkeypatch.setattr(parallel.jax, "config", jax_config)
+    assert parallel.devices_for(batch_size) == expected
+
+
+def test_what_is_computed_does_not_depend_on_the_cores(config, monkeypatch):
+    monkeypatch.setattr(parallel, "devices_for", lambda batch_size: 8)
+    assert recipe._cpu_devices(config) == 8
+    for knob, value in (
+        ("sync_bn", False), ("per_worker_batch_size", 2), ("distributed.coordinator", "a:1")
+    ):  # fmt: skip
+        one = config.copy_and_resolve_references()
+        one.update_from_flattened_dict({knob: value})
+        assert recipe._cpu_devices(one) == 1, knob
+
+
+def test_cores_that_a_batch_leaves_idle_are_noted(config, monkeypatch, capsys):
+    monkeypatch.setattr(parallel, "cores", lambda: 3)
+    recipe._note_cores(config, 2)
+    assert "note: 2 of 3 cores are devices, since config.batch_size is 8" in capsys.readouterr().out
+    config.batch_size = 9
+    recipe._note_cores(config, 3)
+    assert not capsys.readouterr().out

@@ -129,6 +129,12 @@ def together() -> Iterator[None]:
         os._exit(2 if isinstance(error, UsageError) else 1)
 
 
+def are_several(coordinator: str, num_processes: int, process_id: int) -> bool:
+    """Whether `start` with these will join this process with others."""
+    del num_processes, process_id
+    return bool(coordinator) or _is_cluster()
+
+
 def _is_cluster() -> bool:
     """Whether this process is one of several that TPU pods, SLURM or Open MPI have started."""
     return any(

@@ -45,6 +45,19 @@ def own_rows(size: int, devices: Sequence[jax.Device]) -> np.ndarray:
     return np.concatenate([x for x, d in zip(shares, devices, strict=True) if d in _own(devices)])
 
 
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def devices_for(batch_size: int) -> int:
+    """The CPU devices to train on where none are asked for: the most that divide the batch, up to
+    one a core; 1 where JAX has been told how many there are."""
+    if jax.config.jax_num_cpu_devices > 0:  # type: ignore[attr-defined]
+        return 1
+    return max(n for n in range(1, cores() + 1) if batch_size % n == 0)
+
+
 def split_cpu(count: int) -> None:
     """Makes the CPU `count` devices of one thread each; call it before JAX starts its backend.
 
