@@ -92,6 +92,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.distributed.process_id = 0  # this one's, from 0
 
     # The machine.
+    config.compilation_cache = ""  # directory of compiled programs, for faster starts; "": none
     config.steps_per_run = 64  # steps in one call on an accelerator; on CPU always 1
     # Devices of one thread each, when there is no accelerator; 0: one a core, or as many as divide
     # batch_size, and with per-device statistics or batches, or several processes, one in all.

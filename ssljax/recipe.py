@@ -276,6 +276,7 @@ def _build(
             raise UsageError(
                 f"config.health.stop_on names {kind!r}; allowed: {', '.join(health.KINDS)}"
             )
+    parallel.cache_programs(config.compilation_cache)
     parallel.split_cpu(max_devices or config.cpu_devices or _cpu_devices(config))
     hosts.start(**config.distributed)
     devices = jax.devices()[:max_devices]

@@ -7,27 +7,40 @@ from ssljax import losses
 from ssljax.methods.method import Aux, Method, check_from_0, no_noise, no_state
 
 
-def fixmatch(*, threshold: float = 0.95, unlabeled_weight: float = 1.0) -> Method:
+def fixmatch(
+    *, threshold: float = 0.95, unlabeled_weight: float = 1.0, weak_pass: str = "joint"
+) -> Method:
     """Confident predictions on weak views are the labels of strong views.
 
-    One forward pass over [labelled, weak, strong] gives all logits, with BatchNorm over all of
-    it. The pseudo-label is the raw model's most likely class, without gradient; images below the
-    threshold count as zero in a mean over all of them.
+    One forward pass over [labelled, weak, strong] gives all logits (but see `weak_pass`), with
+    BatchNorm over all of it. The pseudo-label is the raw model's most likely class, without
+    gradient; images below the threshold count as zero in a mean over all of them.
 
     Args:
       threshold: least probability (`>=`) of a pseudo-label that counts, 0..1 (τ).
       unlabeled_weight: weight of the unlabelled loss (λu; the published flag `wu`).
+      weak_pass: `joint`, as published; or `no_grad`, which is faster and not the same: weak views
+        have a forward pass of their own, so that nothing is kept for their gradient, which is
+        zero but for BatchNorm's statistics, and these are over the other images alone.
     """
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold is {threshold}; allowed: 0 to 1")
     check_from_0(unlabeled_weight=unlabeled_weight)
+    if weak_pass not in ("joint", "no_grad"):
+        raise ValueError(f"weak_pass is {weak_pass!r}; allowed: joint, no_grad")
 
     def loss(params, ema_params, apply, batch, noise, state, progress):
         del ema_params, noise, progress
         weak, strong = batch.views
-        logits, batch_stats = apply(params, jnp.concatenate([batch.labeled, weak, strong]))
-        n, m, classes = len(batch.labeled), len(weak), logits.shape[-1]
-        x_logits, weak_logits, strong_logits = jnp.split(logits, [n, n + m])
+        n, m = len(batch.labeled), len(weak)
+        if weak_pass == "joint":
+            logits, batch_stats = apply(params, jnp.concatenate([batch.labeled, weak, strong]))
+            x_logits, weak_logits, strong_logits = jnp.split(logits, [n, n + m])
+        else:
+            weak_logits, _ = apply(jax.lax.stop_gradient(params), weak)
+            logits, batch_stats = apply(params, jnp.concatenate([batch.labeled, strong]))
+            x_logits, strong_logits = jnp.split(logits, [n])
+        classes = logits.shape[-1]
 
         guess = jax.nn.softmax(jax.lax.stop_gradient(weak_logits))
         mask = (jnp.max(guess, axis=-1) >= threshold).astype(jnp.float32)

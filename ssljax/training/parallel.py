@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -43,6 +44,16 @@ def own_rows(size: int, devices: Sequence[jax.Device]) -> np.ndarray:
     """Which of `size` rows of a batch the devices of this process are given, in order."""
     shares = np.arange(size).reshape(len(devices), -1)
     return np.concatenate([x for x, d in zip(shares, devices, strict=True) if d in _own(devices)])
+
+
+def cache_programs(directory: str) -> None:
+    """Keeps what XLA compiles in a directory, for the next start on such a machine; "": nothing.
+
+    Of small programs, which are many, too.
+    """
+    if directory:
+        jax.config.update("jax_compilation_cache_dir", str(Path(directory).expanduser().absolute()))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
 def cores() -> int:

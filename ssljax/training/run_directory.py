@@ -31,6 +31,7 @@ PyTree = Any
 RESUMABLE = frozenset(
     {
         "checkpoint.fallback",
+        "compilation_cache",
         "cpu_devices",
         "data_dir",  # the hash of the split is compared
         "eval_batch_size",

@@ -121,6 +121,27 @@ def test_no_gradient_flows_through_the_pseudo_labels():
     np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-6)
 
 
+def test_a_weak_pass_without_gradient_guesses_the_same_from_a_pass_of_its_own():
+    apply, calls = network()
+    _, aux = run(apply=apply, threshold=0.5, weak_pass="no_grad")
+    np.testing.assert_array_equal(calls[0], np.float32(WEAK))
+    np.testing.assert_array_equal(calls[1], np.float32(np.concatenate([LABELED, STRONG])))
+    weak = WEAK.reshape(-1, 2)
+    expected = softmax((weak - weak.mean(axis=0)) @ WEIGHTS)
+    np.testing.assert_allclose(aux.guess, expected, rtol=2e-6)
+    assert aux.batch_stats["call"] == 2
+
+    def weak_alone(params):
+        """What depends on the weak views, were there a gradient."""
+        method = fixmatch(threshold=0.0, weak_pass="no_grad")
+        apply, _ = network()
+        return method.loss(params, None, apply, BATCH, (), "state", PROGRESS)[1].guess[0, 0]
+
+    assert not np.any(jax.grad(weak_alone)(jnp.float32(WEIGHTS)))
+    with pytest.raises(ValueError, match="weak_pass is 'fast'; allowed: joint, no_grad"):
+        fixmatch(weak_pass="fast")
+
+
 def test_method_asks_for_a_weak_and_a_strong_view_and_draws_nothing():
     method = fixmatch()
     assert method.views == ("weak", "strong")

@@ -200,3 +200,18 @@ def test_a_view_can_be_the_image_as_it_is():
     anchors, strong = (np.asarray(np.round((v + 1) * 127.5), np.uint8) for v in seen["views"])
     assert all(image.tobytes() in known for image in anchors)
     assert not all(image.tobytes() in known for image in strong)
+
+
+@pytest.mark.parametrize("loop_on_device", [True, False])
+def test_steps_of_one_call_ask_nothing_of_the_host(config, loop_on_device):
+    parts = recipe.build(config)
+    parts = dataclasses.replace(parts, devices=parts.devices[:2])
+    window = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), parts.shapes["window"])
+    state, window, data = (
+        parallel.replicate(x, parts.devices) for x in (parts.init_state(), window, parts.data())
+    )
+    run = parallel.make_run(parts.train_step, parts.devices, loop_on_device=loop_on_device)
+    state, window = run(state, window, data, 1)  # compiles
+    with jax.transfer_guard("disallow"):
+        state, window = run(state, window, data, 1)
+    assert parallel.fetch(state.step) == 2
