@@ -241,7 +241,7 @@ def _export_bundle() -> None:
         workdir = Path(_WORKDIR.value)
         config = ml_collections.ConfigDict(read_json(workdir / "config.json"))
         parts = recipe.build(config)
-        state = run_directory.newest_state(workdir, parts.shapes(), keep=parts.keep_checkpoints)
+        state = run_directory.newest_state(workdir, parts.shapes, keep=parts.keep_checkpoints)
     with directory.replaced(output) as partial:
         npu_bundle.write(parts, partial, state=state)
     print(f"wrote {output}: train it with python run.py --device=npu; see docs/npu.md")

@@ -155,7 +155,7 @@ def _print_step(data: StreamedDataset, args: argparse.Namespace) -> None:
         parallel.replicate(x, parts.devices)
         for x in (
             parts.init_state(),
-            jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), parts.shapes()["window"]),
+            jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), parts.shapes["window"]),
         )
     )
     run = parts.run()

@@ -26,7 +26,7 @@ def seconds_a_step(config: Any, num_seeds: int, *, steps: int, turns: int) -> fl
     config.num_seeds = max(num_seeds, 2)
     recipes = recipe.build_seeds(config)[:num_seeds]
     first, devices = recipes[0], recipes[0].devices
-    empty = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), first.shapes()["window"])
+    empty = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), first.shapes["window"])
     trees: Any = [{"state": r.init_state(), "window": empty} for r in recipes]
     if num_seeds == 1:  # as it is without the mapping
         tree, data, run = trees[0], first.data(), first.run()

@@ -99,7 +99,7 @@ def _timed(
     """Seconds until the first step is done, and of each step after."""
     state, window = (
         parallel.replicate(x, parts.devices)
-        for x in (parts.init_state(), _zeros(parts.shapes()["window"]))
+        for x in (parts.init_state(), _zeros(parts.shapes["window"]))
     )
     run, times = parts.run(), []
     start = time.perf_counter()
@@ -129,7 +129,7 @@ def _flops(parts: Recipe) -> float:
     step = jax.jit(jax.vmap(one.train_step, axis_name=parallel.AXIS))
     arguments = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype),
-        (parts.shapes()["state"], parts.data()),
+        (parts.shapes["state"], parts.data()),
     )
     lowered = step.trace(*arguments).lower(lowering_platforms=("tpu",))
     return lowered.cost_analysis()["flops"]

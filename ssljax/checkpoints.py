@@ -1,9 +1,12 @@
 """The checkpoints of a run directory: whole or not there, and with checksums of their files."""
 
 import itertools
+import logging
 import shutil
 import threading
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +81,7 @@ class Checkpoints:
         try:
             self._clear()
             self._directory.mkdir(parents=True, exist_ok=True)
-            with _WRITING, _checkpointer() as checkpointer:
+            with _WRITING, _orbax_is_quiet(), _checkpointer() as checkpointer:
                 checkpointer.save(
                     partial, args=ocp.args.Composite(default=ocp.args.StandardSave(tree))
                 )
@@ -153,6 +156,21 @@ class Checkpoints:
             aside = self._directory / f"{damaged}.damaged"
             shutil.rmtree(aside, ignore_errors=True)
             (self._directory / str(damaged)).rename(aside)
+
+
+@contextmanager
+def _orbax_is_quiet() -> Iterator[None]:
+    """Keeps its threads from logging what they raise: whoever waits for them raises it again."""
+
+    def from_others(record: logging.LogRecord) -> bool:
+        return not (record.exc_info and "orbax" in record.pathname)
+
+    logger = logging.getLogger("absl")
+    logger.addFilter(from_others)
+    try:
+        yield
+    finally:
+        logger.removeFilter(from_others)
 
 
 def _checkpointer() -> ocp.Checkpointer:

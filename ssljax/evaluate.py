@@ -104,7 +104,7 @@ def evaluate_directory(recipe: Recipe, workdir: Path) -> tuple[int, Scores]:
     Raises:
       UsageError: there is no checkpoint, it cannot be read, or it is of another run.
     """
-    shapes = recipe.shapes()
+    shapes = recipe.shapes
 
     def read() -> TrainState:
         run_directory.require_same_run(workdir, recipe.config, recipe.split)

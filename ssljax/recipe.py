@@ -106,6 +106,7 @@ class Recipe:
             replica=parallel.replica(self.devices),
         )
 
+    @functools.cached_property
     def shapes(self) -> dict[str, Any]:
         """Shapes of what a checkpoint holds: the state, and the sums of metrics not yet logged.
 
@@ -347,7 +348,7 @@ def _build(
     if resident:
         parallel.require_memory(recipe.data(), devices)
     with naming("config"):  # sizes that do not fit together show while the step is traced
-        recipe.shapes()
+        _ = recipe.shapes
     return recipe
 
 
@@ -434,7 +435,7 @@ def describe(recipe: Recipe) -> str:
     if isinstance(data, Dataset):
         size = memory.describe(parallel.require_memory(recipe.data(), recipe.devices))
         where = f"data on each device: {size} of uint8 images and indices"
-    weights = sum(x.size for x in jax.tree.leaves(recipe.shapes()["state"].params))
+    weights = sum(x.size for x in jax.tree.leaves(recipe.shapes["state"].params))
     return (
         f"{recipe.config['dataset']}: {len(split.labeled)} labelled, {len(split.unlabeled)} "
         f"unlabelled, {len(split.valid)} validation, {len(data.test_labels)} test images of "

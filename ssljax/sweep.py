@@ -14,7 +14,7 @@ from typing import Any
 
 from ssljax.errors import Interrupted, RunError, UsageError
 from ssljax.files import read_json
-from ssljax.training.checkpoint import RESUMABLE, flatten
+from ssljax.training.run_directory import RESUMABLE, flatten
 
 Point = dict[str, str]  # knob -> value, as after --config.
 

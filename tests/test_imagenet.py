@@ -152,7 +152,7 @@ def test_the_batch_and_the_length_follow_from_devices_and_labels(data_dir):
     assert parts.schedule(3) == pytest.approx(0.01 * 8 / 256 * 3 / (12.5 * 50))
     assert parts.model.axis_name is None
     assert parts.split.unlabeled.tolist() == list(range(200))
-    state = parts.shapes()["state"]
+    state = parts.shapes["state"]
     assert jax.tree.structure(state.ema_batch_stats) == jax.tree.structure(state.batch_stats)
 
 

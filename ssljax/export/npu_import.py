@@ -65,7 +65,7 @@ def import_run(bundle: Path, workdir: Path, *, output: Path | None = None) -> in
     for name in ("metrics.jsonl", "results.json"):
         if (output / name).exists():
             shutil.copy(output / name, workdir / name)
-    empty = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), parts.shapes()["window"])
+    empty = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), parts.shapes["window"])
     window = _window(output / f"window-{int(state.step)}.json", empty)
     with Checkpoints(workdir, keep=parts.keep_checkpoints) as checkpoints:
         checkpoints.save(int(state.step), {"state": state, "window": window})

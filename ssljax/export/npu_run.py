@@ -479,11 +479,15 @@ def summarized(sums):
     row = {}
     for name, (total, count) in sorted(sums.items()):
         if name == "guess/classes":
-            shares = np.asarray(total, np.float64) / count
-            row["guess/class_entropy"] = float(-np.sum(shares * np.log(np.maximum(shares, 1e-12))))
+            row["guess/class_entropy"] = entropy(np.asarray(total, np.float64) / count)
         else:
             row[name] = float(total) / float(count) if count else None
     return row
+
+
+def entropy(shares):
+    """In nats."""
+    return float(-np.sum(shares * np.log(np.maximum(shares, 1e-12))))
 
 
 def evaluate(session, model, images, labels):
@@ -503,6 +507,8 @@ def evaluate(session, model, images, labels):
         log_sum = top + np.log(np.exp(x - top[:, None]).sum(axis=1))
         scores["accuracy_" + kind] = float(np.mean(x.argmax(axis=1) == labels))
         scores["loss_" + kind] = float(np.mean(log_sum - true))
+        shares = np.bincount(x.argmax(axis=1), minlength=x.shape[1]) / float(len(x))
+        scores["class_entropy_" + kind] = entropy(shares)
         if x.shape[1] > 10:
             rank = np.sum(x > true[:, None], axis=1)
             scores["accuracy_top5_" + kind] = float(np.mean(rank < 5))

@@ -10,7 +10,7 @@ import numpy as np
 
 from ssljax import evaluate
 from ssljax.report.runs import Run
-from ssljax.training.checkpoint import RESUMABLE, flatten
+from ssljax.training.run_directory import RESUMABLE, flatten
 
 # Differences that make no other experiment: the seeds, and what changes no number of the table.
 _SEEDS = ("seed", "num_seeds", "split_file")

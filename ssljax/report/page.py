@@ -14,7 +14,7 @@ from ssljax.report.groups import Group
 from ssljax.report.pictures import Picture
 from ssljax.report.runs import Run
 from ssljax.report.table import NOTE, Table
-from ssljax.training.checkpoint import flatten
+from ssljax.training.run_directory import flatten
 
 
 def make(

@@ -68,7 +68,7 @@ def train(recipe: Recipe, workdir: Path, *, home: str = "") -> dict[str, Any]:
       RunError: the run is not healthy, or the disk is full.
       Interrupted: SIGINT or SIGTERM came; the state was saved first.
     """
-    shapes = recipe.shapes()
+    shapes = recipe.shapes
     empty = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes["window"])
     hosts.meet()
     with telling_of_full_disk(workdir), ExitStack() as stack:

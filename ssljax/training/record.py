@@ -52,7 +52,7 @@ class Record:
         self._checkpoints = stack.enter_context(Checkpoints(workdir, keep=recipe.keep_checkpoints))
         if last is not None:
             self._checkpoints.remove_after(last)
-        newest = self._checkpoints.restore_newest(recipe.shapes(), fallback=recipe.fallback)
+        newest = self._checkpoints.restore_newest(recipe.shapes, fallback=recipe.fallback)
         step, saved = newest or (0, None)
         if saved is not None:
             self._checkpoints.set_aside(step)

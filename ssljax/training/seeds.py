@@ -63,7 +63,7 @@ def _train(runs: Sequence[tuple[Recipe, Path]], stack: ExitStack) -> None:
     """Restores the newest common step, or the initial states, and goes on to the results."""
     common = max(set.intersection(*(_steps(*x) for x in runs)), default=0)
     first = runs[0][0]
-    shapes = first.shapes()
+    shapes = first.shapes
     empty = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes["window"])
     members, trees = [], []
     for recipe, workdir in runs:

@@ -47,7 +47,7 @@ def restore(workdir, template, **options):
 def test_no_damage_changes_what_is_restored(run, tmp_path):
     """Every file of the newest checkpoint, in turn: it is found, or the arrays are the same."""
     parts, workdir = run
-    template, (_, expected) = parts.shapes(), final_state(workdir)
+    template, (_, expected) = parts.shapes, final_state(workdir)
     names = [p.relative_to(workdir) for p in sorted((workdir / "checkpoints/12").rglob("*"))]
     names = [name for name in names if (workdir / name).is_file()]
     assert len(names) > 8

@@ -13,7 +13,7 @@ from ssljax.training import optim, parallel
 
 def run_steps(parts, steps, *, data=None, **options):
     """State and metric sums on the host after `steps` steps of a recipe."""
-    window = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), parts.shapes()["window"])
+    window = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), parts.shapes["window"])
     state, window, data = (
         parallel.replicate(x, parts.devices)
         for x in (parts.init_state(), window, data or parts.data())
