@@ -175,9 +175,13 @@ def make_run(
     if loop_on_device is None:
         loop_on_device = devices[0].platform != "cpu"
     if loop_on_device:
-        in_axes = (0, 0, 0, None)
-        looped = jax.pmap(many, AXIS, in_axes=in_axes, devices=devices, donate_argnums=(0, 1))
-        return lambda *args: jax.block_until_ready(looped(*args))
+        looped = jax.pmap(many, AXIS, devices=devices, donate_argnums=(0, 1))
+
+        def run_looped(state, window, data, steps):
+            count = replicate(np.int32(steps), devices)
+            return jax.block_until_ready(looped(state, window, data, count))
+
+        return run_looped
     step = jax.pmap(once, AXIS, devices=devices, donate_argnums=(0, 1))
 
     def run(state, window, data, steps):
