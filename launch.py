@@ -11,6 +11,7 @@ import ml_collections
 from absl import app, flags
 from ml_collections import config_flags
 
+from ssljax import huge_pages
 from ssljax.errors import Interrupted, RunError, UsageError
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of configs/.")
@@ -88,6 +89,7 @@ def main(argv: list[str]) -> int:
 
 
 def _train() -> None:
+    huge_pages.restart()
     from ssljax import evaluate, recipe, stage
     from ssljax.training import hosts, loop, run_directory, seeds
 

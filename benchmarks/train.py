@@ -28,7 +28,7 @@ import optax
 from absl import app, flags
 from ml_collections import config_flags
 
-from ssljax import recipe
+from ssljax import huge_pages, recipe
 from ssljax.augment import policies
 from ssljax.augment.augmentation import Augmentation
 from ssljax.recipe import Recipe
@@ -242,4 +242,5 @@ def describe(result: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
+    huge_pages.restart()
     app.run(main)

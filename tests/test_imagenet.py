@@ -72,6 +72,8 @@ def tiny(name, data_dir):
     config.dataset = "imagenet100.1"
     config.image_size = 32
     config.model = "resnet18"
+    with config.unlocked():
+        config.model_args = {"blocks": (1, 1)}
     config.per_worker_batch_size = 2
     config.uratio = 2
     config.eval_batch_size = 8

@@ -48,7 +48,9 @@ def runner(bundle):
     return module
 
 
-@pytest.fixture(params=["tensorflow 1.15.5", "current tensorflow"])
+@pytest.fixture(
+    params=["tensorflow 1.15.5", pytest.param("current tensorflow", marks=pytest.mark.slow)]
+)
 def python(request):
     """`python(script, *arguments)`: what it prints."""
 
@@ -122,7 +124,9 @@ def test_metrics_have_the_names_of_ssljax(bundle, tmp_path):
     )
 
 
-@pytest.fixture(scope="module", params=["mixmatch", "fixmatch"])
+@pytest.fixture(
+    scope="module", params=["mixmatch", pytest.param("fixmatch", marks=pytest.mark.slow)]
+)
 def finished(request, tmp_path_factory):
     """A bundle that the runner has trained on, from a run of JAX, and that run."""
     directory = tmp_path_factory.mktemp("finished")

@@ -32,7 +32,6 @@ SCRIPT = Path(__file__).with_name("npu_steps.py")
 # errors, which Adam's division makes as large as any: ten steps of it are those of a network
 # without.
 TEN_STEPS = ("mixmatch without biases", "fixmatch")
-CASES = ("mixmatch", *TEN_STEPS)
 
 
 class WithoutBiases(nn.Module):
@@ -194,7 +193,7 @@ def assert_close(found, expected, names, tolerance):
     assert difference <= tolerance, (difference, names[0])
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", ["mixmatch", "fixmatch"])
 def test_loss_metrics_and_gradients_are_those_of_jax(name, run, make_case):
     case = make_case(name)
     found = run(case.bundle, {k: v for k, v in case.feeds.items() if k.startswith("0/")})

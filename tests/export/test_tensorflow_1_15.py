@@ -28,8 +28,17 @@ def test_every_primitive(tmp_path):
         np.testing.assert_allclose(found, wanted, rtol=3e-6, atol=3e-6, err_msg=name)
 
 
-@pytest.mark.parametrize("name", ["wide_resnet", "cnn13", "resnet50"])
-@pytest.mark.parametrize("batch_size", [None, 3])
+@pytest.mark.parametrize(
+    ("name", "batch_size"),
+    [
+        ("wide_resnet", None),
+        ("wide_resnet", 3),
+        ("cnn13", None),
+        ("resnet50", 3),
+        pytest.param("cnn13", 3, marks=pytest.mark.slow),
+        pytest.param("resnet50", None, marks=pytest.mark.slow),
+    ],
+)
 def test_models(name, batch_size, tmp_path):
     tensorflow_1_15.python()
     trained, images = model(name)

@@ -21,6 +21,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_the_run_and_room_lets_it_continue(small_disk, tmp_path):
     workdir, whole = small_disk / "run", tmp_path / "whole"
     assert finish(start(whole))[0] == 0

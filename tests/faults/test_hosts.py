@@ -88,14 +88,8 @@ def wait_for_rows(workdir, count, processes):
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize(
-    ("killed", "processes"),
-    [
-        (1, 2),
-        pytest.param(0, 2, marks=pytest.mark.slow),
-        pytest.param(2, 4, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("killed", "processes"), [(1, 2), (0, 2), (2, 4)])
 def test_when_one_dies_the_others_end_and_a_restart_continues(killed, processes, alone, tmp_path):
     workdir = tmp_path / "run"
     started = launch(workdir, processes)
@@ -116,6 +110,7 @@ def test_when_one_dies_the_others_end_and_a_restart_continues(killed, processes,
     assert [row["step"] for row in rows_of(workdir)] == [row["step"] for row in rows_of(alone)]
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_stops_all_and_they_continue(alone, tmp_path):
     workdir = tmp_path / "run"
     started = launch(workdir, 2)
