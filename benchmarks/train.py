@@ -1,11 +1,11 @@
 """How fast a recipe trains, and what bounds it: `python -m benchmarks.train --config=configs/….py`.
 
-Prints images a second (every view that enters the network counts), the time of a step and of its
-compilation, peak memory, the arithmetic of a step (counted in the program before XLA optimises it)
-and its share of the matrix multiplications that the same devices reach. `--breakdown` says where
-the time goes, by leaving parts of the step out; `--trace=DIR` writes a profile for TensorBoard or
-Perfetto. `--images=N` trains on random images in place of the data set. Overrides are those of
-`launch.py`; with several hosts' devices, or a stream, use its progress line instead.
+Prints images a second (every image of every pass through the network counts), the time of a step
+and of its compilation, peak memory, the arithmetic of a step (counted in the program before XLA
+optimises it) and its share of the matrix multiplications that the same devices reach. `--breakdown`
+says where the time goes, by leaving parts of the step out; `--trace=DIR` writes a profile for
+TensorBoard or Perfetto. `--images=N` trains on random images in place of the data set. Overrides
+are those of `launch.py`; with several hosts' devices, or a stream, use its progress line instead.
 """
 
 import dataclasses
@@ -21,6 +21,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -75,14 +76,14 @@ def measure(parts: Recipe, steps: int, *, trace: str | None = None) -> dict[str,
     """Times `steps` steps, after those that compile; everything is in SI units."""
     with parts.feed(0) as feed:
         compile_s, times = _timed(parts, feed, steps, trace)
-    flops = _flops(parts)
+    images, flops = _arithmetic(parts)
     step_s = statistics.median(times)
     peak = _matrix_peak(parts)
     return {
         "hardware": hardware(parts.devices),
         "devices": len(parts.devices),
-        "images_per_step": parts.images_per_step,
-        "images_per_second": parts.images_per_step / step_s,
+        "images_per_step": images,
+        "images_per_second": images / step_s,
         "step_s": step_s,
         "fastest_step_s": min(times),
         "compile_s": compile_s,
@@ -120,19 +121,29 @@ def _zeros(shapes: Any) -> Any:
     return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
 
 
-def _flops(parts: Recipe) -> float:
-    """Multiplications and additions of one step, of the whole batch.
+def _arithmetic(parts: Recipe) -> tuple[int, float]:
+    """Of one step, the whole batch on one device: the images that enter the network, those of
+    passes without gradient too, and multiplications and additions.
 
     Of the program for a TPU: that for a CPU has loops, which XLA counts once.
     """
+    images = 0
+
+    def count(call, args, kwargs, context):
+        nonlocal images
+        if not context.module.path and context.method_name == "__call__":
+            images += len(args[0])
+        return call(*args, **kwargs)
+
     one = dataclasses.replace(parts, devices=parts.devices[:1])
     step = jax.jit(jax.vmap(one.train_step, axis_name=parallel.AXIS))
     arguments = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype),
         (parts.shapes["state"], parts.data()),
     )
-    lowered = step.trace(*arguments).lower(lowering_platforms=("tpu",))
-    return lowered.cost_analysis()["flops"]
+    with nn.intercept_methods(count):
+        lowered = step.trace(*arguments).lower(lowering_platforms=("tpu",))
+    return images, lowered.cost_analysis()["flops"]
 
 
 def _matrix_peak(parts: Recipe) -> float:
