@@ -71,6 +71,7 @@ def fixmatch() -> ml_collections.ConfigDict:
     config.wu, config.confidence = 10.0, 0.7
     config.method_args.unlabeled_weight = config.get_ref("wu")
     config.method_args.threshold = config.get_ref("confidence")
+    config.method_args.weak_pass = "joint"
     config.num_epochs = 3000.0
     config.warmup_epochs = 50.0
     config.decay_epochs = (500,)

@@ -92,7 +92,7 @@ def fixmatch(dataset: str) -> ml_collections.ConfigDict:
     """FixMatch with RandAugment on a published data-set name."""
     config = _published(dataset)
     config.method = "fixmatch"
-    config.method_args = dict(threshold=0.95, unlabeled_weight=1.0)
+    config.method_args = dict(threshold=0.95, unlabeled_weight=1.0, weak_pass="joint")
     _sgd(config)
     return config
 
