@@ -39,6 +39,7 @@ def first_step(flags: list[str]) -> float:
         for line in process.stdout:
             if line.startswith("step 1: loss"):
                 seconds = time.perf_counter() - start
+                process.terminate()
                 process.communicate()
                 return seconds
     raise RuntimeError(f"launch.py ended with {process.returncode} before its first step")
