@@ -34,7 +34,7 @@ def test_every_primitive(tmp_path):
         ("wide_resnet", None),
         ("wide_resnet", 3),
         ("cnn13", None),
-        ("resnet50", 3),
+        pytest.param("resnet50", 3, marks=pytest.mark.slow),
         pytest.param("cnn13", 3, marks=pytest.mark.slow),
         pytest.param("resnet50", None, marks=pytest.mark.slow),
     ],

@@ -49,6 +49,7 @@ def train_up_to(step, config, devices, workdir, monkeypatch):
             loop.train(build(config, devices), workdir)
 
 
+@pytest.mark.slow
 def test_four_devices_then_one_two_and_four(config, tmp_path, monkeypatch):
     config.log_every = 1
     loop.train(build(config, 4), tmp_path / "whole")

@@ -77,6 +77,7 @@ def test_a_method_whose_unlabelled_images_exclude_the_labelled_ones(tmp_path):
         assert_close(one["state"]["params"], other["state"]["params"])
 
 
+@pytest.mark.slow
 def test_an_interrupted_program_goes_on_bit_for_bit(tmp_path, monkeypatch):
     recipes = recipe.build_seeds(seeds_config(num_seeds=2))
     seeds.train(recipes, tmp_path / "whole")

@@ -38,8 +38,13 @@ def weights(state):
 
 
 @pytest.mark.parametrize(
-    "method", ["supervised", "fixmatch", "mixmatch", "ict", "vat", "uda", "remixmatch"]
-)
+    "method",
+    [
+        "supervised", "fixmatch", "mixmatch", "uda", "remixmatch",
+        pytest.param("ict", marks=pytest.mark.slow),
+        pytest.param("vat", marks=pytest.mark.slow),
+    ],
+)  # fmt: skip
 def test_four_devices_compute_what_one_computes(method):
     config = tiny_config(method)
     config.optimizer.name = "sgd"  # Adam divides by tiny second moments, which amplifies rounding
