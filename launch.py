@@ -89,7 +89,6 @@ def main(argv: list[str]) -> int:
 
 
 def _train() -> None:
-    huge_pages.restart()
     from ssljax import evaluate, recipe, stage
     from ssljax.training import hosts, loop, run_directory, seeds
 
@@ -378,4 +377,5 @@ def _nearest_knob(given: dict[str, str]) -> str:
 
 
 if __name__ == "__main__":
+    huge_pages.restart()
     sys.exit(main(sys.argv))

@@ -193,7 +193,10 @@ def assert_close(found, expected, names, tolerance):
     assert difference <= tolerance, (difference, names[0])
 
 
-@pytest.mark.parametrize("name", ["mixmatch", "fixmatch"])
+@pytest.mark.parametrize(
+    "name",
+    ["mixmatch", "fixmatch", pytest.param("mixmatch without biases", marks=pytest.mark.slow)],
+)
 def test_loss_metrics_and_gradients_are_those_of_jax(name, run, make_case):
     case = make_case(name)
     found = run(case.bundle, {k: v for k, v in case.feeds.items() if k.startswith("0/")})
