@@ -20,8 +20,9 @@ _SETTINGS = (
 def restart() -> None:
     """Runs this command again, as the same process, with a malloc that asks for huge pages.
 
-    For the first line of a script: whatever the process has done is lost. glibc reads `$GLIBC_TUNABLES` while a process starts, never after. Nothing happens where it
-    says something of malloc already, or where the kernel gives huge pages to all or to nobody.
+    For the first line of a script: whatever the process has done by then is lost. glibc reads
+    `$GLIBC_TUNABLES` while a process starts, never after. Nothing happens where it says something
+    of malloc already, or where the kernel gives huge pages to all or to nobody.
     """
     tunables = os.environ.get("GLIBC_TUNABLES", "")
     asking_helps = _KERNEL.exists() and "[madvise]" in _KERNEL.read_text()
