@@ -27,10 +27,10 @@ BATCH = {32: 1024, 224: 64}
 FOUR = ("identity", "rotate", "equalize", "sharpness")  # one of each kernel
 
 
-def strong(keys: jax.Array, images: jax.Array, *, recipe: ra.Recipe) -> jax.Array:
+def strong(keys: jax.Array, images: jax.Array, *, space: ra.SearchSpace) -> jax.Array:
     """Weak, then RandAugment."""
     images = policies.weak_cifar(keys, images)
-    return ra.randaugment(jax.vmap(jax.random.fold_in, (0, None))(keys, 1), images, recipe=recipe)
+    return ra.randaugment(jax.vmap(jax.random.fold_in, (0, None))(keys, 1), images, space=space)
 
 
 def compiled_rate(view: Callable[..., jax.Array], images: np.ndarray, seconds: float) -> float:
@@ -87,14 +87,14 @@ def measure(size: int, seconds: float, pool: Any, cores: int) -> Iterator[tuple[
     function: Callable[..., jax.Array]
     for view, function, picks in (
         ("weak", policies.weak_cifar, None),
-        ("strong", functools.partial(strong, recipe=cifar), names),
+        ("strong", functools.partial(strong, space=cifar), names),
     ):
         yield view, "compiled", compiled_rate(function, images, seconds)
         work = [(images[:64], seconds, picks, seed) for seed in range(cores)]
         yield view, "Pillow, 1 process", pool.starmap(pillow_rate, work[:1])[0]
         yield view, f"Pillow, {cores} processes", sum(pool.starmap(pillow_rate, work, 1))
-    for recipe, label in ((four, "4 ops"), (imagenet, f"{sixteen} ops")):
-        function = functools.partial(strong, recipe=recipe)
+    for space, label in ((four, "4 ops"), (imagenet, f"{sixteen} ops")):
+        function = functools.partial(strong, space=space)
         yield label, "compiled", compiled_rate(function, images, seconds)
 
 

@@ -27,11 +27,12 @@ from PIL import Image
 
 from configs import fixmatch_imagenet
 from ssljax import recipe
-from ssljax.data import imagenet, records
-from ssljax.data.imagenet import StreamedDataset
+from ssljax.data import image_index, streaming
+from ssljax.data.batches import RawBatch
 from ssljax.data.splits import Split
+from ssljax.data.streaming import StreamedDataset
 from ssljax.training import parallel
-from ssljax.training.step import Sample
+from ssljax.training.stream import Stream
 
 
 def main() -> None:
@@ -73,14 +74,14 @@ def _write(directory: Path, count: int) -> list[Path]:
 
 
 def _dataset(paths: list[Path], image_size: int) -> StreamedDataset:
-    files = records.of_files([(path, n % 10) for n, path in enumerate(paths)])
+    files = image_index.of_files([(path, n % 10) for n, path in enumerate(paths)])
     return StreamedDataset(files, files, 1000, tuple(map(str, range(1000))), image_size)
 
 
 def _by_record(data: StreamedDataset, count: int) -> None:
     n = len(data.labels)
     split = Split(np.arange(n), np.arange(n), np.arange(0))
-    for _ in imagenet.samples(data, split, seed=0, start=0, stop=count // 64, sizes=(64, 0)):
+    for _ in streaming.batches(data, split, seed=0, start=0, stop=count // 64, sizes=(64, 0)):
         pass
 
 
@@ -89,7 +90,7 @@ def _by_order(paths: list[Path], count: int, size: int) -> None:
     import tensorflow as tf
 
     def decode(path, number):
-        return imagenet._training_image(tf.io.read_file(path), number, size)
+        return streaming._training_image(tf.io.read_file(path), number, size)
 
     names = [str(paths[i % len(paths)]) for i in range(count)]
     numbers = np.stack([np.zeros(count, np.int64), np.arange(count)], axis=1)
@@ -142,35 +143,35 @@ def _print_step(data: StreamedDataset, args: argparse.Namespace) -> None:
     config.per_worker_batch_size = 0
     config.batch_size = args.batch_size
     n = len(data.labels)
-    parts = _recipe(config, data, Split(np.arange(n), np.arange(n), np.arange(0)))
+    experiment = _recipe(config, data, Split(np.arange(n), np.arange(n), np.arange(0)))
     rng = np.random.default_rng(0)
 
     def batch(size: int) -> tuple[np.ndarray, np.ndarray]:
         shape = (size, *data.image_shape)
         return rng.integers(0, 256, shape, np.uint8), rng.integers(0, 1000, size, np.int32)
 
-    sample = Sample(*batch(args.batch_size), *batch(args.batch_size * parts.uratio))
+    sample = RawBatch(*batch(args.batch_size), *batch(args.batch_size * experiment.uratio))
     warm = 2
     state, window = (
-        parallel.replicate(x, parts.devices)
+        parallel.replicate(x, experiment.devices)
         for x in (
-            parts.init_state(),
-            jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), parts.shapes["window"]),
+            experiment.init_state(),
+            jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), experiment.shapes["window"]),
         )
     )
-    run = parts.run()
-    with parallel.Stream(iter([sample] * (args.steps + warm)), parts.devices) as stream:
+    run = experiment.compile_steps()
+    with Stream(iter([sample] * (args.steps + warm)), experiment.devices) as stream:
         state, window = jax.block_until_ready(run(state, window, stream, warm))
         stream.waited, start = 0.0, time.perf_counter()
         jax.block_until_ready(run(state, window, stream, args.steps))
         seconds = time.perf_counter() - start
-    device = parts.devices[0]
+    device = experiment.devices[0]
     memory = device.memory_stats() or {}
     precision = "bfloat16" if args.bfloat16 else "float32"
     print(
         f"step of FixMatch, {args.model}, {args.batch_size} labelled images of {args.image_size}, "
-        f"{precision}, {len(parts.devices)} {device.device_kind}:\n"
-        f"  {args.steps * parts.images_per_step / seconds:.1f} images/s (each view counted), "
+        f"{precision}, {len(experiment.devices)} {device.device_kind}:\n"
+        f"  {args.steps * experiment.images_per_step / seconds:.1f} images/s (each view counted), "
         f"{stream.waited / seconds:.2%} of the time waiting for data"
     )
     if "peak_bytes_in_use" in memory:

@@ -17,7 +17,8 @@ import jax
 import numpy as np
 
 from ssljax import recipe
-from ssljax.training import parallel, seeds
+from ssljax.run import seeds
+from ssljax.training import parallel
 
 
 def seconds_a_step(config: Any, num_seeds: int, *, steps: int, turns: int) -> float:
@@ -29,9 +30,13 @@ def seconds_a_step(config: Any, num_seeds: int, *, steps: int, turns: int) -> fl
     empty = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), first.shapes["window"])
     trees: Any = [{"state": r.init_state(), "window": empty} for r in recipes]
     if num_seeds == 1:  # as it is without the mapping
-        tree, data, run = trees[0], first.data(), first.run()
+        tree, data, run = trees[0], first.data(), first.compile_steps()
     else:
-        tree, data, run = seeds.stacked(trees), seeds.stacked_data(recipes), seeds.make_run(first)
+        tree, data, run = (
+            seeds.stacked(trees),
+            seeds.stacked_data(recipes),
+            seeds.compile_steps(first),
+        )
     state, window = (parallel.replicate(tree[name], devices) for name in ("state", "window"))
     feed = parallel.replicate(data, devices)
     state, window = jax.block_until_ready(run(state, window, feed, 3))

@@ -3,7 +3,7 @@
 Prints images a second (every image of every pass through the network counts), the time of a step
 and of its compilation, peak memory, the arithmetic of a step (counted in the program before XLA
 optimises it) and its share of the matrix multiplications that the same devices reach. `--breakdown`
-says where the time goes, by leaving parts of the step out; `--trace=DIR` writes a profile for
+says where the time goes, by leaving experiment of the step out; `--trace=DIR` writes a profile for
 TensorBoard or Perfetto. `--images=N` trains on random images in place of the data set. Overrides
 are those of `launch.py`; with several hosts' devices, or a stream, use its progress line instead.
 """
@@ -29,11 +29,12 @@ import optax
 from absl import app, flags
 from ml_collections import config_flags
 
-from ssljax import huge_pages, recipe
+from ssljax import recipe
 from ssljax.augment import policies
 from ssljax.augment.augmentation import Augmentation
-from ssljax.recipe import Recipe
-from ssljax.training import parallel
+from ssljax.experiment import Experiment
+from ssljax.training import huge_pages, parallel
+from ssljax.training.stream import Feed
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of configs/.")
 _STEPS = flags.DEFINE_integer("steps", 10, "Timed steps.", lower_bound=1)
@@ -51,10 +52,10 @@ def main(argv: list[str]) -> None:
         config = _CONFIG.value
         if _IMAGES.value:
             config.dataset = _random_images(Path(directory), _IMAGES.value, _SIZE.value)
-        parts = recipe.build(config)
-    result = measure(parts, _STEPS.value, trace=_TRACE.value)
+        experiment = recipe.build(config)
+    result = measure(experiment, _STEPS.value, trace=_TRACE.value)
     if _BREAKDOWN.value:
-        result["breakdown_s"] = breakdown(parts, _STEPS.value, result["fastest_step_s"])
+        result["breakdown_s"] = breakdown(experiment, _STEPS.value, result["fastest_step_s"])
     print(json.dumps(result) if _JSON.value else describe(result))
 
 
@@ -72,22 +73,22 @@ def _random_images(directory: Path, count: int, size: int) -> str:
     return f"npz:{directory / 'images.npz'}.1@250-100"
 
 
-def measure(parts: Recipe, steps: int, *, trace: str | None = None) -> dict[str, Any]:
+def measure(experiment: Experiment, steps: int, *, trace: str | None = None) -> dict[str, Any]:
     """Times `steps` steps, after those that compile; everything is in SI units."""
-    with parts.feed(0) as feed:
-        compile_s, times = _timed(parts, feed, steps, trace)
-    images, flops = _arithmetic(parts)
+    with experiment.feed(0) as feed:
+        compile_s, times = _timed(experiment, feed, steps, trace)
+    images, flops = _arithmetic(experiment)
     step_s = statistics.median(times)
-    peak = _matrix_peak(parts)
+    peak = _matrix_peak(experiment)
     return {
-        "hardware": hardware(parts.devices),
-        "devices": len(parts.devices),
+        "hardware": hardware(experiment.devices),
+        "devices": len(experiment.devices),
         "images_per_step": images,
         "images_per_second": images / step_s,
         "step_s": step_s,
         "fastest_step_s": min(times),
         "compile_s": compile_s,
-        "peak_memory_bytes": _peak_memory(parts.devices),
+        "peak_memory_bytes": _peak_memory(experiment.devices),
         "flop_per_step": flops,
         "matrix_peak_flop_per_s": peak,
         "share_of_peak": flops / step_s / peak,
@@ -95,19 +96,19 @@ def measure(parts: Recipe, steps: int, *, trace: str | None = None) -> dict[str,
 
 
 def _timed(
-    parts: Recipe, feed: parallel.Feed, steps: int, trace: str | None = None
+    experiment: Experiment, feed: Feed, steps: int, trace: str | None = None
 ) -> tuple[float, list[float]]:
     """Seconds until the first step is done, and of each step after."""
     state, window = (
-        parallel.replicate(x, parts.devices)
-        for x in (parts.init_state(), _zeros(parts.shapes["window"]))
+        parallel.replicate(x, experiment.devices)
+        for x in (experiment.init_state(), _zeros(experiment.shapes["window"]))
     )
-    run, times = parts.run(), []
+    run, times = experiment.compile_steps(), []
     start = time.perf_counter()
     state, window = run(state, window, feed, 1)
     jax.block_until_ready((state, window))
     compile_s = time.perf_counter() - start
-    a_call = min(parts.steps_per_run, steps)
+    a_call = min(experiment.steps_per_run, steps)
     with jax.profiler.trace(trace) if trace else nullcontext():
         for _ in range(max(3, steps // a_call)):
             start = time.perf_counter()
@@ -121,7 +122,7 @@ def _zeros(shapes: Any) -> Any:
     return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
 
 
-def _arithmetic(parts: Recipe) -> tuple[int, float]:
+def _arithmetic(experiment: Experiment) -> tuple[int, float]:
     """Of one step, the whole batch on one device: the images that enter the network, those of
     passes without gradient too, and multiplications and additions.
 
@@ -135,29 +136,29 @@ def _arithmetic(parts: Recipe) -> tuple[int, float]:
             images += len(args[0])
         return call(*args, **kwargs)
 
-    one = dataclasses.replace(parts, devices=parts.devices[:1])
+    one = dataclasses.replace(experiment, devices=experiment.devices[:1])
     step = jax.jit(jax.vmap(one.train_step, axis_name=parallel.AXIS))
     arguments = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype),
-        (parts.shapes["state"], parts.data()),
+        (experiment.shapes["state"], experiment.data()),
     )
     with nn.intercept_methods(count):
         lowered = step.trace(*arguments).lower(lowering_platforms=("tpu",))
     return images, lowered.cost_analysis()["flops"]
 
 
-def _matrix_peak(parts: Recipe) -> float:
+def _matrix_peak(experiment: Experiment) -> float:
     """Arithmetic a second of large matrix products, on all devices at once."""
-    size = 1024 if parts.devices[0].platform == "cpu" else 8192
-    dtype = jnp.bfloat16 if parts.config["bfloat16"] else jnp.float32
-    multiply = jax.pmap(lambda a: a @ a, devices=parts.devices)
-    matrices = parallel.replicate(np.ones((size, size), dtype), parts.devices)
+    size = 1024 if experiment.devices[0].platform == "cpu" else 8192
+    dtype = jnp.bfloat16 if experiment.config["bfloat16"] else jnp.float32
+    multiply = jax.pmap(lambda a: a @ a, devices=experiment.devices)
+    matrices = parallel.replicate(np.ones((size, size), dtype), experiment.devices)
     times = []
     for _ in range(6):
         start = time.perf_counter()
         jax.block_until_ready(multiply(matrices))
         times.append(time.perf_counter() - start)
-    return len(parts.devices) * 2 * size**3 / min(times)
+    return len(experiment.devices) * 2 * size**3 / min(times)
 
 
 def _peak_memory(devices: list[jax.Device]) -> int:
@@ -168,15 +169,15 @@ def _peak_memory(devices: list[jax.Device]) -> int:
     return max(known, default=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
 
 
-def breakdown(parts: Recipe, steps: int, whole: float) -> dict[str, float]:
-    """Seconds a step of each of its parts: what is saved where they are left out.
+def breakdown(experiment: Experiment, steps: int, whole: float) -> dict[str, float]:
+    """Seconds a step of each of its experiment: what is saved where they are left out.
 
     Of the fastest steps, since differences of others are mostly noise.
 
     A method that guesses in the pass that it trains on, such as FixMatch, has no forward pass
     beside its guess.
     """
-    optimizer = parts.optimizer
+    optimizer = experiment.optimizer
 
     def keep(gradients, state, params):
         del params
@@ -191,17 +192,17 @@ def breakdown(parts: Recipe, steps: int, whole: float) -> dict[str, float]:
         return {"weak": policies.none, "strong": policies.none}
 
     def guess(*args):
-        _, aux = parts.method.loss(*args)
+        _, aux = experiment.method.loss(*args)
         aux = aux._replace(batch_stats=jax.lax.stop_gradient(aux.batch_stats), logs={})
         return jnp.zeros(()), aux
 
     def step_s(**replaced: Any) -> float:
-        changed = dataclasses.replace(parts, **replaced)
+        changed = dataclasses.replace(experiment, **replaced)
         with changed.feed(0) as feed:
             return min(_timed(changed, feed, steps)[1])
 
     without_backward = optax.GradientTransformation(optimizer.init, nothing)
-    plain = Augmentation(no_views, lambda image: {}, init=parts.augmentation.init)
+    plain = Augmentation(no_views, lambda image: {}, init=experiment.augmentation.init)
     unaugmented = step_s(augmentation=plain)
     not_updated = step_s(optimizer=optax.GradientTransformation(optimizer.init, keep))
     forward = step_s(optimizer=without_backward)
@@ -211,8 +212,10 @@ def breakdown(parts: Recipe, steps: int, whole: float) -> dict[str, float]:
         "backward": not_updated - forward,
         "update": whole - not_updated,
     }
-    if parts.method.views:
-        only_guess = step_s(method=parts.method._replace(loss=guess), optimizer=without_backward)
+    if experiment.method.views:
+        only_guess = step_s(
+            method=experiment.method._replace(loss=guess), optimizer=without_backward
+        )
         result["guess"] = only_guess - (whole - unaugmented)
         result["forward"] -= result["guess"]
     return result

@@ -1,44 +1,67 @@
-"""Knobs -> what they must be. Every error names the field, the value and what is allowed."""
+"""What arguments and knobs must be. Every error names the field, the value and what is allowed."""
 
 import inspect
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from ssljax.errors import UsageError
 
 
-def require_range(config: Any, name: str, low: float, high: float | None, kind: str) -> None:
-    """The knob is a finite number between `low` and `high`; None: no limit.
+def check_range(
+    name: str, value: float, low: float = 0, high: float = math.inf, *, open_low: bool = False
+) -> None:
+    """Raises ValueError unless `value` is a finite number from `low` to `high`.
 
-    `low` itself is allowed if `kind` is from, and not if it is above.
+    Args:
+      open_low: whether `low` itself is refused.
     """
-    value = config
-    for key in name.split("."):
-        value = getattr(value, key)
-    below = value < low or (kind == "above" and value == low)
-    if not math.isfinite(value) or below or (high is not None and value > high):
-        allowed = f"{kind} {low}" + (" up" if high is None else f" to {high}")
-        raise UsageError(f"config.{name} is {value}; allowed: {allowed}")
+    below = value <= low if open_low else value < low
+    if below or value > high or not math.isfinite(value):
+        start = f"above {low}" if open_low else f"from {low}"
+        end = f" to {high}" if high < math.inf else "" if open_low else " up"
+        raise ValueError(f"{name} is {value}; allowed: {start}{end}")
 
 
-def require_choice(config: Any, name: str, choices: Sequence[str]) -> None:
-    """The knob is one of `choices`."""
-    value = getattr(config, name)
+def check_positive(**arguments: float) -> None:
+    """Raises ValueError for an argument that is not above 0 and finite."""
+    for name, value in arguments.items():
+        check_range(name, value, open_low=True)
+
+
+def check_non_negative(**arguments: float) -> None:
+    """Raises ValueError for an argument that is not 0 or more and finite."""
+    for name, value in arguments.items():
+        check_range(name, value)
+
+
+def check_probability(**arguments: float) -> None:
+    """Raises ValueError for an argument that is not from 0 to 1."""
+    for name, value in arguments.items():
+        check_range(name, value, 0, 1)
+
+
+def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
+    """Raises ValueError, which lists them, for a value that is none of the choices."""
+    choices = list(choices)
     if value not in choices:
-        raise UsageError(f"config.{name} is {value!r}; allowed: {', '.join(choices)}")
+        raise ValueError(f"{name} is {value!r}; allowed: {', '.join(map(str, choices))}")
 
 
 @contextmanager
-def naming(field: str) -> Iterator[None]:
-    """Turns what plain functions raise about their arguments into an error that names the field."""
+def prefix_errors(field: str) -> Iterator[None]:
+    """Turns what plain functions raise about their arguments into an error that names the field.
+
+    Raises:
+      UsageError: a ValueError or TypeError was raised inside; "" adds no field to its message.
+    """
     try:
         yield
     except UsageError:
         raise
     except (TypeError, ValueError) as error:
-        raise UsageError(f"{field}: {error}") from error
+        raise UsageError(f"{field}: {error}" if field else str(error)) from error
 
 
 def call(function: Callable[..., Any], config: Any, args: str, **fixed: Any) -> Any:
@@ -50,5 +73,5 @@ def call(function: Callable[..., Any], config: Any, args: str, **fixed: Any) -> 
             raise UsageError(
                 f"config.{args}.{name} does not exist; allowed: {', '.join(valid) or 'none'}"
             )
-    with naming(f"config.{args}"):
+    with prefix_errors(f"config.{args}"):
         return function(**given, **fixed)

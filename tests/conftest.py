@@ -1,6 +1,5 @@
 """Four CPU devices, so that device-parallel code is really parallel, and a tiny recipe."""
 
-import importlib
 import os
 from pathlib import Path
 
@@ -14,25 +13,12 @@ os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_opti
 import jax
 import ml_collections
 import pytest
+from helpers.configs import tiny_config
 
 from ssljax.data import datasets
-from ssljax.training import metrics
+from ssljax.run import metrics
 
 jax.config.update("jax_num_cpu_devices", 4)
-
-
-def tiny_config(method: str = "fixmatch") -> ml_collections.ConfigDict:
-    """A recipe that compiles and runs in seconds, with 8 labelled images a step."""
-    config = importlib.import_module(f"configs.{method}_digits").get_config()
-    config.model_args.filters = 4
-    config.model_args.scales = 1
-    config.batch_size = 8
-    config.uratio = 1 if method in ("mixmatch", "remixmatch") else 2
-    config.num_steps = 12
-    config.log_every = 2
-    config.eval_every = 4
-    config.ema_decay = 0.9
-    return config
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import ssljax.models
 from ssljax import recipe
 from ssljax.data import splits
 from ssljax.lookup import find, modules_of
-from ssljax.training import loop
+from ssljax.run import loop
 
 # ml_collections reads config files that way.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module")

@@ -73,7 +73,10 @@ def test_augment_writes_a_contact_sheet_beside_the_run_directory(tmp_path):
 
 
 def test_training_works_without_tensorflow(tmp_path):
-    program = "import sys; sys.modules['tensorflow'] = None; import launch; launch.main(sys.argv)"
+    program = (
+        "import sys; sys.modules['tensorflow'] = None; from ssljax import cli; "
+        "cli.main(sys.argv[1:])"
+    )
     command = [
         sys.executable, "-c", program, *TINY, "--config.method_args.view=strong",
         f"--workdir={tmp_path}",
@@ -88,7 +91,7 @@ def test_training_works_without_tensorflow(tmp_path):
 
 
 def test_the_loop_does_not_import_tensorflow():
-    program = "import ssljax.training.loop, sys; assert 'tensorflow' not in sys.modules"
+    program = "import ssljax.run.loop, sys; assert 'tensorflow' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
 
 

@@ -1,11 +1,11 @@
 import types
 
 import pytest
-from conftest import tiny_config
+from helpers.configs import tiny_config
 
 from ssljax import recipe
 from ssljax.errors import UsageError
-from ssljax.training import parallel
+from ssljax.training import devices, parallel
 
 
 def change(config, knob, value):
@@ -147,7 +147,7 @@ def test_the_memory_of_an_accelerator_is_its_own():
     with pytest.raises(
         UsageError, match="the data: 103.0 kB do not fit in the memory of gpu:1, 90"
     ):
-        parallel.require_memory(data, [Device()])
+        devices.require_memory(data, [Device()])
 
 
 def test_the_memory_a_device_will_need_is_described(config):
@@ -185,9 +185,9 @@ def test_processes_with_different_numbers_of_devices_are_refused():
         def __init__(self, process):
             self.process_index = process
 
-    parallel.require_even([Device(i) for i in (0, 0, 1, 1)])
+    devices.require_even([Device(i) for i in (0, 0, 1, 1)])
     with pytest.raises(UsageError, match="1 on process 0, 2 on process 1; allowed: as many"):
-        parallel.require_even([Device(i) for i in (0, 1, 1)])
+        devices.require_even([Device(i) for i in (0, 1, 1)])
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_a_cpu_is_a_device_a_core_where_the_batch_divides(
     monkeypatch.setattr(parallel, "cores", lambda: cores)
     jax_config = types.SimpleNamespace(jax_num_cpu_devices=told)
     monkeypatch.setattr(parallel.jax, "config", jax_config)
-    assert parallel.devices_for(batch_size) == expected
+    assert devices.devices_for(batch_size) == expected
 
 
 def test_what_is_computed_does_not_depend_on_the_cores(config, monkeypatch):

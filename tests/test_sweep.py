@@ -8,11 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import tiny_config
+from helpers.configs import tiny_config
 
-from ssljax import sweep
+from ssljax import overrides, sweep
 from ssljax.errors import Interrupted, RunError, UsageError
-from ssljax.training import metrics
+from ssljax.run import metrics
 
 ROOT = Path(__file__).parents[1]
 LAUNCH = [sys.executable, "launch.py"]
@@ -24,39 +24,39 @@ TINY = [
 
 
 def test_a_grid_has_every_combination_and_the_last_knob_varies_fastest():
-    points = sweep.grid("seed=1,2; config.method_args.threshold=0.9,0.95")
+    points = overrides.grid("seed=1,2; config.method_args.threshold=0.9,0.95")
     assert points == [
         {"seed": "1", "method_args.threshold": "0.9"},
         {"seed": "1", "method_args.threshold": "0.95"},
         {"seed": "2", "method_args.threshold": "0.9"},
         {"seed": "2", "method_args.threshold": "0.95"},
     ]
-    assert sweep.names(points)[1] == "seed=1+method_args.threshold=0.95"
+    assert overrides.names(points)[1] == "seed=1+method_args.threshold=0.95"
 
 
 def test_commas_in_brackets_belong_to_the_value():
-    points = sweep.grid("optimizer.decay_epochs=(10,20),(15,25)")
-    assert points == sweep.listed(
+    points = overrides.grid("optimizer.decay_epochs=(10,20),(15,25)")
+    assert points == overrides.listed(
         [{"optimizer.decay_epochs": f"({x})"} for x in ("10,20", "15,25")]
     )
 
 
 def test_a_directory_s_name_is_one_path_component():
-    (name,) = sweep.names(sweep.grid("dataset=folder:/data/my pets.1@40-0"))
+    (name,) = overrides.names(overrides.grid("dataset=folder:/data/my pets.1@40-0"))
     assert name == "dataset=folder__data_my_pets.1@40-0"
 
 
 @pytest.mark.parametrize("text", ["", "seed", "=1", "seed=1;", "seed=1;seed=2"])
 def test_another_form_is_refused(text):
     with pytest.raises(UsageError, match="allowed: <knob>=<value>"):
-        sweep.grid(text)
+        overrides.grid(text)
 
 
 def test_points_that_share_a_directory_are_refused():
     with pytest.raises(UsageError, match="'seed=1' twice"):
-        sweep.names(sweep.grid("seed=1,2,1"))
+        overrides.names(overrides.grid("seed=1,2,1"))
     with pytest.raises(UsageError, match="no points"):
-        sweep.names([])
+        overrides.names([])
 
 
 def test_only_the_results_of_just_that_run_are_finished(tmp_path):

@@ -18,7 +18,7 @@ import numpy as np
 from ssljax.augment import ctaugment as learned_policy
 from ssljax.augment import heat_map, policies
 from ssljax.augment import randaugment as ra
-from ssljax.augment.ctaugment_recipes import RECIPES
+from ssljax.augment.ctaugment_spaces import SEARCH_SPACES
 
 PyTree = Any
 # One random key an image `[N]`, images `[N, H, W, C]` uint8 -> augmented images, same shape.
@@ -38,7 +38,7 @@ class Augmentation(NamedTuple):
 
     views: Callable[[PyTree], Mapping[str, View]]  # state -> {"weak", "strong"}
     # A batch of one image -> each operation's name and the image at increasing magnitudes.
-    ladder: Callable[[jax.Array], Mapping[str, jax.Array]]
+    magnitude_grid: Callable[[jax.Array], Mapping[str, jax.Array]]
     init: Callable[[], PyTree] = _no_state
     # (keys [N], images [N, H, W, C], state) -> images, what was applied: a pytree of [N, …]
     probe: Callable[[jax.Array, jax.Array, PyTree], tuple[jax.Array, PyTree]] | None = None
@@ -65,7 +65,7 @@ def strong_digits(weak: View, recipe: str) -> Augmentation:
     """The strong view for images of 8×8 pixels, which needs no weak one before it."""
     del recipe
     views = {"weak": weak, "strong": policies.strong_digits}
-    return Augmentation(lambda state: views, policies.digits_ladder)
+    return Augmentation(lambda state: views, policies.digits_magnitude_grid)
 
 
 def randaugment(
@@ -91,7 +91,7 @@ def randaugment(
     _require("randaugment_num_levels", randaugment_num_levels, 1, math.inf)
     strong = partial(
         ra.randaugment,
-        recipe=_recipe(recipe, ra.RECIPES),
+        space=_space(recipe, ra.SEARCH_SPACES),
         layers=randaugment_num_layers,
         probability=randaugment_prob_to_apply,
         magnitude=randaugment_magnitude,
@@ -100,7 +100,9 @@ def randaugment(
     if randaugment_num_levels is not None and recipe != "imagenet":
         raise ValueError("randaugment_num_levels is of recipe imagenet only")
     views = {"weak": weak, "strong": _after(weak, strong)}
-    return Augmentation(lambda state: views, partial(ra.ladder, recipe=ra.RECIPES[recipe]))
+    return Augmentation(
+        lambda state: views, partial(ra.magnitude_grid, space=ra.SEARCH_SPACES[recipe])
+    )
 
 
 def ctaugment(
@@ -137,7 +139,7 @@ def ctaugment(
         "epsilon": cta_epsilon,
         "probability": cta_prob_to_apply,
     }
-    chosen = _recipe(recipe, RECIPES)
+    chosen = _space(recipe, SEARCH_SPACES)
     chosen = chosen._replace(**{name: x for name, x in given.items() if x is not None})
     if cta_num_levels is not None:
         bins = [(cta_num_levels,) * len(op.bins) for op in chosen.ops]
@@ -159,11 +161,11 @@ def ctaugment(
 
     return Augmentation(
         views,
-        ladder=partial(learned_policy.ladder, recipe=chosen),
+        magnitude_grid=partial(learned_policy.magnitude_grid, space=chosen),
         init=partial(learned_policy.init, chosen),
         probe=probe,
-        update=partial(learned_policy.update, recipe=chosen),
-        picture=partial(heat_map.draw, recipe=chosen),
+        update=partial(learned_policy.update, space=chosen),
+        picture=partial(heat_map.draw, space=chosen),
     )
 
 
@@ -178,7 +180,7 @@ def _require(name, value, low, high):
         raise ValueError(f"{name} is {value}; allowed: from {allowed}")
 
 
-def _recipe(name, recipes):
+def _space(name, recipes):
     if name not in recipes:
         raise ValueError(f"recipe is {name!r}; allowed: {', '.join(recipes)}")
     return recipes[name]

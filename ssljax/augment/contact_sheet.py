@@ -16,7 +16,7 @@ _LEAST_SIDE = 48  # smaller images are enlarged by a whole number
 
 
 def draw(
-    key: jax.Array, images: np.ndarray, augmentation: Augmentation, *, ladder: bool = True
+    key: jax.Array, images: np.ndarray, augmentation: Augmentation, *, magnitude_grid: bool = True
 ) -> np.ndarray:
     """Draws the sheet: uint8 `[height, width, 3]`.
 
@@ -25,15 +25,15 @@ def draw(
 
     Args:
       images: uint8 `[N, H, W, 1 or 3]`.
-      ladder: whether it has the operations' rows, which take seconds to compile.
+      magnitude_grid: whether it has the operations' rows, which take seconds to compile.
     """
     views = {n: jax.jit(view) for n, view in augmentation.views(augmentation.init()).items()}
     names = ["weak"] * _WEAK + ["strong"] * _STRONG
     keys = jax.random.split(key, (len(names), len(images)))
     columns = [images, *(views[n](k, images) for n, k in zip(names, keys, strict=True))]
     rows = [(f"image {i}", [column[i] for column in columns]) for i in range(len(images))]
-    if ladder:
-        steps: Mapping[str, Any] = jax.jit(augmentation.ladder)(jnp.asarray(images[:1]))
+    if magnitude_grid:
+        steps: Mapping[str, Any] = jax.jit(augmentation.magnitude_grid)(jnp.asarray(images[:1]))
         rows += [(name, list(images)) for name, images in steps.items()]
     return _tile(rows, title=["original", *names])
 

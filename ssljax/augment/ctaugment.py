@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssljax.augment import ops
-from ssljax.augment.ctaugment_recipes import Recipe
+from ssljax.augment.ctaugment_spaces import SearchSpace
 from ssljax.augment.layer import apply_layer
 from ssljax.augment.resample import RESCALE_METHODS, rescale
 
@@ -25,41 +25,41 @@ Rates = jax.Array  # float32 [operations, 2, bins]; where an operation has fewer
 class Policy(NamedTuple):
     """What was drawn for N images and L layers."""
 
-    op: jax.Array  # [N, L] int32, index into Recipe.ops, -1: not applied
+    op: jax.Array  # [N, L] int32, index into SearchSpace.ops, -1: not applied
     level: jax.Array  # [N, L, 2] float32 in [0, 1)
     centre: jax.Array  # [N, L + 1, 2] float32, centres of Cutout as shares of H and W, in [0, 1)
     cutout: jax.Array  # [N] float32, level of the Cutout at the end
 
 
-def bin_counts(recipe: Recipe) -> np.ndarray:
+def bin_counts(space: SearchSpace) -> np.ndarray:
     """`[operations, 2]` int: the bins of each level."""
-    return np.array([(*op.bins, 0, 0)[:2] for op in recipe.ops])
+    return np.array([(*op.bins, 0, 0)[:2] for op in space.ops])
 
 
-def init(recipe: Recipe) -> Rates:
+def init(space: SearchSpace) -> Rates:
     """Rates before the first update: all ones."""
-    counts = bin_counts(recipe)
+    counts = bin_counts(space)
     return jnp.ones((*counts.shape, counts.max()))
 
 
-def probabilities(rates: Rates, recipe: Recipe) -> jax.Array:
+def probabilities(rates: Rates, space: SearchSpace) -> jax.Array:
     """The probability of each bin in training views, the shape of rates; unused ones have 0."""
-    used = np.arange(rates.shape[-1]) < bin_counts(recipe)[..., None]
-    weights = jnp.maximum(rates, recipe.epsilon) if recipe.epsilon else rates + (1 - recipe.decay)
+    used = np.arange(rates.shape[-1]) < bin_counts(space)[..., None]
+    weights = jnp.maximum(rates, space.epsilon) if space.epsilon else rates + (1 - space.decay)
     share = weights / jnp.max(jnp.where(used, weights, 0), axis=-1, keepdims=True, initial=1e-9)
-    share = jnp.where(share < recipe.threshold, 0, share) + recipe.epsilon
+    share = jnp.where(share < space.threshold, 0, share) + space.epsilon
     share = jnp.where(used, share, 0)
     return share / jnp.maximum(share.sum(axis=-1, keepdims=True), 1e-9)
 
 
-def sample(keys: jax.Array, rates: Rates, recipe: Recipe, *, probe: bool) -> Policy:
+def sample(keys: jax.Array, rates: Rates, space: SearchSpace, *, probe: bool) -> Policy:
     """Draws for N images from `keys [N]`.
 
     Args:
       probe: whether the images are to learn from: levels are uniform and every operation is
         applied, without Cutout at the end. Otherwise levels are drawn by their bins' rates.
     """
-    n, depth = len(keys), recipe.depth
+    n, depth = len(keys), space.depth
     size = 8 * depth + 2
     uniform = jax.vmap(lambda key: jax.random.uniform(key, (size,)))(keys)
     centre = uniform[:, 6 * depth :].reshape(n, depth + 1, 2)
@@ -67,18 +67,18 @@ def sample(keys: jax.Array, rates: Rates, recipe: Recipe, *, probe: bool) -> Pol
         uniform[:, : 6 * depth], [depth, 2 * depth, 3 * depth, 4 * depth], axis=1
     )
     level = jnp.stack([first, second], axis=-1)
-    op = jnp.floor(op * len(recipe.ops)).astype(jnp.int32)
+    op = jnp.floor(op * len(space.ops)).astype(jnp.int32)
     if not probe:
-        level = _draw_levels(bins.reshape(n, depth, 2), level, op, rates, recipe)
-        op = jnp.where(applied < recipe.probability, op, -1)
-    cutout = jnp.full(n, 0.0 if probe else recipe.cutout)
+        level = _draw_levels(bins.reshape(n, depth, 2), level, op, rates, space)
+        op = jnp.where(applied < space.probability, op, -1)
+    cutout = jnp.full(n, 0.0 if probe else space.cutout)
     return Policy(op, level, centre, cutout)
 
 
-def _draw_levels(bins, within, op, rates, recipe):
+def _draw_levels(bins, within, op, rates, space):
     """A bin by its probability, a level uniformly within it: all `[N, L, 2]`, uniform and drawn."""
-    share, count = probabilities(rates, recipe), bin_counts(recipe)
-    if recipe.between:  # as many segments as neighbours, each as likely as its two ends together
+    share, count = probabilities(rates, space), bin_counts(space)
+    if space.between:  # as many segments as neighbours, each as likely as its two ends together
         count = np.maximum(count - 1, 0)
         used = np.arange(share.shape[-1] - 1) < count[..., None]
         share = jnp.where(used, share[..., 1:] + share[..., :-1], 0)
@@ -89,19 +89,19 @@ def _draw_levels(bins, within, op, rates, recipe):
     return jnp.where(parts > 0, (chosen + within) / jnp.maximum(parts, 1), within)
 
 
-def apply(images: jax.Array, policy: Policy, recipe: Recipe) -> jax.Array:
+def apply(images: jax.Array, policy: Policy, space: SearchSpace) -> jax.Array:
     """Applies to `images [N, H, W, 1 or 3]` uint8 what was drawn."""
-    names = [op.name for op in recipe.ops]
+    names = [op.name for op in space.ops]
 
     def layer(images, drawn):
         op, level, centre = drawn
         parameter = jnp.zeros(len(images))
-        for index, entry in enumerate(recipe.ops):
+        for index, entry in enumerate(space.ops):
             parameter = jnp.where(op == index, entry.parameter(level[:, 0]), parameter)
-        images = apply_layer(images, op, parameter, names=names, fill=recipe.fill)
+        images = apply_layer(images, op, parameter, names=names, fill=space.fill)
         if "rescale" in names:
             index = names.index("rescale")
-            several = len(recipe.ops[index].bins) == 2
+            several = len(space.ops[index].bins) == 2
             method = level[:, 1] * 5.99 if several else RESCALE_METHODS.index("bicubic")
             chosen = (op == index)[:, None, None, None]
             images = jnp.where(chosen, rescale(images, parameter, method), images)
@@ -112,7 +112,7 @@ def apply(images: jax.Array, policy: Policy, recipe: Recipe) -> jax.Array:
 
     per_layer = (policy.op, policy.level, policy.centre[:, :-1])
     images, _ = jax.lax.scan(layer, images, jax.tree.map(lambda x: x.swapaxes(0, 1), per_layer))
-    return _cutout(images, policy.cutout, policy.centre[:, -1]) if recipe.cutout else images
+    return _cutout(images, policy.cutout, policy.centre[:, -1]) if space.cutout else images
 
 
 def _cutout(images, level, centre):
@@ -123,15 +123,15 @@ def _cutout(images, level, centre):
     return ops.cutout(images, size // 2 * 2, centre)
 
 
-def update(rates: Rates, policy: Policy, match: jax.Array, recipe: Recipe) -> Rates:
+def update(rates: Rates, policy: Policy, match: jax.Array, space: SearchSpace) -> Rates:
     """Learns from probes: each bin they touched moves towards their match.
 
     Args:
       policy: what was applied to the N probes.
       match: float32 `[N]`, the probability, 0 to 1, that the EMA model gives to the true label.
     """
-    count = jnp.asarray(bin_counts(recipe))[policy.op]  # [N, L, 2]
-    chosen = jnp.floor(policy.level * count * recipe.bin_share).astype(jnp.int32)
+    count = jnp.asarray(bin_counts(space))[policy.op]  # [N, L, 2]
+    chosen = jnp.floor(policy.level * count * space.bin_share).astype(jnp.int32)
     row = 2 * policy.op[..., None] + jnp.arange(2)[None, None, :]
     touched = (count > 0) & (policy.op >= 0)[..., None]
     # Every touched bin as an index into the flat rates, in the order of images, layers and
@@ -139,23 +139,23 @@ def update(rates: Rates, policy: Policy, match: jax.Array, recipe: Recipe) -> Ra
     index = jnp.where(touched, row * rates.shape[-1] + chosen, rates.size).reshape(-1)
     match = jnp.broadcast_to(match[:, None, None], count.shape).reshape(-1)
     flat = rates.reshape(-1)
-    zeros, rest = jnp.zeros_like(flat), 1 - recipe.decay
+    zeros, rest = jnp.zeros_like(flat), 1 - space.decay
     times = zeros.at[index].add(1, mode="drop")
-    if recipe.average:
+    if space.average:
         mean = zeros.at[index].add(match, mode="drop") / jnp.maximum(times, 1)
         flat = jnp.where(times > 0, flat + rest * (mean - flat), flat)
     else:  # one after the other: the k-th last of a bin's updates has decayed k - 1 times
         order = jnp.arange(len(index))
         later = (index[:, None] == index[None, :]) & (order[:, None] < order[None, :])
-        weight = rest * recipe.decay ** later.sum(axis=1)
-        flat = flat * recipe.decay**times
+        weight = rest * space.decay ** later.sum(axis=1)
+        flat = flat * space.decay**times
         flat = flat.at[index].add(weight * match, mode="drop")
     return flat.reshape(rates.shape)
 
 
-def ladder(images: jax.Array, recipe: Recipe) -> dict[str, jax.Array]:
+def magnitude_grid(images: jax.Array, space: SearchSpace) -> dict[str, jax.Array]:
     """Each operation's name, and the one image at the middle of each bin of its level."""
-    counts = [op.bins[0] if op.bins else 1 for op in recipe.ops]
+    counts = [op.bins[0] if op.bins else 1 for op in space.ops]
     level = np.concatenate([(np.arange(count) + 0.5) / count for count in counts])
     total = len(level)
     policy = Policy(
@@ -165,5 +165,5 @@ def ladder(images: jax.Array, recipe: Recipe) -> dict[str, jax.Array]:
         centre=jnp.full((total, 2, 2), 0.5),
         cutout=jnp.zeros(total),
     )
-    rows = jnp.split(apply(jnp.repeat(images, total, axis=0), policy, recipe), np.cumsum(counts))
-    return {op.name: row for op, row in zip(recipe.ops, rows, strict=False)}
+    rows = jnp.split(apply(jnp.repeat(images, total, axis=0), policy, space), np.cumsum(counts))
+    return {op.name: row for op, row in zip(space.ops, rows, strict=False)}

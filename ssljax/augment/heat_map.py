@@ -5,22 +5,22 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ssljax.augment.ctaugment import probabilities
-from ssljax.augment.ctaugment_recipes import Recipe
+from ssljax.augment.ctaugment_spaces import SearchSpace
 
 _CELL, _LABEL = 16, 96  # pixels
 
 
-def draw(rates: np.ndarray, recipe: Recipe) -> np.ndarray:
+def draw(rates: np.ndarray, space: SearchSpace) -> np.ndarray:
     """uint8 `[height, width, 3]`: rates from 0, black, to 1, white; bins that are not drawn red.
 
     Args:
       rates: float32 `[operations, 2, bins]` of ctaugment.
     """
-    probability = np.asarray(probabilities(jnp.asarray(rates), recipe))
-    left_out = probability < 0.01  # ImageNet's recipe adds 0.001 to what it leaves out
+    probability = np.asarray(probabilities(jnp.asarray(rates), space))
+    left_out = probability < 0.01  # ImageNet's space adds 0.001 to what it leaves out
     rows = [
         (op.name, rates[i, k, :bins], left_out[i, k, :bins])
-        for i, op in enumerate(recipe.ops)
+        for i, op in enumerate(space.ops)
         for k, bins in enumerate(op.bins)
     ]
     size = (_LABEL + _CELL * rates.shape[-1], _CELL * len(rows))

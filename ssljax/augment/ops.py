@@ -29,6 +29,11 @@ WARP_METHODS = ("nearest", "bilinear", "bicubic")
 IDENTITY, SHARPNESS, BLUR, SMOOTH, COLOR = range(5)  # choices of filter_blend
 
 
+def to_float(images: jax.Array) -> jax.Array:
+    """Pixels 0..255 -> float32 -1..1, the scaling of all published recipes."""
+    return images.astype(jnp.float32) / 127.5 - 1
+
+
 def check_images(images: jax.Array, channels: tuple[int, ...] = (1, 3)) -> None:
     """Refuses anything but `uint8 [B, H, W, C]` with C among `channels`."""
     if images.ndim != 4 or images.shape[-1] not in channels or images.dtype != jnp.uint8:

@@ -71,7 +71,7 @@ def strong_digits_from_uniform(draws: jax.Array, images: jax.Array) -> jax.Array
 _DISTORTIONS = ("rotate", "shear_x", "shear_y", "move_x", "move_y", "brightness", "contrast")
 
 
-def digits_ladder(images: jax.Array) -> dict[str, jax.Array]:
+def digits_magnitude_grid(images: jax.Array) -> dict[str, jax.Array]:
     """Each of `strong_digits`' distortions, and the one image at 9 strengths of it."""
     strengths = jnp.linspace(-1, 1, 9)[:, None] * jnp.eye(7)[:, None, :]
     images = jnp.repeat(images, 9, axis=0)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ssljax.log import LOG
+
 Arrays = dict[str, np.ndarray]
 
 
@@ -38,7 +40,7 @@ def _read(path: Path, source: str) -> Arrays | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        print(f"note: the cache {path} is damaged ({error}) and will be rebuilt", flush=True)
+        LOG.info(f"note: the cache {path} is damaged ({error}) and will be rebuilt")
         return None
 
 
@@ -52,4 +54,4 @@ def _write(path: Path, arrays: Arrays) -> None:
         partial.replace(path)
     except OSError as error:  # a full disk must not stop the run
         partial.unlink(missing_ok=True)
-        print(f"note: the cache {path} cannot be written ({error})", flush=True)
+        LOG.info(f"note: the cache {path} cannot be written ({error})")

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from ssljax.data import images, memory
 from ssljax.data.cache import Arrays
 from ssljax.errors import UsageError
+from ssljax.log import LOG
 
 Files = list[tuple[Path, int]]  # image files and the numbers of their classes, -1: none
 
@@ -105,7 +106,7 @@ def _files(folder: Path) -> list[Path]:
     paths = list(_walk(folder, ()))
     others = [path for path in paths if path.suffix.lower() not in extensions]
     if others:
-        print(f"warning: {len(others)} files in {folder} are no images, such as {others[0]}")
+        LOG.warning(f"warning: {len(others)} files in {folder} are no images, such as {others[0]}")
     return [path for path in paths if path.suffix.lower() in extensions]
 
 
@@ -151,5 +152,7 @@ def _decode(paths: Sequence[Path], image_size: int) -> np.ndarray:
         return pixels[..., :1].copy()
     if others := len(paths) - modes["RGB"]:
         counts = ", ".join(f"{n} {mode}" for mode, n in modes.most_common())
-        print(f"warning: {others} of {len(paths)} images were converted to RGB (modes: {counts})")
+        LOG.warning(
+            f"warning: {others} of {len(paths)} images were converted to RGB (modes: {counts})"
+        )
     return pixels

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ssljax.data import datasets, folder, folds, records, split_file, splits
+from ssljax.data import datasets, folder, image_index, imagenet_folds, split_file, splits
 from ssljax.data.datasets import Dataset
-from ssljax.data.imagenet import StreamedDataset
 from ssljax.data.splits import Split, SplitName
+from ssljax.data.streaming import StreamedDataset
 from ssljax.errors import UsageError
+from ssljax.log import LOG
 from ssljax.lookup import find
 
 CONVENTIONS = ("exclude_labeled", "all", "strict")  # of the unlabelled list, see `make_split`
@@ -40,13 +41,13 @@ def load(
     Raises:
       UsageError: any of it does not fit.
     """
-    if fold := folds.parse(dataset):
+    if fold := imagenet_folds.parse(dataset):
         data, split = _imagenet(*fold, data_dir, image_size, path)
     else:
         name = splits.parse(dataset)
         data = (_stream if stream else _read)(name.dataset, data_dir, image_size)
         split = _given(path, data) if path else _split(name, data, unlabeled)
-    if not len(data.test_labels) and not len(scored(data, split)):
+    if not len(data.test_labels) and not len(labeled_validation(data, split)):
         raise UsageError(
             f"config.dataset {dataset} has neither test images nor labelled validation images to "
             "evaluate on; allowed: a name that ends with a number of validation images"
@@ -54,7 +55,7 @@ def load(
     return data, split
 
 
-def scored(data: Dataset | StreamedDataset, split: Split) -> np.ndarray:
+def labeled_validation(data: Dataset | StreamedDataset, split: Split) -> np.ndarray:
     """The validation images that have a label; only these can be evaluated."""
     return split.valid[data.labels[split.valid] >= 0]
 
@@ -78,11 +79,11 @@ def _imagenet(size, seed, data_dir, image_size, path):
     if path:
         return data, _given(path, data)
     if size is not None:
-        print(
+        LOG.info(
             f"note: the {size} labelled images are a plain random fold of seed {seed}, not the "
             "published one, which --config.split_file=<its list of files> takes"
         )
-    return data, _around(folds.draw(size, seed, data.labels), data)
+    return data, _around(imagenet_folds.draw(size, seed, data.labels), data)
 
 
 def _given(path: str, data: Dataset | StreamedDataset) -> Split:
@@ -90,7 +91,7 @@ def _given(path: str, data: Dataset | StreamedDataset) -> Split:
     if path.endswith(".json"):
         return split_file.read(Path(path), data.labels)
     if isinstance(data, StreamedDataset):
-        return _around(folds.read_list(Path(path), data.records.names), data)
+        return _around(imagenet_folds.read_list(Path(path), data.records.names), data)
     raise UsageError(
         f"config.split_file is {path}; allowed: a .json, or with streams a list of files"
     )
@@ -106,12 +107,12 @@ def _stream(name: str, data_dir: str, image_size: int) -> StreamedDataset:
     if not image_size:
         raise UsageError("config.image_size is 0; allowed for streams: from 1 up, the crops' side")
     if kind == "tfds" and where:
-        train, classes = records.of_tfds(where, ["train"], data_dir)
-        test, _ = records.of_tfds(where, ["test", "validation"], data_dir)
+        train, classes = image_index.of_tfds(where, ["train"], data_dir)
+        test, _ = image_index.of_tfds(where, ["test", "validation"], data_dir)
         return StreamedDataset(train, test, len(classes), tuple(classes), image_size)
     if kind == "folder" and where:
         names, train_files, test_files, num_valid = folder.listing(Path(where).expanduser())
-        parts = records.of_files(train_files), records.of_files(test_files)
+        parts = image_index.of_files(train_files), image_index.of_files(test_files)
         return StreamedDataset(*parts, len(names), tuple(names), image_size, num_valid)
     raise UsageError(
         f"config.dataset names {name!r}, which cannot be streamed; allowed with config.stream: "

@@ -5,8 +5,8 @@ from PIL import Image, ImageDraw
 
 from ssljax.data import memory
 from ssljax.data.datasets import Dataset
-from ssljax.data.imagenet import StreamedDataset
 from ssljax.data.splits import Split, fingerprint
+from ssljax.data.streaming import StreamedDataset
 
 _CELL = 32  # pixels of an image's side on the contact sheet
 _ROW = 50  # images of a class on the contact sheet, unless said

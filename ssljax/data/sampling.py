@@ -5,12 +5,39 @@ The permutation is evaluated only where the batch needs it, by a small block cip
 network with cycle walking), so that a step costs the same for 50 examples and for 50 million.
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
+
+from ssljax.data.batches import RawBatch, TrainingData
 
 # From a few dozen examples on, orders are as good as random; fewer examples have so few bits that
 # not every order is equally likely. A round costs a few integer operations an example.
 _ROUNDS = 8
+
+
+def look_up(
+    data: TrainingData,
+    step: jax.Array,
+    keys: Sequence[jax.Array],
+    sizes: tuple[int, int],
+    rows: tuple[jax.Array, jax.Array],
+) -> RawBatch:
+    """The rows of one step's batch that belong to this device.
+
+    Args:
+      keys: of the order of the labelled images, and of the unlabelled ones.
+      sizes: labelled and unlabelled images per step, over all devices; of the latter 0: none.
+      rows: which rows of each belong to this device, int32.
+    """
+    chosen = batch_positions(keys[0], step, size=len(data.labeled), batch=sizes[0])[rows[0]]
+    labeled, labels = data.images[data.labeled[chosen]], data.labels[chosen]
+    if not sizes[1]:
+        return RawBatch(labeled, labels, None, None)
+    chosen = batch_positions(keys[1], step, size=len(data.unlabeled), batch=sizes[1])[rows[1]]
+    unlabeled = data.images[data.unlabeled[chosen]]
+    return RawBatch(labeled, labels, unlabeled, data.unlabeled_labels[chosen])
 
 
 def batch_positions(key: jax.Array, step: jax.Array, *, size: int, batch: int) -> jax.Array:

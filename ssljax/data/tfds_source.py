@@ -21,6 +21,7 @@ from ssljax.data import cache, memory
 from ssljax.data.cache import Arrays
 from ssljax.data.images import fit
 from ssljax.errors import UsageError
+from ssljax.log import LOG
 
 _FORMAT = 1  # of the cached arrays; a change makes old caches stale
 
@@ -119,7 +120,7 @@ def prepared(name: str, data_dir: str) -> Any:
         raise UsageError(f"config.dataset {name}: TFDS has none ({_line(error)})") from error
     try:
         if not builder.is_prepared():
-            print(f"TFDS prepares {name} in {data_dir}", flush=True)
+            LOG.info(f"TFDS prepares {name} in {data_dir}")
             _require_hosts(builder)
             builder.download_and_prepare()
     except Exception as error:  # network, disk, archives: whatever a data set's script raises

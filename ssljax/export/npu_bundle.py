@@ -1,4 +1,4 @@
-"""A recipe as a bundle that TensorFlow 1.15 trains where JAX cannot run, on Ascend NPUs.
+"""A experiment as a bundle that TensorFlow 1.15 trains where JAX cannot run, on Ascend NPUs.
 
 train.pb       loss, metrics and new BatchNorm statistics, of weights, a batch and random numbers
 eval.pb        logits of images
@@ -22,17 +22,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssljax.augment import policies, randaugment
+from ssljax.augment.ops import to_float
 from ssljax.data.datasets import Dataset
-from ssljax.data.load import scored
+from ssljax.data.load import labeled_validation
 from ssljax.errors import UsageError
+from ssljax.experiment import Experiment
 from ssljax.export import tf1_graph
-from ssljax.files import write_json
 from ssljax.methods.method import Batch, Progress
-from ssljax.pixels import to_float
-from ssljax.recipe import Recipe
+from ssljax.storage.files import write_json
 from ssljax.training import optim
+from ssljax.training.monitors import monitors
 from ssljax.training.state import TrainState
-from ssljax.training.step import monitors
 
 PyTree = Any
 FORMAT = 1  # of the bundle; the runner reads this one alone
@@ -61,30 +61,30 @@ def nested(template: PyTree, prefix: str, values: Mapping[str, Any]) -> PyTree:
     return jax.tree.unflatten(jax.tree.structure(template), [values[name] for name in names])
 
 
-def write(recipe: Recipe, directory: Path, *, state: TrainState | None = None) -> None:
+def write(experiment: Experiment, directory: Path, *, state: TrainState | None = None) -> None:
     """Writes a bundle into an empty directory.
 
     Args:
-      state: what training starts from; None: the recipe's initial state.
+      state: what training starts from; None: the experiment's initial state.
 
     Raises:
-      UsageError: the recipe has a part that cannot be trained there; names it.
+      UsageError: the experiment has a part that cannot be trained there; names it.
     """
-    _require_trainable(recipe)
-    state = recipe.init_state() if state is None else state
-    inputs = _inputs(recipe, state)
-    noise, strong = _noise(recipe), _strong(recipe)
+    _require_trainable(experiment)
+    state = experiment.init_state() if state is None else state
+    inputs = _inputs(experiment, state)
+    noise, strong = _noise(experiment), _strong(experiment)
     inputs |= noise["shapes"]
-    train = tf1_graph.lower(_train_function(recipe, state, noise["names"]), inputs)
+    train = tf1_graph.lower(_train_function(experiment, state, noise["names"]), inputs)
     used = _used(train)
     tf1_graph.save(train, directory / "train.pb")
-    evaluated = _evaluation(recipe, state)
+    evaluated = _evaluation(experiment, state)
     tf1_graph.save(tf1_graph.lower(*evaluated), directory / "eval.pb")
     if strong:
         tf1_graph.save(tf1_graph.lower(strong["function"], strong["args"]), directory / "views.pb")
-    for name, arrays in (("weights", _weights(state)), ("data", _data(recipe))):
+    for name, arrays in (("weights", _weights(state)), ("data", _data(experiment))):
         np.savez(directory / f"{name}.npz", **arrays)  # type: ignore[arg-type]
-    manifest = _manifest(recipe, state)
+    manifest = _manifest(experiment, state)
     manifest |= {
         "inputs": {
             name: {"shape": list(x.shape), "dtype": str(np.dtype(x.dtype))}
@@ -103,9 +103,9 @@ def write(recipe: Recipe, directory: Path, *, state: TrainState | None = None) -
     shutil.copy(_RUNNER, directory / "run.py")
 
 
-def _require_trainable(recipe: Recipe) -> None:
-    config, method = recipe.config, recipe.method
-    if not isinstance(recipe.dataset, Dataset):
+def _require_trainable(experiment: Experiment) -> None:
+    config, method = experiment.config, experiment.method
+    if not isinstance(experiment.dataset, Dataset):
         raise UsageError(
             f"config.dataset {config['dataset']} is streamed; --format=npu_bundle holds all images"
         )
@@ -132,33 +132,35 @@ def _require_trainable(recipe: Recipe) -> None:
         raise UsageError("config.bfloat16 is True; --precision of the runner decides instead")
 
 
-def _inputs(recipe: Recipe, state: TrainState) -> dict[str, jax.ShapeDtypeStruct]:
+def _inputs(experiment: Experiment, state: TrainState) -> dict[str, jax.ShapeDtypeStruct]:
     """Placeholders of the training graph, but for the method's noise."""
-    n, m = recipe.batch_size, recipe.batch_size * recipe.uratio
-    shape = recipe.dataset.image_shape
+    n, m = experiment.batch_size, experiment.batch_size * experiment.uratio
+    shape = experiment.dataset.image_shape
     like = jax.ShapeDtypeStruct
     inputs = {
         "in/labeled": like((n, *shape), jnp.uint8),
         "in/labels": like((n,), jnp.int32),
         "in/step": like((), jnp.int32),
     }
-    if recipe.method.views:
+    if experiment.method.views:
         inputs["in/hidden"] = like((m,), jnp.int32)
-    inputs |= {f"in/view{i}": like((m, *shape), jnp.uint8) for i in range(len(recipe.method.views))}
+    inputs |= {
+        f"in/view{i}": like((m, *shape), jnp.uint8) for i in range(len(experiment.method.views))
+    }
     trees = {"param": state.params, "ema": state.ema, "stat": state.batch_stats}
     for prefix, tree in trees.items():
         inputs |= {name: like(x.shape, x.dtype) for name, x in flat(tree, prefix).items()}
     return inputs
 
 
-def _noise(recipe: Recipe) -> dict[str, Any]:
+def _noise(experiment: Experiment) -> dict[str, Any]:
     """The random numbers of the method's loss: their names, shapes and distributions."""
-    n, m = recipe.batch_size, recipe.batch_size * recipe.uratio
-    shape = recipe.dataset.image_shape
+    n, m = experiment.batch_size, experiment.batch_size * experiment.uratio
+    shape = experiment.dataset.image_shape
     like = jax.ShapeDtypeStruct
-    views = tuple(like((m, *shape), jnp.float32) for _ in recipe.method.views)
+    views = tuple(like((m, *shape), jnp.float32) for _ in experiment.method.views)
     drawn = jax.eval_shape(
-        lambda *arrays: recipe.method.noise(jax.random.PRNGKey(0), Batch(*arrays)),
+        lambda *arrays: experiment.method.noise(jax.random.PRNGKey(0), Batch(*arrays)),
         like((n, *shape), jnp.float32),
         like((n,), jnp.int32),
         views,
@@ -166,10 +168,10 @@ def _noise(recipe: Recipe) -> dict[str, Any]:
     leaves = jax.tree.leaves(drawn)
     if not leaves:
         return {"shapes": {}, "names": drawn, "distributions": {}}
-    args = recipe.config["method_args"]
-    if recipe.config["method"] != "mixmatch" or args.get("mixmode", "xxy.yxy") != "xxy.yxy":
+    args = experiment.config["method_args"]
+    if experiment.config["method"] != "mixmatch" or args.get("mixmode", "xxy.yxy") != "xxy.yxy":
         raise UsageError(
-            f"the noise of config.method {recipe.config['method']!r}"
+            f"the noise of config.method {experiment.config['method']!r}"
             f"{' with mixmode ' + repr(args['mixmode']) if 'mixmode' in args else ''} is not known "
             "to the runner of --format=npu_bundle; allowed: mixmatch as published, or no noise"
         )
@@ -184,9 +186,9 @@ def _noise(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def _train_function(recipe: Recipe, state: TrainState, noise: PyTree) -> Callable[..., Any]:
+def _train_function(experiment: Experiment, state: TrainState, noise: PyTree) -> Callable[..., Any]:
     """The loss and what else a step needs, of named arrays."""
-    method, model = recipe.method, recipe.model.clone(axis_name=None)
+    method, model = experiment.method, experiment.model.clone(axis_name=None)
 
     def function(args: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         params = nested(state.params, "param", args)
@@ -195,7 +197,9 @@ def _train_function(recipe: Recipe, state: TrainState, noise: PyTree) -> Callabl
         views = tuple(to_float(args[f"in/view{i}"]) for i in range(len(method.views)))
         batch = Batch(to_float(args["in/labeled"]), args["in/labels"], views)
         step = args["in/step"].astype(jnp.float32)
-        progress = Progress(images=step * recipe.batch_size, fraction=step / recipe.num_steps)
+        progress = Progress(
+            images=step * experiment.batch_size, fraction=step / experiment.num_steps
+        )
 
         def apply(params, images, head=None):
             del head
@@ -220,10 +224,12 @@ def _train_function(recipe: Recipe, state: TrainState, noise: PyTree) -> Callabl
     return function
 
 
-def _evaluation(recipe: Recipe, state: TrainState) -> tuple[Callable[..., Any], dict[str, Any]]:
+def _evaluation(
+    experiment: Experiment, state: TrainState
+) -> tuple[Callable[..., Any], dict[str, Any]]:
     like = jax.ShapeDtypeStruct
     args = {
-        "in/images": like((recipe.eval_batch_size, *recipe.dataset.image_shape), jnp.uint8),
+        "in/images": like((experiment.eval_batch_size, *experiment.dataset.image_shape), jnp.uint8),
         **{n: like(x.shape, x.dtype) for n, x in flat(state.params, "param").items()},
         **{n: like(x.shape, x.dtype) for n, x in flat(state.batch_stats, "stat").items()},
     }
@@ -233,23 +239,23 @@ def _evaluation(recipe: Recipe, state: TrainState) -> tuple[Callable[..., Any], 
             "params": nested(state.params, "param", args),
             "batch_stats": nested(state.batch_stats, "stat", args),
         }
-        logits, _ = recipe.model.apply(variables, to_float(args["in/images"]), train=False)
+        logits, _ = experiment.model.apply(variables, to_float(args["in/images"]), train=False)
         return {"out/logits": logits}
 
     return function, args
 
 
-def _views(recipe: Recipe) -> list[str]:
+def _views(experiment: Experiment) -> list[str]:
     """The augmentation of labelled images, then of each unlabelled view."""
-    same = {"strong": "weak"} if recipe.config["augment"]["strong"] == "none" else {}
-    return [same.get(v, v) for v in (recipe.method.labeled_view, *recipe.method.views)]
+    same = {"strong": "weak"} if experiment.config["augment"]["strong"] == "none" else {}
+    return [same.get(v, v) for v in (experiment.method.labeled_view, *experiment.method.views)]
 
 
-def _strong(recipe: Recipe) -> dict[str, Any] | None:
+def _strong(experiment: Experiment) -> dict[str, Any] | None:
     """The strong view as a function of images and uniform numbers; None: the method has none."""
-    if "strong" not in _views(recipe):
+    if "strong" not in _views(experiment):
         return None
-    knobs = recipe.config["augment"]
+    knobs = experiment.config["augment"]
     if knobs["strong"] == "strong_digits":
         numbers, weak_first = 9, False
         view = policies.strong_digits_from_uniform
@@ -263,7 +269,7 @@ def _strong(recipe: Recipe) -> dict[str, Any] | None:
                 ("num_levels", "num_levels"),
             )
         }
-        chosen = randaugment.adapted(randaugment.RECIPES[knobs["recipe"]], **arguments)
+        chosen = randaugment.adapted(randaugment.SEARCH_SPACES[knobs["recipe"]], **arguments)
         numbers, weak_first = randaugment.uniform_numbers(chosen), True
 
         def view(uniform, images):
@@ -275,13 +281,13 @@ def _strong(recipe: Recipe) -> dict[str, Any] | None:
             "--format=npu_bundle, which has no policy that learns; allowed: none, randaugment, "
             "strong_digits"
         )
-    n, like = recipe.batch_size * recipe.uratio, jax.ShapeDtypeStruct
-    if recipe.method.labeled_view == "strong":
-        n = recipe.batch_size
+    n, like = experiment.batch_size * experiment.uratio, jax.ShapeDtypeStruct
+    if experiment.method.labeled_view == "strong":
+        n = experiment.batch_size
     return {
         "function": lambda args: {"out/images": view(args["in/uniform"], args["in/images"])},
         "args": {
-            "in/images": like((n, *recipe.dataset.image_shape), jnp.uint8),
+            "in/images": like((n, *experiment.dataset.image_shape), jnp.uint8),
             "in/uniform": like((n, numbers), jnp.float32),
         },
         "manifest": {"numbers": numbers, "weak_first": weak_first},
@@ -310,23 +316,23 @@ def _weights(state: TrainState) -> dict[str, np.ndarray]:
     }
 
 
-def _data(recipe: Recipe) -> dict[str, np.ndarray]:
-    data = recipe.dataset
+def _data(experiment: Experiment) -> dict[str, np.ndarray]:
+    data = experiment.dataset
     assert isinstance(data, Dataset)
-    valid = scored(data, recipe.split)
+    valid = labeled_validation(data, experiment.split)
     return {
         "images": data.images,
         "labels": data.labels.astype(np.int32),
-        "labeled": recipe.split.labeled.astype(np.int64),
-        "unlabeled": recipe.split.unlabeled.astype(np.int64),
+        "labeled": experiment.split.labeled.astype(np.int64),
+        "unlabeled": experiment.split.unlabeled.astype(np.int64),
         "valid": np.asarray(valid).astype(np.int64),
         "test_images": data.test_images,
         "test_labels": data.test_labels.astype(np.int32),
     }
 
 
-def _manifest(recipe: Recipe, state: TrainState) -> dict[str, Any]:
-    config, knobs = recipe.config, recipe.config["optimizer"]
+def _manifest(experiment: Experiment, state: TrainState) -> dict[str, Any]:
+    config, knobs = experiment.config, experiment.config["optimizer"]
     kernels = flat(optim.kernels(state.params), "param")
     keras = flat(optim.regularized_by_keras(state.params), "param")
     scale = config["batch_size"] / knobs["lr_batch_size"] if knobs["lr_batch_size"] else 1
@@ -334,10 +340,10 @@ def _manifest(recipe: Recipe, state: TrainState) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "config": config,
-        "image_shape": list(recipe.dataset.image_shape),
-        "class_names": [str(name) for name in recipe.dataset.class_names],
-        "labeled_view": _views(recipe)[0],
-        "views": _views(recipe)[1:],
+        "image_shape": list(experiment.dataset.image_shape),
+        "class_names": [str(name) for name in experiment.dataset.class_names],
+        "labeled_view": _views(experiment)[0],
+        "views": _views(experiment)[1:],
         "weak": _WEAK[config["augment"]["weak"]],
         "optimizer": {
             "name": "adam" if knobs["name"] == "adam" else "momentum",
@@ -358,8 +364,8 @@ def _manifest(recipe: Recipe, state: TrainState) -> dict[str, Any]:
         "schedule": {
             "name": knobs["schedule"],
             "lr": knobs["lr"] * scale,
-            "steps": recipe.num_steps,
-            "steps_per_epoch": len(recipe.split.labeled) / recipe.batch_size,
+            "steps": experiment.num_steps,
+            "steps_per_epoch": len(experiment.split.labeled) / experiment.batch_size,
             "warmup_epochs": knobs["warmup_epochs"],
             "decay_epochs": list(knobs["decay_epochs"]),
         },

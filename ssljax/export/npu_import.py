@@ -12,12 +12,12 @@ import numpy as np
 import optax
 
 from ssljax import recipe
-from ssljax.checkpoints import Checkpoints
 from ssljax.errors import UsageError
+from ssljax.experiment import Experiment
 from ssljax.export.npu_bundle import FORMAT, flat, nested
-from ssljax.files import read_json
-from ssljax.recipe import Recipe
-from ssljax.training import run_directory
+from ssljax.run import directory
+from ssljax.storage.checkpoints import Checkpoints
+from ssljax.storage.files import read_json
 from ssljax.training.state import TrainState
 
 PyTree = Any
@@ -53,29 +53,29 @@ def import_run(bundle: Path, workdir: Path, *, output: Path | None = None) -> in
     # The path in the file is that of the machine that wrote it.
     path = output / Path(index.model_checkpoint_path).name
     reader = tf.train.load_checkpoint(str(path))
-    parts = recipe.build(ml_collections.ConfigDict(manifest["config"]))
+    experiment = recipe.build(ml_collections.ConfigDict(manifest["config"]))
 
     def read(name: str) -> np.ndarray:
         if not reader.has_tensor(name):
             raise UsageError(f"{path} has no {name}: it is of another bundle")
         return reader.get_tensor(name)
 
-    state = _state(parts, manifest, read, path)
-    run_directory.open_directory(workdir, parts.config, parts.split, parts.dataset)
+    state = _state(experiment, manifest, read, path)
+    directory.open_directory(workdir, experiment.config, experiment.split, experiment.dataset)
     for name in ("metrics.jsonl", "results.json"):
         if (output / name).exists():
             shutil.copy(output / name, workdir / name)
-    empty = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), parts.shapes["window"])
+    empty = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), experiment.shapes["window"])
     window = _window(output / f"window-{int(state.step)}.json", empty)
-    with Checkpoints(workdir, keep=parts.keep_checkpoints) as checkpoints:
+    with Checkpoints(workdir, keep=experiment.keep_checkpoints) as checkpoints:
         checkpoints.save(int(state.step), {"state": state, "window": window})
     return int(state.step)
 
 
 def _state(
-    parts: Recipe, manifest: dict[str, Any], read: Callable[[str], np.ndarray], path: Path
+    experiment: Experiment, manifest: dict[str, Any], read: Callable[[str], np.ndarray], path: Path
 ) -> TrainState:
-    start = parts.init_state()
+    start = experiment.init_state()
 
     def tree(template: PyTree, prefix: str, slot: str = "") -> PyTree:
         found = {}

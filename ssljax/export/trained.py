@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from ssljax import lookup
-from ssljax.checkpoints import Checkpoints
+from ssljax.augment.ops import to_float
 from ssljax.errors import UsageError
-from ssljax.files import read_json
-from ssljax.pixels import to_float
+from ssljax.recipe import make_model
+from ssljax.storage.checkpoints import Checkpoints
+from ssljax.storage.files import read_json
 
 PyTree = Any
 OUTPUTS = ("logits", "probabilities")
@@ -68,7 +68,7 @@ def load(workdir: Path, *, weights: str = "ema") -> Trained:
         params, batch_stats = state["ema"], state.get("ema_batch_stats") or batch_stats
     # Heads are further outputs of a method that only training uses.
     params = {name: value for name, value in params.items() if name != "heads"}
-    model = lookup.model(
+    model = make_model(
         ml_collections.ConfigDict(config),
         num_classes=len(data["class_names"]),
         dtype=jnp.float32,

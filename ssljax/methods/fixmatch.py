@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 
 from ssljax import losses
-from ssljax.methods.method import Aux, Method, check_from_0, no_noise, no_state
+from ssljax.checks import check_choice, check_non_negative, check_probability
+from ssljax.methods.method import Aux, Method, no_noise, no_state
 
 
 def fixmatch(
@@ -23,11 +24,9 @@ def fixmatch(
         have a forward pass of their own, so that nothing is kept for their gradient, which is
         zero but for BatchNorm's statistics, and these are over the other images alone.
     """
-    if not 0 <= threshold <= 1:
-        raise ValueError(f"threshold is {threshold}; allowed: 0 to 1")
-    check_from_0(unlabeled_weight=unlabeled_weight)
-    if weak_pass not in ("joint", "no_grad"):
-        raise ValueError(f"weak_pass is {weak_pass!r}; allowed: joint, no_grad")
+    check_probability(threshold=threshold)
+    check_non_negative(unlabeled_weight=unlabeled_weight)
+    check_choice("weak_pass", weak_pass, ("joint", "no_grad"))
 
     def loss(params, ema_params, apply, batch, noise, state, progress):
         del ema_params, noise, progress

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from ssljax import losses
-from ssljax.methods.method import Aux, Method, check_above_0, check_from_0, check_warmup, no_state
+from ssljax.checks import check_non_negative, check_positive, check_range
+from ssljax.methods.method import Aux, Method, no_state
 
 
 def ict(
@@ -25,9 +26,9 @@ def ict(
         are those of the published CIFAR-10 runs; the script's own are 0.5 and 50.)
       warmup_pos: share of the run over which the weight rises linearly from 0, above 0 to 1.
     """
-    check_above_0(beta=beta)
-    check_from_0(consistency_weight=consistency_weight)
-    check_warmup(warmup_pos)
+    check_positive(beta=beta)
+    check_non_negative(consistency_weight=consistency_weight)
+    check_range("warmup_pos", warmup_pos, 0, 1, open_low=True)
 
     def noise(key, batch):
         lam = jax.random.beta(key, beta, beta, (len(batch.views[0]),))

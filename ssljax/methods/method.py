@@ -5,8 +5,7 @@ unlabelled images, and draws no random numbers in its loss: `noise` draws them, 
 can be tested with numbers worked out by hand and exported as a graph.
 """
 
-import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
@@ -87,29 +86,3 @@ def no_noise(key: jax.Array, batch: Batch) -> PyTree:
     """The `noise` of a method whose loss is deterministic by itself."""
     del key, batch
     return ()
-
-
-def check_above_0(**arguments: float) -> None:
-    """Raises ValueError, which names it, for an argument that is not above 0 and finite."""
-    for name, value in arguments.items():
-        if not 0 < value < math.inf:
-            raise ValueError(f"{name} is {value}; allowed: above 0")
-
-
-def check_from_0(**arguments: float) -> None:
-    """Raises ValueError, which names it, for an argument that is not 0 or more and finite."""
-    for name, value in arguments.items():
-        if not 0 <= value < math.inf:
-            raise ValueError(f"{name} is {value}; allowed: 0 or more")
-
-
-def check_warmup(warmup_pos: float) -> None:
-    """Raises ValueError for a share of the run that is not above 0, to 1."""
-    if not 0 < warmup_pos <= 1:
-        raise ValueError(f"warmup_pos is {warmup_pos}; allowed: above 0, to 1")
-
-
-def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
-    """Raises ValueError, which lists them, for a value that is none of the choices."""
-    if value not in choices:
-        raise ValueError(f"{name} is {value!r}; allowed: {', '.join(choices)}")

@@ -7,14 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from ssljax import losses
-from ssljax.methods.method import (
-    Aux,
-    Method,
-    check_above_0,
-    check_choice,
-    check_from_0,
-    no_state,
-)
+from ssljax.checks import check_choice, check_non_negative, check_positive, check_range
+from ssljax.methods.method import Aux, Method, no_state
 
 # What labelled images (x) are mixed with, and after the dot, what unlabelled ones (y) are.
 _MIXMODES = ("xxy.yxy", "xx.yy", "xx.yxy", "xx.yx", "xx.", ".yy", "xxy.", ".yxy", ".")
@@ -47,10 +41,9 @@ def mixmatch(
         `xxy.` mixes labelled images with both, and leaves unlabelled ones as they are.
       use_ema_guess: an ablation: whether the EMA model guesses.
     """
-    check_above_0(beta=beta, temperature=temperature, ramp_images=ramp_images)
-    check_from_0(w_match=w_match)
-    if nu < 1:
-        raise ValueError(f"nu is {nu}; allowed: 1 or more")
+    check_positive(beta=beta, temperature=temperature, ramp_images=ramp_images)
+    check_non_negative(w_match=w_match)
+    check_range("nu", nu, 1)
     check_choice("mixmode", mixmode, _MIXMODES)
 
     def noise(key, batch):

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from ssljax import losses
-from ssljax.methods.method import Aux, Method, check_above_0, no_state
+from ssljax.checks import check_positive
+from ssljax.methods.method import Aux, Method, no_state
 
 
 def mixup(*, beta: float = 0.75, use_unlabeled: bool = False) -> Method:
@@ -24,7 +25,7 @@ def mixup(*, beta: float = 0.75, use_unlabeled: bool = False) -> Method:
       use_unlabeled: False is fully supervised MixUp (`fully_supervised/fs_mixup.py`), True the
         baseline of the MixMatch paper's tables (`mixup.py`).
     """
-    check_above_0(beta=beta)
+    check_positive(beta=beta)
 
     def noise(key, batch):
         sizes = [len(batch.labeled), *(len(view) for view in batch.views)]

@@ -7,14 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from ssljax import losses
-from ssljax.methods.method import (
-    Aux,
-    Method,
-    check_from_0,
-    check_warmup,
-    no_noise,
-    no_state,
-)
+from ssljax.checks import check_non_negative, check_range
+from ssljax.methods.method import Aux, Method, no_noise, no_state
 
 
 def pi_model(*, consistency_weight: float = 20.0, warmup_pos: float = 0.4) -> Method:
@@ -28,8 +22,8 @@ def pi_model(*, consistency_weight: float = 20.0, warmup_pos: float = 0.4) -> Me
         CIFAR-10, 5 for SVHN; the script's own default is 10.)
       warmup_pos: share of the run over which the weight rises linearly from 0, above 0 to 1.
     """
-    check_from_0(consistency_weight=consistency_weight)
-    check_warmup(warmup_pos)
+    check_non_negative(consistency_weight=consistency_weight)
+    check_range("warmup_pos", warmup_pos, 0, 1, open_low=True)
 
     def loss(params, ema_params, apply, batch, noise, state, progress):
         del ema_params, noise

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from ssljax import losses
-from ssljax.methods.method import Aux, Method, check_above_0, check_choice, check_from_0
+from ssljax.checks import check_choice, check_non_negative, check_positive, check_range
+from ssljax.methods.method import Aux, Method
 
 _STEPS = 128  # whose guesses the alignment averages
 # The softmax of each view, the anchor's first -> the guess for each view.
@@ -54,12 +55,11 @@ def remixmatch(
       use_xe: whether mixed unlabelled images have a cross-entropy or a squared error.
       anchor: augmentation of the anchor: weak, none (STL-10) or strong (an ablation).
     """
-    check_above_0(beta=beta, temperature=temperature, ramp_images=ramp_images)
-    check_from_0(w_match=w_match, w_kl=w_kl, w_rot=w_rot)
+    check_positive(beta=beta, temperature=temperature, ramp_images=ramp_images)
+    check_non_negative(w_match=w_match, w_kl=w_kl, w_rot=w_rot)
     check_choice("redux", redux, _REDUX)
     check_choice("anchor", anchor, ("weak", "none", "strong"))
-    if strong_views < 1:
-        raise ValueError(f"strong_views is {strong_views}; allowed: 1 or more")
+    check_range("strong_views", strong_views, 1)
 
     def init(num_classes):
         uniform = jnp.full(num_classes, 1 / num_classes)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from ssljax import losses
+from ssljax.checks import check_choice
 from ssljax.methods.method import Aux, Method, no_noise, no_state
 
 
@@ -14,8 +15,7 @@ def supervised(*, view: str = "weak") -> Method:
       view: of the images, weak or strong: the published baselines with RandAugment and CTAugment
         learn from strong views.
     """
-    if view not in ("weak", "strong"):
-        raise ValueError(f"view is {view!r}; allowed: weak, strong")
+    check_choice("view", view, ("weak", "strong"))
 
     def loss(params, ema_params, apply, batch, noise, state, progress):
         del ema_params, noise, progress

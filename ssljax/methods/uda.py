@@ -7,15 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from ssljax import losses
-from ssljax.methods.method import (
-    Aux,
-    Method,
-    check_above_0,
-    check_choice,
-    check_from_0,
-    no_noise,
-    no_state,
-)
+from ssljax.checks import check_choice, check_non_negative, check_positive, check_probability
+from ssljax.methods.method import Aux, Method, no_noise, no_state
 
 # Training signal annealing: share of the schedule that has passed, 0 up -> how far the threshold
 # has risen. The last is at 0.99 after the whole schedule.
@@ -53,10 +46,9 @@ def uda(
         counts, from 1 / classes to 1: no, linear, exp or log.
       tsa_images: labelled images over which it rises (published: 2^14 << `tsa_pos`, that is 8).
     """
-    if not 0 <= threshold <= 1:
-        raise ValueError(f"threshold is {threshold}; allowed: 0 to 1")
-    check_from_0(unlabeled_weight=unlabeled_weight, entropy_weight=entropy_weight)
-    check_above_0(temperature=temperature, tsa_images=tsa_images)
+    check_probability(threshold=threshold)
+    check_non_negative(unlabeled_weight=unlabeled_weight, entropy_weight=entropy_weight)
+    check_positive(temperature=temperature, tsa_images=tsa_images)
     check_choice("tsa", tsa, _TSA)
 
     def loss(params, ema_params, apply, batch, noise, state, progress):

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from ssljax import losses
-from ssljax.methods.method import Aux, Method, check_above_0, check_from_0, check_warmup, no_state
+from ssljax.checks import check_non_negative, check_positive, check_range
+from ssljax.methods.method import Aux, Method, no_state
 
 
 def vat(
@@ -35,9 +36,9 @@ def vat(
       xi: length of the random change (ξ), above 0. With the published 1e-6, float32's rounding
         decides most of the direction; with 1e-4 or 1e-3, the network does.
     """
-    check_above_0(vat_eps=vat_eps, xi=xi)
-    check_from_0(vat_weight=vat_weight, entmin_weight=entmin_weight)
-    check_warmup(warmup_pos)
+    check_positive(vat_eps=vat_eps, xi=xi)
+    check_non_negative(vat_weight=vat_weight, entmin_weight=entmin_weight)
+    check_range("warmup_pos", warmup_pos, 0, 1, open_low=True)
 
     def noise(key, batch):
         return jax.random.normal(key, batch.views[0].shape)

@@ -6,7 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from ssljax import convolution
+from ssljax.models import convolution
 
 he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")  # N(0, √(2 / (k·k·out)))
 glorot_normal = nn.initializers.glorot_normal()

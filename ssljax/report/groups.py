@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ssljax import evaluate
+from ssljax.overrides import flatten
 from ssljax.report.runs import Run
-from ssljax.training.run_directory import RESUMABLE, flatten
+from ssljax.run import results
+from ssljax.run.resume import RESUMABLE
 
 # Differences that make no other experiment: the seeds, and what changes no number of the table.
 _SEEDS = ("seed", "num_seeds", "split_file")
@@ -116,13 +117,13 @@ def differing_knobs(runs: Sequence[Run]) -> dict[str, list[str]]:
 
 def evaluations(run: Run, part: str = "") -> list[dict[str, Any]]:
     """The rows of a run that have the headline's accuracy."""
-    key = evaluate.HEADLINES[part or headline_part(run)]
+    key = results.HEADLINES[part or headline_part(run)]
     return [row for row in run.rows if row.get(key) is not None]
 
 
 def headline_part(run: Run) -> str:
     """`test`, or `validation` for a data set without test images."""
-    key = evaluate.HEADLINES["test"]
+    key = results.HEADLINES["test"]
     return "test" if any(row.get(key) is not None for row in run.rows) else "validation"
 
 
@@ -131,7 +132,7 @@ def median_error(run: Run) -> float | None:
     rows = evaluations(run)
     if not rows:
         return None
-    return _percent(evaluate.results(rows)["headline"][f"{headline_part(run)}_accuracy"])
+    return _percent(results.results(rows)["headline"][f"{headline_part(run)}_accuracy"])
 
 
 def last_error(run: Run) -> float | None:
@@ -147,7 +148,7 @@ def best_on_validation(run: Run) -> float | None:
     that end with -1 have a single one.
     """
     rows = evaluations(run)
-    key = evaluate.HEADLINES["validation"]
+    key = results.HEADLINES["validation"]
     real = run.sizes.get("valid", 0) >= max(2, len(run.class_names))
     if headline_part(run) != "test" or not real or not rows or any(key not in r for r in rows):
         return None
@@ -160,7 +161,7 @@ def oracle_error(run: Run) -> float | None:
 
 
 def _errors(run: Run) -> list[float]:
-    key = evaluate.HEADLINES[headline_part(run)]
+    key = results.HEADLINES[headline_part(run)]
     return [_percent(row[key]) for row in evaluations(run)]
 
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import jinja2
 
+from ssljax.overrides import flatten
 from ssljax.report import groups as grouping
 from ssljax.report import pictures
 from ssljax.report.groups import Group
 from ssljax.report.pictures import Picture
 from ssljax.report.runs import Run
 from ssljax.report.table import NOTE, Table
-from ssljax.training.run_directory import flatten
 
 
 def make(

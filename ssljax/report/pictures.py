@@ -11,11 +11,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ssljax import evaluate
 from ssljax.report import groups as grouping
 from ssljax.report import plots
 from ssljax.report.groups import Group
 from ssljax.report.runs import Predictions, Run
+from ssljax.run import results
 
 _CONFUSION = 200  # classes, at most, of a confusion matrix that can be read
 _SHEETS = 10  # runs of a group whose labelled images are shown
@@ -66,8 +66,8 @@ def _error(key: str) -> Callable[[dict[str, Any]], float | None]:
 
 
 _CURVES = (
-    ("test_error", "Test error", "error %", _error(evaluate.HEADLINES["test"])),
-    ("validation_error", "Validation error", "error %", _error(evaluate.HEADLINES["validation"])),
+    ("test_error", "Test error", "error %", _error(results.HEADLINES["test"])),
+    ("validation_error", "Validation error", "error %", _error(results.HEADLINES["validation"])),
     ("mask_rate", "Mask rate: unlabelled images that count", "share", _number("guess/mask_rate")),
     ("pseudo_label_accuracy", "Accuracy of all pseudo-labels", "share", _number("guess/accuracy")),
     (

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ssljax.errors import UsageError
-from ssljax.files import read_json
-from ssljax.training import metrics
+from ssljax.overrides import complete
+from ssljax.run import metrics
+from ssljax.storage.files import read_json
 
 _MARKS = ("config.json", "metrics.jsonl", "results.json", "checkpoints")  # any: a run directory
 
@@ -128,7 +129,7 @@ def read(path: Path, name: str) -> Run:
 
 
 def _config(file: Path) -> dict[str, Any]:
-    config = read_json(file)
+    config = complete(read_json(file))
     for knob in ("method", "dataset", "num_steps"):
         if knob not in config:
             raise ValueError(f"it has no {knob}")

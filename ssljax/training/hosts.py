@@ -103,7 +103,7 @@ def _end(reason: str) -> None:
 
 
 @contextmanager
-def together() -> Iterator[None]:
+def abort_together() -> Iterator[None]:
     """Where there are several processes, ends this one and tells the others when it fails.
 
     JAX would wait for them at the exit, and they for this one in a collective operation.
@@ -113,7 +113,7 @@ def together() -> Iterator[None]:
     except Interrupted:
         raise
     except Exception as error:
-        if distributed.global_state.client is None or is_alone():
+        if distributed.global_state.client is None or is_single_process():
             raise
         if isinstance(error, jax.errors.JaxRuntimeError):  # a collective operation was cut short
             reason = " ".join(str(error).split())[:200]
@@ -149,7 +149,7 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-def is_alone() -> bool:
+def is_single_process() -> bool:
     """Whether the run has this process only."""
     return jax.process_count() == 1
 
@@ -163,23 +163,23 @@ def _client() -> Any:
     return distributed.global_state.client
 
 
-def meet() -> None:
+def barrier() -> None:
     """Waits until all processes are here, then connects their devices.
 
     Gloo, which connects CPUs, gives up when one comes to the first collective operation 30 seconds
     after another; later operations may take longer.
     """
-    if not is_alone():
+    if not is_single_process():
         _client().wait_at_barrier(f"ssljax/meet/{next(_asked)}", _DAY)
         multihost_utils.sync_global_devices("ssljax")
 
 
-def from_first(function: Callable[[], Any]) -> Any:
+def broadcast_from_first(function: Callable[[], Any]) -> Any:
     """What `function` returns in the first process, in all; where it raises, all raise that.
 
     Every process must call this at the same point of the run. For values of a few kilobytes.
     """
-    if is_alone():
+    if is_single_process():
         return function()
     client, key = _client(), f"ssljax/first/{next(_asked)}"
     if not is_first():
@@ -198,17 +198,17 @@ def from_first(function: Callable[[], Any]) -> Any:
     return value
 
 
-def restored(read: Callable[[], PyTree | None], template: PyTree) -> PyTree | None:
-    """As `from_first`, for a tree of host arrays with the shapes of `template`, or None."""
+def broadcast_tree(read: Callable[[], PyTree | None], template: PyTree) -> PyTree | None:
+    """As `broadcast_from_first`, for None or a tree of host arrays, shaped as `template`."""
     found = []
 
     def first() -> bool:
         found.append(read())
         return found[0] is not None
 
-    if not from_first(first):
+    if not broadcast_from_first(first):
         return None
-    if is_alone():
+    if is_single_process():
         return found[0]
     empty = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), template)
     tree = multihost_utils.broadcast_one_to_all(found[0] if found else empty)
@@ -231,7 +231,7 @@ class Agreement:
 
     def __call__(self, number: int) -> int:
         """The number that was announced, 0: none; `number` is what this process has to say."""
-        if is_alone():
+        if is_single_process():
             return number
         client = _client()
         self._count += 1

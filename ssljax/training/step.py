@@ -7,41 +7,21 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from clu.metrics import Average
 
 from ssljax import losses
 from ssljax.augment import policies
 from ssljax.augment.augmentation import Augmentation
-from ssljax.data.sampling import batch_positions
-from ssljax.methods.method import Aux, Batch, Method, Progress
-from ssljax.pixels import to_float
+from ssljax.augment.ops import to_float
+from ssljax.data.batches import RawBatch, TrainingData
+from ssljax.data.sampling import look_up
+from ssljax.methods.method import Batch, Method, Progress
+from ssljax.training.monitors import Metrics, monitors
 from ssljax.training.optim import moving_average
 from ssljax.training.state import TrainState
 
 PyTree = Any
-Array = jax.Array | np.ndarray
-Metrics = dict[str, Average]
-
-
-class Data(NamedTuple):
-    """The training data, whole, on every device."""
-
-    images: Array  # [N, H, W, C] uint8
-    labeled: Array  # [L] int32, indices into images
-    labels: Array  # [L] int32, labels of `labeled`
-    unlabeled: Array  # [U] int32, indices into images
-    hidden: Array  # [U] int32, labels of `unlabeled`, -1: none; only monitors read them
-
-
-class Sample(NamedTuple):
-    """What one device reads of the data in one step: looked up in `Data`, or streamed to it."""
-
-    labeled: Array  # [B, H, W, C] uint8
-    labels: Array  # [B] int32
-    unlabeled: Array | None  # [M, H, W, C] uint8; None: the method has no unlabelled views
-    hidden: Array | None  # [M] int32, labels of `unlabeled`, -1: none; only monitors read them
 
 
 class Replica(NamedTuple):
@@ -56,7 +36,7 @@ class Replica(NamedTuple):
         index = jax.lax.axis_index(self.axis) if self.axis else 0
         return index * share + jnp.arange(share)
 
-    def own(self, key: jax.Array) -> jax.Array:
+    def local_key(self, key: jax.Array) -> jax.Array:
         """A key for what this device draws for itself."""
         return jax.random.fold_in(key, jax.lax.axis_index(self.axis) if self.axis else 0)
 
@@ -89,7 +69,7 @@ def make_train_step(
     ema_decay: float,
     average_batch_stats: bool = False,
     replica: Replica = SINGLE,
-) -> Callable[[TrainState, Data | Sample], tuple[TrainState, Metrics]]:
+) -> Callable[[TrainState, TrainingData | RawBatch], tuple[TrainState, Metrics]]:
     """Builds `train_step(state, data) -> (state, metrics)`.
 
     Args:
@@ -101,7 +81,7 @@ def make_train_step(
       replica: the device the step runs on.
     """
 
-    def train_step(state: TrainState, data: Data | Sample) -> tuple[TrainState, Metrics]:
+    def train_step(state: TrainState, data: TrainingData | RawBatch) -> tuple[TrainState, Metrics]:
         *order_keys, step_key = jax.random.split(state.key, 3)
         augment_key, noise_key, probe_key, model_key = jax.random.split(
             jax.random.fold_in(step_key, state.step), 4
@@ -109,11 +89,12 @@ def make_train_step(
         calls = itertools.count()  # of the network in this step: each has its own randomness
         views = {"none": policies.none, **augmentation.views(state.augment)}
         rows = replica.rows(batch_size), replica.rows(batch_size * uratio)
-        if isinstance(data, Sample):
-            sample = data
+        if isinstance(data, RawBatch):
+            raw = data
         else:
-            sample = _look_up(data, state.step, order_keys, rows, batch_size, uratio, method)
-        batch, hidden = _augment(sample, rows, augment_key, method, views, replica)
+            sizes = batch_size, batch_size * uratio if method.views else 0
+            raw = look_up(data, state.step, order_keys, sizes, rows)
+        batch, unlabeled_labels = _augment(raw, rows, augment_key, method, views, replica)
         noise = _noise(method, noise_key, batch, replica)
         progress = Progress(
             images=(state.step * batch_size).astype(jnp.float32),
@@ -122,7 +103,7 @@ def make_train_step(
 
         def apply(params, images, head=None):
             variables = {"params": params, "batch_stats": state.batch_stats}
-            rngs = {"shake": jax.random.fold_in(replica.own(model_key), next(calls))}
+            rngs = {"shake": jax.random.fold_in(replica.local_key(model_key), next(calls))}
             (logits, features), updated = model.apply(
                 variables, images, train=True, mutable=["batch_stats"], rngs=rngs
             )
@@ -140,7 +121,7 @@ def make_train_step(
         params = optax.apply_updates(state.params, updates)
         logs = aux.logs | {"loss/total": value, "learning_rate": schedule(state.step)}
         metrics = {name: Average(jnp.asarray(x), jnp.ones(())) for name, x in logs.items()}
-        metrics |= monitors(aux, hidden)
+        metrics |= monitors(aux, unlabeled_labels)
         batch_stats = replica.mean(aux.batch_stats)
         after = state.replace(
             step=state.step + 1,
@@ -155,43 +136,29 @@ def make_train_step(
         )
         if augmentation.update is not None:
             keys = _keys(probe_key, rows[0])
-            after = _learn(after, keys, sample, model, augmentation, replica)
+            after = _learn(after, keys, raw, model, augmentation, replica)
         return after, replica.sum(metrics)
 
     return train_step
 
 
-def _look_up(data, step, order_keys, rows, batch_size, uratio, method):
-    """This device's rows of one step's batch."""
-    labeled_order, unlabeled_order = order_keys
-    chosen = batch_positions(labeled_order, step, size=len(data.labeled), batch=batch_size)[rows[0]]
-    sample = Sample(data.images[data.labeled[chosen]], data.labels[chosen], None, None)
-    if not method.views:
-        return sample
-    size = batch_size * uratio
-    chosen = batch_positions(unlabeled_order, step, size=len(data.unlabeled), batch=size)[rows[1]]
-    return sample._replace(
-        unlabeled=data.images[data.unlabeled[chosen]], hidden=data.hidden[chosen]
-    )
-
-
-def _augment(sample, rows, augment_key, method, views, replica):
-    """The batch that the method is given, and the hidden labels of its unlabelled images `[M]`."""
+def _augment(raw, rows, augment_key, method, views, replica):
+    """The batch that the method is given, and the labels of its unlabelled images `[M]`."""
 
     def augment(images, rows, view, key):
         images = views[view](_keys(key, rows), images)
         return to_float(replica.gather(images) if method.joint else images)
 
     view_keys = jax.random.split(augment_key, 1 + len(method.views))
-    labeled = augment(sample.labeled, rows[0], method.labeled_view, view_keys[0])
+    labeled = augment(raw.labeled, rows[0], method.labeled_view, view_keys[0])
     unlabeled = tuple(
-        augment(sample.unlabeled, rows[1], view, key)
+        augment(raw.unlabeled, rows[1], view, key)
         for view, key in zip(method.views, view_keys[1:], strict=True)
     )
-    labels, hidden = sample.labels, sample.hidden
+    labels, unlabeled_labels = raw.labels, raw.unlabeled_labels
     if method.joint:
-        labels, hidden = jax.tree.map(replica.gather, (labels, hidden))
-    return Batch(labeled, labels, unlabeled), hidden
+        labels, unlabeled_labels = jax.tree.map(replica.gather, (labels, unlabeled_labels))
+    return Batch(labeled, labels, unlabeled), unlabeled_labels
 
 
 def _keys(key, rows):
@@ -207,16 +174,16 @@ def _noise(method, key, batch, replica):
     return jax.tree.map(lambda x: x[replica.rows(len(x))], noise)
 
 
-def _learn(state, keys, sample, model, augmentation, replica):
+def _learn(state, keys, raw, model, augmentation, replica):
     """The state after the augmentation has learned from labelled images, changed into probes.
 
     Every device learns from all devices' probes, so that any number of devices learns the same.
     """
-    probes, applied = augmentation.probe(keys, sample.labeled, state.augment)
+    probes, applied = augmentation.probe(keys, raw.labeled, state.augment)
     params, batch_stats = state.weights("ema")
     variables = {"params": params, "batch_stats": batch_stats}
     logits, _ = model.apply(variables, to_float(probes), train=False)
-    match = jnp.take_along_axis(jax.nn.softmax(logits), sample.labels[:, None], axis=-1)[:, 0]
+    match = jnp.take_along_axis(jax.nn.softmax(logits), raw.labels[:, None], axis=-1)[:, 0]
     applied, match = jax.tree.map(replica.gather, (applied, match))
     return state.replace(augment=augmentation.update(state.augment, applied, match))
 
@@ -238,30 +205,6 @@ def _spread(apply, replica):
         return logits.reshape(-1, logits.shape[-1]), batch_stats
 
     return spread_apply
-
-
-def monitors(aux: Aux, hidden: jax.Array | None) -> Metrics:
-    """What to watch in the guessed labels; none of it flows back into training."""
-    if aux.guess is None or hidden is None:
-        return {}
-    confidence = jnp.max(aux.guess, axis=-1)
-    predicted = jnp.argmax(aux.guess, axis=-1)
-    mask = jnp.ones_like(confidence) if aux.mask is None else aux.mask
-    known = (hidden >= 0).astype(jnp.float32)
-    correct = (predicted == hidden).astype(jnp.float32)
-
-    def mean(values, weights):
-        return Average(jnp.sum(values * weights), jnp.sum(weights))
-
-    everything = jnp.ones_like(confidence)
-    rate = {} if aux.mask is None else {"guess/mask_rate": mean(mask, everything)}
-    classes = jnp.sum(jax.nn.one_hot(predicted, aux.guess.shape[-1]), axis=0)
-    return rate | {
-        "guess/confidence": mean(confidence, everything),
-        "guess/accuracy": mean(correct, known),
-        "guess/accuracy_masked": mean(correct, known * mask),
-        "guess/classes": Average(classes, jnp.asarray(len(predicted), jnp.float32)),
-    }
 
 
 def make_eval_step(model: nn.Module) -> Callable[..., Metrics]:

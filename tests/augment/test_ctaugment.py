@@ -4,13 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.draws import is_uniform, keys, pictures
 from scipy import stats
-from test_randaugment import is_uniform, keys, pictures
 
 from benchmarks import pillow_policies
 from ssljax.augment import ctaugment as cta
 from ssljax.augment import heat_map
-from ssljax.augment.ctaugment_recipes import CIFAR, IMAGENET, REMIXMATCH
+from ssljax.augment.ctaugment_spaces import CIFAR, IMAGENET, REMIXMATCH
 
 CIFAR_OPS, IMAGENET_OPS = (
     {op.name: i for i, op in enumerate(recipe.ops)} for recipe in (CIFAR, IMAGENET)
@@ -199,7 +199,7 @@ def test_the_same_pixels_on_one_device_on_four_and_under_vmap(recipe):
 
 def test_the_ladder_and_the_heat_map_show_every_operation():
     image = pictures(1)
-    rows = cta.ladder(jnp.asarray(image), CIFAR)
+    rows = cta.magnitude_grid(jnp.asarray(image), CIFAR)
     assert [len(row) for row in rows.values()] == [
         1 if op.name == "identity" else 8 if op.name == "posterize" else 17 for op in CIFAR.ops
     ]

@@ -50,6 +50,6 @@ def test_a_shift_that_does_not_fit_is_refused():
 
 def test_the_digits_ladder_goes_through_the_image_itself():
     image = np.random.default_rng(0).integers(0, 256, (1, 8, 8, 1), dtype=np.uint8)
-    for row in jax.jit(policies.digits_ladder)(image).values():
+    for row in jax.jit(policies.digits_magnitude_grid)(image).values():
         np.testing.assert_array_equal(row[4], image[0])
         assert not np.array_equal(row[0], row[8])

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.draws import is_uniform, keys, pictures
 from scipy import stats
 
 from benchmarks import pillow_policies
@@ -13,27 +14,6 @@ from ssljax.augment import layer, ops
 from ssljax.augment import randaugment as ra
 
 DRAWS = 100_000
-
-
-def keys(n, seed=0):
-    return jax.random.split(jax.random.PRNGKey(seed), n)
-
-
-def pictures(n, size=32):
-    """uint8 [n, size, size, 3]: gradients with noise and a dark disc, no two alike."""
-    rng = np.random.default_rng(1)
-    y, x = np.indices((size, size))[..., None] / size
-    slopes = rng.normal(0, 120, (2, n, 1, 1, 3))
-    images = 128 + slopes[0] * (x - 0.5) + slopes[1] * (y - 0.5)
-    images = images + rng.normal(0, 8, images.shape)
-    centre = rng.random((2, n, 1, 1, 1))
-    disc = (x - centre[0]) ** 2 + (y - centre[1]) ** 2 < 0.05
-    return np.clip(images - 70 * disc, 0, 255).astype(np.uint8)
-
-
-def is_uniform(values, count):
-    observed = np.bincount(np.ravel(values), minlength=count)
-    return len(observed) == count and stats.chisquare(observed).pvalue > 0.001
 
 
 @pytest.fixture(scope="module", params=["cifar", "imagenet"])
@@ -174,7 +154,7 @@ def test_bad_arguments_are_named():
 
 def test_the_ladder_shows_each_operation_at_each_level():
     image = pictures(1)
-    rows = ra.ladder(jnp.asarray(image), ra.CIFAR)
+    rows = ra.magnitude_grid(jnp.asarray(image), ra.CIFAR)
     assert list(rows) == [op.name for op in ra.CIFAR.ops]
     np.testing.assert_array_equal(rows["identity"], np.repeat(image, 9, axis=0))
     np.testing.assert_array_equal(rows["brightness"], ops.brightness(

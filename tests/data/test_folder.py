@@ -83,7 +83,7 @@ def test_a_photograph_is_turned_upright(tmp_path):
 
 def test_other_files_are_left_out_with_a_warning(pets, capsys):
     (pets / "train/cat/notes.txt").write_text("x")
-    (pets / "train/cat/.hidden.png").write_text("x")
+    (pets / "train/cat/.unlabeled_labels.png").write_text("x")
     assert len(datasets.folder(str(pets), 0).images) == 9
     assert "warning: 1 files in" in capsys.readouterr().out
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ssljax.data import split_file
-from ssljax.data.load import load, scored
+from ssljax.data.load import labeled_validation, load
 from ssljax.data.splits import Split, fingerprint
 from ssljax.errors import UsageError
 
@@ -33,7 +33,7 @@ def test_all_takes_every_label(file):
     data, split = load(f"npz:{file}.1@all-3", unlabeled="all")
     assert split.labeled.tolist() == [*range(30)]
     assert len(split.unlabeled) == 47
-    assert len(scored(data, split)) == 3
+    assert len(labeled_validation(data, split)) == 3
 
 
 def test_strict_validation_images_are_never_labelled(file):
@@ -49,7 +49,7 @@ def test_validation_images_without_labels_are_not_scored(file):
         load(f"npz:{file}.1@all-5", unlabeled="exclude_labeled")
     data, split = load(f"npz:{file}.1@28-5", unlabeled="exclude_labeled")
     assert len(split.valid) == 5
-    assert len(scored(data, split)) == 2
+    assert len(labeled_validation(data, split)) == 2
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made import numbers, picture, prepare
+from helpers.tfds_data import numbers, picture, prepare
 
 from ssljax.data import datasets, tfds_source
 from ssljax.errors import UsageError

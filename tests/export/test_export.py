@@ -10,10 +10,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from export.made import model, train
+from helpers.trained_models import model, train
 
 from ssljax.errors import RunError, UsageError
-from ssljax.export import bundle, onnx_model, parity, saved_model, tf1_model, trained
+from ssljax.export import export, onnx_model, parity, saved_model, tf1_model, trained
 from ssljax.export.parity import Artefact
 
 ROOT = Path(__file__).parents[2]
@@ -46,7 +46,7 @@ def images_of(run, n):
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_an_export_computes_what_the_run_evaluated(format, run, tmp_path, capsys):
-    bundle.export(run, tmp_path / "out", format=format)
+    export.export(run, tmp_path / "out", format=format)
     report = json.loads((tmp_path / "out" / "parity.json").read_text())
     assert report["passed"]
     assert (report["images"], report["weights"], report["step"]) == (1000, "ema", 6)
@@ -68,7 +68,7 @@ def test_an_export_computes_what_the_run_evaluated(format, run, tmp_path, capsys
 @pytest.mark.parametrize("weights", ["ema", "raw"])
 def test_the_chosen_weights_and_input_type_are_exported(format, weights, run, tmp_path):
     images = images_of(run, 7)
-    bundle.export(run, tmp_path, format=format, weights=weights, input_dtype="float32", limit=0)
+    export.export(run, tmp_path, format=format, weights=weights, input_dtype="float32", limit=0)
     found = runner(format, tmp_path)
     other = logits(run, {"ema": "raw", "raw": "ema"}[weights], images)
     for n in (1, 7):
@@ -93,7 +93,7 @@ def test_every_model_can_be_exported_in_every_format(name, tmp_path):
 
 
 def test_a_saved_model_loads_without_jax_and_by_the_loader_of_tensorflow_1(run, tmp_path):
-    bundle.export(run, tmp_path / "out", format="saved_model", limit=0)
+    export.export(run, tmp_path / "out", format="saved_model", limit=0)
     images = images_of(run, 3)
     np.save(tmp_path / "images.npy", images)
     script = """if True:
@@ -121,7 +121,7 @@ def test_a_saved_model_loads_without_jax_and_by_the_loader_of_tensorflow_1(run, 
 def test_a_saved_model_is_lowered_for_cpu_cuda_and_tpu(run, tmp_path):
     import tensorflow as tf
 
-    bundle.export(run, tmp_path, format="saved_model", limit=0)
+    export.export(run, tmp_path, format="saved_model", limit=0)
     meta_graph = tf.saved_model.load(str(tmp_path)).signatures["serving_default"].graph
     graph_def = meta_graph.as_graph_def()
     nodes = [node for f in graph_def.library.function for node in f.node_def]
@@ -130,7 +130,7 @@ def test_a_saved_model_is_lowered_for_cpu_cuda_and_tpu(run, tmp_path):
 
 
 def test_a_tf1_graph_for_each_batch_size_and_the_command_for_atc(run, tmp_path):
-    bundle.export(run, tmp_path / "out", format="tf1", batch_sizes=(1, 8), limit=20)
+    export.export(run, tmp_path / "out", format="tf1", batch_sizes=(1, 8), limit=20)
     report = json.loads((tmp_path / "out" / "parity.json").read_text())
     assert set(report["exported"]) == {"model_b1.pb", "model_b8.pb"}
     assert report["images"] == 20
@@ -166,13 +166,13 @@ def test_onnx_has_the_opset_that_is_asked_for_and_passes_the_checker(run, tmp_pa
     import onnx
 
     for opset in (17, 20):
-        bundle.export(run, tmp_path, format="onnx", opset=opset, limit=0, overwrite=True)
+        export.export(run, tmp_path, format="onnx", opset=opset, limit=0, overwrite=True)
         found = onnx.load(tmp_path / "model.onnx")
         onnx.checker.check_model(found, full_check=True)
         assert [o.version for o in found.opset_import] == [opset]
         assert [o.name for o in found.graph.output] == ["logits", "probabilities"]
     with pytest.raises(UsageError, match="--opset=3: "):
-        bundle.export(run, tmp_path, format="onnx", opset=3, limit=0, overwrite=True)
+        export.export(run, tmp_path, format="onnx", opset=3, limit=0, overwrite=True)
 
 
 def test_neither_training_code_nor_data_is_needed(run, tmp_path):
@@ -182,7 +182,7 @@ def test_neither_training_code_nor_data_is_needed(run, tmp_path):
         for name in ("training", "methods", "augment", "data", "recipe", "evaluate"):
             sys.modules["ssljax." + name] = None  # its import fails
         from ssljax.export import bundle
-        bundle.export(Path(sys.argv[1]), Path(sys.argv[2]), format=sys.argv[3], limit=0)
+        export.export(Path(sys.argv[1]), Path(sys.argv[2]), format=sys.argv[3], limit=0)
     """
     for format in FORMATS:
         done = subprocess.run(
@@ -199,27 +199,27 @@ def test_data_that_is_gone_is_named_before_anything_is_written(tmp_path):
     run, data = train(tmp_path, steps=1)
     data.unlink()
     with pytest.raises(UsageError, match=r"data.npz .*--limit=0 exports without the data"):
-        bundle.export(run, tmp_path / "out", format="tf1")
+        export.export(run, tmp_path / "out", format="tf1")
     assert not (tmp_path / "out").exists()
     (run / "checkpoints" / "1").rename(tmp_path / "gone")
     with pytest.raises(UsageError, match="holds no checkpoint yet"):
-        bundle.export(run, tmp_path / "out", format="tf1", limit=0)
+        export.export(run, tmp_path / "out", format="tf1", limit=0)
     with pytest.raises(UsageError, match=r"nowhere/config.json cannot be read"):
-        bundle.export(tmp_path / "nowhere", tmp_path / "out", format="tf1", limit=0)
+        export.export(tmp_path / "nowhere", tmp_path / "out", format="tf1", limit=0)
 
 
 def test_an_output_directory_with_files_is_replaced_only_when_asked(run, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("dear")
     with pytest.raises(UsageError, match="out is not empty; --overwrite replaces it"):
-        bundle.export(run, tmp_path / "out", format="tf1", limit=0)
+        export.export(run, tmp_path / "out", format="tf1", limit=0)
     assert (tmp_path / "out" / "mine").read_text() == "dear"
-    bundle.export(run, tmp_path / "out", format="tf1", limit=0, overwrite=True)
+    export.export(run, tmp_path / "out", format="tf1", limit=0, overwrite=True)
     assert not (tmp_path / "out" / "mine").exists()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out"]
     (tmp_path / "file").write_text("dear")
     with pytest.raises(UsageError, match="file is not empty"):
-        bundle.export(run, tmp_path / "file", format="tf1", limit=0, overwrite=True)
+        export.export(run, tmp_path / "file", format="tf1", limit=0, overwrite=True)
 
 
 def test_what_breaks_half_way_leaves_everything_as_it_was(run, tmp_path, monkeypatch):
@@ -231,7 +231,7 @@ def test_what_breaks_half_way_leaves_everything_as_it_was(run, tmp_path, monkeyp
 
     monkeypatch.setattr(tf1_model.tf1_graph, "save", broken)
     with pytest.raises(OSError, match="disk full"):
-        bundle.export(run, tmp_path / "out", format="tf1", overwrite=True)
+        export.export(run, tmp_path / "out", format="tf1", overwrite=True)
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["mine", "out"]
 
 
@@ -245,7 +245,7 @@ def test_an_export_that_computes_something_else_fails_and_is_put_aside(run, tmp_
 
     monkeypatch.setattr(tf1_model, "write", wrong_head)
     with pytest.raises(RunError, match=r"differs from the JAX model; it is left in .*out.failed"):
-        bundle.export(run, tmp_path / "out", format="tf1", overwrite=True)
+        export.export(run, tmp_path / "out", format="tf1", overwrite=True)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "out.failed"]
     assert (tmp_path / "out" / "mine").read_text() == "dear"
     report = json.loads((tmp_path / "out.failed" / "parity.json").read_text())
@@ -257,7 +257,7 @@ def test_weights_other_than_those_that_were_evaluated_fail(run, tmp_path, monkey
     """Both sides of the report have the same weights: the run's own figures tell them apart."""
     real = trained.load
     monkeypatch.setattr(
-        bundle.trained,
+        export.trained,
         "load",
         lambda run, weights: real(run, weights="raw")._replace(weights="ema"),
     )
@@ -265,7 +265,7 @@ def test_weights_other_than_those_that_were_evaluated_fail(run, tmp_path, monkey
     last = json.loads(rows[-1])
     assert abs(last["test/accuracy_raw"] - last["test/accuracy_ema"]) > 0.001
     with pytest.raises(RunError, match="differs from the JAX model"):
-        bundle.export(run, tmp_path / "out", format="tf1")
+        export.export(run, tmp_path / "out", format="tf1")
 
 
 class Sorting(nn.Module):
@@ -295,7 +295,7 @@ class Training(nn.Module):
 def with_model(monkeypatch, run, network):
     variables = network.init({"params": _key()}, jnp.zeros((2, 16, 16, 3)), train=False)
     real = trained.load(run)._replace(model=network, variables=variables)
-    monkeypatch.setattr(bundle.trained, "load", lambda *args, **options: real)
+    monkeypatch.setattr(export.trained, "load", lambda *args, **options: real)
 
 
 def _key():
@@ -307,7 +307,7 @@ def _key():
 def test_a_model_with_an_unsupported_primitive_is_named_with_the_layer(run, tmp_path, monkeypatch):
     with_model(monkeypatch, run, Sorting())
     with pytest.raises(UsageError, match="sort in layer Sorting/Odd cannot be exported as tf1"):
-        bundle.export(run, tmp_path / "out", format="tf1")
+        export.export(run, tmp_path / "out", format="tf1")
     assert not list(tmp_path.iterdir())
 
 
@@ -315,7 +315,7 @@ def test_a_model_with_an_unsupported_primitive_is_named_with_the_layer(run, tmp_
 def test_batch_norm_in_training_mode_is_refused(format, run, tmp_path, monkeypatch):
     with_model(monkeypatch, run, Training())
     with pytest.raises(UsageError, match="BatchNorm in training mode cannot be exported"):
-        bundle.export(run, tmp_path / "out", format=format)
+        export.export(run, tmp_path / "out", format=format)
     assert not list(tmp_path.iterdir())
 
 
@@ -337,7 +337,7 @@ def test_a_missing_package_is_named_with_its_extra(
             monkeypatch.delattr(f"ssljax.export.{name.rpartition('.')[2]}", raising=False)
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(UsageError, match=rf"--format={format} needs the extra {extra}: pip"):
-        bundle.export(run, tmp_path / "out", format=format, limit=0)
+        export.export(run, tmp_path / "out", format=format, limit=0)
     assert not list(tmp_path.iterdir())
 
 

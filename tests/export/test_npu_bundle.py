@@ -7,18 +7,18 @@ import jax
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import tiny_config
-from export import tensorflow_1_15
-from export.made import write_data
-from export.test_tf1_graph import require_1_15, run
+from helpers import tensorflow_1_15
+from helpers.configs import tiny_config
+from helpers.graphs import require_1_15, run
+from helpers.trained_models import write_data
 
 from ssljax import recipe
 from ssljax.augment import policies, randaugment
 from ssljax.errors import UsageError
 from ssljax.export import npu_bundle
-from ssljax.files import read_json
+from ssljax.storage.files import read_json
 
-RUN_GRAPHS = Path(__file__).with_name("run_graphs.py")
+RUN_GRAPHS = Path(__file__).parents[1] / "helpers/run_graphs.py"
 
 
 def graph_of(path):
@@ -131,9 +131,9 @@ def test_what_the_runner_cannot_train_is_named(method, knobs, message, tmp_path,
         if "model" in knobs:
             config.model_args = {"filters": 4, "repeat": 1, "scales": 1}
         config.update_from_flattened_dict(knobs)
-    parts = recipe.build(config)
+    experiment = recipe.build(config)
     with pytest.raises(UsageError, match=message):
-        npu_bundle.write(parts, tmp_path)
+        npu_bundle.write(experiment, tmp_path)
     assert not list(tmp_path.iterdir())
 
 

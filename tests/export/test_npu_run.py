@@ -14,17 +14,17 @@ from pathlib import Path
 import ml_collections
 import numpy as np
 import pytest
-from conftest import tiny_config
-from export import tensorflow_1_15
+from helpers import tensorflow_1_15
+from helpers.configs import tiny_config
 
-from ssljax import evaluate, recipe
+from ssljax import recipe
 from ssljax.errors import UsageError
 from ssljax.export import npu_bundle, npu_import, trained
-from ssljax.files import read_json
-from ssljax.training import loop
+from ssljax.run import evaluate, loop
+from ssljax.storage.files import read_json
 
 ROOT = Path(__file__).parents[2]
-INTERRUPTED = Path(__file__).with_name("npu_interrupted.py")
+INTERRUPTED = Path(__file__).parents[1] / "helpers/npu_interrupted.py"
 ENVIRONMENT = os.environ | {"CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
 
 

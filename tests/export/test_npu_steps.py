@@ -18,8 +18,8 @@ import numpy as np
 import optax
 import pytest
 from clu.metrics import Average
-from conftest import tiny_config
-from export import tensorflow_1_15
+from helpers import tensorflow_1_15
+from helpers.configs import tiny_config
 
 from ssljax import recipe
 from ssljax.export import npu_bundle
@@ -27,7 +27,7 @@ from ssljax.export.npu_bundle import flat
 from ssljax.training import optim
 from ssljax.training import step as step_module
 
-SCRIPT = Path(__file__).with_name("npu_steps.py")
+SCRIPT = Path(__file__).parents[1] / "helpers/npu_steps.py"
 # Steps of JAX for each case. Biases of convolutions before BatchNorm have no gradient but rounding
 # errors, which Adam's division makes as large as any: ten steps of it are those of a network
 # without.
@@ -94,46 +94,47 @@ def make_case(tmp_path_factory):
                 config.method_args.ramp_images = 100  # so that the unlabelled loss counts
             else:
                 config.method_args.threshold = 0.12  # so that some guesses pass, and some do not
-            parts = recipe.build(config)
+            experiment = recipe.build(config)
             if "without" in name:
-                parts = dataclasses.replace(parts, model=WithoutBiases())
+                experiment = dataclasses.replace(experiment, model=WithoutBiases())
             bundle = tmp_path_factory.mktemp("bundle")
-            npu_bundle.write(parts, bundle)
-            made[name] = Case(bundle, *_steps_of_jax(parts, 10 if name in TEN_STEPS else 1))
+            npu_bundle.write(experiment, bundle)
+            made[name] = Case(bundle, *_steps_of_jax(experiment, 10 if name in TEN_STEPS else 1))
         return made[name]
 
     return make
 
 
-def _steps_of_jax(parts, steps):
+def _steps_of_jax(experiment, steps):
     """`feeds` and `found` of a case, by the training step itself."""
     patch = pytest.MonkeyPatch()
-    monitors, optimizer = step_module.monitors, _optimizer(parts)
+    monitors, optimizer = step_module.monitors, _optimizer(experiment)
 
     def watched(aux, hidden):
         return {**monitors(aux, hidden), "seen/hidden": Average(hidden, jnp.ones(()))}
 
     def loss(params, ema, apply, batch, noise, state, progress):
-        value, aux = parts.method.loss(params, ema, apply, batch, noise, state, progress)
+        value, aux = experiment.method.loss(params, ema, apply, batch, noise, state, progress)
         seen = {"seen/labeled": batch.labeled, "seen/labels": batch.labels}
         seen |= {f"seen/view{i}": view for i, view in enumerate(batch.views)}
         seen |= {f"seen/noise/{name}": x for name, x in (noise or {}).items()}
         gradients = flat(jax.grad(
-            lambda p: parts.method.loss(p, ema, apply, batch, noise, state, progress)[0]
+            lambda p: experiment.method.loss(p, ema, apply, batch, noise, state, progress)[0]
         )(params), "gradient/param")  # fmt: skip
         return value, aux._replace(logs={**aux.logs, **seen, **jax.lax.stop_gradient(gradients)})
 
     with patch.context() as context:
         context.setattr(step_module, "monitors", watched)
         train_step = step_module.make_train_step(
-            model=parts.model.clone(axis_name=None),
-            method=parts.method._replace(loss=loss),
-            optimizer=optimizer, schedule=parts.schedule, augmentation=parts.augmentation,
-            batch_size=parts.batch_size, uratio=parts.uratio, num_steps=parts.num_steps,
-            ema_decay=parts.ema_decay,
+            model=experiment.model.clone(axis_name=None),
+            method=experiment.method._replace(loss=loss),
+            optimizer=optimizer, schedule=experiment.schedule, augmentation=experiment.augmentation,
+            batch_size=experiment.batch_size, uratio=experiment.uratio,
+            num_steps=experiment.num_steps,
+            ema_decay=experiment.ema_decay,
         )  # fmt: skip
-        step, data = jax.jit(train_step), parts.data()
-        state = parts.init_state()
+        step, data = jax.jit(train_step), experiment.data()
+        state = experiment.init_state()
         state = state.replace(opt_state=optimizer.init(state.params))
         feeds, found = {}, {}
         for i in range(steps):
@@ -148,23 +149,23 @@ def _steps_of_jax(parts, steps):
     return feeds, found
 
 
-def _optimizer(parts):
+def _optimizer(experiment):
     """The recipe's, with Adam's epsilon where TensorFlow adds it: see `make_optimizer`."""
-    if parts.config["optimizer"]["name"] != "adam":
-        return parts.optimizer
+    if experiment.config["optimizer"]["name"] != "adam":
+        return experiment.optimizer
     moments = optax.scale_by_adam()
 
     def update(grads, state, params):
         del params
         _, state = moments.update(grads, state)
         t = state.count
-        size = parts.schedule(t - 1) * jnp.sqrt(1 - 0.999**t) / (1 - 0.9**t)
+        size = experiment.schedule(t - 1) * jnp.sqrt(1 - 0.999**t) / (1 - 0.9**t)
         steps = jax.tree.map(lambda m, v: -size * m / (jnp.sqrt(v) + 1e-8), state.mu, state.nu)
         return steps, state
 
-    decay = parts.config["optimizer"]["weight_decay"]
+    decay = experiment.config["optimizer"]["weight_decay"]
     adam = optax.GradientTransformation(moments.init, update)
-    return optax.chain(adam, optim._shrink_kernels(parts.schedule, decay))
+    return optax.chain(adam, optim._shrink_kernels(experiment.schedule, decay))
 
 
 def _sort(start, name, average, feeds, found):

@@ -4,12 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from export import tensorflow_1_15, test_tf1_graph
-from export.made import model
+from export import test_tf1_graph
+from helpers import tensorflow_1_15
+from helpers.trained_models import model
 
 from ssljax.export import tf1_graph, tf1_model
 
-SCRIPT = Path(__file__).with_name("run_graphs.py")
+SCRIPT = Path(__file__).parents[1] / "helpers/run_graphs.py"
 
 
 def test_every_primitive(tmp_path):

@@ -1,20 +1,18 @@
 """Each rule of the lowering against JAX, on random numbers; what has no rule is named."""
 
-import json
 from functools import partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers.graphs import require_1_15, run
 from jax import lax
 
 from ssljax.errors import UsageError
 from ssljax.export import tf1_graph, tf1_rules
 
-OPS_OF_1_15 = json.loads((Path(__file__).parent / "tf115_ops.json").read_text())
 INT, BOOL = np.int32, np.bool_
 
 
@@ -215,23 +213,6 @@ def prepared(name, floating=np.float32):
 
 def shapes_of(arrays):
     return {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in arrays.items()}
-
-
-def run(graph_def, arrays, outputs=("y",)):
-    with tf.Graph().as_default() as graph:
-        tf.import_graph_def(graph_def, name="")
-        with tf.compat.v1.Session(graph=graph) as session:
-            feed = {f"{name}:0": x for name, x in arrays.items()}
-            return session.run([f"{name}:0" for name in outputs], feed)
-
-
-def require_1_15(graph_def):
-    for node in graph_def.node:
-        assert node.op in OPS_OF_1_15, node.op
-        assert set(node.attr) <= set(OPS_OF_1_15[node.op]), (node.op, list(node.attr))
-        assert not node.device
-    assert graph_def.versions.producer == 134
-    assert not graph_def.library.function
 
 
 @pytest.mark.parametrize("name", CASES)

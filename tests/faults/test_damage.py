@@ -7,13 +7,13 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from conftest import tiny_config
-from runs import final_state, rows_of
+from helpers.configs import tiny_config
+from helpers.processes import final_state, rows_of
 
-from ssljax import evaluate, recipe
-from ssljax.checkpoints import Checkpoints
+from ssljax import recipe
 from ssljax.errors import UsageError
-from ssljax.training import loop
+from ssljax.run import evaluate, loop
+from ssljax.storage.checkpoints import Checkpoints
 
 CASES = 48
 
@@ -21,10 +21,10 @@ CASES = 48
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A recipe and a finished run of 12 steps with checkpoints of 4, 8 and 12."""
-    parts = dataclasses.replace(recipe.build(tiny_config()), devices=jax.devices()[:1])
+    experiment = dataclasses.replace(recipe.build(tiny_config()), devices=jax.devices()[:1])
     workdir = tmp_path_factory.mktemp("run")
-    loop.train(parts, workdir)
-    return parts, workdir
+    loop.train(experiment, workdir)
+    return experiment, workdir
 
 
 def damage(path, rng):
@@ -46,8 +46,8 @@ def restore(workdir, template, **options):
 
 def test_no_damage_changes_what_is_restored(run, tmp_path):
     """Every file of the newest checkpoint, in turn: it is found, or the arrays are the same."""
-    parts, workdir = run
-    template, (_, expected) = parts.shapes, final_state(workdir)
+    experiment, workdir = run
+    template, (_, expected) = experiment.shapes, final_state(workdir)
     names = [p.relative_to(workdir) for p in sorted((workdir / "checkpoints/12").rglob("*"))]
     names = [name for name in names if (workdir / name).is_file()]
     assert len(names) > 8
@@ -85,18 +85,18 @@ def largest(directory):
 
 
 def test_fallback_takes_the_one_before_and_ends_the_same(run, tmp_path, capsys):
-    parts, workdir = run
+    experiment, workdir = run
     copy = tmp_path / "copy"
     shutil.copytree(workdir, copy)
     flip(largest(copy / "checkpoints/12"))
     (copy / "results.json").unlink()
     with pytest.raises(UsageError, match=r"12, cannot be read \(.*has changed since"):
-        loop.train(parts, copy)
+        loop.train(experiment, copy)
     with pytest.raises(UsageError, match="cannot be read"):
-        evaluate.evaluate_directory(parts, copy)
+        evaluate.evaluate_directory(experiment, copy)
     assert not (copy / "results.json").exists()
 
-    loop.train(dataclasses.replace(parts, fallback=True), copy)
+    loop.train(dataclasses.replace(experiment, fallback=True), copy)
     assert "taking the one before, of step 8" in capsys.readouterr().out
     jax.tree.map(np.testing.assert_array_equal, final_state(copy), final_state(workdir))
     assert rows_of(copy) == rows_of(workdir)
@@ -104,10 +104,10 @@ def test_fallback_takes_the_one_before_and_ends_the_same(run, tmp_path, capsys):
 
 
 def test_fallback_does_not_start_over_when_nothing_can_be_read(run, tmp_path):
-    parts, workdir = run
+    experiment, workdir = run
     copy = tmp_path / "copy"
     shutil.copytree(workdir, copy)
     for step in (4, 8, 12):
         flip(largest(copy / f"checkpoints/{step}"))
     with pytest.raises(UsageError, match="the last checkpoint, .*/4, cannot be read"):
-        loop.train(dataclasses.replace(parts, fallback=True), copy)
+        loop.train(dataclasses.replace(experiment, fallback=True), copy)

@@ -6,7 +6,7 @@ import subprocess
 import jax
 import numpy as np
 import pytest
-from runs import final_state, finish, rows_of, start
+from helpers.processes import final_state, finish, rows_of, start
 
 
 @pytest.fixture

@@ -10,20 +10,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import tiny_config
-from runs import CACHE, ROOT, final_state, rows_of
+from helpers.configs import tiny_config
+from helpers.processes import CACHE, ROOT, final_state, rows_of
 
-from ssljax import evaluate, recipe
+from ssljax import recipe
 from ssljax.errors import Interrupted
-from ssljax.training import loop
+from ssljax.run import evaluate, loop, results
 
 TOLERANCE = 1e-5  # of parameters, see docs/running.md
 
 
 def build(config, devices):
     """The recipe, with a row a step that holds sums of the pixels and labels it trained on."""
-    parts = dataclasses.replace(recipe.build(config), devices=jax.devices()[:devices])
-    loss = parts.method.loss
+    experiment = dataclasses.replace(recipe.build(config), devices=jax.devices()[:devices])
+    loss = experiment.method.loss
 
     def traced(params, ema_params, apply, batch, noise, state, progress):
         value, aux = loss(params, ema_params, apply, batch, noise, state, progress)
@@ -32,7 +32,7 @@ def build(config, devices):
         logs = {f"data/{i}": x for i, x in enumerate([*pixels, jnp.mean(batch.labels * 1.0)])}
         return value, aux._replace(logs=aux.logs | logs)
 
-    return dataclasses.replace(parts, method=parts.method._replace(loss=traced))
+    return dataclasses.replace(experiment, method=experiment.method._replace(loss=traced))
 
 
 def train_up_to(step, config, devices, workdir, monkeypatch):
@@ -77,22 +77,22 @@ def test_a_run_of_four_devices_is_evaluated_on_a_machine_with_one_cpu(tmp_path):
     config = tiny_config()
     config.num_steps = 4
     config.batch_size = 4
-    parts = recipe.build(config)
-    record = loop.train(parts, tmp_path)
-    assert len(parts.devices) == 4
-    step, scores = evaluate.evaluate_directory(parts, tmp_path)
+    experiment = recipe.build(config)
+    record = loop.train(experiment, tmp_path)
+    assert len(experiment.devices) == 4
+    step, scores = evaluate.evaluate_directory(experiment, tmp_path)
     assert step == 4
     assert scores == record["last"]
     command = [sys.executable, "launch.py", "--mode=eval", f"--workdir={tmp_path}"]
     environment = os.environ | CACHE | {"JAX_PLATFORMS": "cpu"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert f"step 4: {evaluate.describe(scores)}" in done.stdout
+    assert f"step 4: {results.describe(scores)}" in done.stdout
 
 
 def test_the_batch_of_a_run_does_not_follow_the_machine_that_resumes_it(config):
     config.batch_size, config.per_worker_batch_size = 1, 2
-    parts = recipe.build(config)
-    assert parts.batch_size == 8  # of 4 devices
+    experiment = recipe.build(config)
+    assert experiment.batch_size == 8  # of 4 devices
     resumed = recipe.build(config, recorded=lambda: 4)
     assert resumed.batch_size == 4

@@ -1,11 +1,11 @@
 """Golden steps of the smaller baselines, transcribed from google-research/mixmatch."""
 
-import golden
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden import cross_entropy, forward, softmax
+from helpers import golden
+from helpers.golden import cross_entropy, forward, softmax
 
 from ssljax.methods.mean_teacher import mean_teacher
 from ssljax.methods.method import Batch

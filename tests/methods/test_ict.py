@@ -1,10 +1,10 @@
 """A golden step of ICT, transcribed from `ict.py` of google-research/mixmatch."""
 
-import golden
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import golden
 
 from ssljax.methods.ict import ict
 from ssljax.methods.method import Batch

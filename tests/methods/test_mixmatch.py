@@ -1,10 +1,10 @@
 """MixMatch against an independent float64 calculation on hand-set numbers."""
 
-import golden
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import golden
 
 from ssljax.methods.method import Batch, Progress
 from ssljax.methods.mixmatch import mixmatch

@@ -2,11 +2,11 @@
 
 import inspect
 
-import golden
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import golden
 
 from ssljax.methods.method import Batch, Progress
 from ssljax.methods.remixmatch import remixmatch

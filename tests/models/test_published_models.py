@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_wide_resnet import convolve, size
+from helpers.networks import convolve, size
 
 from ssljax.models.cnn13 import cnn13
 from ssljax.models.convnet import convnet

@@ -9,20 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
+from helpers.networks import convolve, shapes, size
 
 from ssljax.models.wide_resnet import WideResNet, wide_resnet
-
-
-def shapes(model, *image_shape):
-    """Parameters as shapes, `Conv_0/kernel` -> (3, 3, 3, 16); nothing is computed."""
-    init = partial(model.init, train=False)
-    variables = jax.eval_shape(init, jax.random.PRNGKey(0), jnp.zeros((1, *image_shape)))
-    flat = flatten_dict(variables["params"], sep="/")
-    return {name: leaf.shape for name, leaf in flat.items()}
-
-
-def size(model, *image_shape):
-    return sum(int(np.prod(shape)) for shape in shapes(model, *image_shape).values())
 
 
 def test_wrn_28_2_has_as_many_parameters_as_its_layers_add_up_to():
@@ -111,24 +100,6 @@ def test_shortcuts_are_convolutions_exactly_where_the_channel_count_changes(filt
     model = WideResNet(num_classes=3, filters=filters, repeat=2, scales=2)
     kernels = [shape for shape in shapes(model, 8, 8, 3).values() if shape[:2] == (1, 1)]
     assert sorted(shape[2:] for shape in kernels) == sorted(shortcuts)
-
-
-def convolve(x, kernel, bias, stride):
-    """A convolution as TensorFlow pads it ("same": the odd zero comes last), float64."""
-    side, height, width = kernel.shape[0], x.shape[1], x.shape[2]
-    out_height, out_width = -(-height // stride), -(-width // stride)
-    rows = max((out_height - 1) * stride + side - height, 0)
-    columns = max((out_width - 1) * stride + side - width, 0)
-    x = np.pad(
-        x,
-        ((0, 0), (rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2), (0, 0)),
-    )
-    y = np.zeros((len(x), out_height, out_width, kernel.shape[3])) + bias
-    for i in range(side):
-        for j in range(side):
-            pixels = x[:, i : i + out_height * stride : stride, j : j + out_width * stride : stride]
-            y += pixels[:, :out_height, :out_width] @ kernel[i, j]
-    return y
 
 
 def calculated(variables, images, *, filters, repeat, scales, train):

@@ -6,7 +6,7 @@ import subprocess
 import urllib.parse
 
 import pytest
-from made_runs import make
+from helpers.run_directories import make
 from PIL import Image
 
 from ssljax.report import report

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_runs import VERSIONS, make, write
+from helpers.run_directories import VERSIONS, make, write
 
 from ssljax.errors import UsageError
 from ssljax.report import plots, report

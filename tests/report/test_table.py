@@ -5,7 +5,7 @@ import statistics
 from pathlib import Path
 
 import pytest
-from made_runs import make, write
+from helpers.run_directories import make, write
 
 from ssljax.report import groups as grouping
 from ssljax.report import reference, report, table

@@ -7,16 +7,16 @@ import signal
 import jax
 import numpy as np
 import pytest
-from conftest import tiny_config
+from helpers.configs import tiny_config
+from helpers.processes import final_state
+from helpers.steps import largest_difference, run_steps, weights
 from PIL import Image
-from test_loop import final_state
-from test_step import largest_difference, run_steps, weights
 
 from ssljax import recipe
 from ssljax.augment import ctaugment
-from ssljax.augment.ctaugment_recipes import CIFAR
+from ssljax.augment.ctaugment_spaces import CIFAR
 from ssljax.errors import Interrupted
-from ssljax.training import loop
+from ssljax.run import loop
 
 
 def cta_config(method):
@@ -29,9 +29,9 @@ def cta_config(method):
 
 
 def test_four_devices_learn_the_rates_that_one_learns():
-    parts = recipe.build(cta_config("supervised"))
-    four, _ = run_steps(parts, 2)
-    one, _ = run_steps(dataclasses.replace(parts, devices=parts.devices[:1]), 2)
+    experiment = recipe.build(cta_config("supervised"))
+    four, _ = run_steps(experiment, 2)
+    one, _ = run_steps(dataclasses.replace(experiment, devices=experiment.devices[:1]), 2)
     # Two steps, 8 probes of 2 operations each: many rates have moved, and none far.
     assert 20 < np.sum(four.augment != 1) <= 2 * 8 * 2 * 2
     assert 0.95 < four.augment.min() < 1
@@ -41,8 +41,8 @@ def test_four_devices_learn_the_rates_that_one_learns():
 
 def test_rates_follow_the_ema_model_s_probability_of_the_true_label():
     """One step, whose probes' matches are worked out again outside it."""
-    parts = recipe.build(cta_config("fixmatch"))
-    parts = dataclasses.replace(parts, devices=parts.devices[:1])
+    experiment = recipe.build(cta_config("fixmatch"))
+    experiment = dataclasses.replace(experiment, devices=experiment.devices[:1])
     seen = {}
 
     def update(rates, policy, match):
@@ -50,18 +50,18 @@ def test_rates_follow_the_ema_model_s_probability_of_the_true_label():
         return ctaugment.update(rates, policy, match, CIFAR)
 
     def probe(keys, images, rates):
-        probes, policy = parts.augmentation.probe(keys, images, rates)
+        probes, policy = experiment.augmentation.probe(keys, images, rates)
         jax.debug.callback(lambda x, y: seen.update(images=x, probes=y), images, probes)
         return probes, policy
 
-    watched = parts.augmentation._replace(probe=probe, update=update)
-    state, _ = run_steps(dataclasses.replace(parts, augmentation=watched), 1)
+    watched = experiment.augmentation._replace(probe=probe, update=update)
+    state, _ = run_steps(dataclasses.replace(experiment, augmentation=watched), 1)
     jax.effects_barrier()
-    model = parts.model.clone(axis_name=None)
+    model = experiment.model.clone(axis_name=None)
     variables = {"params": state.ema, "batch_stats": state.batch_stats}
     logits, _ = model.apply(variables, np.asarray(seen["probes"]) / 127.5 - 1, train=False)
-    same = [(x == parts.dataset.images).all(axis=(1, 2, 3)) for x in seen["images"]]
-    labels = parts.dataset.labels[np.argmax(same, axis=1)]
+    same = [(x == experiment.dataset.images).all(axis=(1, 2, 3)) for x in seen["images"]]
+    labels = experiment.dataset.labels[np.argmax(same, axis=1)]
     match = np.asarray(seen["match"])
     np.testing.assert_allclose(match, jax.nn.softmax(logits)[np.arange(8), labels], atol=1e-5)
     assert match.std() > 0
@@ -72,8 +72,8 @@ def test_rates_follow_the_ema_model_s_probability_of_the_true_label():
 
 def test_a_resumed_run_continues_with_the_same_rates(tmp_path, monkeypatch):
     """Stopped at step 5 of 8, and resumed."""
-    parts = recipe.build(cta_config("supervised"))
-    loop.train(parts, tmp_path / "whole")
+    experiment = recipe.build(cta_config("supervised"))
+    loop.train(experiment, tmp_path / "whole")
     advance = loop.Progress.advance
 
     def advance_and_interrupt(self, steps):
@@ -84,14 +84,14 @@ def test_a_resumed_run_continues_with_the_same_rates(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(loop.Progress, "advance", advance_and_interrupt)
         with pytest.raises(Interrupted, match="saved after step 5"):
-            loop.train(parts, tmp_path / "cut")
-    loop.train(parts, tmp_path / "cut")
+            loop.train(experiment, tmp_path / "cut")
+    loop.train(experiment, tmp_path / "cut")
     (_, whole), (_, cut) = final_state(tmp_path / "whole"), final_state(tmp_path / "cut")
     jax.tree.map(np.testing.assert_array_equal, whole, cut)
     assert (whole["state"]["augment"] != 1).sum() > 50
     # The heat map of the run directory is that of these rates.
     picture = np.asarray(Image.open(tmp_path / "cut" / "augment.png"))
-    expected = parts.augmentation.picture(whole["state"]["augment"])
+    expected = experiment.augmentation.picture(whole["state"]["augment"])
     np.testing.assert_array_equal(picture, expected)
 
 

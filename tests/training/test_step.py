@@ -4,37 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import tiny_config
+from helpers.configs import tiny_config
+from helpers.steps import largest_difference, run_steps, weights
 
 from ssljax import losses, recipe
 from ssljax.methods.method import Aux, Method, no_state
 from ssljax.training import optim, parallel
-
-
-def run_steps(parts, steps, *, data=None, **options):
-    """State and metric sums on the host after `steps` steps of a recipe."""
-    window = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), parts.shapes["window"])
-    state, window, data = (
-        parallel.replicate(x, parts.devices)
-        for x in (parts.init_state(), window, data or parts.data())
-    )
-    run = parallel.make_run(parts.train_step, parts.devices, **options)
-    after = run(state, window, data, steps)
-    for x in jax.tree.leaves(jax.device_get(after)):
-        np.testing.assert_array_equal(x, np.broadcast_to(x[:1], x.shape))  # all devices agree
-    return parallel.fetch(after)
-
-
-def largest_difference(a, b):
-    """The largest difference of two trees, relative to the largest entry of each leaf."""
-    return max(
-        np.max(np.abs(x - y)) / max(np.max(np.abs(x)), 1e-3)
-        for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    )
-
-
-def weights(state):
-    return state.params, state.batch_stats, state.ema
 
 
 @pytest.mark.parametrize(
@@ -48,10 +23,10 @@ def weights(state):
 def test_four_devices_compute_what_one_computes(method):
     config = tiny_config(method)
     config.optimizer.name = "sgd"  # Adam divides by tiny second moments, which amplifies rounding
-    parts = recipe.build(config)
-    assert len(parts.devices) == 4
-    four, four_sums = run_steps(parts, 3)
-    one, one_sums = run_steps(dataclasses.replace(parts, devices=parts.devices[:1]), 3)
+    experiment = recipe.build(config)
+    assert len(experiment.devices) == 4
+    four, four_sums = run_steps(experiment, 3)
+    one, one_sums = run_steps(dataclasses.replace(experiment, devices=experiment.devices[:1]), 3)
     # float32 sums in another order, through three steps
     assert largest_difference(weights(one), weights(four)) < 2e-4
     for name in one_sums:  # a mean over no image is NaN in both
@@ -62,30 +37,30 @@ def test_four_devices_compute_what_one_computes(method):
 
 def test_without_sync_bn_devices_normalise_their_own_images(config):
     config.sync_bn = False
-    parts = recipe.build(config)
-    four, _ = run_steps(parts, 3)
-    one, _ = run_steps(dataclasses.replace(parts, devices=parts.devices[:1]), 3)
+    experiment = recipe.build(config)
+    four, _ = run_steps(experiment, 3)
+    one, _ = run_steps(dataclasses.replace(experiment, devices=experiment.devices[:1]), 3)
     assert largest_difference(weights(one), weights(four)) > 1e-2
 
 
 @pytest.mark.parametrize("method", ["fixmatch", "mixmatch"])
 def test_hidden_labels_cannot_change_the_training(method):
-    parts = recipe.build(tiny_config(method))
-    data = parts.data()
-    random_labels = np.random.RandomState(0).randint(-10, 10, data.hidden.shape)
-    shuffled = data._replace(hidden=np.maximum(random_labels, -1).astype(np.int32))
-    state, sums = run_steps(parts, 4, data=data)
-    other_state, other_sums = run_steps(parts, 4, data=shuffled)
+    experiment = recipe.build(tiny_config(method))
+    data = experiment.data()
+    random_labels = np.random.RandomState(0).randint(-10, 10, data.unlabeled_labels.shape)
+    shuffled = data._replace(unlabeled_labels=np.maximum(random_labels, -1).astype(np.int32))
+    state, sums = run_steps(experiment, 4, data=data)
+    other_state, other_sums = run_steps(experiment, 4, data=shuffled)
     jax.tree.map(np.testing.assert_array_equal, state, other_state)
     # They do reach the monitor, which leaves out -1.
     assert sums["guess/accuracy"].count > other_sums["guess/accuracy"].count
 
 
 def test_the_loop_on_the_device_computes_what_single_calls_compute(config):
-    parts = recipe.build(config)
-    parts = dataclasses.replace(parts, devices=parts.devices[:2])
-    looped, looped_sums = run_steps(parts, 3, loop_on_device=True)
-    single, single_sums = run_steps(parts, 3, loop_on_device=False)
+    experiment = recipe.build(config)
+    experiment = dataclasses.replace(experiment, devices=experiment.devices[:2])
+    looped, looped_sums = run_steps(experiment, 3, loop_on_device=True)
+    single, single_sums = run_steps(experiment, 3, loop_on_device=False)
     assert looped.step == single.step == 3
     assert largest_difference(weights(looped), weights(single)) < 2e-4
     jax.tree.map(
@@ -96,9 +71,9 @@ def test_the_loop_on_the_device_computes_what_single_calls_compute(config):
 
 
 def test_the_moving_average_follows_the_updated_weights(config):
-    parts = recipe.build(config)
-    before = parts.init_state()
-    after, _ = run_steps(parts, 1)
+    experiment = recipe.build(config)
+    before = experiment.init_state()
+    after, _ = run_steps(experiment, 1)
     expected = jax.tree.map(lambda old, new: 0.9 * old + 0.1 * new, before.ema, after.params)
     assert largest_difference(expected, after.ema) < 1e-6
     assert largest_difference(before.params, after.params) > 1e-3
@@ -140,12 +115,12 @@ def noisy_headed(joint):
 
 @pytest.mark.parametrize("joint", [False, True])
 def test_heads_and_noise_are_the_same_on_one_device_and_on_four(config, joint):
-    parts = dataclasses.replace(recipe.build(config), method=noisy_headed(joint))
-    before = parts.init_state()
+    experiment = dataclasses.replace(recipe.build(config), method=noisy_headed(joint))
+    before = experiment.init_state()
     assert before.params["heads"]["drawn"]["kernel"].shape == (4, 3)
     np.testing.assert_array_equal(before.params["heads"]["drawn"]["bias"], 0)
-    four, four_sums = run_steps(parts, 3)
-    one, one_sums = run_steps(dataclasses.replace(parts, devices=parts.devices[:1]), 3)
+    four, four_sums = run_steps(experiment, 3)
+    one, one_sums = run_steps(dataclasses.replace(experiment, devices=experiment.devices[:1]), 3)
     assert largest_difference(weights(one), weights(four)) < 2e-4
     np.testing.assert_allclose(one_sums["drawn"].compute(), four_sums["drawn"].compute(), rtol=2e-4)
     # They learn, shrink and are averaged.
@@ -157,11 +132,11 @@ def test_heads_and_noise_are_the_same_on_one_device_and_on_four(config, joint):
 
 def test_heads_are_drawn_like_the_last_layer_and_apart(config):
     config.model_args.filters = 64
-    parts = recipe.build(config)
-    parts = dataclasses.replace(
-        parts, method=noisy_headed(False)._replace(heads={"a": 100, "b": 100})
+    experiment = recipe.build(config)
+    experiment = dataclasses.replace(
+        experiment, method=noisy_headed(False)._replace(heads={"a": 100, "b": 100})
     )
-    heads = parts.init_state().params["heads"]
+    heads = experiment.init_state().params["heads"]
     for head in heads.values():
         np.testing.assert_allclose(np.std(head["kernel"]), np.sqrt(2 / (64 + 100)), rtol=0.05)
     assert np.abs(heads["a"]["kernel"] - heads["b"]["kernel"]).mean() > 0.05
@@ -171,7 +146,7 @@ def test_each_pass_of_a_step_and_each_device_draws_its_own_shake_shake_weights(m
     """MixMatch has five passes a step; without its key the model would not run at all."""
     config = tiny_config("mixmatch")
     config.model, config.model_args = "shake_resnet", dict(filters=4, repeat=1, scales=1)
-    parts = recipe.build(config)
+    experiment = recipe.build(config)
     drawn, uniform = [], jax.random.uniform
 
     def watch(key, shape=(), *args, **options):
@@ -181,7 +156,7 @@ def test_each_pass_of_a_step_and_each_device_draws_its_own_shake_shake_weights(m
         return x
 
     monkeypatch.setattr(jax.random, "uniform", watch)
-    state, _ = run_steps(parts, 1)
+    state, _ = run_steps(experiment, 1)
     jax.effects_barrier()
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.params))
     weights = {x.tobytes() for x in drawn}
@@ -191,17 +166,17 @@ def test_each_pass_of_a_step_and_each_device_draws_its_own_shake_shake_weights(m
 def test_a_view_can_be_the_image_as_it_is():
     config = tiny_config("remixmatch")
     config.method_args = dict(anchor="none", strong_views=1)
-    parts = recipe.build(config)
-    parts = dataclasses.replace(parts, devices=parts.devices[:1])
+    experiment = recipe.build(config)
+    experiment = dataclasses.replace(experiment, devices=experiment.devices[:1])
     seen = {}
 
     def loss(params, ema_params, apply, batch, *others):
         jax.debug.callback(lambda views: seen.update(views=views), batch.views)
-        return parts.method.loss(params, ema_params, apply, batch, *others)
+        return experiment.method.loss(params, ema_params, apply, batch, *others)
 
-    run_steps(dataclasses.replace(parts, method=parts.method._replace(loss=loss)), 1)
+    run_steps(dataclasses.replace(experiment, method=experiment.method._replace(loss=loss)), 1)
     jax.effects_barrier()
-    known = {image.tobytes() for image in parts.dataset.images}
+    known = {image.tobytes() for image in experiment.dataset.images}
     anchors, strong = (np.asarray(np.round((v + 1) * 127.5), np.uint8) for v in seen["views"])
     assert all(image.tobytes() in known for image in anchors)
     assert not all(image.tobytes() in known for image in strong)
@@ -209,13 +184,16 @@ def test_a_view_can_be_the_image_as_it_is():
 
 @pytest.mark.parametrize("loop_on_device", [True, False])
 def test_steps_of_one_call_ask_nothing_of_the_host(config, loop_on_device):
-    parts = recipe.build(config)
-    parts = dataclasses.replace(parts, devices=parts.devices[:2])
-    window = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), parts.shapes["window"])
+    experiment = recipe.build(config)
+    experiment = dataclasses.replace(experiment, devices=experiment.devices[:2])
+    window = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), experiment.shapes["window"])
     state, window, data = (
-        parallel.replicate(x, parts.devices) for x in (parts.init_state(), window, parts.data())
+        parallel.replicate(x, experiment.devices)
+        for x in (experiment.init_state(), window, experiment.data())
     )
-    run = parallel.make_run(parts.train_step, parts.devices, loop_on_device=loop_on_device)
+    run = parallel.compile_steps(
+        experiment.train_step, experiment.devices, loop_on_device=loop_on_device
+    )
     state, window = run(state, window, data, 1)  # compiles
     with jax.transfer_guard("disallow"):
         state, window = run(state, window, data, 1)

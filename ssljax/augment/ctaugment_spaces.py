@@ -1,0 +1,134 @@
+"""What CTAugment can draw, and how it learns, in the published codes.
+
+CIFAR is fixmatch, libml/ctaugment.py; REMIXMATCH is remixmatch, libml/ctaugment.py; IMAGENET is
+fixmatch, imagenet/augment/ct_augment.py.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class Op(NamedTuple):
+    """An operation of a space."""
+
+    name: str  # in `layer.py`, or rescale, cutout or identity
+    bins: tuple[int, ...]  # of each level; () learns nothing
+    parameter: Callable[[jax.Array], jax.Array]  # level in [0, 1) -> Pillow's units
+
+
+class SearchSpace(NamedTuple):
+    """What can be drawn, and how rates are learned."""
+
+    ops: tuple[Op, ...]
+    depth: int  # operations drawn for an image, with replacement
+    probability: float  # of applying each of them to a training view; probes: always
+    threshold: float  # bins whose rate is below this share of the best are not drawn
+    decay: float  # of the moving average that a rate is
+    epsilon: float  # least rate, and what is added to each probability; 0: see `probabilities`
+    average: bool  # whether one step's updates of a bin are averaged, or follow each other
+    bin_share: float  # how far, as a share of the bins, a level just below 1 reaches
+    cutout: float  # level of the Cutout at the end of training views; 0: none
+    fill: int  # level, 0..255, of what warps leave empty
+    between: bool = False  # whether levels are drawn between the centres of neighbouring bins
+
+
+def _level(level):
+    return level
+
+
+def _enhance(level):
+    return 0.1 + 1.9 * level
+
+
+def _signed(extreme):
+    return lambda level: (2 * level - 1) * extreme
+
+
+def _whole(scale, *, start=0):
+    return lambda level: start + jnp.floor(scale * level)
+
+
+def _rotate_cifar(level):
+    return jnp.round((2 * level - 1) * 45)
+
+
+CIFAR = SearchSpace(
+    ops=(
+        Op("autocontrast", (17,), _level),
+        Op("blur", (17,), _level),
+        Op("brightness", (17,), _enhance),
+        Op("color", (17,), _enhance),
+        Op("contrast", (17,), _enhance),
+        Op("cutout", (17,), _level),
+        Op("equalize", (17,), _level),
+        Op("invert", (17,), _level),
+        Op("identity", (), _level),
+        Op("posterize", (8,), _whole(7.999, start=1)),
+        Op("rescale", (17, 6), _level),
+        Op("rotate", (17,), _rotate_cifar),
+        Op("sharpness", (17,), _enhance),
+        Op("shear_x", (17,), _signed(0.3)),
+        Op("shear_y", (17,), _signed(0.3)),
+        Op("smooth", (17,), _level),
+        Op("solarize", (17,), _whole(255.999)),
+        # Pixels, in the published code: with nearest neighbours these two do nothing.
+        Op("translate_x", (17,), _signed(0.3)),
+        Op("translate_y", (17,), _signed(0.3)),
+    ),
+    depth=2,
+    probability=1.0,
+    threshold=0.80,
+    decay=0.99,
+    epsilon=0.0,
+    average=False,
+    bin_share=0.999,
+    cutout=1.0,
+    fill=0,
+)
+
+REMIXMATCH = CIFAR._replace(cutout=0.0, between=True)
+
+
+def _reversed(level):
+    """The published blends of this space go from the operation, at 0, to the image, at 1."""
+    return 1 - level
+
+
+# Not the published pixels: its rescale crops the top and left sides only, its blur and smooth
+# filter the border too. Here they are Pillow's, as for CIFAR.
+IMAGENET = SearchSpace(
+    ops=(
+        Op("autocontrast", (15,), _reversed),
+        Op("blur", (15,), _level),
+        Op("brightness", (15,), _enhance),
+        Op("color", (15,), _enhance),
+        Op("contrast", (15,), _enhance),
+        Op("equalize", (15,), _reversed),
+        Op("invert", (15,), _reversed),
+        Op("identity", (15,), _level),
+        Op("posterize", (15,), _whole(7.999, start=1)),
+        Op("rescale", (15,), _level),  # always bicubic
+        Op("rotate", (15,), _signed(45)),
+        Op("sharpness", (15,), _enhance),
+        Op("shear_x", (15,), _signed(0.3)),
+        Op("shear_y", (15,), _signed(0.3)),
+        Op("smooth", (15,), _level),
+        Op("solarize", (15,), _whole(256)),
+        Op("solarize_add", (15,), _whole(110)),
+        Op("translate_x", (15,), _signed(100)),
+        Op("translate_y", (15,), _signed(100)),
+    ),
+    depth=2,
+    probability=0.5,
+    threshold=0.85,
+    decay=0.99,
+    epsilon=0.001,
+    average=True,
+    bin_share=1.0,
+    cutout=0.0,
+    fill=128,
+)
+SEARCH_SPACES = {"cifar": CIFAR, "remixmatch": REMIXMATCH, "imagenet": IMAGENET}

@@ -1,0 +1,100 @@
+"""Every knob, once. Recipes start from these and change what differs."""
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """The published CIFAR recipe's sizes and lengths; recipes fill in the method."""
+    config = ml_collections.ConfigDict()
+
+    # Data: <data set>.<seed of the labelled set>@<labelled images>-<validation images>, where the
+    # data set is a function of ssljax/data/datasets.py, or tfds:<name>, folder:<path>, npz:<file>;
+    # @all takes every label.
+    config.dataset = "digits.1@40-100"
+    # Whether unlabelled images leave out the labelled ones ("exclude_labeled", MixMatch's
+    # convention) or are all training images ("all", FixMatch's, whose validation images can be
+    # labelled ones; "strict": all, but labelled ones are never for validation).
+    config.unlabeled = "exclude_labeled"
+    config.data_dir = ""  # of prepared TFDS data sets; "": TFDS's own, ~/tensorflow_datasets
+    config.image_size = 0  # side in pixels that folder: and tfds: images get; 0: as they are
+    # A split.json that decides in place of the name's numbers, or for streams a published list of
+    # labelled files.
+    config.split_file = ""
+    # Whether images are read from storage when they are needed, as random crops; ImageNet's always
+    # are. Otherwise every device holds all of them.
+    config.stream = False
+    config.seed = 0  # of initial weights, batches and augmentation
+    # Runs in one program on one device, of seed, seed + 1, … and labelled sets that count up alike.
+    config.num_seeds = 1
+
+    # Method and model: a function in ssljax/methods, ssljax/models, and its arguments.
+    config.method = "supervised"
+    config.method_args = ml_collections.ConfigDict()
+    config.model = "wide_resnet"
+    config.model_args = ml_collections.ConfigDict()
+    config.bfloat16 = False  # whether the network computes in bfloat16; weights are float32
+    config.sync_bn = True  # BatchNorm over all devices' images; False: each device its own
+
+    # Augmentation. weak: a function in ssljax/augment/policies.py, of labelled images and of weak
+    # views; strong: one in ssljax/augment/augmentation.py (none, strong_digits, randaugment,
+    # ctaugment); recipe: ranges of the last two, cifar or imagenet, as suits the data set, or
+    # remixmatch, CTAugment as ReMixMatch has it.
+    config.augment = ml_collections.ConfigDict()
+    config.augment.weak = "weak_digits"
+    config.augment.strong = "strong_digits"
+    config.augment.recipe = "cifar"
+
+    # Sizes and lengths. Batches count images over all devices.
+    config.batch_size = 64  # labelled images a step
+    config.per_worker_batch_size = 0  # above 0: batch_size is this for each device
+    config.uratio = 1  # unlabelled images for each labelled one
+    config.num_steps = 1 << 20
+    config.num_epochs = 0.0  # of labelled images; above 0: decides num_steps
+
+    # Updates. adam: kernels shrink by weight_decay · lr after each step (MixMatch).
+    # sgd: Nesterov momentum; weight_decay · ½ Σ kernels² is part of the loss (FixMatch).
+    # keras_sgd: as sgd, with weight_decay · Σ w² over kernels and biases of dense layers.
+    config.optimizer = ml_collections.ConfigDict()
+    config.optimizer.name = "adam"
+    config.optimizer.lr = 0.002
+    config.optimizer.lr_batch_size = 0  # batch size that lr is for, in proportion; 0: any
+    # Or cosine: lr · cos(7πk / 16K); or staircase: linear from 0 over the warm-up, and ×0.1 every
+    # so many epochs of labelled images, or with several numbers, after each of these epochs.
+    config.optimizer.schedule = "constant"
+    config.optimizer.warmup_epochs = 0.0
+    config.optimizer.decay_epochs = (50,)
+    config.optimizer.weight_decay = 0.0
+    config.optimizer.momentum = 0.9  # sgd only
+    config.ema_decay = 0.999  # of the weights that are evaluated
+    config.ema_batch_stats = False  # whether it averages BatchNorm's statistics too
+
+    # Watching: counted in steps.
+    config.log_every = 128
+    config.eval_every = 1024  # evaluate on validation and test images, and save
+    config.eval_batch_size = 512
+    config.keep_checkpoints = 20  # beside the newest
+
+    # What goes wrong: ssljax/training/health.py warns of it at every evaluation, or stops the run.
+    config.health = ml_collections.ConfigDict()
+    config.health.stop_on = ("non_finite",)  # of non_finite, mask_rate, collapse
+    config.checkpoint = ml_collections.ConfigDict()
+    config.checkpoint.fallback = False  # whether to pass over a damaged checkpoint
+
+    # Copies for machines without storage of their own, from and to any URL of fsspec; "": none.
+    config.stage = ml_collections.ConfigDict()
+    config.stage.data_url = ""  # directory that is copied to data_dir before
+    config.stage.train_url = ""  # where the run directory is copied at its end, or failure
+
+    # Several processes; on TPU pods and under SLURM or Open MPI nothing need be said.
+    config.distributed = ml_collections.ConfigDict()
+    config.distributed.coordinator = ""  # host:port of process 0; "": one process
+    config.distributed.num_processes = 0
+    config.distributed.process_id = 0  # this one's, from 0
+
+    # The machine.
+    config.compilation_cache = ""  # directory of compiled programs, for faster starts; "": none
+    config.steps_per_run = 64  # steps in one call on an accelerator; on CPU always 1
+    # Devices of one thread each, when there is no accelerator; 0: one a core, or as many as divide
+    # batch_size, and with per-device statistics or batches, or several processes, one in all.
+    config.cpu_devices = 0
+    return config.lock()

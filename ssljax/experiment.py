@@ -1,0 +1,186 @@
+"""The parts of a run, and how they compile. Knows no config object and no run directory."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+import optax
+
+from ssljax.augment.augmentation import Augmentation
+from ssljax.data import memory, streaming
+from ssljax.data.batches import RawBatch, TrainingData
+from ssljax.data.datasets import Dataset
+from ssljax.data.splits import Split
+from ssljax.data.streaming import StreamedDataset
+from ssljax.methods.method import Method
+from ssljax.training import devices, parallel
+from ssljax.training.state import TrainState, init_state
+from ssljax.training.step import make_eval_step, make_train_step
+from ssljax.training.stream import Feed, Stream
+
+# What may go wrong in training, see `run/health.py`.
+HEALTH_KINDS = ("non_finite", "mask_rate", "collapse")
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """The parts of a run. Sizes count images over all devices, lengths count steps."""
+
+    config: dict[str, Any]  # what `config.json` records
+    dataset: Dataset | StreamedDataset
+    split: Split
+    model: nn.Module
+    method: Method
+    optimizer: optax.GradientTransformation
+    schedule: optax.Schedule
+    augmentation: Augmentation
+    devices: list[jax.Device]
+    seed: int
+    batch_size: int
+    uratio: int
+    ema_decay: float
+    ema_batch_stats: bool
+    num_steps: int
+    steps_per_run: int
+    log_every: int
+    eval_every: int
+    eval_batch_size: int
+    keep_checkpoints: int
+    fallback: bool  # whether a damaged checkpoint gives way to the one before
+    stop_on: tuple[str, ...]  # of `HEALTH_KINDS`
+    train_url: str  # where the run directory is copied when the run ends; "": nowhere
+
+    @property
+    def images_per_step(self) -> int:
+        """Images that enter the network in a step, each view counted."""
+        return self.batch_size * (1 + self.uratio * len(self.method.views))
+
+    def init_state(self) -> TrainState:
+        """The state before the first step, on the host."""
+        return jax.device_get(jax.jit(self._initialize)(self._key()))
+
+    def _key(self) -> jax.Array:
+        return jax.random.PRNGKey(self.seed)
+
+    def _initialize(self, key: jax.Array) -> TrainState:
+        return init_state(
+            key,
+            model=self.model,
+            method=self.method,
+            optimizer=self.optimizer,
+            image_shape=self.dataset.image_shape,
+            num_classes=self.dataset.num_classes,
+            augment=self.augmentation.init(),
+            average_batch_stats=self.ema_batch_stats,
+        )
+
+    @functools.cached_property
+    def train_step(self) -> Callable[..., Any]:
+        """The pure step, for `compile_steps`."""
+        return make_train_step(
+            model=self.model,
+            method=self.method,
+            optimizer=self.optimizer,
+            schedule=self.schedule,
+            augmentation=self.augmentation,
+            batch_size=self.batch_size,
+            uratio=self.uratio,
+            num_steps=self.num_steps,
+            ema_decay=self.ema_decay,
+            average_batch_stats=self.ema_batch_stats,
+            replica=parallel.replica(self.devices),
+        )
+
+    @functools.cached_property
+    def shapes(self) -> dict[str, Any]:
+        """Shapes of what a checkpoint holds: the state, and the sums of metrics not yet logged.
+
+        Traces the step, so that sizes that do not fit together raise here; compiles nothing.
+        """
+        state = jax.eval_shape(self._initialize, self._key())
+        data = self._batch_shape() if isinstance(self.dataset, StreamedDataset) else self.data()
+        sums = parallel.metric_shapes(self.train_step, state, data, self.devices)
+        return {"state": state, "window": sums}
+
+    def evaluator(self) -> parallel.Evaluate:
+        """The compiled exact evaluation."""
+        step = make_eval_step(self.model)
+        return parallel.compile_evaluate(step, self.devices, batch_size=self.eval_batch_size)
+
+    def compile_steps(self) -> parallel.TrainSteps:
+        """The steps, compiled for the devices; what they read is `feed`."""
+        if isinstance(self.dataset, StreamedDataset):
+            return parallel.compile_streamed_steps(self.train_step, self.devices)
+        return parallel.compile_steps(self.train_step, self.devices)
+
+    def feed(self, step: int) -> AbstractContextManager[Feed]:
+        """What the steps read from `step` on, on the devices."""
+        if not isinstance(self.dataset, StreamedDataset):
+            return nullcontext(parallel.replicate(self.data(), self.devices))
+        batches = streaming.batches(
+            self.dataset,
+            self.split,
+            seed=self.seed,
+            start=step,
+            stop=self.num_steps,
+            sizes=self._sizes(),
+            rows=(
+                parallel.local_rows(self._sizes()[0], self.devices),
+                parallel.local_rows(self._sizes()[1], self.devices),
+            ),
+        )
+        return Stream(batches, lambda batch: parallel.spread(batch, self.devices))
+
+    def _sizes(self) -> tuple[int, int]:
+        """Labelled and unlabelled images that a step reads."""
+        return self.batch_size, self.batch_size * self.uratio if self.method.views else 0
+
+    def _batch_shape(self) -> RawBatch:
+        """What each device reads in a step of a stream."""
+        labeled, unlabeled = (
+            (
+                jax.ShapeDtypeStruct((size, *self.dataset.image_shape), np.uint8),
+                jax.ShapeDtypeStruct((size,), np.int32),
+            )
+            if (size := total // len(self.devices))
+            else (None, None)
+            for total in self._sizes()
+        )
+        return RawBatch(*labeled, *unlabeled)
+
+    def data(self) -> TrainingData:
+        """What the step reads of a data set in memory, on the host."""
+        assert isinstance(self.dataset, Dataset)
+        labels = self.dataset.labels.astype(np.int32)
+        return TrainingData(
+            images=self.dataset.images,
+            labeled=self.split.labeled.astype(np.int32),
+            labels=labels[self.split.labeled],
+            unlabeled=self.split.unlabeled.astype(np.int32),
+            unlabeled_labels=labels[self.split.unlabeled],
+        )
+
+
+def describe(experiment: Experiment) -> str:
+    """What will be trained, on what, in three lines."""
+    data, split = experiment.dataset, experiment.split
+    height, width, channels = data.image_shape
+    where = "data: read from storage step by step, as uint8 images"
+    if isinstance(data, Dataset):
+        size = memory.describe(devices.require_memory(experiment.data(), experiment.devices))
+        where = f"data on each device: {size} of uint8 images and indices"
+    weights = sum(x.size for x in jax.tree.leaves(experiment.shapes["state"].params))
+    return (
+        f"{experiment.config['dataset']}: {len(split.labeled)} labelled, {len(split.unlabeled)} "
+        f"unlabelled, {len(split.valid)} validation, {len(data.test_labels)} test images of "
+        f"{height}×{width}×{channels}\n"
+        f"{where}\n"
+        f"{experiment.config['method']}: {experiment.config['model']} with {weights:,} weights, "
+        f"{experiment.num_steps} steps of {experiment.images_per_step} images on "
+        f"{len(experiment.devices)} {experiment.devices[0].platform} device(s)"
+    )

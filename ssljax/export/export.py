@@ -1,0 +1,153 @@
+"""`--mode=export`: a run directory -> the exported model, checked and described."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import flax.errors
+import jax
+import numpy as np
+
+from ssljax.errors import RunError, UsageError
+from ssljax.export import directory, parity, readme, trained
+from ssljax.export.parity import Artefact
+from ssljax.export.trained import Trained
+from ssljax.storage.files import write_json
+
+
+def export(
+    workdir: Path,
+    output: Path,
+    *,
+    format: str,
+    weights: str = "ema",
+    input_dtype: str = "uint8",
+    batch_sizes: tuple[int, ...] = (),
+    opset: int = 17,
+    limit: int | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Exports the newest checkpoint, runs what it has written beside the JAX model, and reports.
+
+    Args:
+      format: `saved_model`, `tf1` or `onnx`.
+      weights: `ema` or `raw`.
+      input_dtype: of the images, 0..255: `uint8` or `float32`.
+      batch_sizes: a TF1 graph for each; none: one for any batch size.
+      opset: of ONNX.
+      limit: images of the parity report; None: all test images; 0: no report.
+      overwrite: whether `output` may have files, which are removed.
+
+    Raises:
+      UsageError: it cannot be exported.
+      RunError: it was exported, and computes something else than the JAX model.
+    """
+    if batch_sizes and format != "tf1":
+        raise UsageError(f"--batch_sizes is for --format=tf1; {format} takes any batch size")
+    if limit is not None and limit < 0:
+        raise UsageError(f"--limit is {limit}; allowed: from 0 up")
+    directory.require_free(output, overwrite=overwrite)
+    model = trained.load(workdir, weights=weights)
+    _require_exportable(model)
+    images = None if limit == 0 else _test_images(model)
+
+    with directory.replaced(output) as partial:
+        artefacts = _write(model, partial, format, input_dtype, batch_sizes, opset)
+        report = None
+        if images is not None:
+            report = parity.compare(
+                model,
+                artefacts,
+                images,
+                input_dtype=input_dtype,
+                limit=limit,
+                recorded=_recorded(workdir, model) if limit is None else None,
+            )
+            write_json(partial / "parity.json", report)
+        verdict = parity.describe(report) if report else "no parity report was asked for"
+        (partial / "labels.txt").write_text("\n".join(model.class_names) + "\n")
+        text = readme.readme(model, format, input_dtype, sorted(artefacts), verdict)
+        (partial / "README.md").write_text(text)
+        print(verdict)
+        if report and not report["passed"]:
+            failed = directory.put_aside(partial, output)
+            raise RunError(
+                f"the exported model differs from the JAX model; it is left in {failed}, and "
+                f"{output} is as it was"
+            )
+    print(f"wrote {output}: {format} of step {model.step}, {model.weights} weights")
+
+
+def _require_exportable(model: Trained) -> None:
+    images = jax.ShapeDtypeStruct((2, *model.image_shape), np.uint8)
+    try:
+        jax.eval_shape(model.serve(), model.variables, images)
+    except flax.errors.ModifyScopeVariableError as error:
+        raise UsageError(
+            "the model changes its statistics when it is evaluated; BatchNorm in training mode "
+            f"cannot be exported ({' '.join(str(error).split())[:120]})"
+        ) from error
+
+
+def _write(
+    model: Trained,
+    folder: Path,
+    format: str,
+    input_dtype: str,
+    batch_sizes: tuple[int, ...],
+    opset: int,
+) -> dict[str, Artefact]:
+    """Writes the model in one format; returns what can be run."""
+    try:
+        if format == "onnx":
+            from ssljax.export import onnx_model
+
+            path = folder / "model.onnx"
+            onnx_model.write(model, path, input_dtype=input_dtype, opset=opset)
+            return {path.name: Artefact(onnx_model.runner(path))}
+        if format == "tf1":
+            from ssljax.export import tf1_model
+
+            paths = {
+                size: folder / (f"model_b{size}.pb" if size else "model.pb")
+                for size in batch_sizes or (None,)
+            }
+            for size, path in paths.items():
+                tf1_model.write(model, path, input_dtype=input_dtype, batch_size=size)
+            readme.write_atc(folder / "atc.sh", model, paths)
+            return {p.name: Artefact(tf1_model.runner(p), s) for s, p in paths.items()}
+        from ssljax.export import saved_model
+
+        saved_model.write(model, folder, input_dtype=input_dtype)
+        return {"saved_model.pb": Artefact(saved_model.runner(folder))}
+    except ModuleNotFoundError as error:
+        extra = "onnx" if format == "onnx" else "tensorflow"
+        raise UsageError(
+            f"--format={format} needs the extra {extra}: pip install -e '.[{extra}]' ({error})"
+        ) from error
+
+
+def _test_images(model: Trained) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Batches of the run's test images and labels, or of its training images if it has none."""
+    import ml_collections
+
+    from ssljax import recipe
+
+    try:
+        data, _ = recipe.load_data(ml_collections.ConfigDict(model.config))
+    except UsageError as error:
+        raise UsageError(f"{error}; --limit=0 exports without the data, and no report") from error
+    if len(data.test_labels):
+        return data.test_batches(np.arange(len(data.test_labels)), parity.BATCH)
+    return data.batches(np.arange(len(data.labels)), parity.BATCH)
+
+
+def _recorded(workdir: Path, model: Trained) -> float | None:
+    """The test accuracy that the run has recorded for the step that is exported."""
+    path = workdir / "metrics.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    found: list[Any] = [
+        row.get(f"test/accuracy_{model.weights}") for row in rows if row["step"] == model.step
+    ]
+    return next((value for value in found if value is not None), None)

@@ -1,0 +1,103 @@
+"""Several seeds of a recipe in one program: each step is the ordinary one, mapped over the seeds.
+
+Every seed leaves an ordinary run directory, `<workdir>/seed=<seed>`. What a seed computes is what
+its run alone computes, up to the order of sums: convolutions of several networks at once are
+grouped ones. A dozen tiny steps agree to 1e-6 (`tests/training/test_seeds.py`); over a long run the
+differences grow, as they do between two machines.
+"""
+
+from collections.abc import Sequence
+from contextlib import ExitStack, nullcontext
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from ssljax.data.batches import TrainingData
+from ssljax.data.splits import fingerprint
+from ssljax.errors import UsageError
+from ssljax.experiment import Experiment
+from ssljax.run import loop, resume
+from ssljax.run.writer import RunWriter
+from ssljax.storage.checkpoints import Checkpoints
+from ssljax.storage.files import read_json, telling_of_full_disk
+from ssljax.training import parallel
+
+PyTree = Any
+_OWN = TrainingData(images=None, labeled=0, labels=0, unlabeled=0, unlabeled_labels=0)  # type: ignore[arg-type]
+
+
+def train(experiments: Sequence[Experiment], workdir: Path) -> dict[str, dict[str, Any]]:
+    """Trains the experiments of `recipe.build_seeds`, resuming what is there.
+
+    Seeds that are complete are left alone; the others go on together from the newest step that
+    each of them has saved.
+
+    Returns:
+      What each `results.json` holds, by the name of its directory.
+
+    Raises:
+      UsageError, RunError, Interrupted: as `loop.train`; an error of one seed stops all.
+    """
+    resume.require_no_run(workdir)
+    workdirs = [workdir / f"seed={experiment.seed}" for experiment in experiments]
+    left = [x for x in zip(experiments, workdirs, strict=True) if not _is_complete(*x)]
+    if left:
+        with telling_of_full_disk(workdir), ExitStack() as stack:
+            _train(left, stack)
+    return {own.name: read_json(own / "results.json") for own in workdirs}
+
+
+def _is_complete(experiment: Experiment, workdir: Path) -> bool:
+    if not (workdir / "results.json").exists():
+        return False
+    resume.require_same_run(workdir, experiment.config, fingerprint(experiment.split))
+    return experiment.num_steps in _steps(experiment, workdir)
+
+
+def _steps(experiment: Experiment, workdir: Path) -> set[int]:
+    with Checkpoints(workdir, keep=experiment.keep_checkpoints) as checkpoints:
+        return set(checkpoints.steps())
+
+
+def _train(runs: Sequence[tuple[Experiment, Path]], stack: ExitStack) -> None:
+    """Restores the newest common step, or the initial states, and goes on to the results."""
+    common = max(set.intersection(*(_steps(*x) for x in runs)), default=0)
+    first = runs[0][0]
+    shapes = first.shapes
+    empty = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes["window"])
+    members, trees = [], []
+    for experiment, workdir in runs:
+        record = RunWriter(experiment, workdir)
+        members.append(loop.Member(experiment, record, f"{workdir.name}, "))
+        saved = record.open(stack, last=common)
+        trees.append(saved or {"state": experiment.init_state(), "window": empty})
+    if len({int(tree["state"].step) for tree in trees}) > 1:
+        raise UsageError("the seeds' checkpoints that can be read are of different steps")
+    data = parallel.replicate(stacked_data([experiment for experiment, _ in runs]), first.devices)
+    program = loop.Program(
+        members, compile_steps(first), lambda step: nullcontext(data), mapped=True
+    )
+    loop.run(program, stacked(trees), stacked([empty] * len(runs)))
+    for member in members:
+        member.record.finish()
+
+
+def compile_steps(experiment: Experiment) -> parallel.TrainSteps:
+    """The compiled steps of several seeds, whose arrays have an axis of seeds in front."""
+    step = jax.vmap(experiment.train_step, in_axes=(0, _OWN))
+    return parallel.compile_steps(step, experiment.devices)
+
+
+def stacked_data(experiments: Sequence[Experiment]) -> TrainingData:
+    """One copy of the images, and each seed's split and labels."""
+    each = [experiment.data() for experiment in experiments]
+    return TrainingData(
+        each[0].images, *(np.stack(part) for part in list(zip(*each, strict=True))[1:])
+    )
+
+
+def stacked(trees: Sequence[PyTree]) -> Any:
+    """Trees of host arrays -> one, whose arrays have an axis of seeds in front."""
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)

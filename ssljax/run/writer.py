@@ -1,0 +1,139 @@
+"""What the first process of a run reads and writes of its directory while the loop runs."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from PIL import Image
+
+from ssljax.data.load import labeled_validation
+from ssljax.errors import RunError
+from ssljax.experiment import Experiment
+from ssljax.log import LOG
+from ssljax.run import artifacts, directory, health, metrics, results
+from ssljax.storage import lock
+from ssljax.storage.checkpoints import Checkpoints
+from ssljax.storage.files import write_json
+from ssljax.storage.remote import Mirror
+from ssljax.training import hosts, parallel
+from ssljax.training.state import TrainState
+
+
+class RunWriter:
+    """A run's lock, checkpoints, metrics, pictures, predictions and results."""
+
+    def __init__(self, experiment: Experiment, workdir: Path, home: str = ""):
+        self._experiment = experiment
+        self._workdir = workdir
+        self._home = Mirror(home, workdir, "--workdir") if home else None
+
+    def open(self, stack: ExitStack, *, last: int | None = None) -> dict[str, Any] | None:
+        """Takes the directory until `stack` ends; returns the newest checkpoint, if there is one.
+
+        Args:
+          last: the step to go on from; later checkpoints are removed. None: the newest.
+
+        Raises:
+          UsageError: see `loop.train`.
+        """
+        experiment, workdir = self._experiment, self._workdir
+        if self._home is not None:
+            self._home.pull()
+        directory.make_directory(workdir)
+        stack.enter_context(lock.held(workdir))
+        if experiment.train_url:
+            train_url = Mirror(experiment.train_url, workdir, "config.stage.train_url")
+            stack.push(train_url.push)
+        if self._home is not None:
+            stack.push(self._home.push)
+        directory.open_directory(workdir, experiment.config, experiment.split, experiment.dataset)
+        stack.enter_context(artifacts.noting_failure(workdir))
+        self._checkpoints = stack.enter_context(
+            Checkpoints(workdir, keep=experiment.keep_checkpoints)
+        )
+        if last is not None:
+            self._checkpoints.remove_after(last)
+        newest = self._checkpoints.restore_newest(experiment.shapes, fallback=experiment.fallback)
+        step, saved = newest or (0, None)
+        if saved is not None:
+            self._checkpoints.set_aside(step)
+            LOG.info(f"resuming {workdir} after step {step}")
+            if any(average.count for average in saved["window"].values()):
+                step -= 1  # saved before the row of its step was written: it comes again
+        self._log = stack.enter_context(metrics.MetricsLog(workdir, step=step))
+        artifacts.begin(experiment, workdir, self._log, step=step)
+        return saved
+
+    def write(
+        self, row: metrics.Row, state: TrainState | None, report: Callable[[str], None]
+    ) -> None:
+        """Appends a row; `state`, replicated, is given at evaluations, which look after its health.
+
+        Raises:
+          RunError: something is wrong that `config.health.stop_on` names.
+        """
+        self._log.write(row)
+        if state is None:
+            return
+        if self._experiment.augmentation.picture is not None:
+            picture = self._experiment.augmentation.picture(parallel.fetch(state.augment))
+            Image.fromarray(picture).save(self._workdir / "augment.png")
+        artifacts.write_predictions(self._experiment, state, self._workdir, step=row["step"])
+        found = health.problems(
+            metrics.read_rows(self._workdir / "metrics.jsonl"),
+            finite=_is_finite(parallel.fetch(state)),
+            label_entropy=self._label_entropy(),
+        )
+        for kind, text in found.items():
+            if kind in self._experiment.stop_on:
+                raise RunError(
+                    f"{text}. The checkpoint before it is intact (config.health.stop_on)"
+                )
+            report(f"warning: {text}")
+
+    def _label_entropy(self) -> float:
+        """Of the images that are evaluated, in nats."""
+        data = self._experiment.dataset
+        labels = data.test_labels
+        if not len(labels):
+            labels = data.labels[labeled_validation(data, self._experiment.split)]
+        return metrics.entropy(np.bincount(labels) / len(labels))
+
+    def save(self, step: int, tree: dict[str, Any]) -> None:
+        """Starts to save host arrays, `{"state": …, "window": …}`.
+
+        Raises:
+          RunError: they are not finite, or the save before failed.
+        """
+        if "non_finite" in self._experiment.stop_on and not _is_finite(tree["state"]):
+            raise RunError(
+                f"a weight is not finite at step {step}, which was not saved; the checkpoint "
+                "before it is intact"
+            )
+        self._checkpoints.save(step, tree)
+        if self._home is not None:
+            self._home.push_in_background()
+
+    def check(self) -> None:
+        """Raises what the save that runs in the background has raised, if it has."""
+        if hosts.is_first():
+            self._checkpoints.check()
+
+    def wait(self) -> None:
+        """Waits for the save that runs in the background; raises what it does."""
+        self._checkpoints.wait()
+
+    def finish(self) -> dict[str, Any]:
+        """Writes the results, once the last checkpoint is there; returns them."""
+        self.wait()
+        found = results.results(metrics.read_rows(self._workdir / "metrics.jsonl"))
+        write_json(self._workdir / "results.json", found)
+        return found
+
+
+def _is_finite(state: TrainState) -> bool:
+    weights = jax.tree.leaves((state.params, state.batch_stats, state.ema))
+    return all(np.isfinite(x).all() for x in weights)

@@ -1,0 +1,188 @@
+"""The checkpoints of a run directory: whole or not there, and with checksums of their files."""
+
+import itertools
+import logging
+import shutil
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from ssljax.errors import RunError, UsageError
+from ssljax.log import LOG
+from ssljax.storage import checksums
+from ssljax.storage.files import FULL, is_full
+
+PyTree = Any
+# Several seeds of one program save at the same time, and Orbax's writers get in each other's way.
+_WRITING = threading.Lock()
+
+
+class Checkpoints:
+    """The checkpoints of one run directory: the newest, and `keep` before it.
+
+    A checkpoint is one pytree of host arrays, written in the background. Its directory, named after
+    the step, appears whole or not at all, and holds checksums of its files. `<step>.partial` is
+    what a kill left of one, `<step>.damaged` what `restore_newest` passed over.
+    """
+
+    def __init__(self, workdir: Path, *, keep: int):
+        self._directory = (workdir / "checkpoints").absolute()
+        self._keep = keep
+        self._writer = ThreadPoolExecutor(1)
+        self._writing: Future[None] | None = None
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._writer.shutdown()
+        if kind is None:
+            self.wait()
+
+    def steps(self) -> list[int]:
+        """The steps that have a checkpoint, the newest first."""
+        found = self._directory.glob("[0-9]*")
+        return sorted((int(path.name) for path in found if path.name.isdigit()), reverse=True)
+
+    def save(self, step: int, tree: PyTree) -> None:
+        """Starts writing `tree` (host arrays) as the checkpoint of `step`, unless there is one.
+
+        Raises:
+          What the write before raised.
+        """
+        self.wait()
+        if step not in self.steps():
+            self._writing = self._writer.submit(self._write, step, tree)
+
+    def check(self) -> None:
+        """As `wait`, if there is nothing to wait for."""
+        if self._writing is not None and self._writing.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Waits for the write that was begun last.
+
+        Raises:
+          RunError: the disk is full.
+          Whatever else the write raised.
+        """
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def _write(self, step: int, tree: PyTree) -> None:
+        partial = self._directory / f"{step}.partial"
+        try:
+            self._clear()
+            self._directory.mkdir(parents=True, exist_ok=True)
+            with _WRITING, _orbax_is_quiet(), _checkpointer() as checkpointer:
+                checkpointer.save(
+                    partial, args=ocp.args.Composite(default=ocp.args.StandardSave(tree))
+                )
+            checksums.commit(partial, self._directory / str(step))
+        except Exception as error:
+            self._clear()
+            if is_full(error):
+                raise RunError(f"the checkpoint of step {step} was not saved: {FULL}") from error
+            raise
+        for old in self.steps()[self._keep + 1 :]:
+            (self._directory / str(old)).rename(self._directory / f"{old}.partial")
+        self._clear()
+
+    def _clear(self) -> None:
+        """Removes what is not whole: what a kill left, and what is no longer kept."""
+        for path in self._directory.glob("*.partial*"):
+            shutil.rmtree(path)
+
+    def restore_newest(
+        self, template: PyTree | None = None, *, fallback: bool = False
+    ) -> tuple[int, PyTree] | None:
+        """The newest checkpoint: its step, and its tree as NumPy arrays; None where there is none.
+
+        Args:
+          template: has the shapes it must have; None: any, in nested dicts.
+          fallback: whether a damaged one is reported and the one before it taken.
+
+        Raises:
+          UsageError: it is damaged, or holds something of another shape.
+        """
+        steps = self.steps()
+        for step, before in itertools.zip_longest(steps, steps[1:]):
+            try:
+                return step, self._restore(step, template)
+            except checksums.Damaged as error:
+                problem = f"{self._directory / str(step)}, cannot be read ({error})"
+                if before is None:
+                    raise UsageError(
+                        f"the last checkpoint, {problem}; nothing was changed"
+                    ) from error
+                if not fallback:
+                    raise UsageError(
+                        f"the newest checkpoint, {problem}; nothing was changed. To go on from "
+                        f"the one before, of step {before}, train with "
+                        "--config.checkpoint.fallback=true"
+                    ) from error
+                LOG.warning(
+                    f"warning: the checkpoint {problem}; taking the one before, of step {before}"
+                )
+        return None
+
+    def _restore(self, step: int, template: PyTree | None) -> PyTree:
+        if template is not None:
+            template = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), template)
+        path = self._directory / str(step)
+        checksums.verify(path)
+        args = ocp.args.Composite(default=ocp.args.StandardRestore(template))
+        try:
+            with _checkpointer() as checkpointer:
+                return checkpointer.restore(path, args=args)["default"]
+        except Exception as error:  # Orbax and TensorStore raise many kinds
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            raise UsageError(f"the checkpoint {path} is of another run ({reason})") from error
+
+    def remove_after(self, step: int) -> None:
+        """Removes the checkpoints after `step`, which will be computed again."""
+        for later in [s for s in self.steps() if s > step]:
+            (self._directory / str(later)).rename(self._directory / f"{later}.partial")
+        self._clear()
+
+    def set_aside(self, step: int) -> None:
+        """Renames the checkpoints after `step`, which are damaged, to make room for new ones."""
+        for damaged in [s for s in self.steps() if s > step]:
+            aside = self._directory / f"{damaged}.damaged"
+            shutil.rmtree(aside, ignore_errors=True)
+            (self._directory / str(damaged)).rename(aside)
+
+
+@contextmanager
+def _orbax_is_quiet() -> Iterator[None]:
+    """Keeps its threads from logging what they raise: whoever waits for them raises it again."""
+
+    def from_others(record: logging.LogRecord) -> bool:
+        return not (record.exc_info and "orbax" in record.pathname)
+
+    logger = logging.getLogger("absl")
+    logger.addFilter(from_others)
+    try:
+        yield
+    finally:
+        logger.removeFilter(from_others)
+
+
+def _checkpointer() -> ocp.Checkpointer:
+    """Of the first process alone, however many take part in the run."""
+    options = ocp.options.MultiprocessingOptions(
+        primary_host=0, active_processes={0}, barrier_sync_key_prefix="first"
+    )
+    handler = ocp.CompositeCheckpointHandler(
+        composite_options=ocp.CompositeOptions(multiprocessing_options=options),
+        default=ocp.StandardCheckpointHandler(multiprocessing_options=options),
+    )
+    return ocp.Checkpointer(handler, multiprocessing_options=options)

@@ -1,0 +1,85 @@
+"""The devices of a run: how many the CPU is, and how much memory they have."""
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+
+from ssljax.data import memory
+from ssljax.data.batches import TrainingData
+from ssljax.errors import UsageError
+
+
+def local_devices(devices: Sequence[jax.Device]) -> list[jax.Device]:
+    """The devices local to this process, of those of a run."""
+    return [device for device in devices if device.process_index == jax.process_index()]
+
+
+def cache_programs(directory: str) -> None:
+    """Keeps what XLA compiles in a directory, for the next start on such a machine; "": nothing.
+
+    Of small programs, which are many, too.
+    """
+    if directory:
+        jax.config.update("jax_compilation_cache_dir", str(Path(directory).expanduser().absolute()))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def devices_for(batch_size: int) -> int:
+    """The CPU devices to train on where none are asked for: the most that divide the batch, up to
+    one a core; 1 where JAX has been told how many there are."""
+    if jax.config.jax_num_cpu_devices > 0:  # type: ignore[attr-defined]
+        return 1
+    return max(n for n in range(1, cores() + 1) if batch_size % n == 0)
+
+
+def split_cpu(count: int) -> None:
+    """Makes the CPU `count` devices of one thread each; call it before JAX starts its backend.
+
+    XLA's convolutions gain little from its thread pool, so a device a core is the faster way to
+    use several cores for large networks.
+    """
+    if count > 1:
+        flags = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_multi_thread_eigen=false".strip()
+        jax.config.update("jax_num_cpu_devices", count)
+
+
+def require_even(devices: Sequence[jax.Device]) -> None:
+    """Every process has as many devices as any other.
+
+    Raises:
+      UsageError: one has more.
+    """
+    counts = Counter(device.process_index for device in devices)
+    if len(set(counts.values())) > 1:
+        each = ", ".join(f"{count} on process {i}" for i, count in sorted(counts.items()))
+        raise UsageError(f"the devices of a run are {each}; allowed: as many on each")
+
+
+def require_memory(data: TrainingData, devices: Sequence[jax.Device]) -> int:
+    """How many bytes of `data` each device will hold: all of it.
+
+    Raises:
+      UsageError: that is more than a device has. CPU devices share the machine's memory.
+    """
+    size = sum(x.nbytes for x in data)
+    for device in local_devices(devices):
+        stats = device.memory_stats()
+        if stats and "bytes_limit" in stats:
+            memory.require("the data", size, stats["bytes_limit"], f"the memory of {device}")
+    if devices[0].platform == "cpu":
+        memory.require(
+            f"the data, on each of {len(local_devices(devices))} CPU devices",
+            size * len(local_devices(devices)),
+            memory.host_bytes(),
+            "the machine's memory",
+        )
+    return size

@@ -1,0 +1,33 @@
+"""What to watch in the guessed labels, computed beside the loss."""
+
+import jax
+import jax.numpy as jnp
+from clu.metrics import Average
+
+from ssljax.methods.method import Aux
+
+Metrics = dict[str, Average]
+
+
+def monitors(aux: Aux, hidden: jax.Array | None) -> Metrics:
+    """What to watch in the guessed labels; none of it flows back into training."""
+    if aux.guess is None or hidden is None:
+        return {}
+    confidence = jnp.max(aux.guess, axis=-1)
+    predicted = jnp.argmax(aux.guess, axis=-1)
+    mask = jnp.ones_like(confidence) if aux.mask is None else aux.mask
+    known = (hidden >= 0).astype(jnp.float32)
+    correct = (predicted == hidden).astype(jnp.float32)
+
+    def mean(values, weights):
+        return Average(jnp.sum(values * weights), jnp.sum(weights))
+
+    everything = jnp.ones_like(confidence)
+    rate = {} if aux.mask is None else {"guess/mask_rate": mean(mask, everything)}
+    classes = jnp.sum(jax.nn.one_hot(predicted, aux.guess.shape[-1]), axis=0)
+    return rate | {
+        "guess/confidence": mean(confidence, everything),
+        "guess/accuracy": mean(correct, known),
+        "guess/accuracy_masked": mean(correct, known * mask),
+        "guess/classes": Average(classes, jnp.asarray(len(predicted), jnp.float32)),
+    }

@@ -1,0 +1,83 @@
+"""Batches that go from the host to the devices while steps run."""
+
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+
+from ssljax.data.batches import RawBatch, TrainingData
+
+
+class Stream:
+    """Batches of the host, put on the devices by a thread of its own while steps run.
+
+    `waited` counts the seconds in which the devices had nothing to do for want of a batch.
+
+    Args:
+      batches: what the steps read, in their order, on the host.
+      put: copies one to the devices.
+    """
+
+    _AHEAD = 2  # batches that lie on the devices before they are needed; steps not yet done
+
+    def __init__(self, batches: Iterator[RawBatch], put: Callable[[RawBatch], RawBatch]):
+        self.waited = 0.0
+        self._running: deque[jax.Array] = deque()
+        self._ready: queue.Queue[Any] = queue.Queue(self._AHEAD)
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._fill, args=(batches, put), daemon=True)
+        self._thread.start()
+
+    def _fill(self, batches, put):
+        try:
+            for batch in batches:
+                self._offer(put(batch))
+                if self._closed.is_set():
+                    return
+            self._offer(RuntimeError("the stream of batches has ended"))
+        except BaseException as error:  # raised again where the batch is missed
+            self._offer(error)
+
+    def _offer(self, item):
+        while not self._closed.is_set():
+            try:
+                return self._ready.put(item, timeout=0.1)
+            except queue.Full:
+                pass
+
+    def next(self) -> RawBatch:
+        """The next batch, once the devices have no more than two steps left to do.
+
+        Raises:
+          Whatever the host's iterator raised.
+        """
+        if len(self._running) == self._AHEAD:
+            jax.block_until_ready(self._running.popleft())
+        if self._ready.empty():
+            jax.block_until_ready(list(self._running))
+            start = time.perf_counter()
+            item = self._ready.get()
+            self.waited += time.perf_counter() - start
+        else:
+            item = self._ready.get()
+        if isinstance(item, BaseException):
+            raise item
+        return item
+
+    def follow(self, result: jax.Array) -> None:
+        """Notes a result of the step that was begun with the last batch."""
+        self._running.append(result)
+
+    def __enter__(self) -> "Stream":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closed.set()
+        self._thread.join()
+
+
+Feed = TrainingData | Stream  # what steps read: all data, replicated, or batch by batch

@@ -1,0 +1,32 @@
+"""Steps of an experiment, outside the loop."""
+
+import jax
+import numpy as np
+
+from ssljax.training import parallel
+
+
+def run_steps(experiment, steps, *, data=None, **options):
+    """State and metric sums on the host after `steps` steps of a recipe."""
+    window = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), experiment.shapes["window"])
+    state, window, data = (
+        parallel.replicate(x, experiment.devices)
+        for x in (experiment.init_state(), window, data or experiment.data())
+    )
+    run = parallel.compile_steps(experiment.train_step, experiment.devices, **options)
+    after = run(state, window, data, steps)
+    for x in jax.tree.leaves(jax.device_get(after)):
+        np.testing.assert_array_equal(x, np.broadcast_to(x[:1], x.shape))  # all devices agree
+    return parallel.fetch(after)
+
+
+def largest_difference(a, b):
+    """The largest difference of two trees, relative to the largest entry of each leaf."""
+    return max(
+        np.max(np.abs(x - y)) / max(np.max(np.abs(x)), 1e-3)
+        for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    )
+
+
+def weights(state):
+    return state.params, state.batch_stats, state.ema

@@ -1,0 +1,80 @@
+"""Models and run directories for the tests of the export."""
+
+import importlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from helpers.configs import tiny_config
+
+from ssljax import recipe
+from ssljax.export.trained import Trained
+from ssljax.run import loop
+
+MODELS = {
+    "wide_resnet": ("wide_resnet", {"filters": 4, "repeat": 1}, 32),
+    "cnn13": ("cnn13", {"filters": 4}, 32),
+    "convnet": ("convnet", {"filters": 4}, 32),
+    "shake_resnet": ("shake_resnet", {"filters": 4, "repeat": 1}, 32),
+    "resnet18": ("resnet", {}, 64),
+    "resnet50": ("resnet", {}, 64),
+}
+
+
+def model(name):
+    """A network with weights and statistics as after some training, and seven images."""
+    module, arguments, size = MODELS[name]
+    network = getattr(importlib.import_module(f"ssljax.models.{module}"), name)(
+        num_classes=10, **arguments
+    )
+    random = np.random.RandomState(0)
+    variables = network.init(jax.random.key(0), jnp.zeros((1, size, size, 3)), train=False)
+
+    def moved(path, x):
+        x = np.asarray(x)
+        name = path[-1].key
+        if name == "var":
+            return random.uniform(0.5, 2, x.shape).astype(np.float32)
+        return (x + random.normal(0, 0.02, x.shape)).astype(np.float32)
+
+    variables = jax.tree_util.tree_map_with_path(moved, dict(variables))
+    images = random.randint(0, 256, (7, size, size, 3)).astype(np.uint8)
+    shape = (size, size, 3)
+    names = tuple("0123456789")
+    return Trained(network, variables, shape, names, {"model": name}, 1, "ema"), images
+
+
+def write_data(path, size=16, test=1000):
+    """An .npz data set of ten classes, each a pattern with noise."""
+    random = np.random.RandomState(0)
+    patterns = random.uniform(0, 255, (10, 4, 4, 3))
+
+    def draw(n):
+        labels = np.arange(n) % 10
+        clean = np.kron(patterns[labels], np.ones((1, size // 4, size // 4, 1)))
+        return np.clip(clean + random.normal(0, 60, clean.shape), 0, 255).astype(np.uint8), labels
+
+    (images, labels), (test_images, test_labels) = draw(200), draw(test)
+    np.savez(
+        path,
+        train_images=images,
+        train_labels=labels,
+        test_images=test_images,
+        test_labels=test_labels,
+    )
+
+
+def train(directory, network="wide_resnet", size=16, steps=6, **arguments):
+    """A short run on such data: its directory, and the data's file."""
+    data = directory / "data.npz"
+    write_data(data, size)
+    config = tiny_config("supervised")
+    config.dataset = f"npz:{data}.1@100-0"
+    config.augment.weak = "none"
+    config.model = network
+    with config.unlocked():
+        config.model_args = arguments or {"filters": 4, "repeat": 1, "batch_norm_momentum": 0.5}
+    config.num_steps = config.eval_every = steps
+    config.ema_decay = 0.5
+    loop.train(recipe.build(config), directory / "run")
+    return directory / "run", data

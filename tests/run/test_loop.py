@@ -1,0 +1,186 @@
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from helpers.configs import build
+from helpers.processes import final_state, rows_of
+
+from ssljax.errors import Interrupted, RunError, UsageError
+from ssljax.run import directory, evaluate, loop, metrics
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_a_run_leaves_everything_that_is_promised(config, tmp_path, capsys):
+    experiment = build(config)
+    record = loop.train(experiment, tmp_path / "run")
+    workdir = tmp_path / "run"
+    rows = rows_of(workdir)
+    assert [row["step"] for row in rows] == [2, 4, 6, 8, 10, 12]
+    assert {"loss/xe", "loss/xeu", "guess/mask_rate", "guess/confidence", "guess/class_entropy",
+            "guess/accuracy", "learning_rate"} <= rows[0].keys()  # fmt: skip
+    # A row is about the steps since the one before it.
+    rates = [experiment.schedule(step) for step in (10, 11)]
+    assert rows[-1]["learning_rate"] == pytest.approx(np.mean(rates), rel=1e-6)
+    assert rows[-2]["learning_rate"] > max(rates)
+    assert json.loads((workdir / "config.json").read_text())["method"] == "fixmatch"
+    split = json.loads((workdir / "split.json").read_text())
+    assert len(split["labeled"]) == 40
+    assert len(split["valid"]) == 100
+    assert json.loads((workdir / "results.json").read_text()) == record
+    accuracies = [row["test/accuracy_ema"] for row in rows if row["step"] in (4, 8, 12)]
+    assert record["headline"]["test_accuracy"] == pytest.approx(np.median(accuracies), abs=1e-6)
+    assert record["last"]["valid/accuracy_raw"] == rows[-1]["valid/accuracy_raw"]
+    assert final_state(workdir)[0] == 12
+    assert "step 12: test accuracy" in capsys.readouterr().out
+
+
+def test_a_finished_run_can_be_made_longer(config, tmp_path):
+    loop.train(build(config), tmp_path)
+    config.num_steps = 14
+    loop.train(build(config), tmp_path)
+    assert [row["step"] for row in rows_of(tmp_path)] == [2, 4, 6, 8, 10, 12, 14]
+
+
+def test_the_newest_checkpoint_and_some_before_it_are_kept(config, tmp_path):
+    config.keep_checkpoints = 1
+    loop.train(build(config), tmp_path)
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["12", "8"]
+
+
+def test_evaluating_the_directory_gives_the_recorded_figures(config, tmp_path):
+    experiment = build(config)
+    record = loop.train(experiment, tmp_path)
+    step, scores = evaluate.evaluate_directory(experiment, tmp_path)
+    assert step == 12
+    assert scores == record["last"]
+
+
+def test_a_signal_between_two_evaluations_changes_nothing(config, tmp_path, monkeypatch):
+    """Stopped at step 7, inside a window of metrics, and resumed: the rows are the same too."""
+    config.log_every = 3
+    experiment = build(config)
+    loop.train(experiment, tmp_path / "whole")
+
+    advance = loop.Progress.advance
+
+    def advance_and_interrupt(self, steps):
+        advance(self, steps)
+        if self._steps_left == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Progress, "advance", advance_and_interrupt)
+        with pytest.raises(Interrupted, match="SIGTERM: saved after step 7") as caught:
+            loop.train(experiment, tmp_path / "cut")
+    assert caught.value.signum == signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL  # handlers are put back
+    assert final_state(tmp_path / "cut")[0] == 7
+    loop.train(experiment, tmp_path / "cut")
+
+    assert [row["step"] for row in rows_of(tmp_path / "whole")] == [3, 4, 6, 8, 9, 12]
+    assert rows_of(tmp_path / "whole") == rows_of(tmp_path / "cut")
+    whole, cut = final_state(tmp_path / "whole"), final_state(tmp_path / "cut")
+    jax.tree.map(np.testing.assert_array_equal, whole, cut)
+
+
+def command(workdir, *more):
+    """A real process: 24 steps of tiny FixMatch, saved every fourth."""
+    return [
+        sys.executable, "launch.py", "--config=configs/fixmatch_digits.py", f"--workdir={workdir}",
+        "--config.model_args.filters=4", "--config.model_args.scales=1", "--config.batch_size=8",
+        "--config.uratio=2", "--config.num_steps=24", "--config.log_every=2",
+        "--config.eval_every=4", *more,
+    ]  # fmt: skip
+
+
+def test_a_killed_run_continues_bit_for_bit(tmp_path):
+    quiet = {"cwd": ROOT, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    subprocess.run(command(whole), check=True, **quiet)
+    child = subprocess.Popen(command(cut), **quiet)
+    while len(metrics.read_rows(cut / "metrics.jsonl")) < 7:  # past three evaluations
+        assert child.poll() is None
+        time.sleep(0.01)
+    child.send_signal(signal.SIGKILL)
+    assert child.wait() == -signal.SIGKILL
+    assert not (cut / "results.json").exists()
+
+    subprocess.run(command(cut), check=True, **quiet)
+    jax.tree.map(np.testing.assert_array_equal, final_state(whole), final_state(cut))
+    assert rows_of(whole) == rows_of(cut)
+    assert (whole / "results.json").read_text() == (cut / "results.json").read_text()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(config, tmp_path):
+    experiment = build(config)
+    rate = lambda step: jnp.where(step < 6, 0.01, jnp.inf)  # noqa: E731
+    experiment = dataclasses.replace(
+        experiment, optimizer=optax.chain(optax.identity(), optax.sgd(rate))
+    )
+    with pytest.raises(RunError, match="not finite at step 8"):
+        loop.train(experiment, tmp_path)
+    assert final_state(tmp_path)[0] == 4
+    assert not (tmp_path / "results.json").exists()
+
+
+def test_another_config_is_refused(config, tmp_path):
+    loop.train(build(config), tmp_path)
+    config.optimizer.lr = 0.05
+    with pytest.raises(UsageError, match=r"config\.optimizer\.lr=0\.03, not 0\.05"):
+        loop.train(build(config), tmp_path)
+
+
+def test_another_split_is_refused(config, tmp_path):
+    experiment = build(config)
+    loop.train(experiment, tmp_path)
+    split = experiment.split._replace(unlabeled=experiment.split.unlabeled[::-1])
+    with pytest.raises(UsageError, match="another split"):
+        loop.train(dataclasses.replace(experiment, split=split), tmp_path)
+
+
+def test_a_directory_with_something_else_in_it_is_refused(config, tmp_path):
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(UsageError, match="not empty"):
+        loop.train(build(config), tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("damage", ["truncate", "remove_metadata"])
+def test_a_checkpoint_that_cannot_be_read_stops_the_run(config, tmp_path, damage):
+    experiment = build(config)
+    loop.train(experiment, tmp_path)
+    newest = tmp_path / "checkpoints" / "12"
+    if damage == "truncate":
+        largest = max((p for p in newest.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+        largest.write_bytes(largest.read_bytes()[:100])
+    else:
+        for path in [p for p in newest.rglob("*") if p.is_file()]:
+            path.unlink()
+    with pytest.raises(UsageError, match="checkpoints/12, cannot be read"):
+        loop.train(dataclasses.replace(experiment, num_steps=16), tmp_path)
+
+
+def test_no_checkpoint_but_a_broken_one_does_not_start_over(config, tmp_path):
+    experiment = build(config)
+    directory.open_directory(tmp_path, experiment.config, experiment.split, experiment.dataset)
+    (tmp_path / "checkpoints" / "4").mkdir(parents=True)
+    with pytest.raises(UsageError, match="checkpoints/4, cannot be read"):
+        loop.train(experiment, tmp_path)
+
+
+def test_evaluating_before_the_first_checkpoint_says_so(config, tmp_path):
+    experiment = build(config)
+    directory.open_directory(tmp_path, experiment.config, experiment.split, experiment.dataset)
+    with pytest.raises(UsageError, match="no checkpoint"):
+        evaluate.evaluate_directory(experiment, tmp_path)

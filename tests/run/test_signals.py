@@ -1,0 +1,104 @@
+"""Signals within a process that cannot look at them, and within an evaluation."""
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from helpers.configs import build
+from helpers.processes import final_state, rows_of
+
+from ssljax.errors import Interrupted
+from ssljax.run import evaluate, loop, signals
+
+BUSY = """
+import sys
+from ssljax.training import stop
+signals._BEFORE_A_STEP = float(sys.argv[1])
+with signals.stop_signal():
+    import hashlib
+    print("busy", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)  # minutes in C, as a compilation
+"""
+
+
+@pytest.fixture
+def busy():
+    processes = []
+
+    def start(limit):
+        command = [sys.executable, "-c", BUSY, str(limit)]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        process = subprocess.Popen(command, cwd=Path(__file__).parents[2], **pipes)
+        processes.append(process)
+        assert process.stdout.readline() == "busy\n"
+        time.sleep(0.2)
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def test_a_process_that_is_busy_is_left_after_a_while(busy):
+    process = busy(0.5)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 128 + signal.SIGTERM
+    assert "SIGTERM: left within a step, there was nothing to save" in process.stderr.read()
+
+
+def test_a_second_signal_ends_at_once(busy):
+    process = busy(100.0)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(5) == 128 + signal.SIGTERM
+
+
+def test_a_signal_within_an_evaluation_saves_and_evaluates_again(config, tmp_path, monkeypatch):
+    """Before the row of step 8 is written."""
+    config.eval_batch_size = 64
+    experiment = build(config)
+    loop.train(experiment, tmp_path / "whole")
+    watch = signals.Stop.watch
+
+    def interrupt(self, batches):
+        calls.append(None)
+        for i, batch in enumerate(watch(self, batches)):
+            if len(calls) == 4 and i == 2:  # validation and test of steps 4 and 8
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
+
+    calls = []
+    with monkeypatch.context() as patch:
+        patch.setattr(signals.Stop, "watch", interrupt)
+        with pytest.raises(Interrupted, match="saved after step 8"):
+            loop.train(experiment, tmp_path / "cut")
+    assert [row["step"] for row in rows_of(tmp_path / "cut")] == [2, 4, 6]
+    assert final_state(tmp_path / "cut")[0] == 8
+    assert evaluate.evaluate_directory(experiment, tmp_path / "cut")[0] == 8
+
+    # Interrupted again after the row, before the next checkpoint: the row does not come twice.
+    advance = loop.Progress.advance
+
+    def die(self, steps):
+        advance(self, steps)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Progress, "advance", die)
+        with pytest.raises(KeyboardInterrupt):
+            loop.train(experiment, tmp_path / "cut")
+    assert [row["step"] for row in rows_of(tmp_path / "cut")] == [2, 4, 6, 8]
+    loop.train(dataclasses.replace(experiment), tmp_path / "cut")
+    assert rows_of(tmp_path / "whole") == rows_of(tmp_path / "cut")
+    whole, cut = final_state(tmp_path / "whole"), final_state(tmp_path / "cut")
+    jax.tree.map(np.testing.assert_array_equal, whole, cut)

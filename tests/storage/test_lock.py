@@ -1,0 +1,58 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ssljax.errors import UsageError
+from ssljax.storage import lock
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from ssljax.training import lock
+with lock.held(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """A process that holds the lock of `tmp_path`."""
+    root = Path(__file__).parents[2]
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)], cwd=root, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_a_second_process_is_told_who_trains(holder, tmp_path):
+    with (
+        pytest.raises(UsageError, match=f"in use: process {holder.pid} on host .* trains there"),
+        lock.held(tmp_path),
+    ):
+        pass
+    assert json.loads((tmp_path / "lock").read_text())["pid"] == holder.pid  # as it was
+
+
+def test_the_lock_of_a_dead_process_is_explained_and_taken_over(holder, tmp_path, capsys):
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    with lock.held(tmp_path):
+        assert f"process {holder.pid} on host" in capsys.readouterr().out
+        assert json.loads((tmp_path / "lock").read_text())["pid"] == os.getpid()
+
+
+def test_a_lock_that_was_let_go_of_is_not_mentioned(tmp_path, capsys):
+    for _ in range(2):
+        with lock.held(tmp_path):
+            pass
+    assert capsys.readouterr().out == ""
+    assert (tmp_path / "lock").read_text() == ""
