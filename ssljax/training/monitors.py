@@ -31,3 +31,16 @@ def monitors(aux: Aux, hidden: jax.Array | None) -> Metrics:
         "guess/accuracy_masked": mean(correct, known * mask),
         "guess/classes": Average(classes, jnp.asarray(len(predicted), jnp.float32)),
     }
+
+
+def means(metrics: Metrics) -> dict[str, jax.Array]:
+    """Sums of metrics -> their means, `[]` float32; NaN for a mean over nothing.
+
+    The shares of the predicted classes, a vector, become their entropy in nats.
+    """
+    found = {name: average.total / average.count for name, average in metrics.items()}
+    shares = found.pop("guess/classes", None)
+    if shares is not None:
+        entropy = -jnp.sum(shares * jnp.log(jnp.maximum(shares, 1e-12)))
+        found["guess/class_entropy"] = entropy
+    return found

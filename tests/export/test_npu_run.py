@@ -17,9 +17,9 @@ import pytest
 from helpers import tensorflow_1_15
 from helpers.tiny import tiny_config
 
-from ssljax import recipe
+from ssljax import recipe, trained
 from ssljax.errors import UsageError
-from ssljax.export import npu_bundle, npu_import, trained
+from ssljax.export import npu_bundle, npu_import
 from ssljax.run import evaluate, loop
 from ssljax.storage.files import read_json
 
