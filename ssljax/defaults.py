@@ -27,7 +27,8 @@ def get_config() -> ml_collections.ConfigDict:
     # Runs in one program on one device, of seed, seed + 1, … and labelled sets that count up alike.
     config.num_seeds = 1
 
-    # Method and model: a function in ssljax/methods, ssljax/models, and its arguments.
+    # Method and model: a function in ssljax/methods, ssljax/models, or one of your own, as
+    # <module>.<name>; and its arguments, where they differ from the defaults in its signature.
     config.method = "supervised"
     config.method_args = ml_collections.ConfigDict()
     config.model = "wide_resnet"
@@ -97,4 +98,16 @@ def get_config() -> ml_collections.ConfigDict:
     # Devices of one thread each, when there is no accelerator; 0: one a core, or as many as divide
     # batch_size, and with per-device statistics or batches, or several processes, one in all.
     config.cpu_devices = 0
-    return config.lock()
+    return lock(config)
+
+
+def lock(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """No knob can be added any more, but arguments of the method and the model can.
+
+    Those that a recipe leaves out have the defaults of the signatures; `recipe.build` refuses what
+    is no argument.
+    """
+    config.lock()
+    config.method_args.unlock()
+    config.model_args.unlock()
+    return config
