@@ -45,7 +45,7 @@ def published() -> ml_collections.ConfigDict:
     }.items():
         config[name] = config.optimizer.get_ref(knob)
 
-    # The host crops and flips; see ssljax/data/imagenet.py. The strong view comes after that.
+    # The host crops and flips; see ssljax/data/streaming.py. The strong view comes after that.
     config.augment.weak = "none"
     config.augment.recipe = "imagenet"
     config.augment.strong = "noop"
