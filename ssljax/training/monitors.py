@@ -9,15 +9,20 @@ from ssljax.methods.method import Aux
 Metrics = dict[str, Average]
 
 
-def monitors(aux: Aux, hidden: jax.Array | None) -> Metrics:
-    """What to watch in the guessed labels; none of it flows back into training."""
-    if aux.guess is None or hidden is None:
+def monitors(aux: Aux, unlabeled_labels: jax.Array | None) -> Metrics:
+    """What to watch in the guessed labels; none of it flows back into training.
+
+    Args:
+      unlabeled_labels: int `[M]`, the hidden labels of the unlabelled images, -1: unknown; None:
+        there are no unlabelled images.
+    """
+    if aux.guess is None or unlabeled_labels is None:
         return {}
     confidence = jnp.max(aux.guess, axis=-1)
     predicted = jnp.argmax(aux.guess, axis=-1)
     mask = jnp.ones_like(confidence) if aux.mask is None else aux.mask
-    known = (hidden >= 0).astype(jnp.float32)
-    correct = (predicted == hidden).astype(jnp.float32)
+    known = (unlabeled_labels >= 0).astype(jnp.float32)
+    correct = (predicted == unlabeled_labels).astype(jnp.float32)
 
     def mean(values, weights):
         return Average(jnp.sum(values * weights), jnp.sum(weights))

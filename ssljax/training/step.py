@@ -82,7 +82,7 @@ def make_train_step(
 
     Args:
       augmentation: has the views that the method names.
-      batch_size: labelled images a step, over all devices; `replica.size` divides it.
+      batch_size: labelled images per step, over all devices; `replica.size` divides it.
       uratio: unlabelled images for each labelled one.
       num_steps: planned length of the run, for schedules.
       average_batch_stats: whether the moving average has BatchNorm statistics of its own.
@@ -172,7 +172,7 @@ def _augment(raw, rows, augment_key, method, views, replica):
 
 
 def _keys(key, rows):
-    """One key a row of the whole batch, so that no pixel depends on the number of devices."""
+    """One key per row of the whole batch, so that no pixel depends on the number of devices."""
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, rows)
 
 

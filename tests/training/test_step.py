@@ -186,15 +186,15 @@ def test_a_view_can_be_the_image_as_it_is():
 def test_steps_of_one_call_ask_nothing_of_the_host(config, loop_on_device):
     experiment = recipe.build(config)
     experiment = dataclasses.replace(experiment, devices=experiment.devices[:2])
-    window = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), experiment.shapes["window"])
-    state, window, data = (
+    metric_sums = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), experiment.shapes["window"])
+    state, metric_sums, data = (
         parallel.replicate(x, experiment.devices)
-        for x in (experiment.init_state(), window, experiment.data())
+        for x in (experiment.init_state(), metric_sums, experiment.data())
     )
     run = parallel.compile_steps(
         experiment.train_step, experiment.devices, loop_on_device=loop_on_device
     )
-    state, window = run(state, window, data, 1)  # compiles
+    state, metric_sums = run(state, metric_sums, data, 1)  # compiles
     with jax.transfer_guard("disallow"):
-        state, window = run(state, window, data, 1)
+        state, metric_sums = run(state, metric_sums, data, 1)
     assert parallel.fetch(state.step) == 2
