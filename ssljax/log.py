@@ -21,8 +21,14 @@ class _Lines(logging.Handler):
 
 def show_lines() -> None:
     """Prints notes and progress on standard output, unless the program has set up logging."""
-    if not LOG.handlers and not logging.getLogger().handlers:
+    root = [handler for handler in logging.getLogger().handlers if not _is_foreign(handler)]
+    if not LOG.handlers and not root:
         LOG.addHandler(_Lines())
-        LOG.propagate = False  # absl, which JAX imports, adds a handler that prints them again
+        LOG.propagate = False  # absl, which JAX imports, would print them again
     if LOG.level == logging.NOTSET:
         LOG.setLevel(logging.INFO)
+
+
+def _is_foreign(handler: logging.Handler) -> bool:
+    """Whether a library or a test runner has added a handler, rather than the program."""
+    return type(handler).__module__.partition(".")[0] in ("absl", "_pytest")

@@ -13,8 +13,9 @@ os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_opti
 import jax
 import ml_collections
 import pytest
-from helpers.configs import tiny_config
+from helpers.tiny import tiny_config
 
+from ssljax import log
 from ssljax.data import datasets
 from ssljax.run import metrics
 
@@ -41,3 +42,9 @@ def cifar10() -> datasets.Dataset:
 def no_tensorboard(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests write metrics.jsonl only: importing TensorFlow takes seconds."""
     monkeypatch.setattr(metrics, "_tensorboard", lambda workdir: None)
+
+
+@pytest.fixture(autouse=True)
+def lines_are_shown() -> None:
+    """Notes and progress are printed, as for the command line."""
+    log.show_lines()

@@ -1,11 +1,11 @@
 import types
 
 import pytest
-from helpers.configs import tiny_config
+from helpers.tiny import tiny_config
 
 from ssljax import recipe
 from ssljax.errors import UsageError
-from ssljax.training import devices, parallel
+from ssljax.training import devices
 
 
 def change(config, knob, value):
@@ -19,7 +19,7 @@ def change(config, knob, value):
 @pytest.mark.parametrize(
     ("knob", "value", "message"),
     [
-        ("method", "fixmatsch", r"config.method 'fixmatsch' .* fixmatch, ict, .*, vat$"),
+        ("method", "fixmatsch", r"config.method 'fixmatsch' .* fixmatch, ict, .*, vat;"),
         (
             "model",
             "vgg",
@@ -197,14 +197,14 @@ def test_processes_with_different_numbers_of_devices_are_refused():
 def test_a_cpu_is_a_device_a_core_where_the_batch_divides(
     cores, batch_size, told, expected, monkeypatch
 ):
-    monkeypatch.setattr(parallel, "cores", lambda: cores)
+    monkeypatch.setattr(devices, "cores", lambda: cores)
     jax_config = types.SimpleNamespace(jax_num_cpu_devices=told)
-    monkeypatch.setattr(parallel.jax, "config", jax_config)
+    monkeypatch.setattr(devices.jax, "config", jax_config)
     assert devices.devices_for(batch_size) == expected
 
 
 def test_what_is_computed_does_not_depend_on_the_cores(config, monkeypatch):
-    monkeypatch.setattr(parallel, "devices_for", lambda batch_size: 8)
+    monkeypatch.setattr(devices, "devices_for", lambda batch_size: 8)
     assert recipe._cpu_devices(config) == 8
     for knob, value in (
         ("sync_bn", False), ("per_worker_batch_size", 2), ("distributed.coordinator", "a:1")
@@ -215,7 +215,7 @@ def test_what_is_computed_does_not_depend_on_the_cores(config, monkeypatch):
 
 
 def test_cores_that_a_batch_leaves_idle_are_noted(config, monkeypatch, capsys):
-    monkeypatch.setattr(parallel, "cores", lambda: 3)
+    monkeypatch.setattr(devices, "cores", lambda: 3)
     recipe._note_cores(config, 2)
     assert "note: 2 of 3 cores are devices, since config.batch_size is 8" in capsys.readouterr().out
     config.batch_size = 9

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers.configs import tiny_config
+from helpers.tiny import tiny_config
 
 from ssljax import overrides, sweep
 from ssljax.errors import Interrupted, RunError, UsageError

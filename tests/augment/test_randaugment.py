@@ -18,7 +18,7 @@ DRAWS = 100_000
 
 @pytest.fixture(scope="module", params=["cifar", "imagenet"])
 def drawn(request):
-    recipe = ra.RECIPES[request.param]
+    recipe = ra.SEARCH_SPACES[request.param]
     return recipe, jax.device_get(jax.jit(lambda k: ra.draw(k, recipe))(keys(DRAWS)))
 
 
@@ -114,7 +114,7 @@ def test_a_layer_is_one_warp_one_lookup_and_one_filter(recipe, monkeypatch):
 
 def test_the_same_pixels_on_one_device_on_four_and_under_vmap():
     images, image_keys = pictures(16), keys(16)
-    view = lambda k, x: ra.randaugment(k, x, recipe=ra.CIFAR)  # noqa: E731
+    view = lambda k, x: ra.randaugment(k, x, space=ra.CIFAR)  # noqa: E731
     whole = jax.jit(view)(image_keys, images)
     parts = [x.reshape(4, 4, *x.shape[1:]) for x in (image_keys, images)]
     for run in (jax.pmap(view), jax.jit(jax.vmap(view))):
@@ -126,7 +126,7 @@ def test_layers_probability_and_magnitude_are_arguments():
     plain = ra.CIFAR._replace(cutout=0, transparent=False, ops=(ra.Op("translate_x", int, True),))
 
     def moved(**options):
-        result = ra.randaugment(keys(64), images, recipe=plain, **options)
+        result = ra.randaugment(keys(64), images, space=plain, **options)
         right, left = (
             (np.array_equal(result[i, :, 5:], images[i, :, :-5]) for i in range(64)),
             (np.array_equal(result[i, :, :-5], images[i, :, 5:]) for i in range(64)),
@@ -147,9 +147,9 @@ def test_bad_arguments_are_named():
         ({"probability": 1.5}, "probability is 1.5; allowed: 0 to 1"),
     ]:
         with pytest.raises(ValueError, match=message):
-            ra.randaugment(keys(2), images, recipe=ra.CIFAR, **options)
+            ra.randaugment(keys(2), images, space=ra.CIFAR, **options)
     with pytest.raises(ValueError, match="Cutout of 16 pixels; allowed for images of 8×8: less"):
-        ra.randaugment(keys(2), images[:, :8, :8], recipe=ra.CIFAR)
+        ra.randaugment(keys(2), images[:, :8, :8], space=ra.CIFAR)
 
 
 def test_the_ladder_shows_each_operation_at_each_level():

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import tensorflow_1_15
-from helpers.configs import tiny_config
 from helpers.graphs import require_1_15, run
+from helpers.tiny import tiny_config
 from helpers.trained_models import write_data
 
 from ssljax import recipe

@@ -15,7 +15,7 @@ import ml_collections
 import numpy as np
 import pytest
 from helpers import tensorflow_1_15
-from helpers.configs import tiny_config
+from helpers.tiny import tiny_config
 
 from ssljax import recipe
 from ssljax.errors import UsageError

@@ -19,7 +19,7 @@ import optax
 import pytest
 from clu.metrics import Average
 from helpers import tensorflow_1_15
-from helpers.configs import tiny_config
+from helpers.tiny import tiny_config
 
 from ssljax import recipe
 from ssljax.export import npu_bundle

@@ -7,8 +7,8 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from helpers.configs import tiny_config
 from helpers.processes import final_state, rows_of
+from helpers.tiny import tiny_config
 
 from ssljax import recipe
 from ssljax.errors import UsageError

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.configs import tiny_config
 from helpers.processes import CACHE, ROOT, final_state, rows_of
+from helpers.tiny import tiny_config
 
 from ssljax import recipe
 from ssljax.errors import Interrupted

@@ -3,7 +3,7 @@
 import json
 
 import numpy as np
-from helpers.configs import tiny_config
+from helpers.tiny import tiny_config
 from PIL import Image
 
 VERSIONS = {"python": "3.11.7", "jax": "0.10.2"}

@@ -5,7 +5,7 @@ import importlib
 import jax
 import jax.numpy as jnp
 import numpy as np
-from helpers.configs import tiny_config
+from helpers.tiny import tiny_config
 
 from ssljax import recipe
 from ssljax.export.trained import Trained

@@ -6,8 +6,8 @@ import json
 import jax
 import numpy as np
 import pytest
-from helpers.configs import build
 from helpers.processes import rows_of
+from helpers.tiny import build
 from PIL import Image
 
 from ssljax.augment import contact_sheet

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers.configs import build
 from helpers.processes import final_state, rows_of
+from helpers.tiny import build
 
 from ssljax.errors import Interrupted, RunError, UsageError
 from ssljax.run import directory, evaluate, loop, metrics

@@ -11,8 +11,8 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from helpers.configs import build
 from helpers.processes import final_state, rows_of
+from helpers.tiny import build
 
 from ssljax.errors import Interrupted
 from ssljax.run import evaluate, loop, signals

@@ -7,7 +7,7 @@ import fsspec
 import jax
 import numpy as np
 import pytest
-from helpers.configs import tiny_config
+from helpers.tiny import tiny_config
 
 from ssljax import recipe
 from ssljax.errors import RunError, UsageError

@@ -7,9 +7,9 @@ import signal
 import jax
 import numpy as np
 import pytest
-from helpers.configs import tiny_config
 from helpers.processes import final_state
 from helpers.steps import largest_difference, run_steps, weights
+from helpers.tiny import tiny_config
 from PIL import Image
 
 from ssljax import recipe
