@@ -1,5 +1,7 @@
-# `make demo` and `make test` do the whole set-up themselves: an environment in .venv.
+# `make demo` and `make test` do the whole set-up themselves: an environment in .venv. Other versions than those of
+# constraints.txt: make test PYTHON=python3.13 CONSTRAINTS=constraints-newest.txt
 PYTHON ?= python3
+CONSTRAINTS ?= constraints.txt
 BIN := .venv/bin
 
 .PHONY: demo test test-slow lint format
@@ -7,8 +9,13 @@ BIN := .venv/bin
 demo: .venv/installed
 	$(BIN)/python launch.py --config=configs/fixmatch_digits.py
 
-test: lint
-	$(BIN)/python -m pytest
+# Lint comes last and keeps no test from running; either of the two fails the target.
+test: .venv/installed
+	@tests=0; lint=0; \
+	$(BIN)/python -m pytest || tests=$$?; \
+	$(MAKE) --no-print-directory lint || lint=$$?; \
+	echo "make test: exit code of pytest $$tests, of make lint $$lint"; \
+	[ $$tests -eq 0 ] && [ $$lint -eq 0 ]
 
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -m slow
@@ -22,7 +29,7 @@ format: .venv/installed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-.venv/installed: pyproject.toml constraints.txt
+.venv/installed: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[tensorflow,onnx,dev]'
+	$(BIN)/pip install --quiet --constraint $(CONSTRAINTS) --editable '.[tensorflow,onnx,dev]'
 	touch $@

@@ -1,7 +1,12 @@
 """Four CPU devices, so that device-parallel code is really parallel, and a tiny recipe."""
 
+import ctypes
+import gc
 import os
+import resource
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 # What one test compiled, the others (and the processes they start) load.
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(__file__).parents[1] / ".pytest_cache" / "xla")
@@ -13,13 +18,23 @@ os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_opti
 import jax
 import ml_collections
 import pytest
-from helpers.tiny import tiny_config
 
+from helpers.tiny import tiny_config
 from ssljax import log
 from ssljax.data import datasets
 from ssljax.run import metrics
 
 jax.config.update("jax_num_cpu_devices", 4)
+jax.config.update("jax_numpy_rank_promotion", "raise")  # a missing axis is no broadcast
+
+
+@pytest.fixture(autouse=True, scope="module")
+def programs_of_one_module() -> Iterator[None]:
+    """Frees the programs that the tests of a module compiled: all of them would be gigabytes."""
+    yield
+    jax.clear_caches()
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
 
 
 @pytest.fixture
@@ -48,3 +63,17 @@ def no_tensorboard(monkeypatch: pytest.MonkeyPatch) -> None:
 def lines_are_shown() -> None:
     """Notes and progress are printed, as for the command line."""
     log.show_lines()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Tells the process that prints how much memory this one needed."""
+    if hasattr(session.config, "workeroutput"):
+        kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        session.config.workeroutput["gibibytes"] = kibibytes / 2**20
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Prints it."""
+    if gibibytes := getattr(node, "workeroutput", {}).get("gibibytes"):
+        print(f"\n{node.gateway.id}: at most {gibibytes:.2f} GiB of memory")

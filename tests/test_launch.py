@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from helpers.command import refused
+
 ROOT = Path(__file__).parents[1]
 TINY = [
     "--config=configs/supervised_digits.py", "--config.model_args.filters=4",
@@ -40,15 +42,18 @@ def launch(*args, **options):
         (["--mode=augment", "--config=configs/fixmatch_digits.py", "--count=0"], "--count"),
     ],
 )
-def test_bad_input_gets_one_line_and_exit_code_2(args, message, tmp_path):
+def test_bad_input_gets_one_line_and_exit_code_2(args, message, tmp_path, capsys):
     if "--mode=eval" not in args:
         args = [*args, f"--workdir={tmp_path / 'run'}"]
-    result = launch(*args)
-    assert result.returncode == 2
-    assert result.stderr.startswith("error: ")
-    assert result.stderr.count("\n") == 1
-    assert message in result.stderr
+    assert message in refused(capsys, *args)
     assert not (tmp_path / "run").exists()
+
+
+def test_launch_py_ends_with_the_exit_code_of_the_command():
+    result = launch("--mode=eval", "--workdir=nowhere")
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: nowhere/config.json cannot be read")
+    assert result.stderr.count("\n") == 1
 
 
 def test_train_and_eval_print_the_same_figures(tmp_path):

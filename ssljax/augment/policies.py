@@ -63,7 +63,7 @@ def strong_digits_from_uniform(draws: jax.Array, images: jax.Array) -> jax.Array
     """`strong_digits` of numbers in [0, 1), `[N, 9]`."""
     draws = 2 * draws - 1
     images = _distort_digits(images, draws[:, :7])
-    centre = (draws[:, 7:] + 1) / 2 * jnp.array(images.shape[1:3])
+    centre = (draws[:, 7:] + 1) / 2 * jnp.array(images.shape[1:3])[None]
     return ops.cutout(images, 2, centre.astype(jnp.int32), fill=0)
 
 
@@ -73,7 +73,7 @@ _DISTORTIONS = ("rotate", "shear_x", "shear_y", "move_x", "move_y", "brightness"
 
 def digits_magnitude_grid(images: jax.Array) -> dict[str, jax.Array]:
     """Each of `strong_digits`' distortions, and the one image at 9 strengths of it."""
-    strengths = jnp.linspace(-1, 1, 9)[:, None] * jnp.eye(7)[:, None, :]
+    strengths = jnp.linspace(-1, 1, 9)[None, :, None] * jnp.eye(7)[:, None, :]
     images = jnp.repeat(images, 9, axis=0)
     rows = [_distort_digits(images, row) for row in strengths]
     return dict(zip(_DISTORTIONS, rows, strict=True))

@@ -84,7 +84,7 @@ def remixmatch(
         predicted = [jax.nn.softmax(jax.lax.stop_gradient(x)) for x in logits]
         predicted = _REDUX[redux](predicted + predicted[:1] * (len(views) - len(predicted)))
         ratio = (1e-6 + state["labels"]) / (1e-6 + jnp.mean(state["guesses"], axis=0))
-        guesses = [losses.sharpen(p * ratio if use_dm else p, temperature) for p in predicted]
+        guesses = [losses.sharpen(p * ratio[None] if use_dm else p, temperature) for p in predicted]
         kl = jnp.mean(losses.cross_entropy(logits[1], guesses[0]))
 
         labels = jax.nn.one_hot(batch.labels, guesses[0].shape[-1])

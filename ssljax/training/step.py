@@ -118,7 +118,7 @@ def make_train_step(
             )
             if head is not None:
                 dense = params["heads"][head]
-                logits = features @ dense["kernel"] + dense["bias"]
+                logits = features @ dense["kernel"] + dense["bias"][None]
             return logits, updated.get("batch_stats", {})
 
         def loss(params):

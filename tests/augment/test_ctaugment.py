@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.draws import is_uniform, keys, pictures
 from scipy import stats
 
 from benchmarks import pillow_policies
+from helpers.draws import is_uniform, keys, pictures
 from ssljax.augment import ctaugment as cta
 from ssljax.augment import heat_map
 from ssljax.augment.ctaugment_spaces import CIFAR, IMAGENET, REMIXMATCH

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.draws import is_uniform, keys, pictures
 from scipy import stats
 
 from benchmarks import pillow_policies
+from helpers.draws import is_uniform, keys, pictures
 from ssljax.augment import layer, ops
 from ssljax.augment import randaugment as ra
 

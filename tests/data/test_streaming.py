@@ -12,9 +12,9 @@ import jax
 import ml_collections
 import numpy as np
 import pytest
-from helpers.tfds_data import prepare
 from PIL import Image
 
+from helpers.tfds_data import prepare
 from ssljax import recipe
 from ssljax.data import streaming
 from ssljax.errors import Interrupted, RunError, UsageError

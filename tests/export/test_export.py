@@ -10,8 +10,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.trained_models import model, train
 
+from helpers.command import command, refused
+from helpers.trained_models import model, train
 from ssljax import trained
 from ssljax.errors import RunError, UsageError
 from ssljax.export import export, onnx_model, parity, saved_model, tf1_model
@@ -354,33 +355,21 @@ def test_a_missing_package_is_named_with_its_extra(
         (["--format=tf1", "--workdir=nowhere"], "nowhere/config.json cannot be read"),
     ],
 )
-def test_bad_flags_get_one_line_and_exit_code_2(args, message, run, tmp_path):
-    done = subprocess.run(
-        [
-            sys.executable, "launch.py", "--mode=export", f"--workdir={run}",
-            f"--output={tmp_path / 'out'}", *args,
-        ],
-        cwd=ROOT, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: ")
-    assert done.stderr.count("\n") == 1
-    assert message in done.stderr
+def test_bad_flags_get_one_line_and_exit_code_2(args, message, run, tmp_path, capsys):
+    output = f"--output={tmp_path / 'out'}"
+    assert message in refused(capsys, "--mode=export", f"--workdir={run}", output, *args)
     assert not (tmp_path / "out").exists()
 
 
-def test_the_command_exports(run, tmp_path):
-    done = subprocess.run(
-        [
-            sys.executable, "launch.py", "--mode=export", f"--workdir={run}", "--format=tf1",
-            f"--output={tmp_path / 'out'}", "--batch_sizes=4", "--limit=10", "--weights=raw",
-            "--input=float32",
-        ],
-        cwd=ROOT, capture_output=True, text=True,
+def test_the_command_exports(run, tmp_path, capsys):
+    code, output, errors = command(
+        capsys, "--mode=export", f"--workdir={run}", "--format=tf1",
+        f"--output={tmp_path / 'out'}", "--batch_sizes=4", "--limit=10", "--weights=raw",
+        "--input=float32",
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "model_b4.pb: top-1 " in done.stdout
-    assert done.stdout.splitlines()[-1] == f"wrote {tmp_path}/out: tf1 of step 6, raw weights"
+    assert code == 0, errors
+    assert "model_b4.pb: top-1 " in output
+    assert output.splitlines()[-1] == f"wrote {tmp_path}/out: tf1 of step 6, raw weights"
 
 
 # The report itself.

@@ -14,9 +14,9 @@ from pathlib import Path
 import ml_collections
 import numpy as np
 import pytest
+
 from helpers import tensorflow_1_15
 from helpers.tiny import tiny_config
-
 from ssljax import recipe, trained
 from ssljax.errors import UsageError
 from ssljax.export import npu_bundle, npu_import

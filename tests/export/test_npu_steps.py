@@ -18,9 +18,9 @@ import numpy as np
 import optax
 import pytest
 from clu.metrics import Average
+
 from helpers import tensorflow_1_15
 from helpers.tiny import tiny_config
-
 from ssljax import recipe
 from ssljax.export import npu_bundle
 from ssljax.export.npu_bundle import flat

@@ -4,10 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from export import test_tf1_graph
-from helpers import tensorflow_1_15
-from helpers.trained_models import model
 
+from helpers import tensorflow_1_15, tf1_cases
+from helpers.trained_models import model
 from ssljax.export import tf1_graph, tf1_model
 
 SCRIPT = Path(__file__).parents[1] / "helpers/run_graphs.py"
@@ -16,9 +15,9 @@ SCRIPT = Path(__file__).parents[1] / "helpers/run_graphs.py"
 def test_every_primitive(tmp_path):
     tensorflow_1_15.python()
     expected = {}
-    for number, name in enumerate(test_tf1_graph.CASES):
-        function, arrays = test_tf1_graph.prepared(name)
-        graph_def = tf1_graph.lower(function, test_tf1_graph.shapes_of(arrays))
+    for number, name in enumerate(tf1_cases.CASES):
+        function, arrays = tf1_cases.prepared(name)
+        graph_def = tf1_graph.lower(function, tf1_cases.shapes_of(arrays))
         tf1_graph.save(graph_def, tmp_path / f"{number}.pb")
         np.savez(tmp_path / f"{number}.npz", **arrays)
         expected[str(number)] = name, np.asarray(function(arrays)["y"])

@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from helpers.processes import CACHE, ROOT, final_state, rows_of
 from helpers.tiny import tiny_config
-
 from ssljax import recipe
 from ssljax.errors import Interrupted
 from ssljax.run import evaluate, loop, results

@@ -5,8 +5,8 @@ import importlib
 import jax
 import jax.numpy as jnp
 import numpy as np
-from helpers.tiny import tiny_config
 
+from helpers.tiny import tiny_config
 from ssljax import recipe
 from ssljax.run import loop
 from ssljax.trained import Trained

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import golden
 
+from helpers import golden
 from ssljax.methods.method import Batch, Progress
 from ssljax.methods.vat import vat
 
@@ -73,11 +73,11 @@ def test_the_published_direction_in_float64():
     def apply(weights, images):
         seen.append(images)
         x = images.reshape(len(images), -1)
-        x = (x - x.mean(0)) / jnp.sqrt(x.var(0) + 0.01)
-        x = x * weights["BatchNorm_0"]["scale"] + weights["BatchNorm_0"]["bias"]
+        x = (x - x.mean(0, keepdims=True)) / jnp.sqrt(x.var(0, keepdims=True) + 0.01)
+        x = x * weights["BatchNorm_0"]["scale"][None] + weights["BatchNorm_0"]["bias"][None]
         hidden, classes = weights["Dense_0"], weights["Dense_1"]
-        features = jnp.tanh(x @ hidden["kernel"] + hidden["bias"])
-        return features @ classes["kernel"] + classes["bias"], {}
+        features = jnp.tanh(x @ hidden["kernel"] + hidden["bias"][None])
+        return features @ classes["kernel"] + classes["bias"][None], {}
 
     with jax.enable_x64(True):
         batch, noise = jax.tree.map(jnp.asarray, (BATCH, NOISE))

@@ -7,9 +7,9 @@ import signal
 import jax
 import numpy as np
 import pytest
+
 from helpers.processes import final_state, rows_of
 from helpers.tiny import build, tiny_config
-
 from ssljax import recipe
 from ssljax.errors import Interrupted, RunError, UsageError
 from ssljax.run import loop, progress, seeds

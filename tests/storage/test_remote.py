@@ -7,8 +7,8 @@ import fsspec
 import jax
 import numpy as np
 import pytest
-from helpers.tiny import tiny_config
 
+from helpers.tiny import tiny_config
 from ssljax import recipe
 from ssljax.errors import RunError, UsageError
 from ssljax.run import loop, metrics

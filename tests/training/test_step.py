@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from helpers.steps import largest_difference, run_steps, weights
 from helpers.tiny import tiny_config
-
 from ssljax import losses, recipe
 from ssljax.methods.method import Aux, Method, no_state
 from ssljax.training import optim, parallel

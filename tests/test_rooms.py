@@ -1,0 +1,88 @@
+"""The order of the rooms: every import of `ssljax/` points down; no file or function is long."""
+
+import ast
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[1] / "ssljax"
+# From bottom to top. Rooms of one line know nothing of each other; modules of one room may.
+ROOMS = (
+    "errors log",
+    "checks lookup",
+    "overrides losses defaults",
+    "storage",
+    "data",
+    "augment models",
+    "methods",
+    "training",
+    "experiment",
+    "recipe",
+    "run",
+    "sweep trained",
+    "export report",
+    "library",
+    "cli",
+    "__init__ __main__",
+)
+FLOOR = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms.split()}
+FILES = {str(path.relative_to(PACKAGE)): path.read_text() for path in PACKAGE.rglob("*.py")}
+LONG_FILES = {"export/npu_run.py", "augment/ops.py"}
+LONG_FUNCTIONS = {"export/npu_run.py"}  # which is one file, since it is copied to another machine
+
+
+def imports(tree):
+    """The modules of `ssljax` that a file imports, in functions too, and the lines."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "imports are absolute"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        yield from ((name, node.lineno) for name in names if name.split(".")[0] == "ssljax")
+        yield from imports(node)
+
+
+def test_every_import_points_down():
+    upward = []
+    for name, text in FILES.items():
+        home = name.removesuffix(".py").split("/")[0]
+        for module, line in imports(ast.parse(text)):
+            room = (*module.split("."), "__init__")[1]
+            if room != home and FLOOR[room] >= FLOOR[home]:
+                upward.append(f"ssljax/{name}:{line} imports {module}")
+    assert not upward, "\n".join(upward)
+
+
+def docstring_lines(tree):
+    """The lines of all docstrings in a piece of code."""
+    for node in ast.walk(tree):
+        documented = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+        if documented and ast.get_docstring(node) is not None:
+            yield from range(node.body[0].lineno, node.body[0].end_lineno + 1)
+
+
+def code_lines(function, lines):
+    """How many lines of a function are code: no docstring, comment or blank line."""
+    texts = (
+        lines[number - 1].strip()
+        for number in {*range(function.lineno, function.end_lineno + 1)}
+        - {*docstring_lines(function)}
+    )
+    return sum(bool(text) and not text.startswith("#") for text in texts)
+
+
+def test_files_fit_a_sitting_and_functions_a_screen():
+    long = [
+        f"ssljax/{name}: {len(text.splitlines())} lines"
+        for name, text in FILES.items()
+        if name not in LONG_FILES and len(text.splitlines()) > 350
+    ]
+    for name, text in FILES.items():
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                size = code_lines(node, text.splitlines())
+                if size > 60 and name not in LONG_FUNCTIONS:
+                    long.append(f"ssljax/{name}:{node.lineno} {node.name}: {size} lines")
+    assert not long, "\n".join(long)
