@@ -107,7 +107,7 @@ def of_group(group: Group, number: int) -> list[Picture]:
         pictures += _of_predictions(stem, known, names)
     run = group.representative()
     pictures += _file(run, "augment.png", f"{stem}_augment", "What CTAugment has learned",
-                      "One row per operation, one column per bin of its magnitude: black is rate 0, "
+                      "One row per operation, one column per bin of its magnitude: black is 0, "
                       f"white 1; red bins are left out. Run {run.name}.")  # fmt: skip
     return pictures
 
