@@ -12,7 +12,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import tensorflow as tf
 
 from ssljax.errors import UsageError
 from ssljax.export.tf1_rules import (
@@ -25,6 +24,10 @@ from ssljax.export.tf1_rules import (
     choose,
     known,
 )
+from ssljax.log import quiet_import
+
+with quiet_import():
+    import tensorflow as tf
 
 _PRODUCER = 134  # the version that TensorFlow 1.15 gives its graphs
 _CALLS = ("jit", "pjit", "closed_call", "core_call", "remat2")

@@ -11,8 +11,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 from jax import lax
+
+from ssljax.log import quiet_import
+
+with quiet_import():
+    import tensorflow as tf
 
 raw = tf.raw_ops
 Value = Any  # tf.Tensor or np.ndarray

@@ -217,10 +217,13 @@ def _spread(apply, replica):
     return spread_apply
 
 
-def make_eval_step(model: nn.Module) -> Callable[..., Metrics]:
-    """Builds `eval_step(params, batch_stats, images, labels, mask) -> metrics`.
+def make_eval_step(
+    model: nn.Module,
+) -> Callable[..., tuple[Metrics, tuple[jax.Array, jax.Array]]]:
+    """Builds `eval_step(params, batch_stats, images, labels, mask) -> (metrics, guesses)`.
 
-    `images [N, H, W, C]` uint8, `labels [N]` int32, `mask [N]` float32: 0 for padding.
+    `images [N, H, W, C]` uint8, `labels [N]` int32, `mask [N]` float32: 0 for padding. The guesses
+    are each image's predicted class, `[N]` int32, and its probability, `[N]` float32.
     """
 
     def eval_step(params, batch_stats, images, labels, mask):
@@ -235,7 +238,9 @@ def make_eval_step(model: nn.Module) -> Callable[..., Metrics]:
             values["accuracy_top5"] = (jnp.sum(logits > true, axis=-1) < 5).astype(jnp.float32)
         count = jnp.sum(mask)
         means = {name: Average(jnp.sum(x * mask), count) for name, x in values.items()}
-        predicted = jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1])
-        return means | {"classes": Average(mask @ predicted, count)}
+        predicted = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+        classes = Average(mask @ jax.nn.one_hot(predicted, logits.shape[-1]), count)
+        confidence = jnp.max(jax.nn.softmax(logits), axis=-1)
+        return means | {"classes": classes}, (predicted, confidence)
 
     return eval_step
