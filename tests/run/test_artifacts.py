@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 from helpers.processes import rows_of
-from helpers.tiny import build
+from helpers.tiny import build, tiny_config
 from PIL import Image
 
 from ssljax.augment import contact_sheet
@@ -93,7 +93,8 @@ def test_a_start_elsewhere_is_added_and_one_alike_is_not(tmp_path, monkeypatch):
     assert starts[1]["versions"]["flax"] == "9.9"
 
 
-def test_tensorboard_shows_the_views_once(config, tmp_path, monkeypatch):
+def test_tensorboard_shows_the_views_once(tmp_path, monkeypatch):
+    config = tiny_config("supervised")
     shown = []
 
     class Writer:
