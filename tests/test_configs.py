@@ -42,6 +42,7 @@ def test_remixmatch_learns_the_published_ctaugment(data):
     assert (config.augment.strong, config.augment.recipe) == ("ctaugment", "remixmatch")
     config.dataset = "digits.1@40-100"
     config.augment.weak = "none"
+    config.model_args.repeat = 1
     method = recipe.build(config).method
     assert (len(method.views), method.labeled_view) == (5 if data == "stl10" else 9, "strong")
 

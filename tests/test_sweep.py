@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.command import refused
+from helpers.command import command, refused
 from helpers.tiny import tiny_config
 from ssljax import overrides, sweep
 from ssljax.errors import Interrupted, RunError, UsageError
@@ -155,7 +155,7 @@ def test_a_directory_that_holds_a_run_is_refused(tmp_path, capsys):
     assert "holds a run; several need another directory" in line
 
 
-def test_a_config_file_can_have_a_sweep_of_its_own(tmp_path):
+def test_a_config_file_can_have_a_sweep_of_its_own(tmp_path, capsys):
     config = tmp_path / "own.py"
     config.write_text(
         "from configs import fixmatch_digits\n\n"
@@ -164,12 +164,12 @@ def test_a_config_file_can_have_a_sweep_of_its_own(tmp_path):
         "    return [dict(batch_size=b, seed=b + 1) for b in (4, 8)]\n"
     )
     args = [f"--config={config}", "--sweep", "config", "--workdir", str(tmp_path), "--sweep_list"]
-    result = launch(*args, env={**os.environ, "PYTHONPATH": str(ROOT)})
-    assert result.returncode == 0, result.stderr
-    first, command, second, _ = result.stdout.splitlines()
+    code, output, errors = command(capsys, *args)
+    assert code == 0, errors
+    first, printed, second, _ = output.splitlines()
     assert (first, second) == ("0  batch_size=4+seed=5", "1  batch_size=8+seed=9")
-    assert command.endswith(
-        f"launch.py --config={config} --config.batch_size=4 --config.seed=5 "
+    assert printed.endswith(
+        f"-m ssljax --config={config} --config.batch_size=4 --config.seed=5 "
         f"--workdir={tmp_path}/batch_size=4+seed=5"
     )
 

@@ -183,7 +183,7 @@ def test_the_cifar_policy_has_the_pixels_of_pillow_s():
     assert np.mean(np.array(most) <= 2) > 0.8
 
 
-@pytest.mark.parametrize("space", [CIFAR, IMAGENET])
+@pytest.mark.parametrize("space", [CIFAR, pytest.param(IMAGENET, marks=pytest.mark.slow)])
 def test_the_same_pixels_on_one_device_on_four_and_under_vmap(space):
     def view(keys, images):
         rates = cta.init(space)

@@ -80,7 +80,13 @@ def test_the_chosen_weights_and_input_type_are_exported(format, weights, run, tm
         assert np.abs(values - other[:n]).max() > 1e-3
 
 
-@pytest.mark.parametrize("name", ["wide_resnet", "cnn13", "convnet", "shake_resnet", "resnet18"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "wide_resnet", "cnn13", "convnet", "shake_resnet",
+        pytest.param("resnet18", marks=pytest.mark.slow),
+    ],
+)  # fmt: skip
 def test_every_model_can_be_exported_in_every_format(name, tmp_path):
     source, images = model(name)
     expected = np.asarray(source.serve()(source.variables, images)["logits"])

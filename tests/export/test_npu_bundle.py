@@ -25,10 +25,15 @@ def graph_of(path):
     return tf.compat.v1.GraphDef.FromString(path.read_bytes())
 
 
-def test_a_bundle_of_wide_resnet_28_2_has_operations_of_tensorflow_1_15(tmp_path):
+@pytest.mark.parametrize(
+    ("repeat", "count"), [(1, 306_394), pytest.param(4, 1_469_642, marks=pytest.mark.slow)]
+)
+def test_a_bundle_of_wide_resnet_28_2_has_operations_of_tensorflow_1_15(repeat, count, tmp_path):
+    """And of WRN-10-2, which is lowered sooner."""
     write_data(tmp_path / "data.npz", size=32, test=20)
     config = importlib.import_module("configs.mixmatch_cifar10_ascend").get_config()
     config.dataset = f"npz:{tmp_path / 'data.npz'}.1@100-20"
+    config.model_args.repeat = repeat
     npu_bundle.write(recipe.build(config), tmp_path)
     for name in ("train.pb", "eval.pb"):
         graph = graph_of(tmp_path / name)
@@ -38,7 +43,7 @@ def test_a_bundle_of_wide_resnet_28_2_has_operations_of_tensorflow_1_15(tmp_path
         assert all(d.size > 0 for shape in shapes for d in shape.dim)  # static
     assert not (tmp_path / "views.pb").exists()
     with np.load(tmp_path / "weights.npz") as weights:
-        assert sum(weights[n].size for n in weights.files if n.startswith("param/")) == 1_469_642
+        assert sum(weights[n].size for n in weights.files if n.startswith("param/")) == count
     with np.load(tmp_path / "data.npz") as data:
         assert data["images"].dtype == np.uint8
         assert (len(data["labeled"]), len(data["valid"]), len(data["unlabeled"])) == (100, 20, 80)
@@ -63,7 +68,11 @@ def strong_config(strong, recipe_name, directory):
 
 @pytest.mark.parametrize(
     ("strong", "recipe_name"),
-    [("strong_digits", "cifar"), ("randaugment", "cifar"), ("randaugment", "imagenet")],
+    [
+        ("strong_digits", "cifar"),
+        ("randaugment", "cifar"),
+        pytest.param("randaugment", "imagenet", marks=pytest.mark.slow),
+    ],
 )
 def test_strong_views_of_the_graph_are_those_of_training(strong, recipe_name, tmp_path):
     npu_bundle.write(recipe.build(strong_config(strong, recipe_name, tmp_path)), tmp_path)
@@ -137,7 +146,11 @@ def test_what_the_runner_cannot_train_is_named(method, knobs, message, tmp_path,
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("method", ["pseudo_label", "pi_model", "mean_teacher", "uda"])
+@pytest.mark.parametrize(
+    "method",
+    ["mean_teacher", *(pytest.param(x, marks=pytest.mark.slow)
+                       for x in ("pseudo_label", "pi_model", "uda"))],
+)  # fmt: skip
 def test_other_methods_without_noise_are_lowered(method, tmp_path):
     npu_bundle.write(recipe.build(tiny_config(method)), tmp_path)
     require_1_15(graph_of(tmp_path / "train.pb"))

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 
 from helpers import tensorflow_1_15
+from helpers.command import command
 from helpers.tiny import tiny_config
-from ssljax import recipe, trained
+from ssljax import cli, recipe, trained
 from ssljax.errors import UsageError
 from ssljax.export import npu_bundle, npu_import
 from ssljax.run import evaluate, loop
@@ -133,12 +134,11 @@ def finished(request, tmp_path_factory):
     config = tiny_config(request.param)
     config.num_steps = 4
     loop.train(recipe.build(config), directory / "jax")
-    command = [
-        sys.executable, ROOT / "launch.py", "--mode=export", "--format=npu_bundle",
+    code = cli.main([
+        "--mode=export", "--format=npu_bundle",
         f"--workdir={directory / 'jax'}", f"--output={directory / 'bundle'}",
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
+    ])  # fmt: skip
+    assert code == 0
     manifest = read_json(directory / "bundle" / "manifest.json")
     assert manifest["first_step"] == 4
     manifest["config"]["num_steps"] = 12
@@ -147,15 +147,12 @@ def finished(request, tmp_path_factory):
     return directory
 
 
-def test_what_was_trained_comes_back_as_a_run(finished, tmp_path):
+def test_what_was_trained_comes_back_as_a_run(finished, tmp_path, capsys):
     workdir = tmp_path / "run"
-    command = [
-        sys.executable, ROOT / "launch.py", "--mode=import_npu", f"--workdir={workdir}",
-        f"--bundle={finished / 'bundle'}",
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=ENVIRONMENT)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.endswith(f"wrote {workdir}: step 12 of the bundle's runner\n")
+    bundle = f"--bundle={finished / 'bundle'}"
+    code, output, errors = command(capsys, "--mode=import_npu", f"--workdir={workdir}", bundle)
+    assert code == 0, errors
+    assert output.endswith(f"wrote {workdir}: step 12 of the bundle's runner\n")
 
     config = ml_collections.ConfigDict(read_json(workdir / "config.json"))
     step, scores = evaluate.evaluate_directory(recipe.build(config), workdir)

@@ -32,6 +32,7 @@ SCRIPT = Path(__file__).parents[1] / "helpers/npu_steps.py"
 # errors, which Adam's division makes as large as any: ten steps of it are those of a network
 # without.
 TEN_STEPS = ("mixmatch without biases", "fixmatch")
+SLOW_CASES = [pytest.param("mixmatch without biases", marks=pytest.mark.slow)]
 
 
 class WithoutBiases(nn.Module):
@@ -58,7 +59,9 @@ class Case(NamedTuple):
     found: dict[str, np.ndarray]  # as `npu_steps.py` writes them
 
 
-@pytest.fixture(params=["tensorflow 1.15.5", "current tensorflow"])
+@pytest.fixture(
+    params=["tensorflow 1.15.5", pytest.param("current tensorflow", marks=pytest.mark.slow)]
+)
 def run(request, tmp_path):
     """`run(case, **feeds) -> what npu_steps.py writes`."""
 
@@ -199,7 +202,7 @@ def assert_close(found, expected, names, tolerance):
 
 @pytest.mark.parametrize(
     "name",
-    ["mixmatch", "fixmatch", pytest.param("mixmatch without biases", marks=pytest.mark.slow)],
+    ["mixmatch", "fixmatch", *SLOW_CASES],
 )
 def test_loss_metrics_and_gradients_are_those_of_jax(name, run, make_case):
     case = make_case(name)
@@ -216,7 +219,7 @@ def test_loss_metrics_and_gradients_are_those_of_jax(name, run, make_case):
     assert_close(found, case.found, gradients, 1e-5)
 
 
-@pytest.mark.parametrize("name", TEN_STEPS)
+@pytest.mark.parametrize("name", ["fixmatch", *SLOW_CASES])
 def test_ten_steps_are_those_of_jax(name, run, make_case):
     case = make_case(name)
     found = run(case.bundle, case.feeds)

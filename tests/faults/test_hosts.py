@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers.processes import final_state, finish, rows_of, start
+from helpers.processes import LIGHT, final_state, finish, rows_of, start
 from ssljax.run import metrics
 
 TOLERANCE = 1e-5  # of parameters after 24 steps: sums over devices are made in another order
@@ -62,9 +62,18 @@ def alone(tmp_path_factory):
     return workdir
 
 
-@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.slow)])
-def test_processes_train_what_one_process_trains(processes, alone, tmp_path):
-    train(tmp_path / "run", processes)
+@pytest.mark.parametrize(
+    ("processes", "more"),
+    [
+        (2, LIGHT),
+        pytest.param(2, (), marks=pytest.mark.slow),  # CTAugment's rates too
+        pytest.param(4, (), marks=pytest.mark.slow),
+    ],
+)
+def test_processes_train_what_one_process_trains(processes, more, tmp_path):
+    alone = tmp_path / "alone"
+    train(alone, 1, *more)
+    train(tmp_path / "run", processes, *more)
     close(alone, tmp_path / "run")
     recorded = [json.loads((x / "config.json").read_text()) for x in (tmp_path / "run", alone)]
     for config in recorded:

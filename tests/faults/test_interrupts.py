@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from helpers.processes import final_state, finish, start
+from helpers.processes import LIGHT, final_state, finish, start
 from ssljax.run import metrics
 
 
@@ -21,9 +21,12 @@ def rows(workdir, count):
     return lambda: len(metrics.read_rows(workdir / "metrics.jsonl")) >= count
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "signum",
+    [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)],  # test_loop.py has it
+)
 def test_a_signal_saves_and_leaves(signum, tmp_path):
-    process = start(tmp_path)
+    process = start(tmp_path, *LIGHT, "--config.num_steps=1000")
     wait(process, rows(tmp_path, 3))
     sent = time.monotonic()
     process.send_signal(signum)
@@ -36,12 +39,12 @@ def test_a_signal_saves_and_leaves(signum, tmp_path):
 
 
 def test_a_signal_before_the_first_step_leaves_soon(tmp_path):
-    process = start(tmp_path)
+    process = start(tmp_path, *LIGHT)
     wait(process, (tmp_path / "config.json").exists)
     sent = time.monotonic()
     process.send_signal(signal.SIGTERM)
     code, output = finish(process)
     assert time.monotonic() - sent < 30
     assert code in (128 + signal.SIGTERM, -signal.SIGTERM), output
-    code, output = finish(start(tmp_path))
+    code, output = finish(start(tmp_path, *LIGHT))
     assert code == 0, output

@@ -1,9 +1,32 @@
 """Steps of an experiment, outside the loop."""
 
+import dataclasses
+import functools
+
 import jax
 import numpy as np
 
+from helpers.tiny import tiny_config
+from ssljax import recipe
 from ssljax.training import parallel
+
+
+@functools.cache
+def shared(method, devices):
+    """A tiny experiment with SGD: `run_steps` compiles each but once for the tests of a module.
+
+    Adam divides by tiny second moments, which amplifies rounding.
+    """
+    config = tiny_config(method)
+    config.optimizer.name = "sgd"
+    experiment = recipe.build(config)
+    return dataclasses.replace(experiment, devices=experiment.devices[:devices])
+
+
+@functools.cache
+def compiled(train_step, devices, **options):
+    """`parallel.compile_steps`, once."""
+    return parallel.compile_steps(train_step, devices, **options)
 
 
 def run_steps(experiment, steps, *, data=None, **options):
@@ -13,7 +36,7 @@ def run_steps(experiment, steps, *, data=None, **options):
         parallel.replicate(x, experiment.devices)
         for x in (experiment.init_state(), metric_sums, data or experiment.data())
     )
-    run = parallel.compile_steps(experiment.train_step, experiment.devices, **options)
+    run = compiled(experiment.train_step, tuple(experiment.devices), **options)
     after = run(state, metric_sums, data, steps)
     for x in jax.tree.leaves(jax.device_get(after)):
         np.testing.assert_array_equal(x, np.broadcast_to(x[:1], x.shape))  # all devices agree

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from helpers.processes import rows_of
-from helpers.tiny import build
+from helpers.tiny import build, tiny_config
 from ssljax.augment import contact_sheet
 from ssljax.errors import RunError
 from ssljax.report import report
@@ -100,7 +100,8 @@ def test_a_start_elsewhere_is_added_and_one_alike_is_not(tmp_path, monkeypatch):
     assert starts[1]["versions"]["flax"] == "9.9"
 
 
-def test_tensorboard_shows_the_views_once(config, tmp_path, monkeypatch):
+def test_tensorboard_shows_the_views_once(tmp_path, monkeypatch):
+    config = tiny_config("supervised")
     shown = []
 
     class Writer:

@@ -35,11 +35,11 @@ def assert_close(one, two):
 
 
 def test_each_seed_equals_the_run_with_that_seed_alone(tmp_path):
-    config = seeds_config()
+    config = seeds_config(num_seeds=2)
     results = seeds.train(recipe.build_seeds(config), tmp_path / "all")
-    assert list(results) == ["seed=5", "seed=6", "seed=7"]
+    assert list(results) == ["seed=5", "seed=6"]
     states = []
-    for i in range(3):
+    for i in range(2):
         alone = tiny_config()
         alone.seed, alone.dataset = 5 + i, f"digits.{1 + i}@40-100"
         record = loop.train(build(alone), tmp_path / f"alone{i}")
@@ -130,7 +130,7 @@ def test_a_split_file_is_every_seed_s_split(tmp_path):
 
 
 def test_a_weight_that_is_not_finite_stops_all(tmp_path):
-    config = seeds_config(num_seeds=2)
+    config = seeds_config("supervised", num_seeds=2)
     config.optimizer.lr = 1e30
     with pytest.raises(RunError, match="not finite"):
         seeds.train(recipe.build_seeds(config), tmp_path)

@@ -41,7 +41,7 @@ def test_four_devices_learn_the_rates_that_one_learns():
 
 def test_rates_follow_the_ema_model_s_probability_of_the_true_label():
     """One step, whose probes' matches are worked out again outside it."""
-    experiment = recipe.build(cta_config("fixmatch"))
+    experiment = recipe.build(cta_config("supervised"))
     experiment = dataclasses.replace(experiment, devices=experiment.devices[:1])
     seen = {}
 
@@ -60,7 +60,8 @@ def test_rates_follow_the_ema_model_s_probability_of_the_true_label():
     model = experiment.model.clone(axis_name=None)
     variables = {"params": state.ema, "batch_stats": state.batch_stats}
     logits, _ = model.apply(variables, np.asarray(seen["probes"]) / 127.5 - 1, train=False)
-    same = [(x == experiment.dataset.images).all(axis=(1, 2, 3)) for x in seen["images"]]
+    known = experiment.dataset.images
+    same = [(x == known).all(axis=(1, 2, 3)) for x in np.asarray(seen["images"])]
     labels = experiment.dataset.labels[np.argmax(same, axis=1)]
     match = np.asarray(seen["match"])
     np.testing.assert_allclose(match, jax.nn.softmax(logits)[np.arange(8), labels], atol=1e-5)
@@ -97,7 +98,8 @@ def test_a_resumed_run_continues_with_the_same_rates(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("strong", ["randaugment", "ctaugment"])
 def test_bfloat16_training(strong):
-    config = tiny_config("fixmatch")
+    config = tiny_config("supervised")
+    config.method_args = dict(view="strong")
     config.augment.strong = strong
     config.augment.recipe = "imagenet"  # CIFAR's Cutout covers a digit whole
     config.bfloat16 = True

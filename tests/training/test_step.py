@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from helpers.steps import largest_difference, run_steps, weights
+from helpers.steps import compiled, largest_difference, run_steps, shared, weights
 from helpers.tiny import tiny_config
 from ssljax import losses, recipe
 from ssljax.methods.method import Aux, Method, no_state
@@ -15,18 +15,13 @@ from ssljax.training import optim, parallel
 @pytest.mark.parametrize(
     "method",
     [
-        "supervised", "fixmatch", "mixmatch", "uda", "remixmatch",
-        pytest.param("ict", marks=pytest.mark.slow),
-        pytest.param("vat", marks=pytest.mark.slow),
+        "supervised", "fixmatch", "remixmatch",
+        *(pytest.param(x, marks=pytest.mark.slow) for x in ("mixmatch", "uda", "ict", "vat")),
     ],
 )  # fmt: skip
 def test_four_devices_compute_what_one_computes(method):
-    config = tiny_config(method)
-    config.optimizer.name = "sgd"  # Adam divides by tiny second moments, which amplifies rounding
-    experiment = recipe.build(config)
-    assert len(experiment.devices) == 4
-    four, four_sums = run_steps(experiment, 3)
-    one, one_sums = run_steps(dataclasses.replace(experiment, devices=experiment.devices[:1]), 3)
+    four, four_sums = run_steps(shared(method, 4), 3)
+    one, one_sums = run_steps(shared(method, 1), 3)
     # float32 sums in another order, through three steps
     assert largest_difference(weights(one), weights(four)) < 2e-4
     for name in one_sums:  # a mean over no image is NaN in both
@@ -37,15 +32,15 @@ def test_four_devices_compute_what_one_computes(method):
 
 def test_without_sync_bn_devices_normalise_their_own_images(config):
     config.sync_bn = False
-    experiment = recipe.build(config)
-    four, _ = run_steps(experiment, 3)
-    one, _ = run_steps(dataclasses.replace(experiment, devices=experiment.devices[:1]), 3)
+    config.optimizer.name = "sgd"
+    four, _ = run_steps(recipe.build(config), 3)
+    one, _ = run_steps(shared("fixmatch", 1), 3)
     assert largest_difference(weights(one), weights(four)) > 1e-2
 
 
-@pytest.mark.parametrize("method", ["fixmatch", "mixmatch"])
+@pytest.mark.parametrize("method", ["fixmatch", pytest.param("mixmatch", marks=pytest.mark.slow)])
 def test_hidden_labels_cannot_change_the_training(method):
-    experiment = recipe.build(tiny_config(method))
+    experiment = shared(method, 4)
     data = experiment.data()
     random_labels = np.random.RandomState(0).randint(-10, 10, data.unlabeled_labels.shape)
     shuffled = data._replace(unlabeled_labels=np.maximum(random_labels, -1).astype(np.int32))
@@ -56,11 +51,10 @@ def test_hidden_labels_cannot_change_the_training(method):
     assert sums["guess/accuracy"].count > other_sums["guess/accuracy"].count
 
 
-def test_the_loop_on_the_device_computes_what_single_calls_compute(config):
-    experiment = recipe.build(config)
-    experiment = dataclasses.replace(experiment, devices=experiment.devices[:2])
+def test_the_loop_on_the_device_computes_what_single_calls_compute():
+    experiment = shared("fixmatch", 4)
     looped, looped_sums = run_steps(experiment, 3, loop_on_device=True)
-    single, single_sums = run_steps(experiment, 3, loop_on_device=False)
+    single, single_sums = run_steps(experiment, 3)
     assert looped.step == single.step == 3
     assert largest_difference(weights(looped), weights(single)) < 2e-4
     jax.tree.map(
@@ -70,8 +64,8 @@ def test_the_loop_on_the_device_computes_what_single_calls_compute(config):
     )
 
 
-def test_the_moving_average_follows_the_updated_weights(config):
-    experiment = recipe.build(config)
+def test_the_moving_average_follows_the_updated_weights():
+    experiment = shared("fixmatch", 4)
     before = experiment.init_state()
     after, _ = run_steps(experiment, 1)
     expected = jax.tree.map(lambda old, new: 0.9 * old + 0.1 * new, before.ema, after.params)
@@ -89,7 +83,7 @@ def test_monitors_count_every_unlabelled_image(config):
 
 
 def test_bfloat16_computes_roughly_the_same_with_float32_weights(config):
-    _, exact_sums = run_steps(recipe.build(config), 1)
+    _, exact_sums = run_steps(shared("fixmatch", 4), 1)
     config.bfloat16 = True
     state, sums = run_steps(recipe.build(config), 1)
     assert {x.dtype for x in jax.tree.leaves(weights(state))} == {np.dtype("float32")}
@@ -113,7 +107,7 @@ def noisy_headed(joint):
     return Method(("weak",), no_state, noise, loss, joint=joint, heads={"drawn": 3})
 
 
-@pytest.mark.parametrize("joint", [False, True])
+@pytest.mark.parametrize("joint", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_heads_and_noise_are_the_same_on_one_device_and_on_four(config, joint):
     experiment = dataclasses.replace(recipe.build(config), method=noisy_headed(joint))
     before = experiment.init_state()
@@ -170,9 +164,10 @@ def test_a_view_can_be_the_image_as_it_is():
     experiment = dataclasses.replace(experiment, devices=experiment.devices[:1])
     seen = {}
 
-    def loss(params, ema_params, apply, batch, *others):
+    def loss(params, ema_params, apply, batch, noise, state, progress):
         jax.debug.callback(lambda views: seen.update(views=views), batch.views)
-        return experiment.method.loss(params, ema_params, apply, batch, *others)
+        logits, batch_stats = apply(params, batch.labeled)  # the method's loss compiles for longer
+        return jnp.mean(logits**2), Aux(batch_stats, state, {})
 
     run_steps(dataclasses.replace(experiment, method=experiment.method._replace(loss=loss)), 1)
     jax.effects_barrier()
@@ -182,18 +177,15 @@ def test_a_view_can_be_the_image_as_it_is():
     assert not all(image.tobytes() in known for image in strong)
 
 
-@pytest.mark.parametrize("loop_on_device", [True, False])
-def test_steps_of_one_call_ask_nothing_of_the_host(config, loop_on_device):
-    experiment = recipe.build(config)
-    experiment = dataclasses.replace(experiment, devices=experiment.devices[:2])
+@pytest.mark.parametrize("options", [{"loop_on_device": True}, {}])
+def test_steps_of_one_call_ask_nothing_of_the_host(options):
+    experiment = shared("fixmatch", 4)
     metric_sums = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), experiment.shapes["window"])
     state, metric_sums, data = (
         parallel.replicate(x, experiment.devices)
         for x in (experiment.init_state(), metric_sums, experiment.data())
     )
-    run = parallel.compile_steps(
-        experiment.train_step, experiment.devices, loop_on_device=loop_on_device
-    )
+    run = compiled(experiment.train_step, tuple(experiment.devices), **options)
     state, metric_sums = run(state, metric_sums, data, 1)  # compiles
     with jax.transfer_guard("disallow"):
         state, metric_sums = run(state, metric_sums, data, 1)
