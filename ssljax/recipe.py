@@ -182,18 +182,7 @@ def _build(
     overrides.choose_arguments(config)
     # What a run is, and whoever reads it, has nothing to do with who trains it.
     config.distributed.update(coordinator="", num_processes=0, process_id=0)
-    if config.per_worker_batch_size:
-        fresh = config.per_worker_batch_size * len(run_devices)
-        config.batch_size = resumed_batch_size or fresh
-        config.per_worker_batch_size = 0
-    for knob, size in (
-        ("batch_size", config.batch_size),
-        ("batch_size · uratio", config.batch_size * config.uratio),
-    ):
-        if size % len(run_devices):
-            raise UsageError(
-                f"config.{knob} is {size}; allowed: a multiple of the {len(run_devices)} devices"
-            )
+    _set_batch_size(config, len(run_devices), resumed_batch_size)
     dataset, split = data or load_data(config)
     method = _method(config, split)
     steps_per_epoch = len(split.labeled) / config.batch_size
@@ -238,6 +227,22 @@ def _build(
     with prefix_errors("config"):  # sizes that do not fit together show while the step is traced
         _ = experiment.shapes
     return experiment
+
+
+def _set_batch_size(config: ml_collections.ConfigDict, devices: int, resumed: int | None) -> None:
+    """Works out the batch size of a run that says it per device, and checks that it divides."""
+    if config.per_worker_batch_size:
+        fresh = config.per_worker_batch_size * devices
+        config.batch_size = resumed or fresh
+        config.per_worker_batch_size = 0
+    for knob, size in (
+        ("batch_size", config.batch_size),
+        ("batch_size · uratio", config.batch_size * config.uratio),
+    ):
+        if size % devices:
+            raise UsageError(
+                f"config.{knob} is {size}; allowed: a multiple of the {devices} devices"
+            )
 
 
 def _method(config: ml_collections.ConfigDict, split: Split) -> Method:

@@ -14,7 +14,8 @@ import optax
 from ssljax import recipe
 from ssljax.errors import UsageError
 from ssljax.experiment import Experiment
-from ssljax.export.npu_bundle import FORMAT, flat, nested
+from ssljax.export.npu_arrays import flat, nested
+from ssljax.export.npu_bundle import FORMAT
 from ssljax.log import quiet_import
 from ssljax.run import directory
 from ssljax.storage.checkpoints import Checkpoints

@@ -1,7 +1,8 @@
 """A JAX function as a graph of plain TensorFlow 1.15 operations, for what cannot run JAX.
 
 jax2tf makes a single XlaCallModule, which neither TensorFlow 1 nor Ascend's tools can read. `lower`
-goes through the function's jaxpr instead; `tf1_rules.py` has an operation for each primitive.
+goes through the function's jaxpr instead; `tf1_rules.py` and `tf1_elementwise.py`
+have an operation for each primitive.
 """
 
 import re
@@ -14,9 +15,9 @@ import jax
 import numpy as np
 
 from ssljax.errors import UsageError
+from ssljax.export.tf1_elementwise import ELEMENTWISE
 from ssljax.export.tf1_rules import (
     CUSTOM,
-    ELEMENTWISE,
     TRANSPARENT,
     WHOLE,
     Unsupported,
