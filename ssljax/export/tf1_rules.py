@@ -217,12 +217,8 @@ def _arg(name: str) -> Rule:
 
 def _dot_general(eqn, x, y):
     contracted, batch = eqn.params["dimension_numbers"]
-    if (
-        len(input_shape(eqn)) != 2
-        or len(input_shape(eqn, 1)) != 2
-        or any(batch)
-        or len(contracted[0]) != 1
-    ):
+    ranks = [len(input_shape(eqn, i)) for i in (0, 1)]
+    if ranks != [2, 2] or any(batch) or len(contracted[0]) != 1:
         raise Unsupported("a product other than of two matrices")
     _same_dtype(eqn)
     return raw.MatMul(
