@@ -6,18 +6,13 @@ import shlex
 from pathlib import Path
 
 import pytest
-from absl import flags
-from ml_collections import config_flags
 
 import ssljax.methods
 import ssljax.models
-from ssljax import recipe
+from ssljax import overrides, recipe
 from ssljax.data import splits
 from ssljax.lookup import find, modules_of
 from ssljax.run import loop
-
-# ml_collections reads config files that way.
-pytestmark = pytest.mark.filterwarnings("ignore:the load_module")
 
 ROOT = Path(__file__).parents[1]
 
@@ -29,20 +24,16 @@ def commands(document):
             yield command.replace("$views", "4")
 
 
-def load(command, monkeypatch):
+def load(command):
     """The config that a command trains."""
-    arguments = shlex.split(command)[1:]
-    monkeypatch.setattr("sys.argv", arguments)  # where ml_collections looks for overrides
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", flag_values=values)
-    values(arguments)
-    return values.config
+    recipe_, *given = [word.partition("--config")[2] for word in shlex.split(command)[2:]]
+    return overrides.load(recipe_.removeprefix("="), [knob.removeprefix(".") for knob in given])
 
 
 @pytest.mark.parametrize("command", [*commands("docs/recipes.md")])
 def test_a_published_row_s_command_is_a_recipe(command, monkeypatch):
     monkeypatch.chdir(ROOT)
-    config = load(command, monkeypatch)
+    config = load(command)
     name = splits.parse(config.dataset)
     assert name.dataset in ("cifar10", "cifar100", "svhn", "svhn_noextra", "stl10")
     family = {"cifar10": "cifar", "cifar100": "cifar", "svhn_noextra": "svhn"}
@@ -57,7 +48,7 @@ def test_the_knobs_that_replace_the_tf2_flags_exist(monkeypatch):
     monkeypatch.chdir(ROOT)
     document = "docs/from_fixmatch_tf.md"
     (command,) = commands(document)
-    config = load(command, monkeypatch)
+    config = load(command)
     assert (config.augment.type, config.steps_per_run) == ("cta", 1000)
     knobs = set(re.findall(r"`config\.([\w.]+)", (ROOT / document).read_text())) - {"json"}
     assert len(knobs) > 25
@@ -78,7 +69,7 @@ def test_the_method_of_the_readme_trains(tmp_path, monkeypatch):
     monkeypatch.setattr(ssljax.methods, "__path__", paths)
     monkeypatch.chdir(tmp_path)
 
-    config = load(command, monkeypatch)
+    config = load(command)
     config.model_args.filters = 4
     config.model_args.scales = 1
     config.num_steps = config.eval_every = config.log_every = 2
