@@ -80,6 +80,7 @@ def test_predictions_of_several_processes_are_put_in_order(monkeypatch):
     generator = np.random.default_rng(0)
     labels, predicted = generator.integers(0, 3, (2, 100))
     confidence = generator.random(100).astype(np.float32)
+    predicted[99], confidence[99] = labels[99] + 1, 1.0  # a mistake behind what is missing
     images = generator.integers(0, 256, (100, 2, 2, 1), np.uint8)
     whole = evaluate._Guesses((2, 2, 1))
     parts = [evaluate._Guesses((2, 2, 1)) for _ in range(3)]
@@ -96,6 +97,7 @@ def test_predictions_of_several_processes_are_put_in_order(monkeypatch):
             into[0].add(images[rows], labels[rows], found)
     alone = whole.gather("test", 100)
     assert len(alone.labels) == 99
+    assert alone.mistakes[0] == 98
     assert len(alone.mistakes) == 24
     told = []
     monkeypatch.setattr(evaluate.jax, "process_count", lambda: 3)
