@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ssljax import overrides, recipe, sweep
+from ssljax import overrides, recipe, recipe_files, sweep
 from ssljax.errors import UsageError
 from ssljax.report import runs
 from ssljax.run import resume
@@ -179,11 +179,11 @@ def in_a_folder_of_its_own(folder, program):
 def test_every_recipe_loads_in_an_empty_folder_without_jax(tmp_path):
     program = (
         "import sys\nfrom ssljax import overrides\n"
-        "for name in overrides.shipped(): print(overrides.load(name).method, name)\n"
+        "for name in recipe_files.shipped(): print(overrides.load(name).method, name)\n"
         "assert not {'jax', 'flax', 'optax'} & set(sys.modules)\n"
     )
     lines = in_a_folder_of_its_own(tmp_path, program)
-    assert len(lines) == len(overrides.shipped()) == 45
+    assert len(lines) == len(recipe_files.shipped()) == 45
 
 
 @pytest.mark.parametrize("folder", ["configs", "anywhere"])

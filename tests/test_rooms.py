@@ -7,14 +7,16 @@ PACKAGE = Path(__file__).parents[1] / "ssljax"
 # From bottom to top. Rooms of one line know nothing of each other; modules of one room may.
 ROOMS = (
     "errors log",
-    "checks lookup",
-    "overrides losses defaults",
+    "lookup",
+    "checks recipe_files losses defaults",
+    "overrides",
     "storage",
     "data",
     "augment models",
     "methods",
     "training",
     "experiment",
+    "parts",
     "recipe",
     "run",
     "sweep trained",
