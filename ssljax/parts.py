@@ -4,7 +4,6 @@ import inspect
 from pathlib import Path
 from typing import Any
 
-import flax.linen as nn
 import jax
 import ml_collections
 import numpy as np
@@ -36,26 +35,6 @@ def make_method(config: ml_collections.ConfigDict, split: Split) -> Method:
             f"{config.method} needs"
         )
     return method
-
-
-def make_model(config: Any, **fixed: Any) -> nn.Module:
-    """The network that `config.model` and `config.model_args` name.
-
-    Args:
-      fixed: arguments that are not the config's: `num_classes`, `dtype`, `axis_name`. A network of
-        one's own can do without the last two.
-    """
-    function = find(
-        "config.model", config.model, modules_of(ssljax.models, without=["layers", "convolution"])
-    )
-    if config.bfloat16 and not _takes(function, "dtype"):
-        raise UsageError(
-            f"config.bfloat16 is True; allowed for config.model {config.model!r}, which has no "
-            "argument dtype: False"
-        )
-    model = call(function, config, "model", **fixed)
-    check_returned("config.model", config.model, model, nn.Module)
-    return model
 
 
 def load_data(config: ml_collections.ConfigDict) -> tuple[Dataset | StreamedDataset, Split]:
@@ -132,13 +111,6 @@ def make_augmentation(
                 f"{', '.join(sorted(views))}"
             )
     return found
-
-
-def _takes(function: Any, argument: str) -> bool:
-    parameters = inspect.signature(function).parameters
-    return argument in parameters or any(
-        p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()
-    )
 
 
 def _check_views(found: Augmentation, knobs: Any, image_shape: tuple[int, int, int]) -> None:

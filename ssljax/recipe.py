@@ -22,6 +22,7 @@ from ssljax.data.splits import Split
 from ssljax.data.streaming import StreamedDataset
 from ssljax.errors import UsageError
 from ssljax.experiment import HEALTH_KINDS, Experiment
+from ssljax.network import make_model
 from ssljax.training import devices, hosts, parallel
 
 _LOG = logging.getLogger("ssljax")
@@ -181,7 +182,7 @@ def _build(
         config=config.to_dict(),
         dataset=dataset,
         split=split,
-        model=parts.make_model(
+        model=make_model(
             config,
             num_classes=dataset.num_classes,
             dtype=jax.numpy.bfloat16 if config.bfloat16 else np.float32,

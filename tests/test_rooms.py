@@ -13,6 +13,7 @@ ROOMS = (
     "storage",
     "data",
     "augment models",
+    "network",
     "methods",
     "training",
     "experiment",

@@ -1,7 +1,6 @@
-import dataclasses
-
 """Exports of a trained run: what they compute, what lies beside them, what is refused."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -189,7 +188,7 @@ def test_neither_training_code_nor_data_is_needed(run, tmp_path):
     script = """if True:
         import sys
         from pathlib import Path
-        for name in ("training", "methods", "augment", "data", "recipe", "evaluate"):
+        for name in ("training", "methods", "data", "recipe", "parts", "experiment", "run"):
             sys.modules["ssljax." + name] = None  # its import fails
         from ssljax.export import export
         export.export(Path(sys.argv[1]), Path(sys.argv[2]), format=sys.argv[3], limit=0)
