@@ -106,13 +106,13 @@ def test_published_recipes_run_and_resume_with_the_same_batches(
     assert "top-5 accuracy" in capsys.readouterr().out
     assert (tmp_path / "whole" / "augment.png").exists() == (name == "supervised_imagenet")
 
-    def interrupted(self, steps, advance=loop.Progress.advance):
+    def interrupted(self, steps, advance=loop.ProgressBar.advance):
         advance(self, steps)
         if self._steps_left == 1:
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Progress, "advance", interrupted)
+        patch.setattr(loop.ProgressBar, "advance", interrupted)
         with pytest.raises(Interrupted, match="saved after step 3"):
             loop.train(recipe.build(config), tmp_path / "parted")
     assert not (tmp_path / "parted" / "predictions.npz").exists()  # of streams, at the end only

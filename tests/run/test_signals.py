@@ -19,7 +19,7 @@ from ssljax.run import evaluate, loop, signals
 
 BUSY = """
 import sys
-from ssljax.training import stop
+from ssljax.run import signals
 signals._BEFORE_A_STEP = float(sys.argv[1])
 with signals.stop_signal():
     import hashlib
