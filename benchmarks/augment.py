@@ -34,7 +34,7 @@ def strong(keys: jax.Array, images: jax.Array, *, space: ra.SearchSpace) -> jax.
 
 
 def compiled_rate(view: Callable[..., jax.Array], images: np.ndarray, seconds: float) -> float:
-    """Images a second of the best run: other processes only ever make one slower."""
+    """Images per second of the best run: other processes only ever make one slower."""
     keys = jax.random.split(jax.random.key(0), len(images))
     keys, images = jax.device_put((keys, images))
     run = jax.jit(view)
@@ -63,7 +63,7 @@ def pillow_view(image: np.ndarray, rng: np.random.Generator, names: list[str] | 
 
 
 def pillow_rate(images: np.ndarray, seconds: float, names: list[str] | None, seed: int) -> float:
-    """Images a second of one process: its best tenth, for the reason above."""
+    """Images per second of one process: its best tenth, for the reason above."""
     rng = np.random.default_rng(seed)
     best = 0.0
     for _ in range(10):
@@ -77,7 +77,7 @@ def pillow_rate(images: np.ndarray, seconds: float, names: list[str] | None, see
 
 
 def measure(size: int, seconds: float, pool: Any, cores: int) -> Iterator[tuple[str, str, float]]:
-    """(view, how, images a second) for one image size."""
+    """(view, how, images per second) for one image size."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (BATCH.get(size, 64), size, size, 3), dtype=np.uint8)
     cifar = ra.CIFAR

@@ -3,11 +3,11 @@
 Three things, on JPEGs of ImageNet's usual size (500×375 pixels, about 100 kB, noise and gradients)
 that it makes itself:
 
-- images a second that the host decodes, crops and flips, for each core, beside plain Pillow doing
+- images per second that the host decodes, crops and flips, for each core, beside plain Pillow doing
   the same in one thread; the two take turns, and the ratio is of their medians;
 - the same input shuffled by tf.data's buffer from TFRecord order, which cannot go on where it was
   interrupted: what it costs to find each image by its record instead;
-- images a second of the FixMatch step, with the share of time it waited for batches that are made
+- images per second of the FixMatch step, with the share of time it waited for batches that are made
   at once: `--steps=0` leaves it out. On a GPU, `--model=resnet50 --image_size=224 --bfloat16`, with
   the largest `--batch_size` that fits; prints its peak memory.
 """
@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--image_size", type=int, default=224)
     parser.add_argument("--steps", type=int, default=2, help="of training; 0: none")
     parser.add_argument("--model", default="resnet50")
-    parser.add_argument("--batch_size", type=int, default=1, help="labelled images a step")
+    parser.add_argument("--batch_size", type=int, default=1, help="labelled images per step")
     parser.add_argument("--bfloat16", action="store_true")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
@@ -130,7 +130,7 @@ def _print_input(turns: dict[str, Callable[[], None]], images: int, count: int) 
         threads = 1 if name == "Pillow" else cores
         rates[name] = images / statistics.median(values) / threads
         spread = (max(values) - min(values)) / statistics.median(values)
-        print(f"  {name:18} {rates[name]:7.1f} images/s a core (turns differ by {spread:.0%})")
+        print(f"  {name:18} {rates[name]:7.1f} images/s per core (turns differ by {spread:.0%})")
     for name in list(rates)[:2]:
         print(f"  {name} / Pillow: {rates[name] / rates['Pillow']:.2f} a core")
 
@@ -143,16 +143,16 @@ def _print_step(data: StreamedDataset, args: argparse.Namespace) -> None:
     config.per_worker_batch_size = 0
     config.batch_size = args.batch_size
     n = len(data.labels)
-    experiment = _recipe(config, data, Split(np.arange(n), np.arange(n), np.arange(0)))
+    experiment = _build(config, data, Split(np.arange(n), np.arange(n), np.arange(0)))
     rng = np.random.default_rng(0)
 
     def batch(size: int) -> tuple[np.ndarray, np.ndarray]:
         shape = (size, *data.image_shape)
         return rng.integers(0, 256, shape, np.uint8), rng.integers(0, 1000, size, np.int32)
 
-    sample = RawBatch(*batch(args.batch_size), *batch(args.batch_size * experiment.uratio))
+    raw = RawBatch(*batch(args.batch_size), *batch(args.batch_size * experiment.uratio))
     warm = 2
-    state, window = (
+    state, metric_sums = (
         parallel.replicate(x, experiment.devices)
         for x in (
             experiment.init_state(),
@@ -160,10 +160,14 @@ def _print_step(data: StreamedDataset, args: argparse.Namespace) -> None:
         )
     )
     run = experiment.compile_steps()
-    with Stream(iter([sample] * (args.steps + warm)), experiment.devices) as stream:
-        state, window = jax.block_until_ready(run(state, window, stream, warm))
+
+    def spread(batch: RawBatch) -> RawBatch:
+        return parallel.spread(batch, experiment.devices)
+
+    with Stream(iter([raw] * (args.steps + warm)), spread) as stream:
+        state, metric_sums = jax.block_until_ready(run(state, metric_sums, stream, warm))
         stream.waited, start = 0.0, time.perf_counter()
-        jax.block_until_ready(run(state, window, stream, args.steps))
+        jax.block_until_ready(run(state, metric_sums, stream, args.steps))
         seconds = time.perf_counter() - start
     device = experiment.devices[0]
     memory = device.memory_stats() or {}
@@ -178,7 +182,7 @@ def _print_step(data: StreamedDataset, args: argparse.Namespace) -> None:
         print(f"  peak memory {memory['peak_bytes_in_use'] / 2**30:.1f} GiB")
 
 
-def _recipe(config, data, split):
+def _build(config, data, split):
     """What `recipe.build` makes, of data that is no TFDS data set."""
     from unittest import mock
 

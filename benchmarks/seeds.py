@@ -1,4 +1,4 @@
-"""Seconds a step of several seeds in one program, against as many runs one after the other.
+"""Seconds per step of several seeds in one program, against as many runs one after the other.
 
     python -m benchmarks.seeds [--config configs/fixmatch_digits.py] [--seeds 1 3 5] [--steps 100]
 
@@ -21,29 +21,29 @@ from ssljax.run import seeds
 from ssljax.training import parallel
 
 
-def seconds_a_step(config: Any, num_seeds: int, *, steps: int, turns: int) -> float:
+def seconds_per_step(config: Any, num_seeds: int, *, steps: int, turns: int) -> float:
     """The best of some turns: other processes only ever make one slower."""
     config = config.copy_and_resolve_references()
     config.num_seeds = max(num_seeds, 2)
-    recipes = recipe.build_seeds(config)[:num_seeds]
-    first, devices = recipes[0], recipes[0].devices
+    experiments = recipe.build_seeds(config)[:num_seeds]
+    first, devices = experiments[0], experiments[0].devices
     empty = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), first.shapes["window"])
-    trees: Any = [{"state": r.init_state(), "window": empty} for r in recipes]
+    trees: Any = [{"state": x.init_state(), "window": empty} for x in experiments]
     if num_seeds == 1:  # as it is without the mapping
         tree, data, run = trees[0], first.data(), first.compile_steps()
     else:
         tree, data, run = (
             seeds.stacked(trees),
-            seeds.stacked_data(recipes),
+            seeds.stacked_data(experiments),
             seeds.compile_steps(first),
         )
-    state, window = (parallel.replicate(tree[name], devices) for name in ("state", "window"))
+    state, metric_sums = (parallel.replicate(tree[name], devices) for name in ("state", "window"))
     feed = parallel.replicate(data, devices)
-    state, window = jax.block_until_ready(run(state, window, feed, 3))
+    state, metric_sums = jax.block_until_ready(run(state, metric_sums, feed, 3))
     best = np.inf
     for _ in range(turns):
         start = time.perf_counter()
-        state, window = jax.block_until_ready(run(state, window, feed, steps))
+        state, metric_sums = jax.block_until_ready(run(state, metric_sums, feed, steps))
         best = min(best, (time.perf_counter() - start) / steps)
     return best
 
@@ -59,10 +59,10 @@ def main() -> None:
     config = runpy.run_path(args.config)["get_config"]()
     counts = sorted({1, *args.seeds})
     device = jax.devices()[0].device_kind
-    print(f"{args.config} on {device}\nseeds  ms a step  cost in runs of one seed")
+    print(f"{args.config} on {device}\nseeds  ms per step  cost in runs of one seed")
     times: dict[int, float] = {}
     for n in counts:
-        times[n] = seconds_a_step(config, n, steps=args.steps, turns=args.turns)
+        times[n] = seconds_per_step(config, n, steps=args.steps, turns=args.turns)
         print(f"{n:5}  {1000 * times[n]:9.2f}  {times[n] / times[1]:.2f}", flush=True)
     print(json.dumps({"device": device, "seconds": times, "steps": args.steps}))
 

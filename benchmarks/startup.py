@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 LAUNCH = Path(__file__).parents[1] / "launch.py"
-_IMPORTS = "from ssljax import evaluate, recipe; from ssljax.training import loop"
+_IMPORTS = "from ssljax import recipe; from ssljax.run import loop"
 
 
 def main() -> None:

@@ -1,9 +1,9 @@
 """How fast a recipe trains, and what bounds it: `python -m benchmarks.train --config=configs/….py`.
 
-Prints images a second (every image of every pass through the network counts), the time of a step
+Prints images per second (every image of every pass through the network counts), the time of a step
 and of its compilation, peak memory, the arithmetic of a step (counted in the program before XLA
 optimises it) and its share of the matrix multiplications that the same devices reach. `--breakdown`
-says where the time goes, by leaving experiment of the step out; `--trace=DIR` writes a profile for
+says where the time goes, by leaving parts of the step out; `--trace=DIR` writes a profile for
 TensorBoard or Perfetto. `--images=N` trains on random images in place of the data set. Overrides
 are those of `launch.py`; with several hosts' devices, or a stream, use its progress line instead.
 """
@@ -99,21 +99,21 @@ def _timed(
     experiment: Experiment, feed: Feed, steps: int, trace: str | None = None
 ) -> tuple[float, list[float]]:
     """Seconds until the first step is done, and of each step after."""
-    state, window = (
+    state, metric_sums = (
         parallel.replicate(x, experiment.devices)
         for x in (experiment.init_state(), _zeros(experiment.shapes["window"]))
     )
     run, times = experiment.compile_steps(), []
     start = time.perf_counter()
-    state, window = run(state, window, feed, 1)
-    jax.block_until_ready((state, window))
+    state, metric_sums = run(state, metric_sums, feed, 1)
+    jax.block_until_ready((state, metric_sums))
     compile_s = time.perf_counter() - start
     a_call = min(experiment.steps_per_run, steps)
     with jax.profiler.trace(trace) if trace else nullcontext():
         for _ in range(max(3, steps // a_call)):
             start = time.perf_counter()
-            state, window = run(state, window, feed, a_call)
-            jax.block_until_ready((state, window))
+            state, metric_sums = run(state, metric_sums, feed, a_call)
+            jax.block_until_ready((state, metric_sums))
             times.append((time.perf_counter() - start) / a_call)
     return compile_s, times
 
@@ -148,7 +148,7 @@ def _arithmetic(experiment: Experiment) -> tuple[int, float]:
 
 
 def _matrix_peak(experiment: Experiment) -> float:
-    """Arithmetic a second of large matrix products, on all devices at once."""
+    """Arithmetic per second of large matrix products, on all devices at once."""
     size = 1024 if experiment.devices[0].platform == "cpu" else 8192
     dtype = jnp.bfloat16 if experiment.config["bfloat16"] else jnp.float32
     multiply = jax.pmap(lambda a: a @ a, devices=experiment.devices)
@@ -170,7 +170,7 @@ def _peak_memory(devices: list[jax.Device]) -> int:
 
 
 def breakdown(experiment: Experiment, steps: int, whole: float) -> dict[str, float]:
-    """Seconds a step of each of its experiment: what is saved where they are left out.
+    """Seconds per step of each of its parts: what is saved where they are left out.
 
     Of the fastest steps, since differences of others are mostly noise.
 
@@ -240,11 +240,11 @@ def describe(result: dict[str, Any]) -> str:
     """The same for people."""
     lines = [
         result["hardware"],
-        f"{result['images_per_second']:.1f} images/s: {1000 * result['step_s']:.1f} ms a step of "
+        f"{result['images_per_second']:.1f} images/s: {1000 * result['step_s']:.1f} ms per step of "
         f"{result['images_per_step']} images (fastest {1000 * result['fastest_step_s']:.1f} ms)",
         f"compiled in {result['compile_s']:.1f} s; peak memory "
         f"{result['peak_memory_bytes'] / 2**30:.2f} GiB",
-        f"{result['flop_per_step'] / 1e9:.1f} GFLOP a step: "
+        f"{result['flop_per_step'] / 1e9:.1f} GFLOP per step: "
         f"{result['flop_per_step'] / result['step_s'] / 1e9:.1f} GFLOP/s, "
         f"{100 * result['share_of_peak']:.0f} % of the {result['matrix_peak_flop_per_s'] / 1e9:.1f}"
         " GFLOP/s of matrix products",

@@ -1,4 +1,4 @@
-"""FixMatch (RandAugment) on CIFAR-100."""
+"""FixMatch (RandAugment) on CIFAR-100 with WRN-28-8."""
 
 import ml_collections
 

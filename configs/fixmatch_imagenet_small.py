@@ -1,4 +1,4 @@
-"""FixMatch at a small scale: ours, not the paper's.
+"""FixMatch on ImageNet at 64×64, or on any folder of images, for one GPU: ours.
 
 ResNet-18 on images of 64×64, for a single GPU and an hour or two; any images serve, such as
 `--config.dataset=folder:<path>.1@<labels>-0` or `tfds:<name>.1@<labels>-0`.

@@ -1,4 +1,4 @@
-"""FixMatch (RandAugment) on SVHN, with its extra images or (svhn_noextra) without."""
+"""FixMatch (RandAugment) on SVHN with its extra images, or (svhn_noextra) without."""
 
 import ml_collections
 

@@ -7,6 +7,4 @@ from configs import published
 
 def get_config() -> ml_collections.ConfigDict:
     """`runs/table5.sh`."""
-    return published.baseline(
-        "ict", "cifar10.3@250-5000", beta=0.75, consistency_weight=1000.0, warmup_pos=0.4
-    )
+    return published.baseline("ict", "cifar10.3@250-5000")

@@ -9,6 +9,7 @@ import ml_collections
 from ml_collections.config_dict import placeholder
 
 from configs import base
+from ssljax import defaults
 
 
 def published() -> ml_collections.ConfigDict:
@@ -45,7 +46,7 @@ def published() -> ml_collections.ConfigDict:
     }.items():
         config[name] = config.optimizer.get_ref(knob)
 
-    # The host crops and flips; see ssljax/data/imagenet.py. The strong view comes after that.
+    # The host crops and flips; see ssljax/data/streaming.py. The strong view comes after that.
     config.augment.weak = "none"
     config.augment.recipe = "imagenet"
     config.augment.strong = "noop"
@@ -60,7 +61,7 @@ def published() -> ml_collections.ConfigDict:
     config.augment.cta_epsilon = 0.001
     config.augment.cta_prob_to_apply = 0.5
     config.augment.cta_num_levels = 15
-    return config.lock()
+    return defaults.lock(config)
 
 
 def fixmatch() -> ml_collections.ConfigDict:
@@ -71,9 +72,8 @@ def fixmatch() -> ml_collections.ConfigDict:
     config.wu, config.confidence = 10.0, 0.7
     config.method_args.unlabeled_weight = config.get_ref("wu")
     config.method_args.threshold = config.get_ref("confidence")
-    config.method_args.weak_pass = "joint"
     config.num_epochs = 3000.0
     config.warmup_epochs = 50.0
     config.decay_epochs = (500,)
     config.augment.strong = "randaugment"
-    return config.lock()
+    return defaults.lock(config)

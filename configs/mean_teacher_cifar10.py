@@ -7,10 +7,4 @@ from configs import published
 
 def get_config() -> ml_collections.ConfigDict:
     """`runs/table5.sh`."""
-    return published.baseline(
-        "mean_teacher",
-        "cifar10.3@250-5000",
-        weight_decay=0.2,
-        consistency_weight=50.0,
-        warmup_pos=0.4,
-    )
+    return published.baseline("mean_teacher", "cifar10.3@250-5000", weight_decay=0.2)

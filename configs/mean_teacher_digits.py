@@ -2,13 +2,11 @@
 
 import ml_collections
 
-from configs import base, supervised_digits
+from configs import digits
 
 
 def get_config() -> ml_collections.ConfigDict:
     """The values published for CIFAR-10."""
-    config = supervised_digits.digits(base.get_config())
-    config.method = "mean_teacher"
-    config.method_args = dict(consistency_weight=50.0, warmup_pos=0.4)
-    supervised_digits.adam(config)
+    config = digits.digits("mean_teacher")
+    digits.adam(config)
     return config

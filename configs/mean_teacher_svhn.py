@@ -7,6 +7,4 @@ from configs import published
 
 def get_config() -> ml_collections.ConfigDict:
     """`runs/table7.sh`."""
-    return published.baseline(
-        "mean_teacher", "svhn.3@250-5000", consistency_weight=180.0, warmup_pos=0.4
-    )
+    return published.baseline("mean_teacher", "svhn.3@250-5000", consistency_weight=180.0)

@@ -7,6 +7,4 @@ from configs import published
 
 def get_config() -> ml_collections.ConfigDict:
     """`runs/table6.sh`."""
-    return published.baseline(
-        "mean_teacher", "svhn_noextra.3@250-5000", consistency_weight=150.0, warmup_pos=0.4
-    )
+    return published.baseline("mean_teacher", "svhn_noextra.3@250-5000", consistency_weight=150.0)

@@ -7,4 +7,4 @@ from configs import published
 
 def get_config() -> ml_collections.ConfigDict:
     """`runs/table5.sh`: the paper's values for every number of labels."""
-    return published.mixmatch("cifar10.3@250-5000", beta=0.75, w_match=75.0)
+    return published.mixmatch("cifar10.3@250-5000")

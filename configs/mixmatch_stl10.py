@@ -7,4 +7,4 @@ from configs import published
 
 def get_config() -> ml_collections.ConfigDict:
     """`runs/table2.sh`; the seed is the fold."""
-    return published.mixmatch("stl10.1@1000-500", beta=0.75, w_match=50.0)
+    return published.mixmatch("stl10.1@1000-500", w_match=50.0)

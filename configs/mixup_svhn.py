@@ -1,4 +1,4 @@
-"""MixUp on SVHN, with its extra images or (svhn_noextra) without."""
+"""MixUp on SVHN with its extra images, or (svhn_noextra) without."""
 
 import ml_collections
 

@@ -7,6 +7,4 @@ from configs import published
 
 def get_config() -> ml_collections.ConfigDict:
     """`runs/table5.sh`."""
-    return published.baseline(
-        "pi_model", "cifar10.3@250-5000", consistency_weight=20.0, warmup_pos=0.4
-    )
+    return published.baseline("pi_model", "cifar10.3@250-5000")

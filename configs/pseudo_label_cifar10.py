@@ -7,6 +7,4 @@ from configs import published
 
 def get_config() -> ml_collections.ConfigDict:
     """`runs/table5.sh`."""
-    return published.baseline(
-        "pseudo_label", "cifar10.3@250-5000", threshold=0.95, consistency_weight=1.0, warmup_pos=0.4
-    )
+    return published.baseline("pseudo_label", "cifar10.3@250-5000")

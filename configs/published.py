@@ -3,15 +3,16 @@
 Sources: the papers, and the scripts, their flags' defaults and `runs/` of google-research/mixmatch,
 google-research/fixmatch and google-research/remixmatch. `base.py` has the lengths: 2^26 labelled
 images, an evaluation every 2^16. An override of the data set's seed and numbers is all that another
-published run of the same recipe needs.
+published run of the same recipe needs. Methods and networks have the published values as defaults:
+only what differs is said here.
 """
 
 import ml_collections
 
 from configs import base
 
-# Data set -> weak view, arguments of the network. 128 filters (WRN-28-8) for CIFAR-100 and four
-# scales (WRN-37-2) for STL-10.
+# Data set -> weak view, arguments of the network beside WRN-28-2's, the defaults: 128 filters
+# (WRN-28-8) for CIFAR-100 and four scales (WRN-37-2) for STL-10.
 _DATA = {
     "cifar10": ("weak_cifar", {}),
     "cifar100": ("weak_cifar", {"filters": 128}),
@@ -22,65 +23,25 @@ _DATA = {
 
 def mixmatch(dataset: str, **method_args: float) -> ml_collections.ConfigDict:
     """MixMatch on a published data-set name; `method_args` differ by data set."""
-    config = _published(dataset)
-    config.method = "mixmatch"
-    config.method_args = dict(
-        temperature=0.5,
-        ramp_images=1 << 20,
-        nu=2,
-        mixmode="xxy.yxy",
-        use_ema_guess=False,
-        **method_args,
-    )
-    _adam(config)
-    return config
+    return baseline("mixmatch", dataset, **method_args)
 
 
 def baseline(
     method: str, dataset: str, *, weight_decay: float = 0.02, **method_args: float
 ) -> ml_collections.ConfigDict:
-    """A baseline of the MixMatch paper on a published data-set name; arguments differ by data set.
+    """A method of the MixMatch paper on a published data-set name; arguments differ by data set.
 
-    Their label smoothing is left out: the flag changes nothing in their code.
+    The baselines' label smoothing is left out: the flag changes nothing in their code.
     """
-    config = _published(dataset)
-    config.method = method
-    config.method_args = method_args
+    config = _published(dataset, method, **method_args)
     _adam(config)
     config.optimizer.weight_decay = weight_decay
     return config
 
 
-def vat(dataset: str) -> ml_collections.ConfigDict:
-    """VAT on a published data-set name: the same values for all."""
-    config = _published(dataset)
-    config.method = "vat"
-    config.method_args = dict(
-        vat_weight=0.3, vat_eps=6.0, entmin_weight=0.06, warmup_pos=0.4, xi=1e-6
-    )
-    _adam(config)
-    return config
-
-
-def remixmatch(
-    dataset: str, *, strong_views: int, anchor: str = "weak"
-) -> ml_collections.ConfigDict:
+def remixmatch(dataset: str, **method_args: float | str) -> ml_collections.ConfigDict:
     """ReMixMatch with CTAugment on a published data-set name, but for 40 labels."""
-    config = _published(dataset)
-    config.method = "remixmatch"
-    config.method_args = dict(
-        strong_views=strong_views,
-        beta=0.75,
-        w_match=1.5,
-        w_kl=0.5,
-        w_rot=0.5,
-        temperature=0.5,
-        ramp_images=1 << 20,
-        redux="1st",
-        use_dm=True,
-        use_xe=True,
-        anchor=anchor,
-    )
+    config = _published(dataset, "remixmatch", **method_args)
     config.augment.strong = "ctaugment"
     config.augment.recipe = "remixmatch"
     config.unlabeled = "all"
@@ -90,31 +51,21 @@ def remixmatch(
 
 def fixmatch(dataset: str) -> ml_collections.ConfigDict:
     """FixMatch with RandAugment on a published data-set name."""
-    config = _published(dataset)
-    config.method = "fixmatch"
-    config.method_args = dict(threshold=0.95, unlabeled_weight=1.0, weak_pass="joint")
+    config = _published(dataset, "fixmatch")
     _sgd(config)
     return config
 
 
 def uda(dataset: str) -> ml_collections.ConfigDict:
     """UDA with RandAugment on a published data-set name: the defaults of its script's flags."""
-    config = _published(dataset)
-    config.method = "uda"
-    config.method_args = dict(
-        threshold=0.95, unlabeled_weight=1.0, temperature=1.0, entropy_weight=0.0, tsa="no"
-    )
+    config = _published(dataset, "uda")
     _sgd(config)
     return config
 
 
 def supervised(dataset: str) -> ml_collections.ConfigDict:
     """`fully_supervised/fs_baseline.py`, less its label smoothing of 0.001 (SVHN: 0.01)."""
-    config = _published(dataset)
-    config.method = "supervised"
-    config.method_args = dict(view="weak")
-    _adam(config)
-    return config
+    return baseline("supervised", dataset)
 
 
 def _sgd(config: ml_collections.ConfigDict) -> None:
@@ -133,11 +84,13 @@ def _adam(config: ml_collections.ConfigDict) -> None:
     config.optimizer.weight_decay = 0.02
 
 
-def _published(dataset: str) -> ml_collections.ConfigDict:
+def _published(dataset: str, method: str, **method_args: float | str) -> ml_collections.ConfigDict:
     weak, model_args = _DATA[dataset.partition(".")[0].removesuffix("_noextra")]
     config = base.get_config()
     config.dataset = dataset
+    config.method = method
+    config.method_args = method_args
     config.augment.weak = weak
     config.augment.strong = "randaugment"
-    config.model_args = dict(filters=32, repeat=4) | model_args
+    config.model_args = model_args
     return config

@@ -10,4 +10,4 @@ def get_config() -> ml_collections.ConfigDict:
 
     With 40 labels it has strong_views=1, w_rot=2 and ramp_images=2^23.
     """
-    return published.remixmatch("cifar10.3@250-1", strong_views=8)
+    return published.remixmatch("cifar10.3@250-1")

@@ -2,14 +2,12 @@
 
 import ml_collections
 
-from configs import base, supervised_digits
+from configs import digits
 
 
 def get_config() -> ml_collections.ConfigDict:
     """The published method with two strong views, and a ramp as long a share of the run."""
-    config = supervised_digits.digits(base.get_config())
-    config.method = "remixmatch"
-    config.method_args = dict(strong_views=2, ramp_images=32 * 1000)
+    config = digits.digits("remixmatch", strong_views=2, ramp_images=32 * 1000)
     config.unlabeled = "all"
-    supervised_digits.adam(config)
+    digits.adam(config)
     return config

@@ -10,4 +10,4 @@ def get_config() -> ml_collections.ConfigDict:
 
     With 40 labels it has strong_views=1 and w_rot=3.
     """
-    return published.remixmatch("svhn_noextra.3@250-1", strong_views=8)
+    return published.remixmatch("svhn_noextra.3@250-1")

@@ -1,4 +1,4 @@
-"""Labelled CIFAR-10 images only."""
+"""Labelled CIFAR-10 images only: the baseline."""
 
 import ml_collections
 

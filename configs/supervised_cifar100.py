@@ -1,4 +1,4 @@
-"""Labelled CIFAR-100 images only."""
+"""Labelled CIFAR-100 images only: the baseline, WRN-28-8."""
 
 import ml_collections
 

@@ -1,38 +1,10 @@
-"""Labelled digits only: what the other two methods are compared with."""
+"""Labelled digits only: what the methods on digits are compared with."""
 
 import ml_collections
 
-from configs import base
+from configs import digits
 
 
 def get_config() -> ml_collections.ConfigDict:
     """Weak views, SGD; the same steps and batch as `fixmatch_digits`."""
-    config = digits(base.get_config())
-    config.method_args = dict(view="weak")
-    return config
-
-
-def digits(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """What the digits recipes share: a small network, and averages that fit a short run."""
-    config.dataset = "digits.1@40-100"
-    config.model_args = dict(filters=16, repeat=1, scales=2, batch_norm_momentum=0.95)
-    config.batch_size = 8
-    config.num_steps = 2000
-    config.optimizer.name = "sgd"
-    config.optimizer.lr = 0.03
-    config.optimizer.schedule = "cosine"
-    config.optimizer.weight_decay = 0.01
-    config.ema_decay = 0.99
-    config.cpu_devices = 1  # its steps are too short to be shared
-    config.log_every = 40
-    config.eval_every = 40
-    return config
-
-
-def adam(config: ml_collections.ConfigDict) -> None:
-    """What the recipes of the MixMatch paper share: its optimizer, with half of its batch."""
-    config.batch_size = 32
-    config.optimizer.name = "adam"
-    config.optimizer.lr = 0.002
-    config.optimizer.schedule = "constant"
-    config.optimizer.weight_decay = 0.02
+    return digits.digits("supervised")

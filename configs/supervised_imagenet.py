@@ -1,4 +1,4 @@
-"""The fully supervised baseline (CTAugment) on ImageNet, all labels."""
+"""All labels of ImageNet, strong views (CTAugment): the fully supervised baseline."""
 
 import ml_collections
 

@@ -1,4 +1,4 @@
-"""Labelled STL-10 images only."""
+"""Labelled STL-10 images only: the baseline."""
 
 import ml_collections
 

@@ -1,4 +1,4 @@
-"""Labelled SVHN images only."""
+"""Labelled SVHN images only: the baseline, with the extra images or (svhn_noextra) without."""
 
 import ml_collections
 

@@ -1,4 +1,4 @@
-"""VAT on SVHN, with its extra images or (svhn_noextra) without."""
+"""VAT on SVHN with its extra images, or (svhn_noextra) without."""
 
 import ml_collections
 
@@ -7,4 +7,4 @@ from configs import published
 
 def get_config() -> ml_collections.ConfigDict:
     """`runs/table6.sh`, `runs/table7.sh`; its label smoothing changes nothing there."""
-    return published.vat("svhn.3@250-5000")
+    return published.baseline("vat", "svhn.3@250-5000")

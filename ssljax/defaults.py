@@ -27,7 +27,8 @@ def get_config() -> ml_collections.ConfigDict:
     # Runs in one program on one device, of seed, seed + 1, … and labelled sets that count up alike.
     config.num_seeds = 1
 
-    # Method and model: a function in ssljax/methods, ssljax/models, and its arguments.
+    # Method and model: a function in ssljax/methods, ssljax/models, or one of your own, as
+    # <module>.<name>; and its arguments, where they differ from the defaults in its signature.
     config.method = "supervised"
     config.method_args = ml_collections.ConfigDict()
     config.model = "wide_resnet"
@@ -45,7 +46,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.augment.recipe = "cifar"
 
     # Sizes and lengths. Batches count images over all devices.
-    config.batch_size = 64  # labelled images a step
+    config.batch_size = 64  # labelled images per step
     config.per_worker_batch_size = 0  # above 0: batch_size is this for each device
     config.uratio = 1  # unlabelled images for each labelled one
     config.num_steps = 1 << 20
@@ -74,7 +75,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.eval_batch_size = 512
     config.keep_checkpoints = 20  # beside the newest
 
-    # What goes wrong: ssljax/training/health.py warns of it at every evaluation, or stops the run.
+    # What goes wrong: ssljax/run/health.py warns of it at every evaluation, or stops the run.
     config.health = ml_collections.ConfigDict()
     config.health.stop_on = ("non_finite",)  # of non_finite, mask_rate, collapse
     config.checkpoint = ml_collections.ConfigDict()
@@ -94,7 +95,20 @@ def get_config() -> ml_collections.ConfigDict:
     # The machine.
     config.compilation_cache = ""  # directory of compiled programs, for faster starts; "": none
     config.steps_per_run = 64  # steps in one call on an accelerator; on CPU always 1
-    # Devices of one thread each, when there is no accelerator; 0: one a core, or as many as divide
-    # batch_size, and with per-device statistics or batches, or several processes, one in all.
+    # Devices of one thread each, when there is no accelerator; 0: one per core, or as many as
+    # divide batch_size, and with per-device statistics or batches, or several processes, one in
+    # all.
     config.cpu_devices = 0
-    return config.lock()
+    return lock(config)
+
+
+def lock(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """No knob can be added any more, but arguments of the method and the model can.
+
+    Those that a recipe leaves out have the defaults of the signatures; `recipe.build` refuses what
+    is no argument.
+    """
+    config.lock()
+    config.method_args.unlock()
+    config.model_args.unlock()
+    return config

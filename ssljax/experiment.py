@@ -18,9 +18,9 @@ from ssljax.data.datasets import Dataset
 from ssljax.data.splits import Split
 from ssljax.data.streaming import StreamedDataset
 from ssljax.methods.method import Method
-from ssljax.training import devices, parallel
+from ssljax.training import devices, monitors, parallel
 from ssljax.training.state import TrainState, init_state
-from ssljax.training.step import make_eval_step, make_train_step
+from ssljax.training.step import SINGLE, make_eval_step, make_train_step
 from ssljax.training.stream import Feed, Stream
 
 # What may go wrong in training, see `run/health.py`.
@@ -81,9 +81,33 @@ class Experiment:
 
     @functools.cached_property
     def train_step(self) -> Callable[..., Any]:
-        """The pure step, for `compile_steps`."""
+        """The pure step, for `compile_steps`: it must run on all devices at once."""
+        return self._make_step(self.model, replica=parallel.replica(self.devices))
+
+    def single_step(self, *, guesses: bool = False) -> Callable[..., Any]:
+        """The step as a plain function for one device, which `jax.jit` takes.
+
+        Args:
+          guesses: whether it returns the `Guesses` for the unlabelled images too.
+
+        Returns:
+          `step(state, data) -> (state, metrics)`, or `(state, metrics, guesses)`. `state` starts as
+          `init_state()`, `data` is `data()`; metrics are means, `[]` float32, by their names.
+        """
+        model = self.model
+        if hasattr(model, "axis_name"):
+            model = model.clone(axis_name=None)
+        step = self._make_step(model, replica=SINGLE, with_guesses=guesses)
+
+        def single_step(state: TrainState, data: TrainingData | RawBatch) -> tuple[Any, ...]:
+            state, metrics, *rest = step(state, data)
+            return (state, monitors.means(metrics), *rest)
+
+        return single_step
+
+    def _make_step(self, model: nn.Module, **options: Any) -> Callable[..., Any]:
         return make_train_step(
-            model=self.model,
+            model=model,
             method=self.method,
             optimizer=self.optimizer,
             schedule=self.schedule,
@@ -93,7 +117,7 @@ class Experiment:
             num_steps=self.num_steps,
             ema_decay=self.ema_decay,
             average_batch_stats=self.ema_batch_stats,
-            replica=parallel.replica(self.devices),
+            **options,
         )
 
     @functools.cached_property

@@ -230,7 +230,7 @@ def nearest_knob(knob: str, known: Sequence[str] | Mapping[str, Any]) -> str:
     nearest = difflib.get_close_matches(spelt, known, n=1, cutoff=0.7)
     nearest = nearest or difflib.get_close_matches(last, ends, n=1, cutoff=0.6)
     nearest = nearest or difflib.get_close_matches(spelt, known, n=1, cutoff=0.0)
-    return ends.get(nearest[0], nearest[0])
+    return ends[nearest[0]] if nearest[0] in ends else nearest[0]
 
 
 # Grids

@@ -85,12 +85,14 @@ def prepare(config: ml_collections.ConfigDict) -> None:
 def build(
     config: ml_collections.ConfigDict,
     *,
+    data: tuple[Dataset, Split] | None = None,
     batch_size: int | None = None,
     max_devices: int | None = None,
 ) -> Experiment:
     """Builds every part that `config` names, for all devices or the first `max_devices`.
 
     Args:
+      data: used in place of what `config.dataset` names; None: that is read.
       batch_size: of the run that is resumed, None: a new one. What a run is must not depend on the
         machine that resumes it, as `per_worker_batch_size` does.
 
@@ -98,7 +100,7 @@ def build(
       UsageError: a knob is unknown, missing or out of range, or the parts do not fit together.
     """
     with _missing_knobs():
-        return _build(config, batch_size, max_devices)
+        return _build(config, data, batch_size, max_devices)
 
 
 def build_seeds(
@@ -168,7 +170,10 @@ def _check_ranges(config: ml_collections.ConfigDict) -> None:
 
 
 def _build(
-    config: ml_collections.ConfigDict, resumed_batch_size: int | None, max_devices: int | None
+    config: ml_collections.ConfigDict,
+    data: tuple[Dataset | StreamedDataset, Split] | None,
+    resumed_batch_size: int | None,
+    max_devices: int | None,
 ) -> Experiment:
     _check_ranges(config)
     run_devices = jax.devices()[:max_devices]
@@ -189,7 +194,7 @@ def _build(
             raise UsageError(
                 f"config.{knob} is {size}; allowed: a multiple of the {len(run_devices)} devices"
             )
-    dataset, split = load_data(config)
+    dataset, split = data or load_data(config)
     method = _method(config, split)
     steps_per_epoch = len(split.labeled) / config.batch_size
     if config.num_epochs:

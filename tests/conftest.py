@@ -18,8 +18,8 @@ os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_opti
 import jax
 import ml_collections
 import pytest
-from helpers.tiny import tiny_config
 
+from helpers.tiny import tiny_config
 from ssljax import log
 from ssljax.data import datasets
 from ssljax.run import metrics

@@ -1,23 +1,17 @@
-"""Every recipe of `configs/` names things that exist."""
-
-import importlib
-from pathlib import Path
+"""Every recipe of `configs/` names things that exist, and says only what differs."""
 
 import pytest
 
-from ssljax import recipe
+from ssljax import lookup, overrides, recipe
 from ssljax.data import splits
 
-RECIPES = sorted(
-    path.stem
-    for path in (Path(__file__).parents[1] / "configs").glob("*_*.py")
-    if "imagenet" not in path.stem  # tests/test_imagenet.py has these
-)
+# tests/data/test_streaming.py has those for ImageNet
+RECIPES = [name for name in overrides.shipped() if "imagenet" not in name]
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_builds_but_for_its_data(name):
-    config = importlib.import_module(f"configs.{name}").get_config()
+    config = overrides.load(name)
     method, data = config.method, splits.parse(config.dataset).dataset
     assert name.removesuffix("_ascend") == f"{method}_{data}"
     config.dataset = "digits.1@40-100"
@@ -44,7 +38,7 @@ def test_a_recipe_builds_but_for_its_data(name):
 
 @pytest.mark.parametrize("data", ["cifar10", "svhn_noextra", "stl10"])
 def test_remixmatch_learns_the_published_ctaugment(data):
-    config = importlib.import_module(f"configs.remixmatch_{data}").get_config()
+    config = overrides.load(f"remixmatch_{data}")
     assert (config.augment.strong, config.augment.recipe) == ("ctaugment", "remixmatch")
     config.dataset = "digits.1@40-100"
     config.augment.weak = "none"
@@ -55,6 +49,35 @@ def test_remixmatch_learns_the_published_ctaugment(data):
 
 def test_cifar_100_has_the_wide_network():
     for method in ("supervised", "mixmatch", "fixmatch"):
-        config = importlib.import_module(f"configs.{method}_cifar100").get_config()
+        config = overrides.load(f"{method}_cifar100")
         assert config.model_args.filters == 128
         assert (config.batch_size, config.num_steps) == (64, 1 << 20)
+
+
+@pytest.mark.parametrize("name", overrides.shipped())
+def test_a_recipe_says_only_what_differs_from_the_signatures(name):
+    config = overrides.load_module(overrides.recipe_file(name)).get_config()
+    for knob in ("method", "model"):
+        defaults = lookup.arguments(knob, config[knob])
+        said = config[f"{knob}_args"].to_dict()
+        assert said.keys() <= defaults.keys()
+        assert not [key for key, value in said.items() if value == defaults[key]]
+
+
+def test_a_recipe_s_summary_is_one_line_that_names_its_data():
+    summaries = {name: overrides.summary(path) for name, path in overrides.shipped().items()}
+    assert len(set(summaries.values())) == len(summaries)
+    for name, summary in summaries.items():
+        assert 10 < len(summary) <= 90
+        assert summary.endswith(".")
+        data = name.rpartition("_")[2] if name.endswith(("digits", "svhn")) else ""
+        assert data in summary.lower()
+
+
+def test_a_recipe_of_one_s_own_can_set_an_argument_that_ours_leaves_out():
+    module = overrides.load_module(overrides.recipe_file("fixmatch_imagenet"))
+    for config in (module.get_config(), overrides.load("fixmatch_digits")):
+        config.method_args.weak_pass = "no_grad"
+        config.model_args.batch_norm_momentum = 0.9
+        with pytest.raises(AttributeError, match="batchsize"):
+            config.batchsize = 3

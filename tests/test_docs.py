@@ -6,18 +6,13 @@ import shlex
 from pathlib import Path
 
 import pytest
-from absl import flags
-from ml_collections import config_flags
 
 import ssljax.methods
 import ssljax.models
-from ssljax import recipe
+from ssljax import cli, recipe
 from ssljax.data import splits
 from ssljax.lookup import find, modules_of
 from ssljax.run import loop
-
-# ml_collections reads config files that way.
-pytestmark = pytest.mark.filterwarnings("ignore:the load_module")
 
 ROOT = Path(__file__).parents[1]
 
@@ -29,27 +24,23 @@ def commands(document):
             yield command.replace("$views", "4")
 
 
-def load(command, monkeypatch):
+def load(command):
     """The config that a command trains."""
-    arguments = shlex.split(command)[1:]
-    monkeypatch.setattr("sys.argv", arguments)  # where ml_collections looks for overrides
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", flag_values=values)
-    values(arguments)
-    return values.config
+    arguments = re.sub(r"^(python launch.py|ssljax) ", "", command)
+    return cli.parse(shlex.split(arguments)).config()
 
 
 @pytest.mark.parametrize("command", [*commands("docs/recipes.md")])
 def test_a_published_row_s_command_is_a_recipe(command, monkeypatch):
     monkeypatch.chdir(ROOT)
-    config = load(command, monkeypatch)
+    config = load(command)
     name = splits.parse(config.dataset)
     assert name.dataset in ("cifar10", "cifar100", "svhn", "svhn_noextra", "stl10")
     family = {"cifar10": "cifar", "cifar100": "cifar", "svhn_noextra": "svhn"}
     assert config.augment.weak == f"weak_{family.get(name.dataset, name.dataset)}"
-    methods = modules_of(ssljax.methods, without="method")
+    methods = modules_of(ssljax.methods, without=["method"])
     find("config.method", config.method, methods)(**config.method_args)
-    models = modules_of(ssljax.models, without="layers")
+    models = modules_of(ssljax.models, without=["layers", "convolution"])
     find("config.model", config.model, models)(num_classes=10, **config.model_args)
 
 
@@ -57,7 +48,7 @@ def test_the_knobs_that_replace_the_tf2_flags_exist(monkeypatch):
     monkeypatch.chdir(ROOT)
     document = "docs/from_fixmatch_tf.md"
     (command,) = commands(document)
-    config = load(command, monkeypatch)
+    config = load(command)
     assert (config.augment.type, config.steps_per_run) == ("cta", 1000)
     knobs = set(re.findall(r"`config\.([\w.]+)", (ROOT / document).read_text())) - {"json"}
     assert len(knobs) > 25
@@ -68,17 +59,17 @@ def test_the_knobs_that_replace_the_tf2_flags_exist(monkeypatch):
 
 def test_the_method_of_the_readme_trains(tmp_path, monkeypatch):
     section = (ROOT / "README.md").read_text().split("## Add your own method")[1].split("\n## ")[0]
-    method, config_file = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
-    (command,) = re.findall(r"python launch.py .*", section)
-    for path, text in [("methods", method), ("configs", config_file)]:
-        (tmp_path / path).mkdir()
-        file = "entropy_minimization" + ("_digits" if path == "configs" else "")
-        (tmp_path / path / f"{file}.py").write_text(text)
-    paths = [*ssljax.methods.__path__, str(tmp_path / "methods")]
-    monkeypatch.setattr(ssljax.methods, "__path__", paths)
+    method, recipe_file = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    (short,) = re.findall(r"`(ssljax .*)`", section)
+    (command,) = re.findall(r"    (ssljax .*)", section)
+    (tmp_path / "my_methods.py").write_text(method)
+    (tmp_path / "entropy_minimization_digits.py").write_text(recipe_file)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
 
-    config = load(command, monkeypatch)
+    assert load(short).method_args.to_dict() == {"entropy_weight": 0.1}
+    config = load(command)
+    assert config.method_args.to_dict() == {"entropy_weight": 0.3}
     config.model_args.filters = 4
     config.model_args.scales = 1
     config.num_steps = config.eval_every = config.log_every = 2

@@ -4,8 +4,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers.command import command, refused
 from PIL import Image
+
+from helpers.command import command, refused
 
 ROOT = Path(__file__).parents[1]
 TINY = [

@@ -1,8 +1,8 @@
 import types
 
 import pytest
-from helpers.tiny import tiny_config
 
+from helpers.tiny import tiny_config
 from ssljax import recipe
 from ssljax.errors import UsageError
 from ssljax.training import devices

@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
+
 from helpers.command import command, refused
 from helpers.tiny import tiny_config
-
 from ssljax import overrides, sweep
 from ssljax.errors import Interrupted, RunError, UsageError
 from ssljax.run import metrics

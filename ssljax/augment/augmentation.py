@@ -21,7 +21,7 @@ from ssljax.augment import randaugment as ra
 from ssljax.augment.ctaugment_spaces import SEARCH_SPACES
 
 PyTree = Any
-# One random key an image `[N]`, images `[N, H, W, C]` uint8 -> augmented images, same shape.
+# One random key per image `[N]`, images `[N, H, W, C]` uint8 -> augmented images, same shape.
 View = Callable[[jax.Array, jax.Array], jax.Array]
 
 

@@ -20,8 +20,8 @@ def draw(
 ) -> np.ndarray:
     """Draws the sheet: uint8 `[height, width, 3]`.
 
-    One row an image: the original, 3 weak and 6 strong views, as before the first step. Below,
-    one row an operation: the first image at increasing magnitude.
+    One row per image: the original, 3 weak and 6 strong views, as before the first step. Below,
+    one row per operation: the first image at increasing magnitude.
 
     Args:
       images: uint8 `[N, H, W, 1 or 3]`.

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 
 
-class Op(NamedTuple):
-    """An operation of a space."""
+class BinnedOp(NamedTuple):
+    """An operation of a space, whose levels have bins."""
 
     name: str  # in `layer.py`, or rescale, cutout or identity
     bins: tuple[int, ...]  # of each level; () learns nothing
@@ -22,7 +22,7 @@ class Op(NamedTuple):
 class SearchSpace(NamedTuple):
     """What can be drawn, and how rates are learned."""
 
-    ops: tuple[Op, ...]
+    ops: tuple[BinnedOp, ...]
     depth: int  # operations drawn for an image, with replacement
     probability: float  # of applying each of them to a training view; probes: always
     threshold: float  # bins whose rate is below this share of the best are not drawn
@@ -57,26 +57,26 @@ def _rotate_cifar(level):
 
 CIFAR = SearchSpace(
     ops=(
-        Op("autocontrast", (17,), _level),
-        Op("blur", (17,), _level),
-        Op("brightness", (17,), _enhance),
-        Op("color", (17,), _enhance),
-        Op("contrast", (17,), _enhance),
-        Op("cutout", (17,), _level),
-        Op("equalize", (17,), _level),
-        Op("invert", (17,), _level),
-        Op("identity", (), _level),
-        Op("posterize", (8,), _whole(7.999, start=1)),
-        Op("rescale", (17, 6), _level),
-        Op("rotate", (17,), _rotate_cifar),
-        Op("sharpness", (17,), _enhance),
-        Op("shear_x", (17,), _signed(0.3)),
-        Op("shear_y", (17,), _signed(0.3)),
-        Op("smooth", (17,), _level),
-        Op("solarize", (17,), _whole(255.999)),
+        BinnedOp("autocontrast", (17,), _level),
+        BinnedOp("blur", (17,), _level),
+        BinnedOp("brightness", (17,), _enhance),
+        BinnedOp("color", (17,), _enhance),
+        BinnedOp("contrast", (17,), _enhance),
+        BinnedOp("cutout", (17,), _level),
+        BinnedOp("equalize", (17,), _level),
+        BinnedOp("invert", (17,), _level),
+        BinnedOp("identity", (), _level),
+        BinnedOp("posterize", (8,), _whole(7.999, start=1)),
+        BinnedOp("rescale", (17, 6), _level),
+        BinnedOp("rotate", (17,), _rotate_cifar),
+        BinnedOp("sharpness", (17,), _enhance),
+        BinnedOp("shear_x", (17,), _signed(0.3)),
+        BinnedOp("shear_y", (17,), _signed(0.3)),
+        BinnedOp("smooth", (17,), _level),
+        BinnedOp("solarize", (17,), _whole(255.999)),
         # Pixels, in the published code: with nearest neighbours these two do nothing.
-        Op("translate_x", (17,), _signed(0.3)),
-        Op("translate_y", (17,), _signed(0.3)),
+        BinnedOp("translate_x", (17,), _signed(0.3)),
+        BinnedOp("translate_y", (17,), _signed(0.3)),
     ),
     depth=2,
     probability=1.0,
@@ -101,25 +101,25 @@ def _reversed(level):
 # filter the border too. Here they are Pillow's, as for CIFAR.
 IMAGENET = SearchSpace(
     ops=(
-        Op("autocontrast", (15,), _reversed),
-        Op("blur", (15,), _level),
-        Op("brightness", (15,), _enhance),
-        Op("color", (15,), _enhance),
-        Op("contrast", (15,), _enhance),
-        Op("equalize", (15,), _reversed),
-        Op("invert", (15,), _reversed),
-        Op("identity", (15,), _level),
-        Op("posterize", (15,), _whole(7.999, start=1)),
-        Op("rescale", (15,), _level),  # always bicubic
-        Op("rotate", (15,), _signed(45)),
-        Op("sharpness", (15,), _enhance),
-        Op("shear_x", (15,), _signed(0.3)),
-        Op("shear_y", (15,), _signed(0.3)),
-        Op("smooth", (15,), _level),
-        Op("solarize", (15,), _whole(256)),
-        Op("solarize_add", (15,), _whole(110)),
-        Op("translate_x", (15,), _signed(100)),
-        Op("translate_y", (15,), _signed(100)),
+        BinnedOp("autocontrast", (15,), _reversed),
+        BinnedOp("blur", (15,), _level),
+        BinnedOp("brightness", (15,), _enhance),
+        BinnedOp("color", (15,), _enhance),
+        BinnedOp("contrast", (15,), _enhance),
+        BinnedOp("equalize", (15,), _reversed),
+        BinnedOp("invert", (15,), _reversed),
+        BinnedOp("identity", (15,), _level),
+        BinnedOp("posterize", (15,), _whole(7.999, start=1)),
+        BinnedOp("rescale", (15,), _level),  # always bicubic
+        BinnedOp("rotate", (15,), _signed(45)),
+        BinnedOp("sharpness", (15,), _enhance),
+        BinnedOp("shear_x", (15,), _signed(0.3)),
+        BinnedOp("shear_y", (15,), _signed(0.3)),
+        BinnedOp("smooth", (15,), _level),
+        BinnedOp("solarize", (15,), _whole(256)),
+        BinnedOp("solarize_add", (15,), _whole(110)),
+        BinnedOp("translate_x", (15,), _signed(100)),
+        BinnedOp("translate_y", (15,), _signed(100)),
     ),
     depth=2,
     probability=0.5,

@@ -1,4 +1,4 @@
-"""CTAugment's rates as a picture: an operation a row, a bin a column."""
+"""CTAugment's rates as a picture: one row per operation, one column per bin."""
 
 import jax.numpy as jnp
 import numpy as np

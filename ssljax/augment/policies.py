@@ -1,6 +1,6 @@
 """Views that learn nothing: what a method sees of an image. (keys, images) -> images.
 
-`keys [N]` holds one random key an image, so that an image's view does not depend on the batch or
+`keys [N]` holds one random key per image, so that an image's view does not depend on the batch or
 the device it is in; `images [N, H, W, C]` are uint8, and so is the result.
 """
 

@@ -111,7 +111,7 @@ def randaugment(
     """Applies random operations, then Cutout.
 
     Args:
-      keys: `[N]`, one an image.
+      keys: `[N]`, one per image.
       images: uint8 `[N, H, W, 1 or 3]`.
       space: CIFAR or IMAGENET, or one like them.
       layers: how many operations; None, here and below: as in the space.

@@ -63,7 +63,7 @@ def listing(folder: Path) -> tuple[list[str], Files, Files, int]:
     """
     try:
         classes = _classes(folder)
-        parts = {part: _labelled(folder / part, classes) for part in ("train", "valid", "test")}
+        parts = {part: _labeled(folder / part, classes) for part in ("train", "valid", "test")}
         parts["unlabeled"] = [(path, -1) for path in _files(folder / "unlabeled")]
     except OSError as error:
         raise UsageError(f"{error.filename} cannot be read: {error.strerror}") from error
@@ -84,7 +84,7 @@ def _classes(folder: Path) -> list[str]:
     return classes
 
 
-def _labelled(folder: Path, classes: Sequence[str]) -> list[tuple[Path, int]]:
+def _labeled(folder: Path, classes: Sequence[str]) -> list[tuple[Path, int]]:
     """The image files of `folder/<class>` and the numbers of their classes."""
     if not folder.is_dir():
         return []

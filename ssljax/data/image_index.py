@@ -53,7 +53,7 @@ class ImageIndex(NamedTuple):
 
 
 def of_files(files: Files) -> ImageIndex:
-    """One image a file."""
+    """One image per file."""
     n = len(files)
     paths = np.array([str(path) for path, _ in files], str)
     labels = np.array([c for _, c in files], np.int64)

@@ -33,7 +33,7 @@ def parse(name: str) -> tuple[int | None, int] | None:
 
 
 def read_list(path: Path, names: np.ndarray) -> np.ndarray:
-    """The records, ascending, that a list of files names: `n01770081_5195.JPEG,0,0`, one a line.
+    """The records, ascending, that a list of files names: `n01770081_5195.JPEG,0,0`, one per line.
 
     Args:
       names: file names of the training records `[N]`.

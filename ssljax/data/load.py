@@ -30,7 +30,7 @@ def load(
     Args:
       dataset: `<data set>.<seed>@<labels>-<validation images>`, where the data set is a function of
         `datasets.py`, followed by a colon and its `where` if it takes one; or ImageNet, see
-        `folds.py`.
+        `imagenet_folds.py`.
       unlabeled: one of `CONVENTIONS`.
       data_dir: where prepared data sets are; "": TFDS's own.
       image_size: side in pixels that images get; 0: their own.
@@ -91,7 +91,7 @@ def _given(path: str, data: Dataset | StreamedDataset) -> Split:
     if path.endswith(".json"):
         return split_file.read(Path(path), data.labels)
     if isinstance(data, StreamedDataset):
-        return _around(imagenet_folds.read_list(Path(path), data.records.names), data)
+        return _around(imagenet_folds.read_list(Path(path), data.train_index.names), data)
     raise UsageError(
         f"config.split_file is {path}; allowed: a .json, or with streams a list of files"
     )
@@ -112,8 +112,13 @@ def _stream(name: str, data_dir: str, image_size: int) -> StreamedDataset:
         return StreamedDataset(train, test, len(classes), tuple(classes), image_size)
     if kind == "folder" and where:
         names, train_files, test_files, num_valid = folder.listing(Path(where).expanduser())
-        parts = image_index.of_files(train_files), image_index.of_files(test_files)
-        return StreamedDataset(*parts, len(names), tuple(names), image_size, num_valid)
+        train_index, test_index = (
+            image_index.of_files(train_files),
+            image_index.of_files(test_files),
+        )
+        return StreamedDataset(
+            train_index, test_index, len(names), tuple(names), image_size, num_valid
+        )
     raise UsageError(
         f"config.dataset names {name!r}, which cannot be streamed; allowed with config.stream: "
         "folder:<…>, tfds:<…>, imagenet"
@@ -121,7 +126,7 @@ def _stream(name: str, data_dir: str, image_size: int) -> StreamedDataset:
 
 
 def _split(name: SplitName, data: Dataset | StreamedDataset, unlabeled: str) -> Split:
-    own = len(data.labels) - data.num_valid
+    num_train = len(data.labels) - data.num_valid
     if data.num_valid and name.valid:
         raise UsageError(
             f"config.dataset asks for {name.valid} validation images, but {name.dataset} has "
@@ -129,7 +134,7 @@ def _split(name: SplitName, data: Dataset | StreamedDataset, unlabeled: str) -> 
         )
     published = data.folds.get(name.size or 0)
     split = splits.make_split(
-        data.labels[:own],
+        data.labels[:num_train],
         seed=name.seed,
         size=name.size,
         valid=name.valid,
@@ -138,5 +143,5 @@ def _split(name: SplitName, data: Dataset | StreamedDataset, unlabeled: str) -> 
         labeled=published(name.seed) if published else None,
     )
     if data.num_valid:
-        return split._replace(valid=np.arange(own, len(data.labels)))
+        return split._replace(valid=np.arange(num_train, len(data.labels)))
     return split

@@ -28,7 +28,7 @@ def read(seed: int, *, data_dir: str, labels: np.ndarray) -> np.ndarray:
         fold = np.array(path.read_text().splitlines()[seed].split(), np.int64)
     except (OSError, ValueError, IndexError) as error:
         raise UsageError(f"{path} holds no fold {seed}: {error}") from error
-    # Each published fold has 100 images a class: any other order of the records shows here.
+    # Each published fold has 100 images per class: any other order of the records shows here.
     in_range = len(fold) and fold.min() >= 0 and fold.max() < len(labels)
     classes = labels[fold] if in_range else fold[:0]
     if not np.array_equal(np.bincount(classes[classes >= 0], minlength=10), np.full(10, 100)):

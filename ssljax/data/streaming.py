@@ -2,7 +2,7 @@
 
 The host decodes, crops and flips with tf.data and gives the devices uint8 images; everything else
 happens there. Which images a step reads, and how they are cropped, is a function of (seed, step):
-`records.py` finds any image at once, so that an interrupted run goes on with the same batches
+`image_index.py` finds any image at once, so that an interrupted run goes on with the same batches
 without reading again what came before.
 
 Crops are those of `datasets/imagenet.py` of fixmatch's imagenet code.
@@ -30,23 +30,23 @@ _TOLERATED = 0.01  # share of the training images that may be damaged
 class StreamedDataset(NamedTuple):
     """Training and test images that are read when they are needed; see `datasets.Dataset`."""
 
-    records: ImageIndex  # of training
-    test_records: ImageIndex
+    train_index: ImageIndex
+    test_index: ImageIndex
     num_classes: int
     class_names: tuple[str, ...]
     image_size: int  # side in pixels of the crops
-    num_valid: int = 0  # how many of the last of `records` serve for validation only
+    num_valid: int = 0  # how many of the last training images serve for validation only
     folds: Mapping[int, Callable[[int], np.ndarray]] = MappingProxyType({})
 
     @property
     def labels(self) -> np.ndarray:
         """Of the training images, `[N]` int64, -1: none."""
-        return self.records.labels
+        return self.train_index.labels
 
     @property
     def test_labels(self) -> np.ndarray:
         """`[T]` int64."""
-        return self.test_records.labels
+        return self.test_index.labels
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -59,11 +59,11 @@ class StreamedDataset(NamedTuple):
 
     def batches(self, indices: np.ndarray, size: int) -> Batches:
         """Central crops of some training images and their labels, `size` at a time."""
-        return _evaluation(self.records, indices, size, self.image_size)
+        return _evaluation(self.train_index, indices, size, self.image_size)
 
     def test_batches(self, indices: np.ndarray, size: int) -> Batches:
         """As `batches`, of test images."""
-        return _evaluation(self.test_records, indices, size, self.image_size)
+        return _evaluation(self.test_index, indices, size, self.image_size)
 
 
 def batches(
@@ -81,7 +81,7 @@ def batches(
     A damaged image is replaced by another one of its batch, and named.
 
     Args:
-      sizes: labelled and unlabelled images a step; of the latter 0: none.
+      sizes: labelled and unlabelled images per step; of the latter 0: none.
       rows: which of them this process reads; None: all.
 
     Raises:
@@ -104,7 +104,7 @@ def batches(
 
     damaged: set[int] = set()
     for images, valid, indices in _decoded(
-        data.records,
+        data.train_index,
         choose,
         range(start, stop),
         sum(len(mine) for _, _, mine in parts),
@@ -112,7 +112,7 @@ def batches(
         _training_image,
     ):
         if not valid.all():
-            _report(data.records, indices[~valid], damaged)
+            _report(data.train_index, indices[~valid], damaged)
             indices, images = indices.copy(), images.copy()
             for part in (slice(0, labeled), slice(labeled, None)):
                 good = _nearest_good(valid[part])
@@ -136,17 +136,17 @@ def _order(seed: tuple[int, int], epoch: int, size: int) -> np.ndarray:
     return np.random.default_rng([*seed, epoch]).permutation(size)
 
 
-def _report(records: ImageIndex, indices: np.ndarray, damaged: set[int]) -> None:
+def _report(image_index: ImageIndex, indices: np.ndarray, damaged: set[int]) -> None:
     """Names what is damaged and was not known to be."""
     for index in sorted(set(indices.tolist()) - damaged):
         LOG.warning(
-            f"warning: {records.names[index]} cannot be decoded; another image takes its place"
+            f"warning: {image_index.names[index]} cannot be decoded; another image takes its place"
         )
         damaged.add(index)
-    if len(damaged) > _TOLERATED * len(records.labels):
+    if len(damaged) > _TOLERATED * len(image_index.labels):
         raise RunError(
-            f"{len(damaged)} of {len(records.labels)} training images cannot be decoded, more than "
-            f"{_TOLERATED:.0%}; the last one is {records.names[max(damaged)]}"
+            f"{len(damaged)} of {len(image_index.labels)} training images cannot be decoded, more "
+            f"than {_TOLERATED:.0%}; the last one is {image_index.names[max(damaged)]}"
         )
 
 
@@ -158,7 +158,9 @@ def _nearest_good(valid: np.ndarray) -> np.ndarray:
     return good[np.argmin(np.abs(np.arange(len(valid))[:, None] - good), axis=1)]
 
 
-def _evaluation(records: ImageIndex, indices: np.ndarray, size: int, image_size: int) -> Batches:
+def _evaluation(
+    image_index: ImageIndex, indices: np.ndarray, size: int, image_size: int
+) -> Batches:
     """Each image once, but for those that cannot be decoded, which are named."""
 
     def choose(batch: int) -> tuple[np.ndarray, np.ndarray]:
@@ -167,15 +169,17 @@ def _evaluation(records: ImageIndex, indices: np.ndarray, size: int, image_size:
 
     batches = range(-(-len(indices) // size))
     for images, valid, chosen in _decoded(
-        records, choose, batches, size, image_size, _evaluation_image
+        image_index, choose, batches, size, image_size, _evaluation_image
     ):
         for index in chosen[~valid]:
-            LOG.warning(f"warning: {records.names[index]} cannot be decoded and is not evaluated")
-        yield images[valid], records.labels[chosen[valid]]
+            LOG.warning(
+                f"warning: {image_index.names[index]} cannot be decoded and is not evaluated"
+            )
+        yield images[valid], image_index.labels[chosen[valid]]
 
 
 def _decoded(
-    records: ImageIndex,
+    image_index: ImageIndex,
     choose: Callable[[int], tuple[np.ndarray, np.ndarray]],
     steps: range,
     size: int,
@@ -190,7 +194,7 @@ def _decoded(
     import tensorflow as tf
 
     tf.config.set_visible_devices([], "GPU")
-    pipeline = functools.partial(_pipeline, records, choose, size, image_size, crop)
+    pipeline = functools.partial(_pipeline, image_index, choose, size, image_size, crop)
     step = steps.start
     while step < steps.stop:
         try:
@@ -202,13 +206,13 @@ def _decoded(
             step += 1
 
 
-def _pipeline(records, choose, size, image_size, crop, steps, *, guard):
+def _pipeline(image_index, choose, size, image_size, crop, steps, *, guard):
     """Python reads files, in threads; all else runs in tf.data's own."""
     import tensorflow as tf
 
     def read(step):
         indices, numbers = choose(int(step))
-        return np.array([records.read(i) for i in indices], object), numbers, indices
+        return np.array([image_index.read(i) for i in indices], object), numbers, indices
 
     def read_step(step):
         encoded, numbers, indices = tf.numpy_function(read, [step], (tf.string, tf.int64, tf.int64))

@@ -9,11 +9,12 @@ import flax.errors
 import jax
 import numpy as np
 
+from ssljax import trained
 from ssljax.errors import RunError, UsageError
-from ssljax.export import directory, parity, readme, trained
+from ssljax.export import directory, parity, readme
 from ssljax.export.parity import Artefact
-from ssljax.export.trained import Trained
 from ssljax.storage.files import write_json
+from ssljax.trained import Trained
 
 
 def export(

@@ -1,4 +1,4 @@
-"""A experiment as a bundle that TensorFlow 1.15 trains where JAX cannot run, on Ascend NPUs.
+"""An experiment as a bundle that TensorFlow 1.15 trains where JAX cannot run, on Ascend NPUs.
 
 train.pb       loss, metrics and new BatchNorm statistics, of weights, a batch and random numbers
 eval.pb        logits of images

@@ -66,9 +66,9 @@ def import_run(bundle: Path, workdir: Path, *, output: Path | None = None) -> in
         if (output / name).exists():
             shutil.copy(output / name, workdir / name)
     empty = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), experiment.shapes["window"])
-    window = _window(output / f"window-{int(state.step)}.json", empty)
+    metric_sums = _metric_sums(output / f"window-{int(state.step)}.json", empty)
     with Checkpoints(workdir, keep=experiment.keep_checkpoints) as checkpoints:
-        checkpoints.save(int(state.step), {"state": state, "window": window})
+        checkpoints.save(int(state.step), {"state": state, "window": metric_sums})
     return int(state.step)
 
 
@@ -110,7 +110,7 @@ def _state(
     )
 
 
-def _window(path: Path, empty: PyTree) -> PyTree:
+def _metric_sums(path: Path, empty: PyTree) -> PyTree:
     """The sums of metrics that the runner had not logged yet."""
     sums = json.loads(path.read_text()) if path.exists() else {}
     return {

@@ -475,7 +475,7 @@ def session_config(options):
 
 
 def summarized(sums):
-    """Sums over some steps -> their means, as ssljax/training/metrics.py has them."""
+    """Sums over some steps -> their means, as ssljax/run/metrics.py has them."""
     row = {}
     for name, (total, count) in sorted(sums.items()):
         if name == "guess/classes":
@@ -614,12 +614,12 @@ class StopSignal:
         self.number = number
 
 
-def run_steps(session, model, sampler, data, directory, stop, stage=lambda: None):
+def run_steps(session, model, sampler, data, directory, stop, copy_out=lambda: None):
     """Trains to the end; returns what `results.json` holds.
 
     Args:
       stop: has a `number` once the run has to save and leave.
-      stage: called after each evaluation.
+      copy_out: called after each evaluation.
     """
     manifest, config = model.manifest, model.manifest["config"]
     step, sums = restore(session, model, directory)
@@ -650,19 +650,19 @@ def run_steps(session, model, sampler, data, directory, stop, stage=lambda: None
                 log.write(row)
                 if evaluated:
                     save(session, model, directory, step, sums)
-                    stage()
+                    copy_out()
                 print(described(row), flush=True)
                 logged, began = step, time.time()
             if stop.number and step < end:
                 save(session, model, directory, step, sums)
-                stage()
+                copy_out()
                 name = signal.Signals(stop.number).name
                 raise Interrupted("%s: saved after step %d" % (name, step))
     finally:
         batches.close()
     record = results(log.rows)
     write_text(os.path.join(directory, "results.json"), json.dumps(record, indent=2) + "\n")
-    stage()
+    copy_out()
     return record
 
 
@@ -754,12 +754,12 @@ def train(options, stop):
     model = Model(options.bundle, manifest, options.loss_scale, options.device)
     sampler = Sampler(manifest, data, options.bundle)
 
-    def stage():
+    def copy_out():
         if options.train_url:
             copy(options.output, options.train_url)
 
     with tf1.Session(graph=model.graph, config=session_config(options)) as session:
-        record = run_steps(session, model, sampler, data, options.output, stop, stage)
+        record = run_steps(session, model, sampler, data, options.output, stop, copy_out)
     (part,) = [key for key in record["headline"] if key.endswith("_accuracy")]
     print(
         "headline: %s %.2f %% (EMA weights, median of the last %d evaluations)"

@@ -13,7 +13,7 @@ import onnx
 import onnxruntime
 
 from ssljax.errors import UsageError
-from ssljax.export.trained import OUTPUTS, Trained
+from ssljax.trained import OUTPUTS, Trained
 
 
 def write(trained: Trained, path: Path, *, input_dtype: str, opset: int) -> None:

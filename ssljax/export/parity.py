@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ssljax.export.trained import Trained
+from ssljax.trained import Trained
 
 BATCH = 64  # images that JAX computes at once
 ANY = 48  # images that an exported model for any batch size is given at once

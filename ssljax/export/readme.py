@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ssljax.export.trained import Trained
+from ssljax.trained import Trained
 
 _USE = {
     "saved_model": """\

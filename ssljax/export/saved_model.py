@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 from jax.experimental import jax2tf
 
-from ssljax.export.trained import OUTPUTS, Trained
+from ssljax.trained import OUTPUTS, Trained
 
 _PLATFORMS = ("cpu", "cuda", "tpu")
 

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from ssljax.export import tf1_graph
-from ssljax.export.trained import Trained
+from ssljax.trained import Trained
 
 
 def write(trained: Trained, path: Path, *, input_dtype: str, batch_size: int | None) -> None:

@@ -47,7 +47,7 @@ class ShakeResNet(nn.Module):
         return dense(features).astype(jnp.float32), features.astype(jnp.float32)
 
     def _weight(self, x):
-        """The share of the second branch in a block's output, one an image: `[N, 1, 1, 1]`."""
+        """The share of the second branch in a block's output, one per image: `[N, 1, 1, 1]`."""
         return jax.random.uniform(self.make_rng("shake"), (len(x), 1, 1, 1), x.dtype)
 
 

@@ -144,7 +144,7 @@ def last_error(run: Run) -> float | None:
 def best_on_validation(run: Run) -> float | None:
     """Test error in % at the evaluation with the best validation accuracy, the first of equals.
 
-    None unless there is a real validation set: an image a class at the least. The published names
+    None unless there is a real validation set: at least one image per class. The published names
     that end with -1 have a single one.
     """
     rows = evaluations(run)

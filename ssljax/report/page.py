@@ -72,7 +72,7 @@ def _section(group: Group, number: int) -> dict[str, Any]:
         "pictures": pictures.of_group(group, number),
         "mistakes": pictures.mistakes(run),
         "run": run.name,
-        "labelled": pictures.labelled(group),
+        "labeled": pictures.labeled(group),
         "runs": len(group.runs),
     }
 

@@ -107,8 +107,8 @@ def of_group(group: Group, number: int) -> list[Picture]:
         pictures += _of_predictions(stem, known, names)
     run = group.representative()
     pictures += _file(run, "augment.png", f"{stem}_augment", "What CTAugment has learned",
-                      "A row an operation, a column a bin of its magnitude: black is rate 0, white "
-                      f"1; red bins are left out. Run {run.name}.")  # fmt: skip
+                      "One row per operation, one column per bin of its magnitude: black is 0, "
+                      f"white 1; red bins are left out. Run {run.name}.")  # fmt: skip
     return pictures
 
 
@@ -147,7 +147,7 @@ def _class_names(group: Group, known: Sequence[Predictions]) -> list[str]:
     return [names[i] if i < len(names) else str(i) for i in range(max(count, len(names)))]
 
 
-def labelled(group: Group) -> list[Picture]:
+def labeled(group: Group) -> list[Picture]:
     """The labelled images of some runs."""
     return [
         picture

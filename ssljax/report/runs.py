@@ -19,7 +19,7 @@ _MARKS = ("config.json", "metrics.jsonl", "results.json", "checkpoints")  # any:
 
 
 class Predictions(NamedTuple):
-    """`predictions.npz`, see `training/for_report.py`."""
+    """`predictions.npz`, see `run/artifacts.py`."""
 
     step: int
     part: str  # test or validation

@@ -19,7 +19,7 @@ _ORACLE: Column = ("oracle % (chosen on the test set)", "oracle", groups.oracle_
 NOTE = (
     "Errors of the EMA weights, mean ± standard deviation (n − 1) over the seeds. error: median of "
     "the last 20 evaluations; at best validation: the test error where the validation accuracy is "
-    "best, if there is an image a class for validation; last: the last evaluation."
+    "best, if there is one image per class for validation; last: the last evaluation."
 )
 
 

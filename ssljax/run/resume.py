@@ -32,7 +32,7 @@ RESUMABLE = frozenset(
 
 
 def require_same_run(workdir: Path, config: dict[str, Any], split_hash: str) -> None:
-    """Compares a run directory with a experiment; knobs in `RESUMABLE` may differ.
+    """Compares a run directory with an experiment; knobs in `RESUMABLE` may differ.
 
     Args:
       split_hash: `splits.fingerprint` of the experiment's split.

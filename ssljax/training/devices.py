@@ -34,7 +34,7 @@ def cores() -> int:
 
 def devices_for(batch_size: int) -> int:
     """The CPU devices to train on where none are asked for: the most that divide the batch, up to
-    one a core; 1 where JAX has been told how many there are."""
+    one per core; 1 where JAX has been told how many there are."""
     if jax.config.jax_num_cpu_devices > 0:  # type: ignore[attr-defined]
         return 1
     return max(n for n in range(1, cores() + 1) if batch_size % n == 0)
@@ -43,7 +43,7 @@ def devices_for(batch_size: int) -> int:
 def split_cpu(count: int) -> None:
     """Makes the CPU `count` devices of one thread each; call it before JAX starts its backend.
 
-    XLA's convolutions gain little from its thread pool, so a device a core is the faster way to
+    XLA's convolutions gain little from its thread pool, so one device per core is the faster way to
     use several cores for large networks.
     """
     if count > 1:

@@ -170,7 +170,7 @@ def barrier() -> None:
     after another; later operations may take longer.
     """
     if not is_single_process():
-        _client().wait_at_barrier(f"ssljax/meet/{next(_asked)}", _DAY)
+        _client().wait_at_barrier(f"ssljax/barrier/{next(_asked)}", _DAY)
         multihost_utils.sync_global_devices("ssljax")
 
 

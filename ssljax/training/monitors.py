@@ -9,15 +9,20 @@ from ssljax.methods.method import Aux
 Metrics = dict[str, Average]
 
 
-def monitors(aux: Aux, hidden: jax.Array | None) -> Metrics:
-    """What to watch in the guessed labels; none of it flows back into training."""
-    if aux.guess is None or hidden is None:
+def monitors(aux: Aux, unlabeled_labels: jax.Array | None) -> Metrics:
+    """What to watch in the guessed labels; none of it flows back into training.
+
+    Args:
+      unlabeled_labels: int `[M]`, the hidden labels of the unlabelled images, -1: unknown; None:
+        there are no unlabelled images.
+    """
+    if aux.guess is None or unlabeled_labels is None:
         return {}
     confidence = jnp.max(aux.guess, axis=-1)
     predicted = jnp.argmax(aux.guess, axis=-1)
     mask = jnp.ones_like(confidence) if aux.mask is None else aux.mask
-    known = (hidden >= 0).astype(jnp.float32)
-    correct = (predicted == hidden).astype(jnp.float32)
+    known = (unlabeled_labels >= 0).astype(jnp.float32)
+    correct = (predicted == unlabeled_labels).astype(jnp.float32)
 
     def mean(values, weights):
         return Average(jnp.sum(values * weights), jnp.sum(weights))
@@ -31,3 +36,16 @@ def monitors(aux: Aux, hidden: jax.Array | None) -> Metrics:
         "guess/accuracy_masked": mean(correct, known * mask),
         "guess/classes": Average(classes, jnp.asarray(len(predicted), jnp.float32)),
     }
+
+
+def means(metrics: Metrics) -> dict[str, jax.Array]:
+    """Sums of metrics -> their means, `[]` float32; NaN for a mean over nothing.
+
+    The shares of the predicted classes, a vector, become their entropy in nats.
+    """
+    found = {name: average.total / average.count for name, average in metrics.items()}
+    shares = found.pop("guess/classes", None)
+    if shares is not None:
+        entropy = -jnp.sum(shares * jnp.log(jnp.maximum(shares, 1e-12)))
+        found["guess/class_entropy"] = entropy
+    return found

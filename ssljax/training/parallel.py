@@ -1,6 +1,6 @@
 """Several devices: the only file that knows of pmap. Processes are in `hosts.py`.
 
-A value that lives on the devices is *replicated*: each leaf has a leading axis, one entry a
+A value that lives on the devices is *replicated*: each leaf has a leading axis, one entry per
 device of this process, all entries equal. Functions take all devices of the run, in the order in
 which they divide a batch.
 """
@@ -57,7 +57,7 @@ def spread(tree: PyTree, devices: Sequence[jax.Device]) -> PyTree:
 
 
 def _put(parts: Sequence[np.ndarray], devices: Sequence[jax.Device]) -> jax.Array:
-    """One array a device, as one array with a leading axis of devices."""
+    """One array per device, as one array with a leading axis of devices."""
     sharding = NamedSharding(Mesh(np.array(devices), (AXIS,)), PartitionSpec(AXIS))
     shards = [jax.device_put(x[None], device) for x, device in zip(parts, devices, strict=True)]
     shape = (len(devices), *parts[0].shape)

@@ -56,6 +56,13 @@ class Replica(NamedTuple):
 SINGLE = Replica(axis=None, size=1)
 
 
+class Guesses(NamedTuple):
+    """What a step guessed for its unlabelled images, in the batch's order."""
+
+    probabilities: jax.Array | None  # [M, C] float32; None: the method guesses nothing
+    weights: jax.Array | None  # [M] float32, how much each guess counted; None: fully
+
+
 def make_train_step(
     *,
     model: nn.Module,
@@ -69,19 +76,21 @@ def make_train_step(
     ema_decay: float,
     average_batch_stats: bool = False,
     replica: Replica = SINGLE,
-) -> Callable[[TrainState, TrainingData | RawBatch], tuple[TrainState, Metrics]]:
-    """Builds `train_step(state, data) -> (state, metrics)`.
+    with_guesses: bool = False,
+) -> Callable[..., Any]:
+    """Builds `train_step(state, data) -> (state, metrics)`, or with `Guesses` as a third result.
 
     Args:
       augmentation: has the views that the method names.
-      batch_size: labelled images a step, over all devices; `replica.size` divides it.
+      batch_size: labelled images per step, over all devices; `replica.size` divides it.
       uratio: unlabelled images for each labelled one.
       num_steps: planned length of the run, for schedules.
       average_batch_stats: whether the moving average has BatchNorm statistics of its own.
       replica: the device the step runs on.
+      with_guesses: whether the step returns what it guessed on this device.
     """
 
-    def train_step(state: TrainState, data: TrainingData | RawBatch) -> tuple[TrainState, Metrics]:
+    def train_step(state: TrainState, data: TrainingData | RawBatch) -> tuple[Any, ...]:
         *order_keys, step_key = jax.random.split(state.key, 3)
         augment_key, noise_key, probe_key, model_key = jax.random.split(
             jax.random.fold_in(step_key, state.step), 4
@@ -137,7 +146,8 @@ def make_train_step(
         if augmentation.update is not None:
             keys = _keys(probe_key, rows[0])
             after = _learn(after, keys, raw, model, augmentation, replica)
-        return after, replica.sum(metrics)
+        result = after, replica.sum(metrics)
+        return (*result, Guesses(aux.guess, aux.mask)) if with_guesses else result
 
     return train_step
 
@@ -162,7 +172,7 @@ def _augment(raw, rows, augment_key, method, views, replica):
 
 
 def _keys(key, rows):
-    """One key a row of the whole batch, so that no pixel depends on the number of devices."""
+    """One key per row of the whole batch, so that no pixel depends on the number of devices."""
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, rows)
 
 

@@ -4,16 +4,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.draws import is_uniform, keys, pictures
 from scipy import stats
 
 from benchmarks import pillow_policies
+from helpers.draws import is_uniform, keys, pictures
 from ssljax.augment import ctaugment as cta
 from ssljax.augment import heat_map
 from ssljax.augment.ctaugment_spaces import CIFAR, IMAGENET, REMIXMATCH
 
 CIFAR_OPS, IMAGENET_OPS = (
-    {op.name: i for i, op in enumerate(recipe.ops)} for recipe in (CIFAR, IMAGENET)
+    {op.name: i for i, op in enumerate(space.ops)} for space in (CIFAR, IMAGENET)
 )
 
 
@@ -92,28 +92,28 @@ def test_imagenet_update_by_hand():
     np.testing.assert_allclose(new, expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("recipe", [CIFAR, IMAGENET])
-def test_a_bin_whose_match_stays_low_loses_its_probability(recipe):
-    index = [op.name for op in recipe.ops].index("rotate")
-    bins = recipe.ops[index].bins[0]
+@pytest.mark.parametrize("space", [CIFAR, IMAGENET])
+def test_a_bin_whose_match_stays_low_loses_its_probability(space):
+    index = [op.name for op in space.ops].index("rotate")
+    bins = space.ops[index].bins[0]
 
     def learn(rates, key):
-        applied = cta.sample(jax.random.split(key, 64), rates, recipe, probe=True)
+        applied = cta.sample(jax.random.split(key, 64), rates, space, probe=True)
         far = (applied.op == index) & (applied.level[..., 0] > (bins - 1) / bins)
         match = jnp.where(far.any(axis=1), 0.05, 0.95)
-        return cta.update(rates, applied, match, recipe), None
+        return cta.update(rates, applied, match, space), None
 
-    rates, _ = jax.jit(lambda k: jax.lax.scan(learn, cta.init(recipe), k))(keys(1000))
-    p = np.asarray(cta.probabilities(rates, recipe))[index, 0]
-    assert p[bins - 1] < 0.001 + recipe.epsilon / recipe.threshold
+    rates, _ = jax.jit(lambda k: jax.lax.scan(learn, cta.init(space), k))(keys(1000))
+    p = np.asarray(cta.probabilities(rates, space))[index, 0]
+    assert p[bins - 1] < 0.001 + space.epsilon / space.threshold
     assert (p[: bins - 1] > 0.9 / bins).all()
 
 
-@pytest.mark.parametrize("recipe", [CIFAR, IMAGENET])
-def test_probes_are_uniform_and_always_applied(recipe):
+@pytest.mark.parametrize("space", [CIFAR, IMAGENET])
+def test_probes_are_uniform_and_always_applied(space):
     # Rates do not matter to them.
-    rates = cta.init(recipe).at[:, :, 0].set(0.0)
-    drawn = jax.jit(lambda k: cta.sample(k, rates, recipe, probe=True))(keys(50_000))
+    rates = cta.init(space).at[:, :, 0].set(0.0)
+    drawn = jax.jit(lambda k: cta.sample(k, rates, space, probe=True))(keys(50_000))
     assert drawn.op.shape == (50_000, 2)
     assert is_uniform(drawn.op, 19)
     assert is_uniform(np.floor(drawn.level * 17).astype(int), 17)
@@ -121,18 +121,18 @@ def test_probes_are_uniform_and_always_applied(recipe):
     assert (drawn.cutout == 0).all()
 
 
-@pytest.mark.parametrize("recipe", [CIFAR, IMAGENET])
-def test_training_views_draw_by_the_rates(recipe):
-    rates = jax.random.uniform(jax.random.PRNGKey(3), cta.init(recipe).shape, minval=0.75)
-    p = np.asarray(cta.probabilities(rates, recipe), np.float64)
+@pytest.mark.parametrize("space", [CIFAR, IMAGENET])
+def test_training_views_draw_by_the_rates(space):
+    rates = jax.random.uniform(jax.random.PRNGKey(3), cta.init(space).shape, minval=0.75)
+    p = np.asarray(cta.probabilities(rates, space), np.float64)
     assert (p[:, 0] < 0.001).any()  # some bins are left out: 0, and nearly 0
-    drawn = jax.jit(lambda k: cta.sample(k, rates, recipe, probe=False))(keys(50_000))
+    drawn = jax.jit(lambda k: cta.sample(k, rates, space, probe=False))(keys(50_000))
     op = np.ravel(drawn.op)
     assert is_uniform(op[op >= 0], 19)
     share = np.mean(op >= 0)
-    assert share == 1 if recipe is CIFAR else abs(share - 0.5) < 0.005
-    assert (drawn.cutout == (recipe is CIFAR)).all()
-    for index, entry in enumerate(recipe.ops):
+    assert share == 1 if space is CIFAR else abs(share - 0.5) < 0.005
+    assert (drawn.cutout == (space is CIFAR)).all()
+    for index, entry in enumerate(space.ops):
         for k, bins in enumerate(entry.bins):
             level = np.asarray(drawn.level)[..., k].ravel()[op == index]
             counts = np.bincount(np.floor(level * bins).astype(int), minlength=bins)
@@ -165,14 +165,14 @@ def test_remixmatch_draws_between_neighbouring_bins_and_has_no_cutout_at_the_end
 
 
 def test_the_cifar_policy_has_the_pixels_of_pillow_s():
-    recipe = CIFAR
+    space = CIFAR
     images = pictures(600)
-    drawn = cta.sample(keys(600, seed=4), cta.init(recipe), recipe, probe=False)
-    ours = np.asarray(jax.jit(lambda x, p: cta.apply(x, p, recipe))(images, drawn)).astype(int)
+    drawn = cta.sample(keys(600, seed=4), cta.init(space), space, probe=False)
+    ours = np.asarray(jax.jit(lambda x, p: cta.apply(x, p, space))(images, drawn)).astype(int)
     drawn, equal, most = jax.device_get(drawn), [], []
     for i, image in enumerate(images):
         centre = np.floor(drawn.centre[i] * 32).astype(int)
-        names = [recipe.ops[op].name for op in drawn.op[i]]
+        names = [space.ops[op].name for op in drawn.op[i]]
         ops = list(zip(names, drawn.level[i].tolist(), centre[:2].tolist(), strict=True))
         ops.append(("cutout", (1.0, 0.0), centre[2].tolist()))
         difference = np.abs(ours[i] - pillow_policies.ctaugment_cifar(image, ops))
@@ -183,11 +183,11 @@ def test_the_cifar_policy_has_the_pixels_of_pillow_s():
     assert np.mean(np.array(most) <= 2) > 0.8
 
 
-@pytest.mark.parametrize("recipe", [CIFAR, pytest.param(IMAGENET, marks=pytest.mark.slow)])
-def test_the_same_pixels_on_one_device_on_four_and_under_vmap(recipe):
+@pytest.mark.parametrize("space", [CIFAR, pytest.param(IMAGENET, marks=pytest.mark.slow)])
+def test_the_same_pixels_on_one_device_on_four_and_under_vmap(space):
     def view(keys, images):
-        rates = cta.init(recipe)
-        return cta.apply(images, cta.sample(keys, rates, recipe, probe=False), recipe)
+        rates = cta.init(space)
+        return cta.apply(images, cta.sample(keys, rates, space, probe=False), space)
 
     images, image_keys = pictures(16), keys(16)
     whole = jax.jit(view)(image_keys, images)
@@ -197,7 +197,7 @@ def test_the_same_pixels_on_one_device_on_four_and_under_vmap(recipe):
         np.testing.assert_array_equal(run(*parts).reshape(images.shape), whole)
 
 
-def test_the_ladder_and_the_heat_map_show_every_operation():
+def test_the_magnitude_grid_and_the_heat_map_show_every_operation():
     image = pictures(1)
     rows = cta.magnitude_grid(jnp.asarray(image), CIFAR)
     assert [len(row) for row in rows.values()] == [

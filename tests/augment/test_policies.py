@@ -48,7 +48,7 @@ def test_a_shift_that_does_not_fit_is_refused():
         policies.weak_stl10(keys(1), np.zeros((1, 8, 8, 3), np.uint8))
 
 
-def test_the_digits_ladder_goes_through_the_image_itself():
+def test_the_digits_magnitude_grid_goes_through_the_image_itself():
     image = np.random.default_rng(0).integers(0, 256, (1, 8, 8, 1), dtype=np.uint8)
     for row in jax.jit(policies.digits_magnitude_grid)(image).values():
         np.testing.assert_array_equal(row[4], image[0])

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.draws import is_uniform, keys, pictures
 from scipy import stats
 
 from benchmarks import pillow_policies
+from helpers.draws import is_uniform, keys, pictures
 from ssljax.augment import layer, ops
 from ssljax.augment import randaugment as ra
 
@@ -18,13 +18,13 @@ DRAWS = 100_000
 
 @pytest.fixture(scope="module", params=["cifar", "imagenet"])
 def drawn(request):
-    recipe = ra.SEARCH_SPACES[request.param]
-    return recipe, jax.device_get(jax.jit(lambda k: ra.draw(k, recipe))(keys(DRAWS)))
+    space = ra.SEARCH_SPACES[request.param]
+    return space, jax.device_get(jax.jit(lambda k: ra.draw(k, space))(keys(DRAWS)))
 
 
 def test_operations_are_uniform_in_each_layer_and_independent_between_layers(drawn):
-    recipe, draws = drawn
-    count = len(recipe.ops)
+    space, draws = drawn
+    count = len(space.ops)
     assert draws.op.shape == (DRAWS, 2)
     for layer_ops in draws.op.T:
         assert is_uniform(layer_ops[layer_ops >= 0], count)
@@ -34,17 +34,17 @@ def test_operations_are_uniform_in_each_layer_and_independent_between_layers(dra
 
 
 def test_each_layer_is_applied_with_the_recipe_s_probability(drawn):
-    recipe, draws = drawn
+    space, draws = drawn
     pairs = 2 * (draws.op[:, 0] >= 0) + (draws.op[:, 1] >= 0)  # independent: four equal parts
-    assert recipe.probability == 0.5
+    assert space.probability == 0.5
     assert is_uniform(pairs, 4)
 
 
 def test_levels_and_signs_are_uniform_and_independent_of_the_operation(drawn):
-    recipe, draws = drawn
-    assert is_uniform(draws.level, len(recipe.levels))
+    space, draws = drawn
+    assert is_uniform(draws.level, len(space.levels))
     assert is_uniform(draws.negative.astype(int), 2)
-    table = np.histogram2d(draws.op[:, 0], draws.level[:, 0], bins=(15, len(recipe.levels)))[0]
+    table = np.histogram2d(draws.op[:, 0], draws.level[:, 0], bins=(15, len(space.levels)))[0]
     assert stats.chi2_contingency(table[table.sum(axis=1) > 0]).pvalue > 0.001
 
 
@@ -53,19 +53,19 @@ def test_cutout_s_centre_is_uniform_over_the_pixels(drawn):
     assert is_uniform(centre[:, 0] * 32 + centre[:, 1], 32 * 32)
 
 
-def parity(recipe, images, ours, theirs):
+def parity(space, images, ours, theirs):
     """Share of images whose every level is Pillow's; given ops as (name, level, negated)."""
-    draws = jax.device_get(ra.draw(keys(len(images), seed=2), recipe))
+    draws = jax.device_get(ra.draw(keys(len(images), seed=2), space))
     ours = np.asarray(jax.jit(ours)(images, draws))
     equal = []
     for i, image in enumerate(images):
         picked = [
-            (recipe.ops[op].name, round(recipe.levels[level] * scale), bool(negative))
+            (space.ops[op].name, round(space.levels[level] * scale), bool(negative))
             for op, level, negative in zip(
                 draws.op[i], draws.level[i], draws.negative[i], strict=True
             )
             if op >= 0
-            for scale in [1 if recipe.cutout else 10]
+            for scale in [1 if space.cutout else 10]
         ]
         expected = theirs(image, picked, np.floor(draws.centre[i] * image.shape[0]).astype(int))
         equal.append(np.array_equal(ours[i], expected))
@@ -74,29 +74,29 @@ def parity(recipe, images, ours, theirs):
 
 def test_the_cifar_policy_has_the_pixels_of_pillow_s():
     """All operations, most pairs of them: also a warp before and after one without alpha."""
-    recipe = ra.CIFAR._replace(probability=0.9)
+    space = ra.CIFAR._replace(probability=0.9)
     share = parity(
-        recipe,
+        space,
         pictures(600),
-        lambda images, draws: ra.apply(images, draws, recipe),
+        lambda images, draws: ra.apply(images, draws, space),
         pillow_policies.randaugment_cifar,
     )
     assert share > 0.99  # a rotated source pixel may lie on a border, up to rounding
 
 
 def test_the_imagenet_policy_has_the_pixels_of_pillow_s():
-    recipe = ra.IMAGENET._replace(probability=0.9)
+    space = ra.IMAGENET._replace(probability=0.9)
     share = parity(
-        recipe,
+        space,
         pictures(300, size=45),
-        lambda images, draws: ra.apply(images, draws, recipe),
+        lambda images, draws: ra.apply(images, draws, space),
         lambda image, picked, centre: pillow_policies.randaugment_imagenet(image, picked),
     )
     assert share > 0.99
 
 
-@pytest.mark.parametrize("recipe", [ra.CIFAR, ra.IMAGENET])
-def test_a_layer_is_one_warp_one_lookup_and_one_filter(recipe, monkeypatch):
+@pytest.mark.parametrize("space", [ra.CIFAR, ra.IMAGENET])
+def test_a_layer_is_one_warp_one_lookup_and_one_filter(space, monkeypatch):
     calls = []
 
     def counted(kernel, *args, **options):
@@ -107,7 +107,7 @@ def test_a_layer_is_one_warp_one_lookup_and_one_filter(recipe, monkeypatch):
         monkeypatch.setattr(layer.ops, kernel.__name__, functools.partial(counted, kernel))
     images = jnp.zeros((4, 32, 32, 3), jnp.uint8)
     op, parameter = jnp.zeros(4, jnp.int32), jnp.zeros(4)
-    names = [op.name for op in recipe.ops]
+    names = [op.name for op in space.ops]
     jax.eval_shape(lambda *a: layer.apply_layer(*a, names=names), images, op, parameter)
     assert sorted(calls) == ["filter_blend", "lookup", "warp"]
 
@@ -152,7 +152,7 @@ def test_bad_arguments_are_named():
         ra.randaugment(keys(2), images[:, :8, :8], space=ra.CIFAR)
 
 
-def test_the_ladder_shows_each_operation_at_each_level():
+def test_the_magnitude_grid_shows_each_operation_at_each_level():
     image = pictures(1)
     rows = ra.magnitude_grid(jnp.asarray(image), ra.CIFAR)
     assert list(rows) == [op.name for op in ra.CIFAR.ops]

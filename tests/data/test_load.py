@@ -44,7 +44,7 @@ def test_strict_validation_images_are_never_labelled(file):
     assert sorted([*strict.unlabeled, *strict.valid]) == [*range(50)]
 
 
-def test_validation_images_without_labels_are_not_scored(file):
+def test_validation_images_without_labels_are_not_evaluated(file):
     with pytest.raises(UsageError, match="neither test images nor labelled validation images"):
         load(f"npz:{file}.1@all-5", unlabeled="exclude_labeled")
     data, split = load(f"npz:{file}.1@28-5", unlabeled="exclude_labeled")

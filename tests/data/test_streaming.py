@@ -12,9 +12,9 @@ import jax
 import ml_collections
 import numpy as np
 import pytest
-from helpers.tfds_data import prepare
 from PIL import Image
 
+from helpers.tfds_data import prepare
 from ssljax import recipe
 from ssljax.data import streaming
 from ssljax.errors import Interrupted, RunError, UsageError
@@ -108,13 +108,13 @@ def test_published_recipes_run_and_resume_with_the_same_batches(
     assert "top-5 accuracy" in capsys.readouterr().out
     assert (tmp_path / "whole" / "augment.png").exists() == (name == "supervised_imagenet")
 
-    def interrupted(self, steps, advance=loop.Progress.advance):
+    def interrupted(self, steps, advance=loop.ProgressBar.advance):
         advance(self, steps)
         if self._steps_left == 1:
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Progress, "advance", interrupted)
+        patch.setattr(loop.ProgressBar, "advance", interrupted)
         with pytest.raises(Interrupted, match="saved after step 3"):
             loop.train(recipe.build(config), tmp_path / "parted")
     assert not (tmp_path / "parted" / "predictions.npz").exists()  # of streams, at the end only
@@ -222,9 +222,9 @@ def test_a_published_list_selects_labelled_images_by_file_name(data_dir, tmp_pat
     path.write_text("".join(f"{name_of(n)},0,0\n" for n in chosen))
     config.split_file = str(path)
     data, split = recipe.load_data(config)
-    assert {data.records.names[i] for i in split.labeled} == {name_of(n) for n in chosen}
+    assert {data.train_index.names[i] for i in split.labeled} == {name_of(n) for n in chosen}
     assert data.labels[split.labeled].tolist() == [
-        int(data.records.names[i].split("_")[1][:-5]) % CLASSES for i in split.labeled
+        int(data.train_index.names[i].split("_")[1][:-5]) % CLASSES for i in split.labeled
     ]
     assert len(split.unlabeled) == 200
 
@@ -291,7 +291,7 @@ def read_always(monkeypatch, data, pixels):
     """Every record is this image, losslessly."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
-    monkeypatch.setattr(type(data.records), "read", lambda self, index: buffer.getvalue())
+    monkeypatch.setattr(type(data.train_index), "read", lambda self, index: buffer.getvalue())
 
 
 def test_half_of_the_training_images_are_mirrored(monkeypatch, data_dir):
@@ -344,7 +344,7 @@ def test_each_epoch_has_an_order_and_crops_of_its_own(monkeypatch, data_dir):
 
 def test_grey_and_cmyk_images_are_decoded(data_dir):
     data, _ = recipe.load_data(tiny("supervised_imagenet", data_dir))
-    numbers = [list(data.records.names).index(name_of(n)) for n in (GREY, CMYK, 100)]
+    numbers = [list(data.train_index.names).index(name_of(n)) for n in (GREY, CMYK, 100)]
     images = data.pick(np.array(numbers))
     assert images.shape == (3, 32, 32, 3)
     grey = images[0].astype(int)
@@ -356,9 +356,9 @@ def test_grey_and_cmyk_images_are_decoded(data_dir):
 
 def test_more_than_one_percent_of_damaged_images_stops_the_run(data_dir):
     data, split = recipe.load_data(tiny("supervised_imagenet", data_dir))
-    length = data.records.length.copy()
+    length = data.train_index.length.copy()
     length[:3] = 50  # with the truncated one: 2 %
-    broken = data._replace(records=data.records._replace(length=length))
+    broken = data._replace(train_index=data.train_index._replace(length=length))
     with pytest.raises(RunError, match=r"of 200 training images cannot be decoded, more than 1%"):
         stream(broken, split._replace(labeled=np.arange(100)), 0, 40)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.tfds_data import numbers, picture, prepare
 
+from helpers.tfds_data import numbers, picture, prepare
 from ssljax.data import datasets, tfds_source
 from ssljax.errors import UsageError
 

@@ -10,11 +10,12 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from helpers.command import command, refused
 from helpers.trained_models import model, train
-
+from ssljax import trained
 from ssljax.errors import RunError, UsageError
-from ssljax.export import export, onnx_model, parity, saved_model, tf1_model, trained
+from ssljax.export import export, onnx_model, parity, saved_model, tf1_model
 from ssljax.export.parity import Artefact
 
 ROOT = Path(__file__).parents[2]

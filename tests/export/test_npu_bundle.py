@@ -7,11 +7,11 @@ import jax
 import numpy as np
 import pytest
 import tensorflow as tf
+
 from helpers import tensorflow_1_15
 from helpers.graphs import require_1_15, run
 from helpers.tiny import tiny_config
 from helpers.trained_models import write_data
-
 from ssljax import recipe
 from ssljax.augment import policies, randaugment
 from ssljax.errors import UsageError

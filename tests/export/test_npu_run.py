@@ -14,13 +14,13 @@ from pathlib import Path
 import ml_collections
 import numpy as np
 import pytest
+
 from helpers import tensorflow_1_15
 from helpers.command import command
 from helpers.tiny import tiny_config
-
-from ssljax import cli, recipe
+from ssljax import cli, recipe, trained
 from ssljax.errors import UsageError
-from ssljax.export import npu_bundle, npu_import, trained
+from ssljax.export import npu_bundle, npu_import
 from ssljax.run import evaluate, loop
 from ssljax.storage.files import read_json
 
@@ -175,9 +175,9 @@ def test_the_optimizers_state_comes_back(finished, tmp_path):
     import tensorflow as tf
 
     manifest = read_json(finished / "bundle" / "manifest.json")
-    parts = recipe.build(ml_collections.ConfigDict(manifest["config"]))
+    experiment = recipe.build(ml_collections.ConfigDict(manifest["config"]))
     reader = tf.train.load_checkpoint(str(finished / "bundle/run/checkpoint-12"))
-    state = npu_import._state(parts, manifest, reader.get_tensor, Path("checkpoint"))
+    state = npu_import._state(experiment, manifest, reader.get_tensor, Path("checkpoint"))
     slots = {"adam": ("mu", "Adam"), "momentum": ("trace", "Momentum")}
     field, suffix = slots[manifest["optimizer"]["name"]]
     leaves = jax.tree_util.tree_leaves_with_path(state.opt_state)
@@ -449,13 +449,13 @@ def test_a_run_on_digits_is_as_good_as_jaxs(tmp_path):
     for name in ("batch_size", "uratio", "ema_decay", "model_args", "log_every", "eval_every"):
         config[name] = fresh[name]
     config.num_steps = 800
-    parts = recipe.build(config)
-    record = loop.train(parts, tmp_path / "jax")
+    experiment = recipe.build(config)
+    results = loop.train(experiment, tmp_path / "jax")
     (tmp_path / "bundle").mkdir()
-    npu_bundle.write(parts, tmp_path / "bundle")
+    npu_bundle.write(experiment, tmp_path / "bundle")
     in_current(tmp_path / "bundle" / "run.py", "--device=cpu", "--loss_scale=0")
     found = read_json(tmp_path / "bundle" / "run" / "results.json")
-    ours, theirs = (x["last"]["test/accuracy_ema"] for x in (record, found))
+    ours, theirs = (x["last"]["test/accuracy_ema"] for x in (results, found))
     print(f"JAX {100 * ours:.2f} %, the runner {100 * theirs:.2f} %")
     assert ours > 0.9
     assert abs(ours - theirs) <= 0.02

@@ -18,9 +18,9 @@ import numpy as np
 import optax
 import pytest
 from clu.metrics import Average
+
 from helpers import tensorflow_1_15
 from helpers.tiny import tiny_config
-
 from ssljax import recipe
 from ssljax.export import npu_bundle
 from ssljax.export.npu_bundle import flat
@@ -113,8 +113,11 @@ def _steps_of_jax(experiment, steps):
     patch = pytest.MonkeyPatch()
     monitors, optimizer = step_module.monitors, _optimizer(experiment)
 
-    def watched(aux, hidden):
-        return {**monitors(aux, hidden), "seen/hidden": Average(hidden, jnp.ones(()))}
+    def watched(aux, unlabeled_labels):
+        return {
+            **monitors(aux, unlabeled_labels),
+            "seen/hidden": Average(unlabeled_labels, jnp.ones(())),
+        }
 
     def loss(params, ema, apply, batch, noise, state, progress):
         value, aux = experiment.method.loss(params, ema, apply, batch, noise, state, progress)

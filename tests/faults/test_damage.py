@@ -7,9 +7,9 @@ import shutil
 import jax
 import numpy as np
 import pytest
+
 from helpers.processes import final_state, rows_of
 from helpers.tiny import tiny_config
-
 from ssljax import recipe
 from ssljax.errors import UsageError
 from ssljax.run import evaluate, loop

@@ -6,6 +6,7 @@ import subprocess
 import jax
 import numpy as np
 import pytest
+
 from helpers.processes import final_state, finish, rows_of, start
 
 

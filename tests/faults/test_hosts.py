@@ -8,9 +8,9 @@ import time
 import jax
 import numpy as np
 import pytest
-from helpers.processes import LIGHT, final_state, finish, rows_of, start
 from PIL import Image
 
+from helpers.processes import LIGHT, final_state, finish, rows_of, start
 from ssljax.run import metrics
 
 TOLERANCE = 1e-5  # of parameters after 24 steps: sums over devices are made in another order

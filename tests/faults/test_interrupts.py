@@ -4,8 +4,8 @@ import signal
 import time
 
 import pytest
-from helpers.processes import LIGHT, final_state, finish, start
 
+from helpers.processes import LIGHT, final_state, finish, start
 from ssljax.run import metrics
 
 

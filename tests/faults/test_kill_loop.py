@@ -1,6 +1,7 @@
 """`kill_loop.py`, short, and as long as the issue of a fault-tolerant run asks for."""
 
 import pytest
+
 from helpers.kill_loop import torment
 
 

@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from helpers.processes import CACHE, ROOT, final_state, rows_of
 from helpers.tiny import tiny_config
-
 from ssljax import recipe
 from ssljax.errors import Interrupted
 from ssljax.run import evaluate, loop, results
@@ -36,7 +36,7 @@ def build(config, devices):
 
 
 def train_up_to(step, config, devices, workdir, monkeypatch):
-    advance = loop.Progress.advance
+    advance = loop.ProgressBar.advance
 
     def advance_and_interrupt(self, steps):
         advance(self, steps)
@@ -44,7 +44,7 @@ def train_up_to(step, config, devices, workdir, monkeypatch):
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Progress, "advance", advance_and_interrupt)
+        patch.setattr(loop.ProgressBar, "advance", advance_and_interrupt)
         with pytest.raises(Interrupted):
             loop.train(build(config, devices), workdir)
 

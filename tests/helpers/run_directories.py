@@ -3,8 +3,9 @@
 import json
 
 import numpy as np
-from helpers.tiny import tiny_config
 from PIL import Image
+
+from helpers.tiny import tiny_config
 
 VERSIONS = {"python": "3.11.7", "jax": "0.10.2"}
 

@@ -5,8 +5,8 @@ import functools
 
 import jax
 import numpy as np
-from helpers.tiny import tiny_config
 
+from helpers.tiny import tiny_config
 from ssljax import recipe
 from ssljax.training import parallel
 
@@ -31,13 +31,13 @@ def compiled(train_step, devices, **options):
 
 def run_steps(experiment, steps, *, data=None, **options):
     """State and metric sums on the host after `steps` steps of a recipe."""
-    window = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), experiment.shapes["window"])
-    state, window, data = (
+    metric_sums = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), experiment.shapes["window"])
+    state, metric_sums, data = (
         parallel.replicate(x, experiment.devices)
-        for x in (experiment.init_state(), window, data or experiment.data())
+        for x in (experiment.init_state(), metric_sums, data or experiment.data())
     )
     run = compiled(experiment.train_step, tuple(experiment.devices), **options)
-    after = run(state, window, data, steps)
+    after = run(state, metric_sums, data, steps)
     for x in jax.tree.leaves(jax.device_get(after)):
         np.testing.assert_array_equal(x, np.broadcast_to(x[:1], x.shape))  # all devices agree
     return parallel.fetch(after)

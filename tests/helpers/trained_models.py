@@ -5,11 +5,11 @@ import importlib
 import jax
 import jax.numpy as jnp
 import numpy as np
-from helpers.tiny import tiny_config
 
+from helpers.tiny import tiny_config
 from ssljax import recipe
-from ssljax.export.trained import Trained
 from ssljax.run import loop
+from ssljax.trained import Trained
 
 MODELS = {
     "wide_resnet": ("wide_resnet", {"filters": 4, "repeat": 1}, 32),

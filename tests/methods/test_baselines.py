@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from helpers import golden
 from helpers.golden import cross_entropy, forward, softmax
-
 from ssljax.methods.mean_teacher import mean_teacher
 from ssljax.methods.method import Batch
 from ssljax.methods.mixup import mixup

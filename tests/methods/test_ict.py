@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import golden
 
+from helpers import golden
 from ssljax.methods.ict import ict
 from ssljax.methods.method import Batch
 

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import golden
 
+from helpers import golden
 from ssljax.methods.method import Batch, Progress
 from ssljax.methods.mixmatch import mixmatch
 

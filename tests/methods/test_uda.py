@@ -4,8 +4,8 @@ import functools
 
 import numpy as np
 import pytest
-from helpers import golden
 
+from helpers import golden
 from ssljax.methods.method import Batch
 from ssljax.methods.uda import uda
 

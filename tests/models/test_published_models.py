@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.networks import convolve, size
 
+from helpers.networks import convolve, size
 from ssljax.models.cnn13 import cnn13
 from ssljax.models.convnet import convnet
 from ssljax.models.shake_resnet import shake_resnet

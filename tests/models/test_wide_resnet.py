@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
-from helpers.networks import convolve, shapes, size
 
+from helpers.networks import convolve, shapes, size
 from ssljax.models.wide_resnet import WideResNet, wide_resnet
 
 

@@ -6,9 +6,9 @@ import subprocess
 import urllib.parse
 
 import pytest
-from helpers.run_directories import make
 from PIL import Image
 
+from helpers.run_directories import make
 from ssljax.report import report
 
 pytestmark = pytest.mark.slow

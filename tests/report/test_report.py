@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.run_directories import VERSIONS, make, write
 
+from helpers.run_directories import VERSIONS, make, write
 from ssljax.errors import UsageError
 from ssljax.report import plots, report
 from ssljax.report.runs import Predictions, read_all

@@ -5,8 +5,8 @@ import statistics
 from pathlib import Path
 
 import pytest
-from helpers.run_directories import make, write
 
+from helpers.run_directories import make, write
 from ssljax.report import groups as grouping
 from ssljax.report import reference, report, table
 from ssljax.report.groups import Spread

@@ -6,10 +6,10 @@ import json
 import jax
 import numpy as np
 import pytest
-from helpers.processes import rows_of
-from helpers.tiny import build, tiny_config
 from PIL import Image
 
+from helpers.processes import rows_of
+from helpers.tiny import build, tiny_config
 from ssljax.augment import contact_sheet
 from ssljax.errors import RunError
 from ssljax.report import report

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+
 from helpers.processes import CACHE, final_state, rows_of
 from helpers.tiny import build
-
 from ssljax.errors import Interrupted, RunError, UsageError
 from ssljax.run import directory, evaluate, loop, metrics
 
@@ -72,7 +72,7 @@ def test_a_signal_between_two_evaluations_changes_nothing(config, tmp_path, monk
     experiment = build(config)
     loop.train(experiment, tmp_path / "whole")
 
-    advance = loop.Progress.advance
+    advance = loop.ProgressBar.advance
 
     def advance_and_interrupt(self, steps):
         advance(self, steps)
@@ -80,7 +80,7 @@ def test_a_signal_between_two_evaluations_changes_nothing(config, tmp_path, monk
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Progress, "advance", advance_and_interrupt)
+        patch.setattr(loop.ProgressBar, "advance", advance_and_interrupt)
         with pytest.raises(Interrupted, match="SIGTERM: saved after step 7") as caught:
             loop.train(experiment, tmp_path / "cut")
     assert caught.value.signum == signal.SIGTERM

@@ -7,9 +7,9 @@ import signal
 import jax
 import numpy as np
 import pytest
+
 from helpers.processes import final_state, rows_of
 from helpers.tiny import build, tiny_config
-
 from ssljax import recipe
 from ssljax.errors import Interrupted, RunError, UsageError
 from ssljax.run import loop, progress, seeds
@@ -79,8 +79,8 @@ def test_a_method_whose_unlabelled_images_exclude_the_labelled_ones(tmp_path):
 
 @pytest.mark.slow
 def test_an_interrupted_program_goes_on_bit_for_bit(tmp_path, monkeypatch):
-    recipes = recipe.build_seeds(seeds_config(num_seeds=2))
-    seeds.train(recipes, tmp_path / "whole")
+    experiments = recipe.build_seeds(seeds_config(num_seeds=2))
+    seeds.train(experiments, tmp_path / "whole")
     advance = progress.Progress.advance
 
     def advance_and_interrupt(self, steps):
@@ -91,16 +91,16 @@ def test_an_interrupted_program_goes_on_bit_for_bit(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(progress.Progress, "advance", advance_and_interrupt)
         with pytest.raises(Interrupted, match="SIGTERM: saved after step 7"):
-            seeds.train(recipes, tmp_path / "cut")
+            seeds.train(experiments, tmp_path / "cut")
     # As if it had been killed while it saved: one seed lacks the newest checkpoint.
     os.rename(tmp_path / "cut" / "seed=6" / "checkpoints" / "7", tmp_path / "lost")
-    seeds.train(recipes, tmp_path / "cut")
+    seeds.train(experiments, tmp_path / "cut")
     for name in ("seed=5", "seed=6"):
         whole, cut = final_state(tmp_path / "whole" / name), final_state(tmp_path / "cut" / name)
         jax.tree.map(np.testing.assert_array_equal, whole, cut)
         assert rows_of(tmp_path / "whole" / name) == rows_of(tmp_path / "cut" / name)
     before = (tmp_path / "whole" / "seed=5" / "metrics.jsonl").stat().st_mtime_ns
-    seeds.train(recipes, tmp_path / "whole")
+    seeds.train(experiments, tmp_path / "whole")
     assert (tmp_path / "whole" / "seed=5" / "metrics.jsonl").stat().st_mtime_ns == before
 
 

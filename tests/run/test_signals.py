@@ -11,15 +11,15 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+
 from helpers.processes import final_state, rows_of
 from helpers.tiny import build
-
 from ssljax.errors import Interrupted
 from ssljax.run import evaluate, loop, signals
 
 BUSY = """
 import sys
-from ssljax.training import stop
+from ssljax.run import signals
 signals._BEFORE_A_STEP = float(sys.argv[1])
 with signals.stop_signal():
     import hashlib
@@ -87,14 +87,14 @@ def test_a_signal_within_an_evaluation_saves_and_evaluates_again(config, tmp_pat
     assert evaluate.evaluate_directory(experiment, tmp_path / "cut")[0] == 8
 
     # Interrupted again after the row, before the next checkpoint: the row does not come twice.
-    advance = loop.Progress.advance
+    advance = loop.ProgressBar.advance
 
     def die(self, steps):
         advance(self, steps)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Progress, "advance", die)
+        patch.setattr(loop.ProgressBar, "advance", die)
         with pytest.raises(KeyboardInterrupt):
             loop.train(experiment, tmp_path / "cut")
     assert [row["step"] for row in rows_of(tmp_path / "cut")] == [2, 4, 6, 8]

@@ -13,7 +13,7 @@ from ssljax.storage import lock
 HOLD = """
 import sys, time
 from pathlib import Path
-from ssljax.training import lock
+from ssljax.storage import lock
 with lock.held(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

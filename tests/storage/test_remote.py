@@ -7,8 +7,8 @@ import fsspec
 import jax
 import numpy as np
 import pytest
-from helpers.tiny import tiny_config
 
+from helpers.tiny import tiny_config
 from ssljax import recipe
 from ssljax.errors import RunError, UsageError
 from ssljax.run import loop, metrics
@@ -91,8 +91,8 @@ def test_what_cannot_be_copied_is_named(url, tmp_path):
 
 
 def build(**changes):
-    parts = dataclasses.replace(recipe.build(tiny_config()), **changes)
-    return dataclasses.replace(parts, devices=jax.devices()[:1])
+    experiment = dataclasses.replace(recipe.build(tiny_config()), **changes)
+    return dataclasses.replace(experiment, devices=jax.devices()[:1])
 
 
 def test_the_run_directory_is_copied_out_after_the_end(url, tmp_path):
@@ -104,7 +104,7 @@ def test_the_run_directory_is_copied_out_after_the_end(url, tmp_path):
 
 def test_the_run_directory_is_copied_out_after_a_failure_too(url, tmp_path, monkeypatch):
     monkeypatch.setattr(metrics, "summarize", None)
-    monkeypatch.setattr(loop, "summarize", lambda window: 1 / 0)
+    monkeypatch.setattr(loop, "summarize", lambda metric_sums: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         loop.train(build(train_url=url), tmp_path / "run")
     assert files(url) == local_files(tmp_path / "run")

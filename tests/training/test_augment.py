@@ -7,11 +7,11 @@ import signal
 import jax
 import numpy as np
 import pytest
+from PIL import Image
+
 from helpers.processes import final_state
 from helpers.steps import largest_difference, run_steps, weights
 from helpers.tiny import tiny_config
-from PIL import Image
-
 from ssljax import recipe
 from ssljax.augment import ctaugment
 from ssljax.augment.ctaugment_spaces import CIFAR
@@ -75,7 +75,7 @@ def test_a_resumed_run_continues_with_the_same_rates(tmp_path, monkeypatch):
     """Stopped at step 5 of 8, and resumed."""
     experiment = recipe.build(cta_config("supervised"))
     loop.train(experiment, tmp_path / "whole")
-    advance = loop.Progress.advance
+    advance = loop.ProgressBar.advance
 
     def advance_and_interrupt(self, steps):
         advance(self, steps)
@@ -83,7 +83,7 @@ def test_a_resumed_run_continues_with_the_same_rates(tmp_path, monkeypatch):
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Progress, "advance", advance_and_interrupt)
+        patch.setattr(loop.ProgressBar, "advance", advance_and_interrupt)
         with pytest.raises(Interrupted, match="saved after step 5"):
             loop.train(experiment, tmp_path / "cut")
     loop.train(experiment, tmp_path / "cut")

@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from helpers.steps import compiled, largest_difference, run_steps, shared, weights
 from helpers.tiny import tiny_config
-
 from ssljax import losses, recipe
 from ssljax.methods.method import Aux, Method, no_state
 from ssljax.training import optim, parallel
@@ -180,13 +180,15 @@ def test_a_view_can_be_the_image_as_it_is():
 @pytest.mark.parametrize("options", [{"loop_on_device": True}, {}])
 def test_steps_of_one_call_ask_nothing_of_the_host(options):
     experiment = shared("fixmatch", 4)
-    window = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), experiment.shapes["window"])
-    state, window, data = (
+    metric_sums = jax.tree.map(
+        lambda x: np.zeros(x.shape, x.dtype), experiment.shapes["metric_sums"]
+    )
+    state, metric_sums, data = (
         parallel.replicate(x, experiment.devices)
-        for x in (experiment.init_state(), window, experiment.data())
+        for x in (experiment.init_state(), metric_sums, experiment.data())
     )
     run = compiled(experiment.train_step, tuple(experiment.devices), **options)
-    state, window = run(state, window, data, 1)  # compiles
+    state, metric_sums = run(state, metric_sums, data, 1)  # compiles
     with jax.transfer_guard("disallow"):
-        state, window = run(state, window, data, 1)
+        state, metric_sums = run(state, metric_sums, data, 1)
     assert parallel.fetch(state.step) == 2

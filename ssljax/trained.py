@@ -1,0 +1,147 @@
+"""A run directory -> the trained model, ready to predict and to be exported.
+
+Reads no data set, and needs neither the method nor the optimizer that trained it.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Hashable, Iterator
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from ssljax.augment.ops import to_float
+from ssljax.errors import UsageError
+from ssljax.recipe import make_model
+from ssljax.storage.checkpoints import Checkpoints
+from ssljax.storage.files import read_json
+
+PyTree = Any
+OUTPUTS = ("logits", "probabilities")
+_BATCH = 256  # images of a prediction that are on the device at once
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A model with its weights."""
+
+    model: nn.Module  # computes in float32
+    variables: PyTree  # "params" and "batch_stats", NumPy arrays
+    image_shape: tuple[int, int, int]  # (height, width, channels)
+    class_names: tuple[str, ...]
+    config: dict[str, Any]  # `config.json` of the run
+    step: int
+    weights: str  # "ema" or "raw"
+    results: dict[str, Any] = dataclasses.field(default_factory=dict)  # `results.json`, if any
+    state: PyTree = None  # the whole state of training, nested dicts of NumPy arrays
+    classes: tuple[Hashable, ...] = ()  # what `predict` returns; (): the class names
+    workdir: Path | None = None  # the run directory
+
+    def serve(self) -> Callable[[PyTree, jax.Array], dict[str, jax.Array]]:
+        """`f(variables, images) -> outputs`, what every format computes.
+
+        Images are `[N, H, W, C]`, uint8 or float32, 0..255; `logits` and `probabilities` are
+        `[N, classes]` float32.
+        """
+
+        def f(variables: PyTree, images: jax.Array) -> dict[str, jax.Array]:
+            logits, _ = self.model.apply(variables, to_float(images), train=False)
+            return {"logits": logits, "probabilities": jax.nn.softmax(logits)}
+
+        return f
+
+    @functools.cached_property
+    def _serve(self) -> Callable[[PyTree, jax.Array], dict[str, jax.Array]]:
+        return jax.jit(self.serve())
+
+    def predict_proba(self, images: np.ndarray) -> np.ndarray:
+        """The probability of each class, `[N, classes]` float32, in the order of `class_names`.
+
+        Args:
+          images: uint8 `[N, H, W, C]` of the size that the model was trained on; for one channel
+            `[N, H, W]` will do.
+
+        Raises:
+          UsageError: the images are of another type or size.
+        """
+        images = np.asarray(images)
+        if images.ndim == 3 and self.image_shape[-1] == 1:
+            images = images[..., None]
+        if images.dtype != np.uint8 or images.shape[1:] != self.image_shape:
+            allowed = ", ".join(map(str, self.image_shape))
+            raise UsageError(
+                f"images are {images.dtype} {list(images.shape)}; allowed: uint8 [N, {allowed}]"
+            )
+        found = [self._serve(self.variables, jnp.asarray(x)) for x in _batches(images)]
+        probabilities = [np.asarray(outputs["probabilities"]) for outputs in found]
+        none = np.zeros((0, len(self.class_names)), np.float32)
+        return np.concatenate([none, *probabilities])[: len(images)]
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """The likeliest class of each image, `[N]`: a label as `fit` was given it, else its name.
+
+        Args:
+          images: as for `predict_proba`.
+        """
+        classes = self.classes or self.class_names
+        named = np.empty(len(classes), object)
+        named[:] = classes
+        if len({type(name) for name in classes}) == 1 and np.isscalar(classes[0]):
+            named = np.array(classes)
+        return named[np.argmax(self.predict_proba(images), axis=-1)]
+
+
+def _batches(images: np.ndarray) -> Iterator[np.ndarray]:
+    """Batches of one size, so that the model is compiled once; the last one ends with zeros."""
+    size = min(_BATCH, len(images))
+    for start in range(0, len(images), size or 1):
+        batch = images[start : start + size]
+        yield np.pad(batch, [(0, size - len(batch)), (0, 0), (0, 0), (0, 0)])
+
+
+def load(workdir: Path | str, *, weights: str = "ema") -> Trained:
+    """The newest checkpoint of a run directory.
+
+    Args:
+      weights: `ema`, the moving average, or `raw`.
+
+    Raises:
+      UsageError: there is no checkpoint, or it cannot be read.
+    """
+    workdir = Path(workdir).expanduser()
+    config = read_json(workdir / "config.json")
+    data = read_json(workdir / "data.json")
+    with Checkpoints(workdir, keep=0) as checkpoints:
+        newest = checkpoints.restore_newest()
+    if newest is None:
+        raise UsageError(f"{workdir} holds no checkpoint yet")
+    step, state = newest[0], newest[1]["state"]
+    params, batch_stats = state["params"], state["batch_stats"]
+    if weights == "ema":
+        params, batch_stats = state["ema"], state.get("ema_batch_stats") or batch_stats
+    # Heads are further outputs of a method that only training uses.
+    params = {name: value for name, value in params.items() if name != "heads"}
+    model = make_model(
+        ml_collections.ConfigDict(config),
+        num_classes=len(data["class_names"]),
+        dtype=jnp.float32,
+        axis_name=None,
+    )
+    results = workdir / "results.json"
+    return Trained(
+        model=model,
+        variables={"params": params} | ({"batch_stats": batch_stats} if batch_stats else {}),
+        image_shape=tuple(data["image_shape"]),
+        class_names=tuple(data["class_names"]),
+        config=config,
+        step=step,
+        weights=weights,
+        results=read_json(results) if results.exists() else {},
+        state=state,
+        workdir=workdir,
+    )
