@@ -181,7 +181,7 @@ def test_a_view_can_be_the_image_as_it_is():
 def test_steps_of_one_call_ask_nothing_of_the_host(options):
     experiment = shared("fixmatch", 4)
     metric_sums = jax.tree.map(
-        lambda x: np.zeros(x.shape, x.dtype), experiment.shapes["metric_sums"]
+        lambda x: np.zeros(x.shape, x.dtype), experiment.shapes["window"]
     )
     state, metric_sums, data = (
         parallel.replicate(x, experiment.devices)
