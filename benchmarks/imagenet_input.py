@@ -50,7 +50,7 @@ def main() -> None:
         paths = _write(Path(directory), 256)
         data = _dataset(paths, args.image_size)
         turns = {
-            "tf.data by record": lambda: _by_record(data, args.images),
+            "tf.data by record": lambda: _by_place(data, args.images),
             "tf.data by order": lambda: _by_order(paths, args.images, args.image_size),
             "Pillow": lambda: _pillow(paths, args.images, args.image_size),
         }
@@ -78,7 +78,7 @@ def _dataset(paths: list[Path], image_size: int) -> StreamedDataset:
     return StreamedDataset(files, files, 1000, tuple(map(str, range(1000))), image_size)
 
 
-def _by_record(data: StreamedDataset, count: int) -> None:
+def _by_place(data: StreamedDataset, count: int) -> None:
     n = len(data.labels)
     split = Split(np.arange(n), np.arange(n), np.arange(0))
     for _ in streaming.batches(data, split, seed=0, start=0, stop=count // 64, sizes=(64, 0)):

@@ -1,5 +1,6 @@
 """What arguments and knobs must be. Every error names the field, the value and what is allowed."""
 
+import difflib
 import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -7,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ssljax.errors import UsageError
+from ssljax.lookup import FIXED
 
 
 def check_range(
@@ -64,14 +66,37 @@ def prefix_errors(field: str) -> Iterator[None]:
         raise UsageError(f"{field}: {error}" if field else str(error)) from error
 
 
-def call(function: Callable[..., Any], config: Any, args: str, **fixed: Any) -> Any:
-    """Calls `function` with the keyword arguments of `config[args]`, checked by name first."""
-    given = config[args].to_dict()
-    valid = [name for name in inspect.signature(function).parameters if name not in fixed]
-    for name in given:
-        if name not in valid:
-            raise UsageError(
-                f"config.{args}.{name} does not exist; allowed: {', '.join(valid) or 'none'}"
-            )
-    with prefix_errors(f"config.{args}"):
-        return function(**given, **fixed)
+def call(function: Callable[..., Any], config: Any, knob: str, **fixed: Any) -> Any:
+    """Calls what `config[knob]` names with `config[<knob>_args]`, checked by name first.
+
+    Args:
+      function: found under that name.
+      fixed: further arguments, which the function is given where it takes them.
+    """
+    name, given = config[knob], config[f"{knob}_args"].to_dict()
+    parameters = inspect.signature(function).parameters
+    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    variadic = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    own = [key for key, p in parameters.items() if key not in FIXED and p.kind not in variadic]
+    for key in given:
+        if key in own or (takes_any and key not in FIXED):
+            continue
+        allowed = f"allowed: {', '.join(own) or 'none'}"
+        if difflib.get_close_matches(key, own, n=1, cutoff=0.7):
+            raise UsageError(f"config.{knob}_args.{key} does not exist; {allowed}")
+        raise UsageError(
+            f"config.{knob}_args.{key} is no argument of config.{knob} {name!r}; {allowed}; "
+            f"a recipe for another {knob} sets it: replace config.{knob}_args in your recipe"
+        )
+    taken = {key: value for key, value in fixed.items() if takes_any or key in parameters}
+    with prefix_errors(f"config.{knob}_args"):
+        return function(**given, **taken)
+
+
+def check_returned(field: str, name: str, value: Any, kind: type) -> None:
+    """Raises UsageError unless what `name` returned is a `kind`."""
+    if not isinstance(value, kind):
+        raise UsageError(
+            f"{field} {name!r} returned a {type(value).__name__}; allowed: "
+            f"{kind.__module__}.{kind.__qualname__}"
+        )

@@ -3,8 +3,13 @@
 A notebook is quiet with `logging.getLogger("ssljax").setLevel(logging.ERROR)`.
 """
 
+import contextlib
 import logging
+import os
+import re
 import sys
+import tempfile
+from collections.abc import Iterator
 
 from tqdm import tqdm
 
@@ -32,3 +37,38 @@ def show_lines() -> None:
 def _is_foreign(handler: logging.Handler) -> bool:
     """Whether a library or a test runner has added a handler, rather than the program."""
     return type(handler).__module__.partition(".")[0] in ("absl", "_pytest")
+
+
+# Notes and warnings of TensorFlow and absl, written in C++ while they are imported, when no setting
+# reaches them; and what every import says where there are NVIDIA's libraries.
+_NOISE = re.compile(
+    r"WARNING: All log messages before absl|[IW]\d{4} |\d{4}-\d\d-\d\d .*: [IW] "
+    r"|.*Unable to register cu|To enable the following instructions"
+)
+
+
+@contextlib.contextmanager
+def quiet_import() -> Iterator[None]:
+    """Holds standard error back while TensorFlow is imported; what is no noise is printed after.
+
+    If the import fails, all is. The file descriptor is replaced, as it is C++ that writes.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only, once it is imported
+    if "tensorflow" in sys.modules:
+        yield
+        return
+    failed = True
+    with tempfile.TemporaryFile() as held:
+        sys.stderr.flush()
+        before = os.dup(2)
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+            failed = False
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
+            held.seek(0)
+            for line in held.read().decode(errors="replace").splitlines():
+                if failed or not _NOISE.match(line):
+                    print(line, file=sys.stderr, flush=True)

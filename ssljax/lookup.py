@@ -5,12 +5,16 @@ imported, so that nobody has to edit the package.
 """
 
 import ast
+import difflib
 import functools
 import importlib
 import inspect
 import os
 import pkgutil
+import re
 import sys
+import sysconfig
+import traceback
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -21,7 +25,7 @@ from ssljax.errors import UsageError
 
 PACKAGES = {"method": "methods", "model": "models"}  # knob -> where its plain names are
 # Arguments that are not the config's.
-_FIXED = frozenset({"num_classes", "dtype", "axis_name", "parent", "name"})
+FIXED = frozenset({"num_classes", "dtype", "axis_name", "parent", "name"})
 
 
 def find(field: str, name: str, modules: Iterable[ModuleType]) -> Callable[..., Any]:
@@ -57,19 +61,50 @@ def find_dotted(field: str, name: str) -> Callable[..., Any]:
       UsageError: it cannot be imported, or cannot be called.
     """
     module, _, attribute = name.rpartition(".")
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise UsageError(f"{field} is {name!r}; allowed: a name, or <module>.<name>")
     if os.getcwd() not in sys.path and "" not in sys.path:
-        sys.path.append(os.getcwd())
+        sys.path.append(os.getcwd())  # scripts have their own folder there instead
+    importlib.invalidate_caches()  # of a file that was written a moment ago
     try:
-        found = getattr(importlib.import_module(module), attribute)
-    except ModuleNotFoundError as error:
-        raise UsageError(f"{field} {name!r} cannot be imported: {error}") from error
-    except AttributeError as error:
-        raise UsageError(f"{field} {name!r} does not exist: {error}") from error
+        imported = importlib.import_module(module)
+    except Exception as error:  # whatever the module does while it is imported
+        raise UsageError(f"{field} {name!r} cannot be imported: {reason(error)}") from error
+    if not hasattr(imported, attribute):
+        there = [key for key, value in vars(imported).items() if callable(value)]
+        near = ", ".join(difflib.get_close_matches(attribute, there))
+        hint = f"; near it: {near}" if near else ""
+        raise UsageError(f"{field} {name!r} does not exist: {module} has no {attribute}{hint}")
+    found = getattr(imported, attribute)
     if not callable(found):
         raise UsageError(
             f"{field} {name!r} is a {type(found).__name__}; allowed: functions, classes"
         )
     return found
+
+
+def reason(error: Exception) -> str:
+    """One line about an error in someone's own file: the file, the line and what it says."""
+    text = " ".join(str(error).replace("\\n", " ").split())
+    # ml_collections prints the whole config where a knob is misspelt.
+    text = re.sub(r"Other fields present: .*?(?=Did you mean|$)", "", text).strip()
+    if text[:1] == text[-1:] == "'":  # as a KeyError quotes its message
+        text = text[1:-1].strip()
+    place = ""
+    if isinstance(error, SyntaxError):
+        place, text = f"{error.filename}, line {error.lineno}: ", str(error.msg)
+    else:
+        for frame in traceback.extract_tb(error.__traceback__):
+            if not frame.filename.startswith(("<", *_NOT_THEIRS)):
+                place = f"{frame.filename}, line {frame.lineno}: "
+    return f"{place}{type(error).__name__}: {text[:300]}"
+
+
+# Folders of Python, of installed packages and of this package.
+_NOT_THEIRS = (
+    *(sysconfig.get_path(kind) for kind in ("stdlib", "purelib", "platlib")),
+    str(Path(__file__).parent),
+)
 
 
 def modules_of(package: ModuleType, *, without: Iterable[str] = ()) -> list[ModuleType]:
@@ -89,28 +124,66 @@ def arguments(knob: str, name: str, *, trusted: bool = False) -> dict[str, Any]:
       trusted: whether a dotted name is imported; else it has no arguments that are known.
     """
     if "." not in name:
-        return dict(_declared(PACKAGES[knob], name))
+        return dict(declared(knob).get(name, {}))
     if not trusted:
         return {}
-    signature = inspect.signature(find_dotted(f"config.{knob}", name))
     return {
         key: parameter.default
-        for key, parameter in signature.parameters.items()
-        if key not in _FIXED and isinstance(parameter.default, _LITERALS)
+        for key, parameter in _parameters(knob, name).items()
+        if isinstance(parameter.default, _LITERALS)
     }
+
+
+def without_default(knob: str, name: str) -> list[str]:
+    """The arguments that `arguments` leaves out, of a dotted name."""
+    if "." not in name:
+        return []
+    return [
+        key
+        for key, parameter in _parameters(knob, name).items()
+        if not isinstance(parameter.default, _LITERALS)
+    ]
 
 
 _LITERALS = (bool, int, float, str, tuple, type(None))
 
 
+def _parameters(knob: str, name: str) -> dict[str, inspect.Parameter]:
+    function = find_dotted(f"config.{knob}", name)
+    try:
+        parameters = inspect.signature(function).parameters
+    except ValueError as error:
+        raise UsageError(f"config.{knob} {name!r} has no signature that can be read") from error
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return {k: v for k, v in parameters.items() if k not in FIXED and v.kind in named}
+
+
+def declared(knob: str) -> dict[str, dict[str, Any]]:
+    """The package's methods or models that have arguments -> the arguments' defaults."""
+    package = importlib.import_module(f"ssljax.{PACKAGES[knob]}")  # imports none of its modules
+    files = sorted(file for folder in package.__path__ for file in Path(folder).glob("*.py"))
+    found: dict[str, dict[str, Any]] = {}
+    for file in files:
+        found |= _declared_in(file, file.stat().st_mtime_ns)
+    return found
+
+
 @functools.lru_cache
-def _declared(package: str, name: str) -> dict[str, Any]:
-    for path in sorted((Path(__file__).parent / package).glob("*.py")):
-        body = ast.parse(path.read_text()).body
-        found = _defaults(body, name)
-        if found is not None:
-            return {k: v for k, v in found.items() if k not in _FIXED}
-    return {}
+def _declared_in(file: Path, changed: int) -> dict[str, dict[str, Any]]:
+    """Those of one file.
+
+    Args:
+      changed: when; a file that changes is read again.
+    """
+    del changed
+    body, found = ast.parse(file.read_text()).body, {}
+    for node in body:
+        name = getattr(node, "name", "")
+        if isinstance(node, ast.Assign):
+            name = ast.unparse(node.targets[0])
+        if name.islower() and not name.startswith("_") and (defaults := _defaults(body, name)):
+            found[name] = {k: v for k, v in defaults.items() if k not in FIXED}
+    return found
 
 
 def _defaults(body: list[ast.stmt], name: str) -> dict[str, Any] | None:

@@ -6,6 +6,7 @@ with a function `get_config()`.
 
 import contextlib
 import difflib
+import functools
 import importlib.util
 import itertools
 import re
@@ -23,25 +24,29 @@ from ml_collections.config_dict import placeholder
 from ssljax import lookup
 from ssljax.errors import UsageError
 
-# How other code calls a knob -> the last part of its name here.
-_ALIASES = {
-    "wd": "weight_decay",
-    "lr": "lr",
-    "learning_rate": "lr",
-    "mu": "uratio",
-    "T": "temperature",
-    "tau": "threshold",
-    "lambda_u": "unlabeled_weight",
-    "wu": "unlabeled_weight",
-    "w_match": "w_match",
-    "epochs": "num_epochs",
-    "steps": "num_steps",
-    "bs": "batch_size",
-    "batch": "batch_size",
-    "momentum": "momentum",
-    "num_train_iter": "num_steps",
-    "ema_m": "ema_decay",
-    "p_cutoff": "threshold",
+# How other code calls a knob -> the last part of its name here, the likeliest first.
+_ALIASES: dict[str, tuple[str, ...]] = {
+    "wd": ("weight_decay",),
+    "learning_rate": ("lr",),
+    "mu": ("uratio",),
+    "T": ("temperature",),
+    "tau": ("threshold",),
+    "p_cutoff": ("threshold",),
+    "lambda_u": ("unlabeled_weight", "w_match", "consistency_weight", "vat_weight"),
+    "wu": ("unlabeled_weight", "w_match", "consistency_weight", "vat_weight"),
+    "epochs": ("num_epochs",),
+    "steps": ("num_steps",),
+    "num_train_iter": ("num_steps",),
+    "bs": ("batch_size",),
+    "batch": ("batch_size",),
+    "ema_m": ("ema_decay",),
+}
+# What a value has to be, for a message.
+_VALUES = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    tuple: "values such as (10, 20)",
 }
 
 
@@ -85,14 +90,34 @@ def recipe_file(recipe: str) -> Path:
 
 
 def load_module(path: Path) -> ModuleType:
-    """Runs a recipe's file. `from configs import …` finds the folder of the file, or ours."""
+    """Runs a recipe's file. `from configs import …` finds the folder of the file, or ours.
+
+    Raises:
+      UsageError: the file cannot be run; names the line.
+    """
+    with _running(path):
+        return _execute(path)
+
+
+def _execute(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"recipe_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
+    if spec is None or spec.loader is None:
+        raise UsageError(f"--config={path} is no recipe; allowed: a Python file, <name>.py")
     module = importlib.util.module_from_spec(spec)
-    with _importing(path.absolute()):
-        spec.loader.exec_module(module)
+    spec.loader.exec_module(module)
     return module
+
+
+@contextlib.contextmanager
+def _running(path: Path) -> Iterator[None]:
+    """Turns what a recipe's file raises into one line, and lets it import what it needs."""
+    try:
+        with _importing(path.absolute()):
+            yield
+    except UsageError:
+        raise
+    except Exception as error:  # whatever the file does
+        raise UsageError(f"--config={path} fails: {lookup.reason(error)}") from error
 
 
 @contextlib.contextmanager
@@ -135,10 +160,17 @@ def load(
       UsageError: there is no such recipe or knob, or a value has another type.
     """
     name, _, argument = recipe.partition(":")
-    get_config = getattr(load_module(recipe_file(name)), "get_config", None)
-    if get_config is None:
-        raise UsageError(f"--config={name} has no function get_config()")
-    config = get_config(*([argument] if argument else []))
+    path = recipe_file(name)
+    with _running(path):  # functions of the file may import, too
+        get_config = getattr(_execute(path), "get_config", None)
+        if get_config is None:
+            raise UsageError(f"--config={name} has no function get_config()")
+        config = get_config(*([argument] if argument else []))
+    if not isinstance(config, ml_collections.ConfigDict):
+        raise UsageError(
+            f"--config={name}: get_config() returned a {type(config).__name__}; allowed: an "
+            "ml_collections.ConfigDict"
+        )
     if isinstance(overrides, Mapping):
         overrides = [f"{knob}={value}" for knob, value in overrides.items()]
     return apply(config, overrides)
@@ -152,14 +184,24 @@ def apply(config: ml_collections.ConfigDict, overrides: Sequence[str]) -> ml_col
     """
     choose_arguments(config, overrides)
     _check_names(config, overrides)
-    given = ["", *(f"--config.{override}" for override in overrides)]
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=given)
-    try:
-        values(given)
-    except (flags.Error, TypeError, ValueError) as error:
-        raise UsageError(" ".join(str(error).split())) from error
-    return values["config"].value
+    for override in overrides:  # one by one, so that an error is of one
+        given = ["", f"--config.{override}"]
+        values = flags.FlagValues()
+        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=given)
+        try:
+            values(given)
+        except (flags.Error, TypeError, ValueError) as error:
+            raise UsageError(_bad_value(config, override, error)) from error
+        config = values["config"].value
+    return config
+
+
+def _bad_value(config: ml_collections.ConfigDict, override: str, error: Exception) -> str:
+    *path, last = override.partition("=")[0].split(".")
+    kind = functools.reduce(getattr, path, config).get_type(last)
+    if kind in _VALUES:
+        return f"--config.{override} has another type; allowed: {_VALUES[kind]}"
+    return " ".join(str(error).split())
 
 
 def choose_arguments(config: ml_collections.ConfigDict, overrides: Sequence[str] = ()) -> None:
@@ -170,21 +212,30 @@ def choose_arguments(config: ml_collections.ConfigDict, overrides: Sequence[str]
     chosen = dict(override.partition("=")[::2] for override in overrides)
     with config.unlocked():
         for knob in lookup.PACKAGES:
+            if knob not in config:
+                continue  # `recipe.build` says so
             name = chosen.get(knob, config[knob])
-            if name != config[knob]:
+            if name != config[knob] or f"{knob}_args" not in config:
                 config[f"{knob}_args"] = ml_collections.ConfigDict()
             args = config[f"{knob}_args"]
             for key, default in lookup.arguments(knob, name, trusted=True).items():
                 if key not in args:
                     args[key] = placeholder(object) if default is None else default
+            for key in lookup.without_default(knob, name):  # there only if an override sets it
+                if key not in args and f"{knob}_args.{key}" in chosen:
+                    args[key] = placeholder(object)
 
 
 def complete(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A recorded config with the arguments that it leaves to the signatures."""
+    """A recorded config with the arguments that it leaves to the signatures, as JSON has them.
+
+    Nothing that the config names is imported: whoever reads a run need not trust it.
+    """
     full = dict(config)
     for knob in lookup.PACKAGES:
         if knob in full:
             defaults = lookup.arguments(knob, str(full[knob]))
+            defaults = {k: list(v) if isinstance(v, tuple) else v for k, v in defaults.items()}
             full[f"{knob}_args"] = defaults | dict(full.get(f"{knob}_args") or {})
     return full
 
@@ -203,8 +254,9 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _check_names(config: ml_collections.ConfigDict, overrides: Sequence[str]) -> None:
     known = flatten(config.to_dict())
     groups = {key.rpartition(".")[0] for key in known} - {""}
-    for override in overrides:
-        knob, equals, _ = override.partition("=")
+    pairs = [override.partition("=") for override in overrides]
+    known |= {knob: value for knob, _, value in pairs if knob in lookup.PACKAGES}
+    for knob, equals, _ in pairs:
         if not equals:
             raise UsageError(f"config.{knob} has no value; overrides are written --config.{knob}=…")
         if knob not in known and knob not in groups:
@@ -212,11 +264,47 @@ def _check_names(config: ml_collections.ConfigDict, overrides: Sequence[str]) ->
 
 
 def unknown_knob(knob: str, known: Sequence[str] | Mapping[str, Any]) -> str:
-    """The line about a knob that does not exist: how it is spelt, or which one is nearest."""
+    """The line about a knob that does not exist: how it is spelt, which one is nearest, or that it
+    is an argument of another method or model."""
+    missing = f"config.{knob} does not exist"
     if "-" in knob and knob.replace("-", "_") in known:
-        right = knob.replace("-", "_")
-        return f"config.{knob} does not exist: knobs are written with _, --config.{right}"
-    return f"config.{knob} does not exist; the nearest knob is config.{nearest_knob(knob, known)}"
+        return f"{missing}: knobs are written with _, --config.{knob.replace('-', '_')}"
+    names = _names(knob)
+    ends = {name.rpartition(".")[2] for name in known}
+    near = difflib.get_close_matches(names[-1], ends, n=1, cutoff=0.7)
+    if isinstance(known, Mapping) and not ends & {*names}:
+        for kind in lookup.PACKAGES:
+            if kind in known and (owners := _owners(kind, names, close=not near)):
+                args = lookup.arguments(kind, str(known[kind]))
+                name, of = owners
+                return (
+                    f"{missing}: config.{kind} {known[kind]} has no {name}, which is of {of}; "
+                    f"config.{kind}_args has {', '.join(args) or 'no argument'}"
+                )
+    return f"{missing}; the nearest knob is config.{nearest_knob(knob, known)}"
+
+
+def _names(knob: str) -> tuple[str, ...]:
+    """What the last part of a knob's name can mean."""
+    last = knob.replace("-", "_").rpartition(".")[2]
+    return (*_ALIASES.get(last, ()), last)
+
+
+def _owners(kind: str, names: Sequence[str], *, close: bool) -> tuple[str, str] | None:
+    """The first of the names that is an argument of some methods or models, and which have it.
+
+    Args:
+      close: whether one that is nearly spelt like the last name counts, too.
+    """
+    declared = lookup.declared(kind)
+    if close:
+        every = {arg: None for args in declared.values() for arg in args}
+        names = [*names, *difflib.get_close_matches(names[-1], every, n=1, cutoff=0.8)]
+    for name in names:
+        of = [owner for owner, args in declared.items() if name in args]
+        if of:
+            return name, ", ".join(of)
+    return None
 
 
 def nearest_knob(knob: str, known: Sequence[str] | Mapping[str, Any]) -> str:
@@ -224,7 +312,7 @@ def nearest_knob(knob: str, known: Sequence[str] | Mapping[str, Any]) -> str:
     spelt = knob.replace("-", "_")
     last = spelt.rpartition(".")[2]
     ends = {name.rpartition(".")[2]: name for name in reversed(list(known))}
-    for name in (_ALIASES.get(last, last), last):
+    for name in _names(knob):
         if name in ends:
             return ends[name]
     nearest = difflib.get_close_matches(spelt, known, n=1, cutoff=0.7)

@@ -25,7 +25,7 @@ import ssljax.models
 from ssljax import overrides
 from ssljax.augment import augmentation, policies
 from ssljax.augment.augmentation import Augmentation
-from ssljax.checks import call, check_choice, check_range, prefix_errors
+from ssljax.checks import call, check_choice, check_range, check_returned, prefix_errors
 from ssljax.data.datasets import Dataset
 from ssljax.data.load import CONVENTIONS, load
 from ssljax.data.splits import Split
@@ -182,18 +182,7 @@ def _build(
     overrides.choose_arguments(config)
     # What a run is, and whoever reads it, has nothing to do with who trains it.
     config.distributed.update(coordinator="", num_processes=0, process_id=0)
-    if config.per_worker_batch_size:
-        fresh = config.per_worker_batch_size * len(run_devices)
-        config.batch_size = resumed_batch_size or fresh
-        config.per_worker_batch_size = 0
-    for knob, size in (
-        ("batch_size", config.batch_size),
-        ("batch_size · uratio", config.batch_size * config.uratio),
-    ):
-        if size % len(run_devices):
-            raise UsageError(
-                f"config.{knob} is {size}; allowed: a multiple of the {len(run_devices)} devices"
-            )
+    _set_batch_size(config, len(run_devices), resumed_batch_size)
     dataset, split = data or load_data(config)
     method = _method(config, split)
     steps_per_epoch = len(split.labeled) / config.batch_size
@@ -214,7 +203,7 @@ def _build(
         method=method,
         optimizer=optimizer,
         schedule=schedule,
-        augmentation=_augmentation(config.augment),
+        augmentation=_augmentation(config.augment, method, dataset.image_shape),
         devices=run_devices,
         seed=config.seed,
         batch_size=config.batch_size,
@@ -240,9 +229,26 @@ def _build(
     return experiment
 
 
+def _set_batch_size(config: ml_collections.ConfigDict, devices: int, resumed: int | None) -> None:
+    """Works out the batch size of a run that says it per device, and checks that it divides."""
+    if config.per_worker_batch_size:
+        fresh = config.per_worker_batch_size * devices
+        config.batch_size = resumed or fresh
+        config.per_worker_batch_size = 0
+    for knob, size in (
+        ("batch_size", config.batch_size),
+        ("batch_size · uratio", config.batch_size * config.uratio),
+    ):
+        if size % devices:
+            raise UsageError(
+                f"config.{knob} is {size}; allowed: a multiple of the {devices} devices"
+            )
+
+
 def _method(config: ml_collections.ConfigDict, split: Split) -> Method:
     methods = modules_of(ssljax.methods, without=["method"])
-    method = call(find("config.method", config.method, methods), config, "method_args")
+    method = call(find("config.method", config.method, methods), config, "method")
+    check_returned("config.method", config.method, method, Method)
     if method.views and not len(split.unlabeled):
         raise UsageError(
             f"config.dataset {config.dataset} leaves no unlabelled images, which config.method "
@@ -255,12 +261,27 @@ def make_model(config: Any, **fixed: Any) -> nn.Module:
     """The network that `config.model` and `config.model_args` name.
 
     Args:
-      fixed: arguments that are not the config's: `num_classes`, `dtype`, `axis_name`.
+      fixed: arguments that are not the config's: `num_classes`, `dtype`, `axis_name`. A network of
+        one's own can do without the last two.
     """
     function = find(
         "config.model", config.model, modules_of(ssljax.models, without=["layers", "convolution"])
     )
-    return call(function, config, "model_args", **fixed)
+    if config.bfloat16 and not _takes(function, "dtype"):
+        raise UsageError(
+            f"config.bfloat16 is True; allowed for config.model {config.model!r}, which has no "
+            "argument dtype: False"
+        )
+    model = call(function, config, "model", **fixed)
+    check_returned("config.model", config.model, model, nn.Module)
+    return model
+
+
+def _takes(function: Any, argument: str) -> bool:
+    parameters = inspect.signature(function).parameters
+    return argument in parameters or any(
+        p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()
+    )
 
 
 def _cpu_devices(config: ml_collections.ConfigDict) -> int:
@@ -330,11 +351,48 @@ def _optimizer(
         )
 
 
-def _augmentation(knobs: Any) -> Augmentation:
-    """`knobs.strong` is given those of its own arguments that are among the knobs."""
+def _augmentation(knobs: Any, method: Method, image_shape: tuple[int, int, int]) -> Augmentation:
+    """`knobs.strong` is given those of its own arguments that are among the knobs.
+
+    Where it is a view of one's own, a function of (keys, images), it is the strong one.
+    """
     weak = find("config.augment.weak", knobs.weak, [policies])
     name = "type" if "type" in knobs else "strong"  # of the recipes for ImageNet, as published
     strong = find(f"config.augment.{name}", knobs.strong, [augmentation])
-    given = {arg: knobs[arg] for arg in inspect.signature(strong).parameters if arg in knobs}
-    with prefix_errors("config.augment"):
-        return strong(**given | {"weak": weak})
+    takes = inspect.signature(strong).parameters
+    if [*takes][:2] == ["keys", "images"]:
+        found = Augmentation(lambda state: {"weak": weak, "strong": strong}, lambda image: {})
+    else:
+        given = {arg: weak if arg == "weak" else knobs[arg] for arg in takes if arg in knobs}
+        with prefix_errors("config.augment"):
+            found = strong(**given)
+        check_returned(f"config.augment.{name}", knobs.strong, found, Augmentation)
+    if "." in knobs.weak + knobs.strong:
+        _check_views(found, knobs, image_shape)
+    views = {"none", *found.views(found.init())}
+    for view in (method.labeled_view, *method.views):
+        if view not in views:
+            raise UsageError(
+                f"config.method names the view {view!r}; config.augment has: "
+                f"{', '.join(sorted(views))}"
+            )
+    return found
+
+
+def _check_views(found: Augmentation, knobs: Any, image_shape: tuple[int, int, int]) -> None:
+    """Looks at what views of one's own make of two images, without computing any."""
+    images = jax.ShapeDtypeStruct((2, *image_shape), np.uint8)
+    for view, function in found.views(found.init()).items():
+        field = f"config.augment.{view} {knobs[view]!r}" if view in knobs else f"view {view!r}"
+
+        def see(images: jax.Array, function: Any = function) -> Any:
+            return function(jax.random.split(jax.random.PRNGKey(0), 2), images)
+
+        with prefix_errors(field):
+            seen = jax.eval_shape(see, images)
+        shape, dtype = getattr(seen, "shape", None), getattr(seen, "dtype", type(seen).__name__)
+        if (shape, dtype) != (images.shape, images.dtype):
+            raise UsageError(
+                f"{field} makes {dtype} {list(shape or ())} of uint8 {list(images.shape)}; "
+                "allowed: the same type and shape"
+            )

@@ -9,7 +9,7 @@ import pytest
 
 import ssljax.methods
 import ssljax.models
-from ssljax import cli, recipe
+from ssljax import flags, recipe
 from ssljax.data import splits
 from ssljax.lookup import find, modules_of
 from ssljax.run import loop
@@ -27,7 +27,7 @@ def commands(document):
 def load(command):
     """The config that a command trains."""
     arguments = re.sub(r"^(python launch.py|ssljax) ", "", command)
-    return cli.parse(shlex.split(arguments)).config()
+    return flags.parse(shlex.split(arguments)).config()
 
 
 @pytest.mark.parametrize("command", [*commands("docs/recipes.md")])

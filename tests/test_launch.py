@@ -63,8 +63,11 @@ def test_train_and_eval_print_the_same_figures(tmp_path):
     assert headline.startswith("headline: test accuracy ")
     assert trained.stdout.splitlines()[-1] == headline
     assert list(tmp_path.glob("events.out.tfevents.*"))  # TensorBoard's
+    assert [line for line in trained.stderr.splitlines() if line] == []  # ours alone: there is none
     evaluated = launch("--mode=eval", f"--workdir={tmp_path}")
-    assert evaluated.stdout.splitlines() == [last_scores, headline]
+    scores, again = evaluated.stdout.splitlines()
+    assert last_scores.startswith(f"{scores}; loss ")
+    assert again == headline
 
 
 def test_augment_writes_a_contact_sheet_beside_the_run_directory(tmp_path, capsys):

@@ -20,6 +20,7 @@ ROOMS = (
     "sweep trained",
     "export report",
     "library",
+    "flags",
     "cli",
     "__init__ __main__",
 )

@@ -1,9 +1,9 @@
 """`config.augment` -> the views of a run, and how they learn.
 
 `config.augment.strong` names a function of this file. Each is given the weak view, the name of the
-data set's recipe and those of its other arguments that are knobs too, and returns an
-`Augmentation`. These arguments have the names of fixmatch's imagenet code, and None is what the
-recipe has.
+search space that suits the data set (`recipe`) and those of its other arguments that are knobs too,
+and returns an `Augmentation`. These arguments have the names of fixmatch's imagenet code, and None
+is what the space has.
 """
 
 import math
@@ -19,6 +19,7 @@ from ssljax.augment import ctaugment as learned_policy
 from ssljax.augment import heat_map, policies
 from ssljax.augment import randaugment as ra
 from ssljax.augment.ctaugment_spaces import SEARCH_SPACES
+from ssljax.checks import check_choice, check_range
 
 PyTree = Any
 # One random key per image `[N]`, images `[N, H, W, C]` uint8 -> augmented images, same shape.
@@ -77,7 +78,7 @@ def randaugment(
     randaugment_magnitude: float | None = None,
     randaugment_num_levels: int | None = None,
 ) -> Augmentation:
-    """The weak view, then RandAugment; recipes: cifar, imagenet.
+    """The weak view, then RandAugment; spaces: cifar, imagenet.
 
     Args:
       randaugment_num_layers: operations drawn for an image.
@@ -116,7 +117,7 @@ def ctaugment(
     cta_prob_to_apply: float | None = None,
     cta_num_levels: int | None = None,
 ) -> Augmentation:
-    """The weak view, then CTAugment; recipes: cifar, remixmatch, imagenet. The state is its rates.
+    """The weak view, then CTAugment; spaces: cifar, remixmatch, imagenet. The state is its rates.
 
     Args:
       cta_num_layers: operations drawn for an image.
@@ -175,15 +176,13 @@ cta = partial(ctaugment)
 
 
 def _require(name, value, low, high):
-    if value is not None and not low <= value <= high:
-        allowed = f"{low} up" if high == math.inf else f"{low} to {high}"
-        raise ValueError(f"{name} is {value}; allowed: from {allowed}")
+    if value is not None:
+        check_range(name, value, low, high)
 
 
-def _space(name, recipes):
-    if name not in recipes:
-        raise ValueError(f"recipe is {name!r}; allowed: {', '.join(recipes)}")
-    return recipes[name]
+def _space(name, spaces):
+    check_choice("recipe", name, spaces)
+    return spaces[name]
 
 
 def _after(first: View, second: View) -> View:

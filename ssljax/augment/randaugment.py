@@ -9,6 +9,7 @@ import numpy as np
 
 from ssljax.augment import ops
 from ssljax.augment.layer import apply_layer
+from ssljax.checks import check_non_negative, check_probability
 
 
 class Op(NamedTuple):
@@ -152,10 +153,8 @@ def adapted(
         probability=space.probability if probability is None else probability,
         levels=space.levels if magnitude is None else (magnitude,),
     )
-    if space.layers < 0:
-        raise ValueError(f"layers is {space.layers}; allowed: from 0 up")
-    if not 0 <= space.probability <= 1:
-        raise ValueError(f"probability is {space.probability}; allowed: 0 to 1")
+    check_non_negative(layers=space.layers)
+    check_probability(probability=space.probability)
     return space
 
 

@@ -20,6 +20,7 @@ from ssljax.data import cache, tfds_source
 from ssljax.data.cache import Arrays
 from ssljax.data.folder import Files
 from ssljax.errors import UsageError
+from ssljax.log import quiet_import
 
 _FORMAT = 1  # of the cached index; a change makes old caches stale
 _HEADER, _CHECKSUM = 12, 4  # bytes around a record of a TFRecord file: its length, checksums
@@ -45,7 +46,8 @@ class ImageIndex(NamedTuple):
         if "://" not in path:
             with open(path, "rb", buffering=0) as file:
                 return os.pread(file.fileno(), length, offset) if length >= 0 else file.read()
-        import tensorflow as tf
+        with quiet_import():
+            import tensorflow as tf
 
         with tf.io.gfile.GFile(path, "rb") as remote:
             remote.seek(offset)
@@ -122,7 +124,8 @@ def _index(paths: list[str]) -> ImageIndex:
 
 def _entries(path: str) -> Iterator[tuple[int, int, int, str]]:
     """Offset and length of each image in a TFRecord file, its label and its name."""
-    import tensorflow as tf
+    with quiet_import():
+        import tensorflow as tf
 
     position = 0
     with tf.io.gfile.GFile(path, "rb") as file:

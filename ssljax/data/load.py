@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ssljax.checks import check_returned
 from ssljax.data import datasets, folder, image_index, imagenet_folds, split_file, splits
 from ssljax.data.datasets import Dataset
 from ssljax.data.splits import Split, SplitName
@@ -29,8 +30,8 @@ def load(
 
     Args:
       dataset: `<data set>.<seed>@<labels>-<validation images>`, where the data set is a function of
-        `datasets.py`, followed by a colon and its `where` if it takes one; or ImageNet, see
-        `imagenet_folds.py`.
+        `datasets.py`, or one of your own with the same arguments, `<module>.<name>`, followed by a
+        colon and its `where` if it takes one; or ImageNet, see `imagenet_folds.py`.
       unlabeled: one of `CONVENTIONS`.
       data_dir: where prepared data sets are; "": TFDS's own.
       image_size: side in pixels that images get; 0: their own.
@@ -70,7 +71,29 @@ def _read(name: str, data_dir: str, image_size: int) -> Dataset:
     if image_size and "image_size" not in takes:
         raise UsageError(f"config.image_size is {image_size}; allowed: 0, as {kind} has one size")
     given = {"where": where, "data_dir": data_dir, "image_size": image_size}
-    return source(**{key: value for key, value in given.items() if key in takes})
+    data = source(**{key: value for key, value in given.items() if key in takes})
+    if "." in kind:
+        _check(kind, data)
+    return data
+
+
+def _check(name: str, data: Dataset) -> None:
+    """Looks at what a function of one's own returned."""
+    check_returned("config.dataset", name, data, Dataset)
+    for part, images, labels, least in (
+        ("images", data.images, data.labels, -1),
+        ("test_images", data.test_images, data.test_labels, 0),
+    ):
+        if images.dtype != np.uint8 or images.ndim != 4 or labels.shape != (len(images),):
+            raise UsageError(
+                f"config.dataset {name!r} has {part} {images.dtype} {list(images.shape)} with "
+                f"labels {list(labels.shape)}; allowed: uint8 [N, H, W, C] with labels [N]"
+            )
+        if len(labels) and not least <= labels.min() <= labels.max() < data.num_classes:
+            raise UsageError(
+                f"config.dataset {name!r} has labels {labels.min()} to {labels.max()} of {part}; "
+                f"allowed: {least} to {data.num_classes - 1}"
+            )
 
 
 def _imagenet(size, seed, data_dir, image_size, path):

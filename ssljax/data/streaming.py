@@ -21,7 +21,7 @@ from ssljax.data.datasets import Batches
 from ssljax.data.image_index import ImageIndex
 from ssljax.data.splits import Split
 from ssljax.errors import RunError
-from ssljax.log import LOG
+from ssljax.log import LOG, quiet_import
 
 _EVALUATED = 224 / 256  # share of the shorter side in the evaluation's central crop
 _TOLERATED = 0.01  # share of the training images that may be damaged
@@ -191,7 +191,8 @@ def _decoded(
     Damaged images are rare and looking for them takes a fifth of the time, so that only the step in
     which one fails is done again with a guard around each image.
     """
-    import tensorflow as tf
+    with quiet_import():
+        import tensorflow as tf
 
     tf.config.set_visible_devices([], "GPU")
     pipeline = functools.partial(_pipeline, image_index, choose, size, image_size, crop)

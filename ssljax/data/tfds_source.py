@@ -21,7 +21,7 @@ from ssljax.data import cache, memory
 from ssljax.data.cache import Arrays
 from ssljax.data.images import fit
 from ssljax.errors import UsageError
-from ssljax.log import LOG
+from ssljax.log import LOG, quiet_import
 
 _FORMAT = 1  # of the cached arrays; a change makes old caches stale
 
@@ -104,10 +104,10 @@ def fingerprint(data_dir: str, name: str) -> str:
 
 def prepared(name: str, data_dir: str) -> Any:
     """The TFDS builder of `name`, its data ready to read."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
-        import tensorflow as tf
-        import tensorflow_datasets as tfds
+        with quiet_import():
+            import tensorflow as tf
+            import tensorflow_datasets as tfds
     except ImportError as error:
         raise UsageError(
             f"config.dataset {name} needs TensorFlow Datasets, which is not installed ({error}): "

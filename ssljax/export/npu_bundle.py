@@ -24,10 +24,10 @@ import numpy as np
 from ssljax.augment import policies, randaugment
 from ssljax.augment.ops import to_float
 from ssljax.data.datasets import Dataset
-from ssljax.data.load import labeled_validation
 from ssljax.errors import UsageError
 from ssljax.experiment import Experiment
-from ssljax.export import tf1_graph
+from ssljax.export import npu_arrays, tf1_graph
+from ssljax.export.npu_arrays import flat, nested
 from ssljax.methods.method import Batch, Progress
 from ssljax.storage.files import write_json
 from ssljax.training import optim
@@ -47,18 +47,6 @@ _WEAK: dict[str, dict[str, Any]] = {
     "weak_stl10": {"flip": 0.5, "pad": 12, "mode": "reflect"},
     "weak_digits": {"flip": 0.0, "pad": 1, "mode": "constant"},
 }
-
-
-def flat(tree: PyTree, prefix: str) -> dict[str, Any]:
-    """Nested dicts -> `{"param/Conv_0/kernel": leaf}`."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {"/".join([prefix, *(str(k.key) for k in path)]): leaf for path, leaf in leaves}
-
-
-def nested(template: PyTree, prefix: str, values: Mapping[str, Any]) -> PyTree:
-    """The inverse of `flat`."""
-    names = list(flat(template, prefix))
-    return jax.tree.unflatten(jax.tree.structure(template), [values[name] for name in names])
 
 
 def write(experiment: Experiment, directory: Path, *, state: TrainState | None = None) -> None:
@@ -82,7 +70,10 @@ def write(experiment: Experiment, directory: Path, *, state: TrainState | None =
     tf1_graph.save(tf1_graph.lower(*evaluated), directory / "eval.pb")
     if strong:
         tf1_graph.save(tf1_graph.lower(strong["function"], strong["args"]), directory / "views.pb")
-    for name, arrays in (("weights", _weights(state)), ("data", _data(experiment))):
+    for name, arrays in (
+        ("weights", npu_arrays.weights(state)),
+        ("data", npu_arrays.data(experiment)),
+    ):
         np.savez(directory / f"{name}.npz", **arrays)  # type: ignore[arg-type]
     manifest = _manifest(experiment, state)
     manifest |= {
@@ -300,35 +291,6 @@ def _used(graph: Any) -> set[str]:
     for node in [n for n in graph.node if n.op == "Placeholder" and n.name not in read]:
         graph.node.remove(node)
     return {node.name for node in graph.node if node.op == "Placeholder"}
-
-
-def _weights(state: TrainState) -> dict[str, np.ndarray]:
-    trees = {
-        "param": state.params,
-        "stat": state.batch_stats,
-        "ema": state.ema,
-        "ema_stat": state.ema_batch_stats,
-    }
-    return {
-        name: np.asarray(x)
-        for prefix, tree in trees.items()
-        for name, x in flat(tree, prefix).items()
-    }
-
-
-def _data(experiment: Experiment) -> dict[str, np.ndarray]:
-    data = experiment.dataset
-    assert isinstance(data, Dataset)
-    valid = labeled_validation(data, experiment.split)
-    return {
-        "images": data.images,
-        "labels": data.labels.astype(np.int32),
-        "labeled": experiment.split.labeled.astype(np.int64),
-        "unlabeled": experiment.split.unlabeled.astype(np.int64),
-        "valid": np.asarray(valid).astype(np.int64),
-        "test_images": data.test_images,
-        "test_labels": data.test_labels.astype(np.int32),
-    }
 
 
 def _manifest(experiment: Experiment, state: TrainState) -> dict[str, Any]:

@@ -14,7 +14,9 @@ import optax
 from ssljax import recipe
 from ssljax.errors import UsageError
 from ssljax.experiment import Experiment
-from ssljax.export.npu_bundle import FORMAT, flat, nested
+from ssljax.export.npu_arrays import flat, nested
+from ssljax.export.npu_bundle import FORMAT
+from ssljax.log import quiet_import
 from ssljax.run import directory
 from ssljax.storage.checkpoints import Checkpoints
 from ssljax.storage.files import read_json
@@ -39,7 +41,8 @@ def import_run(bundle: Path, workdir: Path, *, output: Path | None = None) -> in
     Raises:
       UsageError: there is no checkpoint, it is of another bundle, or workdir is not empty.
     """
-    import tensorflow as tf
+    with quiet_import():
+        import tensorflow as tf
 
     manifest = read_json(bundle / "manifest.json")
     if manifest.get("format") != FORMAT:

@@ -5,10 +5,13 @@ from pathlib import Path
 
 import jax
 import numpy as np
-import tensorflow as tf
-from jax.experimental import jax2tf
 
+from ssljax.log import quiet_import
 from ssljax.trained import OUTPUTS, Trained
+
+with quiet_import():
+    import tensorflow as tf
+    from jax.experimental import jax2tf
 
 _PLATFORMS = ("cpu", "cuda", "tpu")
 

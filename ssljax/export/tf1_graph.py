@@ -1,7 +1,8 @@
 """A JAX function as a graph of plain TensorFlow 1.15 operations, for what cannot run JAX.
 
 jax2tf makes a single XlaCallModule, which neither TensorFlow 1 nor Ascend's tools can read. `lower`
-goes through the function's jaxpr instead; `tf1_rules.py` has an operation for each primitive.
+goes through the function's jaxpr instead; `tf1_rules.py` and `tf1_elementwise.py`
+have an operation for each primitive.
 """
 
 import re
@@ -12,12 +13,11 @@ from typing import Any
 
 import jax
 import numpy as np
-import tensorflow as tf
 
 from ssljax.errors import UsageError
+from ssljax.export.tf1_elementwise import ELEMENTWISE
 from ssljax.export.tf1_rules import (
     CUSTOM,
-    ELEMENTWISE,
     TRANSPARENT,
     WHOLE,
     Unsupported,
@@ -25,6 +25,10 @@ from ssljax.export.tf1_rules import (
     choose,
     known,
 )
+from ssljax.log import quiet_import
+
+with quiet_import():
+    import tensorflow as tf
 
 _PRODUCER = 134  # the version that TensorFlow 1.15 gives its graphs
 _CALLS = ("jit", "pjit", "closed_call", "core_call", "remat2")

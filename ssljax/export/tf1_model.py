@@ -6,10 +6,13 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tensorflow as tf
 
 from ssljax.export import tf1_graph
+from ssljax.log import quiet_import
 from ssljax.trained import Trained
+
+with quiet_import():
+    import tensorflow as tf
 
 
 def write(trained: Trained, path: Path, *, input_dtype: str, batch_size: int | None) -> None:

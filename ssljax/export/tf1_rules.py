@@ -1,5 +1,7 @@
 """JAX primitives as operations of TensorFlow 1.15: one rule for each.
 
+The elementwise ones are in `tf1_elementwise.py`.
+
 A rule takes the equation and its inputs, and returns what it computes, or raises `Unsupported`.
 Inputs and outputs are tensors, or NumPy arrays where the value is known. Elementwise rules take and
 return *loose* values: with the rank of JAX's value, and length 1 in dimensions along which it is
@@ -11,8 +13,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 from jax import lax
+
+from ssljax.log import quiet_import
+
+with quiet_import():
+    import tensorflow as tf
 
 raw = tf.raw_ops
 Value = Any  # tf.Tensor or np.ndarray
@@ -23,12 +29,12 @@ class Unsupported(Exception):
     """TensorFlow 1.15 has no operation for what an equation asks for; says why."""
 
 
-def _shape(eqn: Any, position: int = 0) -> tuple[Any, ...]:
+def input_shape(eqn: Any, position: int = 0) -> tuple[Any, ...]:
     """The shape of an equation's input; a dimension is a number, or a symbol."""
     return eqn.invars[position].aval.shape
 
 
-def _result(eqn: Any) -> Any:
+def result(eqn: Any) -> Any:
     return eqn.outvars[0].aval
 
 
@@ -44,66 +50,8 @@ def with_wildcard(shape: Sequence[Any]) -> np.ndarray:
     return np.array([d if known([d]) else -1 for d in shape], np.int32)
 
 
-# Elementwise.
-
-
-def _unary(name: str) -> Rule:
-    return lambda eqn, x: getattr(raw, name)(x=x)
-
-
-def _binary(name: str) -> Rule:
-    return lambda eqn, x, y: getattr(raw, name)(x=x, y=y)
-
-
-def _logical(of_bools: Rule, of_bits: Rule) -> Rule:
-    return lambda eqn, *xs: (of_bools if _result(eqn).dtype == bool else of_bits)(eqn, *xs)
-
-
-def _maximum(eqn, x, y):
-    """JAX's softmax begins with max(x, -∞), which is x; NPUs refuse infinities."""
-    for value, other in ((x, y), (y, x)):
-        if isinstance(value, np.ndarray) and np.all(value == -np.inf):
-            return other
-    return raw.Maximum(x=x, y=y)
-
-
-def _div(eqn, x, y):
-    floating = np.issubdtype(_result(eqn).dtype, np.floating)
-    return raw.RealDiv(x=x, y=y) if floating else raw.TruncateDiv(x=x, y=y)
-
-
-def _pow(eqn, x, y):
-    dtype = _result(eqn).dtype
-    return raw.Pow(x=x, y=raw.Cast(x=y, DstT=dtype) if y.dtype != dtype else y)
-
-
-def _integer_pow(eqn, x):
-    if eqn.params["y"] == 2:
-        return raw.Square(x=x)
-    return raw.Pow(x=x, y=np.array(eqn.params["y"], _result(eqn).dtype))
-
-
-def _round(eqn, x):
-    if eqn.params["rounding_method"] != lax.RoundingMethod.TO_NEAREST_EVEN:
-        raise Unsupported("rounding halves away from zero; Rint rounds them to even")
-    return raw.Rint(x=x)
-
-
-def _cast(eqn, x):
-    dtype = eqn.params["new_dtype"]
-    return x if _shape_dtype(eqn) == dtype else raw.Cast(x=x, DstT=dtype)
-
-
-def _shape_dtype(eqn):
+def shape_dtype(eqn):
     return eqn.invars[0].aval.dtype
-
-
-def _clamp(eqn, low, x, high):
-    return raw.Minimum(x=raw.Maximum(x=x, y=low), y=high)
-
-
-def _identity(eqn, x):
-    return x
 
 
 def _relu(eqn, x):
@@ -114,19 +62,8 @@ def _relu(eqn, x):
 # Shapes.
 
 
-def _broadcast_in_dim(eqn, x):
-    """Gives a loose value its new rank; whoever needs the lengths spreads it."""
-    shape = [1] * len(_result(eqn).shape)
-    for position, dimension in enumerate(eqn.params["broadcast_dimensions"]):
-        length = x.shape[position]
-        shape[dimension] = _shape(eqn)[position] if length is None else length
-    if isinstance(x, np.ndarray):
-        return x.reshape(shape)
-    return x if len(shape) == len(x.shape) else raw.Reshape(tensor=x, shape=with_wildcard(shape))
-
-
 def _reshape(eqn, x):
-    return raw.Reshape(tensor=x, shape=with_wildcard(_result(eqn).shape))
+    return raw.Reshape(tensor=x, shape=with_wildcard(result(eqn).shape))
 
 
 def _transpose(eqn, x):
@@ -151,7 +88,7 @@ def _slice(eqn, x):
     start, limit = eqn.params["start_indices"], eqn.params["limit_indices"]
     strides = eqn.params["strides"] or [1] * len(start)
     end_mask = 0
-    for i, (end, length) in enumerate(zip(limit, _shape(eqn), strict=True)):
+    for i, (end, length) in enumerate(zip(limit, input_shape(eqn), strict=True)):
         if not known([end]):
             if end != length:
                 raise Unsupported(f"a slice that ends at {end} of {length}")
@@ -199,7 +136,7 @@ def choose(which: Value, yes: Value, no: Value) -> Value:
 def _gather(eqn, x, indices):
     """Elements, or whole slices along the last axes, at given positions."""
     numbers, sizes = eqn.params["dimension_numbers"], eqn.params["slice_sizes"]
-    shape = _shape(eqn)
+    shape = input_shape(eqn)
     picked = {*numbers.start_index_map, *numbers.operand_batching_dims}
     if (
         any(sizes[i] != (1 if i in picked else d) for i, d in enumerate(shape))
@@ -208,7 +145,7 @@ def _gather(eqn, x, indices):
         raise Unsupported("a gather of parts of slices")
     if eqn.params["mode"] in (lax.GatherScatterMode.CLIP, lax.GatherScatterMode.FILL_OR_DROP):
         raise Unsupported("a gather whose indices may be out of range")
-    index_rank, rank = len(_shape(eqn, 1)) - 1, len(_result(eqn).shape)
+    index_rank, rank = len(input_shape(eqn, 1)) - 1, len(result(eqn).shape)
     before = tuple(i for i in range(rank) if i not in numbers.offset_dims)
     if len(picked) == 1 and not numbers.operand_batching_dims:
         (axis,) = picked
@@ -220,7 +157,7 @@ def _gather(eqn, x, indices):
     columns = dict(
         zip(numbers.start_index_map, _unpack(indices, len(numbers.start_index_map)), strict=True)
     )
-    lengths = _shape(eqn, 1)[:-1]
+    lengths = input_shape(eqn, 1)[:-1]
     for axis, source in zip(
         numbers.operand_batching_dims, numbers.start_indices_batching_dims, strict=True
     ):
@@ -237,11 +174,11 @@ def _unpack(x, number):
 
 def _scatter_add(eqn, x, indices, updates):
     """Sums into a vector."""
-    if len(_shape(eqn)) != 1 or len(_shape(eqn, 1)) != 2 or len(_shape(eqn, 2)) != 1:
+    if len(input_shape(eqn)) != 1 or len(input_shape(eqn, 1)) != 2 or len(input_shape(eqn, 2)) != 1:
         raise Unsupported("a scatter other than of numbers into a vector")
     if eqn.params["mode"] in (lax.GatherScatterMode.CLIP, lax.GatherScatterMode.FILL_OR_DROP):
         raise Unsupported("a scatter whose indices may be out of range")
-    shape = np.array(_shape(eqn), np.int32)
+    shape = np.array(input_shape(eqn), np.int32)
     return raw.AddV2(x=x, y=raw.ScatterNd(indices=indices, updates=updates, shape=shape))
 
 
@@ -280,7 +217,8 @@ def _arg(name: str) -> Rule:
 
 def _dot_general(eqn, x, y):
     contracted, batch = eqn.params["dimension_numbers"]
-    if len(_shape(eqn)) != 2 or len(_shape(eqn, 1)) != 2 or any(batch) or len(contracted[0]) != 1:
+    ranks = [len(input_shape(eqn, i)) for i in (0, 1)]
+    if ranks != [2, 2] or any(batch) or len(contracted[0]) != 1:
         raise Unsupported("a product other than of two matrices")
     _same_dtype(eqn)
     return raw.MatMul(
@@ -289,7 +227,7 @@ def _dot_general(eqn, x, y):
 
 
 def _same_dtype(eqn):
-    result, given = eqn.params["preferred_element_type"], _shape_dtype(eqn)
+    result, given = eqn.params["preferred_element_type"], shape_dtype(eqn)
     if result is not None and result != given:
         raise Unsupported(f"a result of {result} from {given}")
 
@@ -310,12 +248,12 @@ def _conv(eqn, x, kernel):
     strides, dilation = params["window_strides"], params["rhs_dilation"]
     x, padding = _pad_window(
         x,
-        _shape(eqn),
-        window=(1, *_shape(eqn, 1)[:2], 1),
+        input_shape(eqn),
+        window=(1, *input_shape(eqn, 1)[:2], 1),
         strides=(1, *strides, 1),
         dilation=(1, *dilation, 1),
         padding=((0, 0), *params["padding"], (0, 0)),
-        value=np.zeros([], _shape_dtype(eqn)),
+        value=np.zeros([], shape_dtype(eqn)),
     )
     return raw.Conv2D(
         input=x,
@@ -355,73 +293,25 @@ def _pool(eqn, x, operation, value):
     x, name = _pad_window(
         x,
         # Padded averages count what is there alone: there the padding is done before.
-        _shape(eqn) if operation is raw.MaxPool else (0, 0, 0, 0),
+        input_shape(eqn) if operation is raw.MaxPool else (0, 0, 0, 0),
         window=window,
         strides=strides,
         dilation=(1, 1, 1, 1),
         padding=padding,
-        value=np.array(value, _shape_dtype(eqn)),
+        value=np.array(value, shape_dtype(eqn)),
     )
     key = "input" if operation is raw.MaxPool else "value"
     return operation(**{key: x}, ksize=list(window), strides=list(strides), padding=name)
 
 
 def _max_pool(eqn, x):
-    return _pool(eqn, x, raw.MaxPool, np.finfo(_shape_dtype(eqn)).min)
+    return _pool(eqn, x, raw.MaxPool, np.finfo(shape_dtype(eqn)).min)
 
 
 def _sum_pool(eqn, x):
     count = math.prod(eqn.params["window_dimensions"])
-    return raw.Mul(x=_pool(eqn, x, raw.AvgPool, 0), y=np.array(count, _shape_dtype(eqn)))
+    return raw.Mul(x=_pool(eqn, x, raw.AvgPool, 0), y=np.array(count, shape_dtype(eqn)))
 
-
-ELEMENTWISE: dict[str, Rule] = {
-    "abs": _unary("Abs"),
-    "add": _binary("AddV2"),
-    "add_any": _binary("AddV2"),
-    "and": _logical(_binary("LogicalAnd"), _binary("BitwiseAnd")),
-    "ceil": _unary("Ceil"),
-    "clamp": _clamp,
-    "convert_element_type": _cast,
-    "copy": _identity,
-    "cos": _unary("Cos"),
-    "div": _div,
-    "eq": _binary("Equal"),
-    "erf": _unary("Erf"),
-    "exp": _unary("Exp"),
-    "expm1": _unary("Expm1"),
-    "floor": _unary("Floor"),
-    "ge": _binary("GreaterEqual"),
-    "gt": _binary("Greater"),
-    "integer_pow": _integer_pow,
-    "is_finite": _unary("IsFinite"),
-    "le": _binary("LessEqual"),
-    "log": _unary("Log"),
-    "log1p": _unary("Log1p"),
-    "logistic": _unary("Sigmoid"),
-    "lt": _binary("Less"),
-    "max": _maximum,
-    "min": _binary("Minimum"),
-    "mul": _binary("Mul"),
-    "ne": _binary("NotEqual"),
-    "neg": _unary("Neg"),
-    "not": _logical(_unary("LogicalNot"), _unary("Invert")),
-    "or": _logical(_binary("LogicalOr"), _binary("BitwiseOr")),
-    "pow": _pow,
-    "rem": _binary("TruncateMod"),
-    "round": _round,
-    "rsqrt": _unary("Rsqrt"),
-    "shift_left": _binary("LeftShift"),
-    "shift_right_arithmetic": _binary("RightShift"),
-    "sign": _unary("Sign"),
-    "sin": _unary("Sin"),
-    "sqrt": _unary("Sqrt"),
-    "square": _unary("Square"),
-    "stop_gradient": lambda eqn, x: raw.StopGradient(input=x),
-    "sub": _binary("Sub"),
-    "tanh": _unary("Tanh"),
-    "broadcast_in_dim": _broadcast_in_dim,
-}
 
 WHOLE: dict[str, Rule] = {
     "argmax": _arg("ArgMax"),

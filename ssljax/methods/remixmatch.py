@@ -72,19 +72,14 @@ def remixmatch(
     def loss(params, ema_params, apply, batch, noise, state, progress):
         del ema_params
         n, views = len(batch.labeled), batch.views
-        if len(views[0]) != n or n % 4:
-            raise ValueError(
-                f"remixmatch mixes equally many labelled and unlabelled images and turns quarters "
-                f"of them; it was given {n} and {len(views[0])} (allowed: uratio=1, and a "
-                "batch_size that 4 divides)"
-            )
+        _check_sizes(n, len(views[0]))
 
         # Each view is normalised on its own.
         logits = [apply(params, view)[0] for view in (views[:2] if redux == "1st" else views)]
         predicted = [jax.nn.softmax(jax.lax.stop_gradient(x)) for x in logits]
         predicted = _REDUX[redux](predicted + predicted[:1] * (len(views) - len(predicted)))
-        ratio = (1e-6 + state["labels"]) / (1e-6 + jnp.mean(state["guesses"], axis=0))
-        guesses = [losses.sharpen(p * ratio[None] if use_dm else p, temperature) for p in predicted]
+        aligned = _align(predicted, state) if use_dm else predicted
+        guesses = [losses.sharpen(p, temperature) for p in aligned]
         kl = jnp.mean(losses.cross_entropy(logits[1], guesses[0]))
 
         labels = jax.nn.one_hot(batch.labels, guesses[0].shape[-1])
@@ -99,16 +94,10 @@ def remixmatch(
         total = xe + ramp * (w_kl * kl + w_match * match)
         logs = {"loss/xe": xe, "loss/kl": kl, "loss/match": match, "ramp": ramp}
         if w_rot:
-            turned, turns = _turn(views[1])
-            rot = jnp.mean(losses.cross_entropy(apply(params, turned, "rotation")[0], turns))
-            total += w_rot * rot
-            logs["loss/rot"] = rot
-        newest = jnp.mean(jnp.concatenate(predicted), axis=0)
-        state = {
-            "labels": 0.999 * state["labels"] + 0.001 * jnp.mean(labels, axis=0),
-            "guesses": jnp.concatenate([state["guesses"][1:], newest[None]]),
-        }
-        return total, Aux(batch_stats[-1], state, logs, guesses[0])
+            logs["loss/rot"] = _rotation_loss(apply, params, views[1])
+            total += w_rot * logs["loss/rot"]
+        after = _remember(state, labels, predicted)
+        return total, Aux(batch_stats[-1], after, logs, guesses[0])
 
     return Method(
         views=(anchor,) + ("strong",) * strong_views,
@@ -119,6 +108,36 @@ def remixmatch(
         labeled_view="strong",
         heads={"rotation": 4} if w_rot else {},
     )
+
+
+def _check_sizes(labeled, unlabeled):
+    if labeled != unlabeled or labeled % 4:
+        raise ValueError(
+            f"remixmatch mixes equally many labelled and unlabelled images and turns quarters of "
+            f"them; it was given {labeled} and {unlabeled} (allowed: uratio=1, and a batch_size "
+            "that 4 divides)"
+        )
+
+
+def _align(predicted, state):
+    """Predictions, times the labels' distribution over that of the remembered guesses."""
+    ratio = (1e-6 + state["labels"]) / (1e-6 + jnp.mean(state["guesses"], axis=0))
+    return [p * ratio[None] for p in predicted]
+
+
+def _remember(state, labels, predicted):
+    """The state after a step with these labels `[B, C]` and predictions."""
+    newest = jnp.mean(jnp.concatenate(predicted), axis=0)
+    return {
+        "labels": 0.999 * state["labels"] + 0.001 * jnp.mean(labels, axis=0),
+        "guesses": jnp.concatenate([state["guesses"][1:], newest[None]]),
+    }
+
+
+def _rotation_loss(apply, params, images):
+    """How badly the head tells by how much images are turned, `[]`."""
+    turned, turns = _turn(images)
+    return jnp.mean(losses.cross_entropy(apply(params, turned, "rotation")[0], turns))
 
 
 def _turn(images):

@@ -3,37 +3,34 @@
 environment.json  versions and devices of each start
 labelled.png      the labelled images, the first of each class
 predictions.npz   for each test image, what the EMA model said at the newest evaluation
+curve.png         the error over the steps, once the run is complete
 failure.txt       why the run cannot go on; gone once it does
 """
 
-import functools
 import os
 import platform
+import shlex
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ssljax.augment import contact_sheet
-from ssljax.augment.ops import to_float
 from ssljax.data import overview
 from ssljax.data.datasets import Dataset
-from ssljax.data.load import labeled_validation
 from ssljax.errors import Interrupted, UsageError
 from ssljax.experiment import Experiment
-from ssljax.run import metrics
+from ssljax.log import LOG
+from ssljax.run import metrics, results
+from ssljax.run.evaluate import Predictions
 from ssljax.storage.files import read_json, write_json
-from ssljax.training import parallel
-from ssljax.training.state import TrainState
 
 _PACKAGES = ("ssljax", "jax", "jaxlib", "flax", "optax", "numpy")
-_MISTAKES = 24  # images of the most confident ones that are kept
 _PER_CLASS = 10  # labelled images of a class that are drawn
 _VIEWED = 8  # images whose views TensorBoard shows
 
@@ -98,59 +95,48 @@ def noting_failure(workdir: Path) -> Iterator[None]:
 
 
 def write_predictions(
-    experiment: Experiment, state: TrainState, workdir: Path, *, step: int
+    experiment: Experiment, predictions: Predictions, workdir: Path, *, step: int
 ) -> None:
     """Writes `predictions.npz`, of a streamed data set after the last step only.
 
-    It holds `step`, `part` (test or validation), and for each of its T images `labels` and
-    `predicted` `[T]` int32 and `confidence` `[T]` float32, the EMA model's largest probability;
-    and of the K most confident mistakes `mistakes` `[K]` int32, which images these are, and
-    `mistake_images` `[K, H, W, C]` uint8.
+    It holds `step` and the fields of `evaluate.Predictions`, which tells what they are.
     """
     if not isinstance(experiment.dataset, Dataset) and step < experiment.num_steps:
         return
-    data, size = experiment.dataset, experiment.eval_batch_size
-    tested = len(data.test_labels) > 0
-    if tested:
-        batches = data.test_batches(np.arange(len(data.test_labels)), size)
-    else:
-        batches = data.batches(labeled_validation(data, experiment.split), size)
-    params, batch_stats = parallel.fetch(state.weights("ema"))
-    variables = jax.device_put(
-        {"params": params, "batch_stats": batch_stats}, experiment.devices[0]
-    )
-    labels: list[np.ndarray] = []
-    predicted: list[np.ndarray] = []
-    confidence: list[np.ndarray] = []
-    mistakes: list[tuple[float, int, np.ndarray]] = []
-    for images, truth in batches:
-        says, sure = jax.device_get(_predict(experiment.model, variables, images))
-        first = sum(map(len, labels))
-        wrong = np.flatnonzero(says != truth)
-        mistakes += [(float(sure[i]), first + int(i), images[i]) for i in wrong]
-        mistakes = sorted(mistakes, key=lambda m: (-m[0], m[1]))[:_MISTAKES]
-        labels.append(truth.astype(np.int32))
-        predicted.append(says)
-        confidence.append(sure)
     partial = workdir / "predictions.partial.npz"
-    np.savez_compressed(
-        partial,
-        step=step,
-        part="test" if tested else "validation",
-        labels=np.concatenate(labels),
-        predicted=np.concatenate(predicted),
-        confidence=np.concatenate(confidence),
-        mistakes=np.array([index for _, index, _ in mistakes], np.int32),
-        mistake_images=np.array([image for _, _, image in mistakes], np.uint8).reshape(
-            -1, *data.image_shape
-        ),
-    )
+    np.savez_compressed(partial, step=step, **predictions._asdict())
     partial.replace(workdir / "predictions.npz")
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _predict(model: nn.Module, variables: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The class of each image, and its probability."""
-    logits, _ = model.apply(variables, to_float(images), train=False)
-    probabilities = jax.nn.softmax(logits)
-    return jnp.argmax(logits, axis=-1).astype(jnp.int32), jnp.max(probabilities, axis=-1)
+def write_curve(workdir: Path, rows: Sequence[metrics.Row]) -> Path | None:
+    """Draws `curve.png`: the error of the EMA weights at each evaluation. None: there is none."""
+    part = results.evaluated_part(rows)
+    key = results.HEADLINES[part]
+    points = [(row["step"], 100 * (1 - row[key])) for row in rows if row.get(key) is not None]
+    if not points:
+        return None
+    from matplotlib.figure import Figure  # takes a second; without pyplot it needs no screen
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.add_subplot(
+        xlabel="step", ylabel=f"{part} error, %", title="EMA weights", xlim=(0, points[-1][0])
+    )
+    axes.plot(*zip(*points, strict=True), marker="." if len(points) < 40 else "")
+    axes.grid(alpha=0.3)
+    figure.savefig(workdir / "curve.png", dpi=120)
+    return workdir / "curve.png"
+
+
+def tell_what_is_there(workdir: Path, runs: Sequence[str] = ("",)) -> None:
+    """Names the files that a newcomer wants next, and the report's command.
+
+    Args:
+      runs: the run directories in `workdir`; by default it is one itself.
+    """
+    name = Path(sys.argv[0]).name
+    program = "python launch.py" if name == "launch.py" else "ssljax"
+    for directory in (workdir / run for run in runs):
+        LOG.info("numbers: %s and %s", directory / "results.json", directory / "metrics.jsonl")
+        if (directory / "curve.png").exists():
+            LOG.info("curve: %s", directory / "curve.png")
+    LOG.info("report: %s --mode=report --workdir=%s", program, shlex.quote(str(workdir)))

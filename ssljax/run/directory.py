@@ -7,7 +7,8 @@ checkpoints/    Orbax checkpoints, one directory a step, each with the checksums
 lock            which process trains here; empty: none
 metrics.jsonl   one line a log or evaluation step
 events.out.*    the same for TensorBoard
-environment.json, labelled.png, predictions.npz, failure.txt: for the report, see `for_report.py`
+environment.json, labelled.png, predictions.npz, failure.txt: for the report, see `artifacts.py`
+curve.png       the error over the steps, once the run is complete
 augment.png     what the augmentation had learned at the newest evaluation, if it learns
 results.json    the results, once the run is complete
 """

@@ -1,9 +1,13 @@
 """A state of training, or the newest one of a run directory -> exact accuracies."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
+from ssljax.data.datasets import Batches
 from ssljax.data.load import labeled_validation
 from ssljax.data.splits import fingerprint
 from ssljax.experiment import Experiment
@@ -13,18 +17,40 @@ from ssljax.training import hosts, parallel
 from ssljax.training.parallel import Evaluate
 from ssljax.training.state import TrainState
 
+_MISTAKES = 24  # images of the most confident ones that are kept
 
-def evaluate_state(experiment: Experiment, evaluate: Evaluate, state: TrainState) -> Scores:
+
+class Predictions(NamedTuple):
+    """What the EMA model says of each evaluated image."""
+
+    part: str  # test, or validation where there are no test images
+    labels: np.ndarray  # [T] int32
+    predicted: np.ndarray  # [T] int32
+    confidence: np.ndarray  # [T] float32, the largest probability
+    mistakes: np.ndarray  # [K] int32, indices into the above, most confident first
+    mistake_images: np.ndarray  # [K, H, W, C] uint8
+
+
+def evaluate_state(
+    experiment: Experiment,
+    evaluate: Evaluate,
+    state: TrainState,
+    watch: Callable[[Batches], Batches] = iter,
+) -> tuple[Scores, Predictions | None]:
     """Accuracy (0..1) and cross-entropy (nats) on validation and test images.
+
+    Each image goes through the network once for each set of weights. Every process must call this.
 
     Args:
       evaluate: `experiment.evaluator()`.
       state: replicated.
+      watch: passes batches on, or raises to end the evaluation.
 
     Returns:
       `{test,valid}/{accuracy,loss,class_entropy}_{raw,ema}`, the last one that of the predicted
       classes in nats, with more than 10 classes also `accuracy_top5`; a part without labelled
-      images is left out.
+      images is left out. And the predictions for the images that the headline is about; None where
+      there is nothing to evaluate on.
     """
     weights = {kind: state.weights(kind) for kind in ("raw", "ema")}
     data, size = experiment.dataset, experiment.eval_batch_size
@@ -33,15 +59,92 @@ def evaluate_state(experiment: Experiment, evaluate: Evaluate, state: TrainState
         "test": (data.test_batches, np.arange(len(data.test_labels))),
     }
     scores: Scores = {}
+    predictions = None
     for part, (batches, indices) in parts.items():
+        if not len(indices):
+            continue
         mine = batches(parallel.local_part(indices), parallel.local_batch_size(size))
-        means = evaluate(weights, parallel.in_step(mine, len(indices), size, data.image_shape))
+        in_step = parallel.in_step(mine, len(indices), size, data.image_shape)
+        guesses = _Guesses(data.image_shape)
+        means = mean_metrics(evaluate, weights, watch(in_step), guesses.add)
         for kind, of_kind in means.items():
             for name, value in of_kind.items():
                 if name == "classes":
                     name, value = "class_entropy", metrics.entropy(value)
                 scores[f"{part}/{name}_{kind}"] = float(value)
-    return scores
+        predictions = guesses.gather("test" if part == "test" else "validation", len(indices))
+    return scores, predictions
+
+
+def mean_metrics(
+    evaluate: Evaluate,
+    weights: Mapping[str, tuple[Any, Any]],
+    batches: Batches,
+    see: Callable[[np.ndarray, np.ndarray, parallel.Evaluated], None] | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Means over exactly the images of the batches, by the weights' name: numbers, or of `classes`
+    a vector. `see` is given each batch's images, labels, and what the EMA weights find."""
+    sums: dict[str, dict[str, tuple[Any, Any]]] = {kind: {} for kind in weights}
+    for images, labels in batches:
+        found = evaluate(weights, images, labels)
+        for kind, of_kind in found.items():
+            for name, part in of_kind.sums.items():
+                total, count = sums[kind].get(name, (0, 0))
+                sums[kind][name] = total + part.total, count + part.count
+        if see is not None:
+            see(images, labels, found["ema"])
+    return {
+        kind: {name: total / count for name, (total, count) in of_kind.items()}
+        for kind, of_kind in sums.items()
+    }
+
+
+class _Guesses:
+    """Collects this process's predictions and its most confident mistakes, batch by batch."""
+
+    def __init__(self, image_shape: tuple[int, int, int]):
+        self._image_shape = image_shape
+        self._rows: list[tuple[np.ndarray, ...]] = []  # labels, predicted, confidence of a batch
+        self._count = 0
+        self._mistakes: list[tuple[float, int, np.ndarray]] = []  # minus confidence, index, image
+
+    def add(self, images: np.ndarray, labels: np.ndarray, found: parallel.Evaluated) -> None:
+        """Notes a batch; of its images only those of the most confident mistakes are kept."""
+        self._rows.append((labels.astype(np.int32), found.predicted, found.confidence))
+        wrong = np.flatnonzero(found.predicted != labels)
+        self._mistakes += [
+            (-float(found.confidence[i]), self._count + int(i), images[i]) for i in wrong
+        ]
+        self._mistakes = sorted(self._mistakes, key=lambda mistake: mistake[:2])[:_MISTAKES]
+        self._count += len(labels)
+
+    def gather(self, part: str, total: int) -> Predictions:
+        """The predictions of all processes for `total` images, of which damaged ones are missing,
+        in the order in which the processes took turns."""
+        largest = -(-total // jax.process_count())
+        columns = [np.concatenate(column) for column in zip(*self._rows, strict=True)]
+        columns = [np.pad(column, (0, largest - len(column))) for column in columns]
+        there = np.arange(largest) < self._count
+        index = np.full(_MISTAKES, -1)
+        index[: len(self._mistakes)] = [where for _, where, _ in self._mistakes]
+        images = np.zeros((_MISTAKES, *self._image_shape), np.uint8)
+        for i, (_, _, image) in enumerate(self._mistakes):
+            images[i] = image
+        *columns, there, index, images = hosts.gather([*columns, there, index, images])
+
+        taken = there.T.reshape(-1)  # [largest * processes]
+        labels, predicted, confidence = (column.T.reshape(-1)[taken] for column in columns)
+        process, row = np.nonzero(index >= 0)
+        place = np.cumsum(taken)[index[process, row] * len(index) + process] - 1
+        order = np.lexsort((place, -confidence[place]))[:_MISTAKES]
+        return Predictions(
+            part=part,
+            labels=labels,
+            predicted=predicted,
+            confidence=confidence,
+            mistakes=place[order].astype(np.int32),
+            mistake_images=images[process[order], row[order]],
+        )
 
 
 def evaluate_directory(experiment: Experiment, workdir: Path) -> tuple[int, Scores]:
@@ -61,4 +164,5 @@ def evaluate_directory(experiment: Experiment, workdir: Path) -> tuple[int, Scor
     state = hosts.broadcast_tree(read, shapes["state"])
     assert state is not None
     replicated = parallel.replicate(state, experiment.devices)
-    return int(state.step), evaluate_state(experiment, experiment.evaluator(), replicated)
+    scores, _ = evaluate_state(experiment, experiment.evaluator(), replicated)
+    return int(state.step), scores

@@ -14,7 +14,7 @@ def problems(rows: Sequence[Row], *, finite: bool, label_entropy: float) -> dict
     Args:
       rows: of `metrics.jsonl`, the last one that of the evaluation.
       finite: whether the weights are.
-      label_entropy: of the evaluated images' labels, in nats.
+      label_entropy: of the evaluated images' labels, in nats; 0: it is not known.
     """
     row = rows[-1]
     found = {}

@@ -5,23 +5,25 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import numpy as np
 
 from ssljax.errors import Interrupted
 from ssljax.experiment import Experiment
-from ssljax.run import evaluate, results
+from ssljax.run import artifacts, evaluate, results
+from ssljax.run.evaluate import Predictions
 from ssljax.run.metrics import summarize
 from ssljax.run.progress import ProgressBar
-from ssljax.run.signals import Stopped, stop_signal
+from ssljax.run.signals import Stop, Stopped, stop_signal
 from ssljax.run.watchdog import Watchdog
 from ssljax.run.writer import RunWriter
 from ssljax.storage.files import telling_of_full_disk
 from ssljax.training import hosts, parallel
 from ssljax.training.monitors import Metrics
-from ssljax.training.stream import Feed
+from ssljax.training.state import TrainState
+from ssljax.training.stream import Feed, Stream
 
 PyTree = Any
 # Seconds that the steps of a call on an accelerator may take: signals are looked at in between, and
@@ -33,7 +35,7 @@ class Member(NamedTuple):
     """A run that the loop trains, alone or beside others that differ in their seeds only."""
 
     experiment: Experiment
-    record: RunWriter
+    writer: RunWriter
     title: str = ""  # before its lines on the screen
 
 
@@ -45,6 +47,11 @@ class Program(NamedTuple):
     feed: Callable[[int], AbstractContextManager[Feed]]  # what it reads from a step on
     mapped: bool = False  # whether every array has an axis of members in front
 
+    @property
+    def experiment(self) -> Experiment:
+        """The first member's; the others have the same sizes and lengths."""
+        return self.members[0].experiment
+
     def split(self, tree: PyTree, axis: int) -> list[PyTree]:
         """Each member's part of a tree; `axis` is where the members are: replicated, 1; else 0."""
         if not self.mapped:
@@ -53,6 +60,28 @@ class Program(NamedTuple):
             jax.tree.map(lambda x, i=i: x[(slice(None),) * axis + (i,)], tree)
             for i in range(len(self.members))
         ]
+
+
+class LoopState(NamedTuple):
+    """Where the loop is, between two calls."""
+
+    step: int  # begun; of a stream, the last two may not be done
+    state: TrainState  # replicated
+    metric_sums: Metrics  # replicated, over the steps since the last row
+    logged: bool  # whether the row of `step` is written
+
+
+class Session(NamedTuple):
+    """What the loop works with, from its first step to its last."""
+
+    program: Program
+    first: int  # the step it goes on from
+    feed: Feed
+    evaluate: parallel.Evaluate
+    empty: Metrics  # metric sums over no step, on the host
+    stop: Stop
+    progress: ProgressBar
+    watchdog: Watchdog
 
 
 def train(experiment: Experiment, workdir: Path, *, home: str = "") -> dict[str, Any]:
@@ -73,90 +102,143 @@ def train(experiment: Experiment, workdir: Path, *, home: str = "") -> dict[str,
     empty = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes["window"])
     hosts.barrier()
     with telling_of_full_disk(workdir), ExitStack() as stack:
-        record = RunWriter(experiment, workdir, home)
-        saved = hosts.broadcast_tree(lambda: record.open(stack), shapes)
+        writer = RunWriter(experiment, workdir, home)
+        saved = hosts.broadcast_tree(lambda: writer.open(stack), shapes)
         if saved is None:
             saved = {"state": experiment.init_state(), "window": empty}
         run(
-            Program([Member(experiment, record)], experiment.compile_steps(), experiment.feed),
+            Program([Member(experiment, writer)], experiment.compile_steps(), experiment.feed),
             saved,
             empty,
         )
-        return hosts.broadcast_from_first(record.finish)
+        found = hosts.broadcast_from_first(writer.finish)
+        if hosts.is_first():
+            artifacts.tell_what_is_there(workdir)
+        return found
 
 
 def run(program: Program, saved: dict[str, Any], empty: Metrics) -> None:
-    """Goes on from `saved` to the last step; `empty` is a window without steps."""
-    experiment = program.members[0].experiment  # the others have the same sizes and lengths
+    """Goes on from `saved`, what a checkpoint holds, to the last step.
+
+    Args:
+      empty: metric sums over no step.
+    """
+    experiment = program.experiment
     step = int(np.ravel(saved["state"].step)[0])
-    logged = not any(np.any(average.count) for average in saved["window"].values())
-    state, window = (parallel.replicate(saved[x], experiment.devices) for x in ("state", "window"))
-    evaluator = experiment.evaluator()
-
-    def save():
-        if hosts.is_first():
-            tree = parallel.fetch({"state": state, "window": window})
-            for member, own in zip(program.members, program.split(tree, axis=0), strict=True):
-                member.record.save(step, own)
-        stop.stepped = False
-
-    def leave(signum):
-        save()
-        if hosts.is_first():
-            for member in program.members:
-                member.record.wait()
-        name = signal.Signals(signum).name
-        raise Interrupted(signum, f"{name}: saved after step {step}")
-
-    def watched(weights, batches):
-        return evaluator(weights, stop.watch(batches))
-
-    def log_and_evaluate():
-        evaluated = step % experiment.eval_every == 0 or step == experiment.num_steps
-        rates, states = progress.rates(), program.split(state, axis=1)
-        means = [summarize(own) for own in program.split(parallel.fetch(window), axis=0)]
-        rows = [{"step": step, **own, **rates} for own in means]
-        if evaluated:
-            for member, own, row in zip(program.members, states, rows, strict=True):
-                scores = evaluate.evaluate_state(member.experiment, watched, own)
-                row |= scores
-                progress.write(f"{member.title}step {step}: {results.describe(scores)}")
-        for member, own, row in zip(program.members, states, rows, strict=True):
-            seen = own if evaluated else None
-            hosts.broadcast_from_first(partial(member.record.write, row, seen, progress.write))
-        loss = float(np.mean([row["loss/total"] for row in rows]))
-        progress.report({"step": step, "loss/total": loss, **rates})
-        return evaluated
-
+    now = LoopState(
+        step,
+        parallel.replicate(saved["state"], experiment.devices),
+        parallel.replicate(saved["window"], experiment.devices),
+        logged=not any(np.any(average.count) for average in saved["window"].values()),
+    )
     with (
         stop_signal() as stop,
         program.feed(step) as feed,
         ProgressBar(experiment, step, feed) as progress,
     ):
-        watchdog = Watchdog(progress.write)
+        watchdog = Watchdog(progress.write, step)
+        session = Session(
+            program, step, feed, experiment.evaluator(), empty, stop, progress, watchdog
+        )
         while True:
-            if _is_boundary(experiment, step) and not logged:
-                try:
-                    evaluated = log_and_evaluate()
-                except Stopped:  # the same boundary comes first when the run goes on
-                    leave(stop.now())
-                window, logged = parallel.replicate(empty, experiment.devices), True
-                if evaluated:
-                    save()
-            if step == experiment.num_steps:
+            if _is_boundary(experiment, now.step) and not now.logged:
+                now = _log_and_evaluate(session, now)
+            if now.step == experiment.num_steps:
                 return
             if signum := stop.now():
-                leave(signum)
-            count = min(
-                _steps_at_once(experiment, watchdog), _next_boundary(experiment, step) - step
-            )
-            with watchdog.call(step + 1, count, measure=stop.called):
-                state, window = program.run(state, window, feed, count)
-            stop.called = stop.stepped = True
-            step, logged = step + count, False
-            progress.advance(count)
-            for member in program.members:
-                member.record.check()
+                _leave(session, now, signum)
+            now = _run_steps(session, now)
+
+
+def _run_steps(session: Session, now: LoopState) -> LoopState:
+    """One call of the compiled steps, up to the next boundary at most; there, all are done."""
+    experiment, stop = session.program.experiment, session.stop
+    boundary = _next_boundary(experiment, now.step)
+    last = min(now.step + _steps_at_once(experiment, session.watchdog), boundary)
+    if not stop.called:
+        session.progress.write("compiling the step …")
+    done = _done(session, now.step)
+    with session.watchdog.call(last, partial(_done, session), measure=stop.called):
+        state, metric_sums = session.program.run(
+            now.state, now.metric_sums, session.feed, last - now.step
+        )
+        if last == boundary and isinstance(session.feed, Stream):
+            session.feed.wait()  # so that the clock is read when they are done
+    stop.called = stop.stepped = True
+    session.progress.advance(_done(session, last) - done)
+    for member in session.program.members:
+        member.writer.check()
+    return LoopState(last, state, metric_sums, logged=False)
+
+
+def _done(session: Session, step: int) -> int:
+    """Which step was the last one that is done, when `step` was the last one that was begun."""
+    return session.first + session.feed.done if isinstance(session.feed, Stream) else step
+
+
+def _log_and_evaluate(session: Session, now: LoopState) -> LoopState:
+    """Writes the row of a boundary; where it is an evaluation's, evaluates and saves.
+
+    Raises:
+      Interrupted: a signal came within the evaluation: when the run goes on, this comes first.
+    """
+    program, progress, experiment = session.program, session.progress, session.program.experiment
+    rates, states = progress.rates(), program.split(now.state, axis=1)
+    metric_sums = program.split(parallel.fetch(now.metric_sums), axis=0)
+    rows = [{"step": now.step, **summarize(sums), **rates} for sums in metric_sums]
+    evaluated = now.step % experiment.eval_every == 0 or now.step == experiment.num_steps
+    if evaluated:
+        progress.pause("evaluating")
+        try:
+            found = [_evaluate(session, *x) for x in zip(program.members, states, strict=True)]
+        except Stopped:
+            _leave(session, now, session.stop.now())
+        for member, row, (scores, _) in zip(program.members, rows, found, strict=True):
+            row |= scores
+            progress.show(row, results.describe(scores), member.title)
+    else:
+        loss = float(np.mean([row["loss/total"] for row in rows]))
+        progress.show({"step": now.step, "loss/total": loss, **rates})
+    for i, (member, row) in enumerate(zip(program.members, rows, strict=True)):
+        evaluation = (states[i], found[i][1]) if evaluated else None
+        hosts.broadcast_from_first(partial(member.writer.write, row, evaluation, progress.write))
+    now = now._replace(
+        metric_sums=parallel.replicate(session.empty, experiment.devices), logged=True
+    )
+    if evaluated:
+        _save(session, now)
+    progress.resume()
+    return now
+
+
+def _evaluate(
+    session: Session, member: Member, state: TrainState
+) -> tuple[results.Scores, Predictions | None]:
+    return evaluate.evaluate_state(member.experiment, session.evaluate, state, session.stop.watch)
+
+
+def _save(session: Session, now: LoopState) -> None:
+    """Starts to save each member's checkpoint."""
+    if hosts.is_first():
+        tree = parallel.fetch({"state": now.state, "window": now.metric_sums})
+        trees = session.program.split(tree, axis=0)
+        for member, checkpoint in zip(session.program.members, trees, strict=True):
+            member.writer.save(now.step, checkpoint)
+    session.stop.stepped = False
+
+
+def _leave(session: Session, now: LoopState, signum: int) -> NoReturn:
+    """Saves, then ends the run because of a signal.
+
+    Raises:
+      Interrupted: always.
+    """
+    _save(session, now)
+    if hosts.is_first():
+        for member in session.program.members:
+            member.writer.wait()
+    name = signal.Signals(signum).name
+    raise Interrupted(signum, f"{name}: saved after step {now.step}")
 
 
 def _steps_at_once(experiment: Experiment, watchdog: Watchdog) -> int:

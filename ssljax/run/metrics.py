@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ssljax.log import LOG
+from ssljax.log import LOG, quiet_import
 from ssljax.storage.files import write_text
 
 if TYPE_CHECKING:  # reports read rows without JAX
@@ -83,8 +83,9 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 def _tensorboard(workdir: Path) -> Any:
     try:
-        import tensorflow as tf
-        from clu import metric_writers
+        with quiet_import():
+            import tensorflow as tf
+            from clu import metric_writers
     except ImportError:
         LOG.info("note: TensorFlow is not installed; metrics go to metrics.jsonl only")
         return None

@@ -1,21 +1,36 @@
 """What a run shows while it trains."""
 
-import math
 import sys
+import threading
 import time
+from collections.abc import Callable
 
 from tqdm import tqdm
 
 from ssljax.experiment import Experiment
+from ssljax.log import LOG
 from ssljax.run import metrics
 from ssljax.training import hosts
 from ssljax.training.stream import Feed, Stream
 
+_SILENCE = 30.0  # seconds after which a line comes in any case
+_COMPILING = "compiling"
+_LOOK = 1.0  # seconds: how often it is looked whether that is so
+
 
 class ProgressBar:
-    """A bar on a terminal, plain lines elsewhere; of several processes the first one's."""
+    """A bar on a terminal, plain lines elsewhere; of several processes the first one's.
 
-    def __init__(self, experiment: Experiment, step: int, feed: Feed):
+    Only steps that are done count: of a stream, the last two that were begun may not be.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        step: int,
+        feed: Feed,
+        clock: Callable[[], float] = time.perf_counter,
+    ):
         self._bar = tqdm(
             total=experiment.num_steps,
             initial=step,
@@ -24,20 +39,32 @@ class ProgressBar:
             disable=not sys.stderr.isatty() or not hosts.is_first(),
         )
         self._feed = feed
+        self._clock = clock
         self._images_per_step = experiment.images_per_step
+        self._num_steps = experiment.num_steps
         self._steps_left = experiment.num_steps - step
-        self._steps = 0  # since the clock started
+        self._steps = 0  # done since the clock started
         self._start: float | None = None
         self._waited = 0.0  # at the clock's start
+        self._doing = _COMPILING  # instead of steps
+        self._last_line = clock()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look_after_silence, daemon=True)
 
     def __enter__(self) -> "ProgressBar":
+        if self._bar.disable and hosts.is_first():
+            self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._over.set()
+        if self._thread.is_alive():
+            self._thread.join()
         self._bar.close()
 
     def advance(self, steps: int) -> None:
-        """Counts finished steps. The clock starts after the first ones, which compile."""
+        """Counts steps that are done, after each call. The clock starts after the first call, which
+        compiles."""
         self._bar.update(steps)
         self._steps_left -= steps
         if self._start is None:
@@ -45,39 +72,70 @@ class ProgressBar:
         else:
             self._steps += steps
 
-    def _start_clock(self) -> None:
-        self._steps, self._start = 0, time.perf_counter()
-        if isinstance(self._feed, Stream):
-            self._waited = self._feed.waited
-
     def rates(self) -> metrics.Row:
         """Means since the last report: images a second and, of a stream, the share of time that was
         spent waiting for data. None before a second run of steps."""
-        if not self._steps or self._start is None:
-            seconds = None
-        else:
-            seconds = time.perf_counter() - self._start
+        measured = self._steps and self._start is not None
+        seconds = self._clock() - (self._start or 0.0) if measured else None
         rate = seconds and self._steps * self._images_per_step / seconds
         if not isinstance(self._feed, Stream):
             return {"images_per_second": rate}
         waiting = seconds and (self._feed.waited - self._waited) / seconds
         return {"images_per_second": rate, "data_wait": waiting}
 
-    def report(self, row: metrics.Row) -> None:
-        """Shows a row of metrics and starts the clock anew."""
-        rate = row["images_per_second"]
-        speed = f"loss {row['loss/total']:.4f}, {rate or math.nan:.0f} images/s"
-        if row.get("data_wait") is not None:
-            speed += f", {row['data_wait']:.1%} of the time waiting for data"
+    def show(self, row: metrics.Row, scores: str = "", title: str = "") -> None:
+        """Shows a row of metrics: on one line, or in the bar, with a line for the scores if any."""
+        speed = f"loss {row['loss/total']:.4f}{self._speed(row)}"
+        begin = f"{title}step {row['step']}: "
         if self._bar.disable:
-            left = self._steps_left * self._images_per_step / rate if rate else math.nan
-            self.write(f"step {row['step']}: {speed}, {left:.0f} s left")
+            self.write(begin + (f"{scores}; {speed}" if scores else speed))
+            return
+        if scores:
+            self.write(begin + scores)
+        self._bar.set_postfix_str(speed)
+
+    def pause(self, doing: str) -> None:
+        """Notes what is done instead of steps, until `resume`."""
+        self._doing = doing
+
+    def resume(self) -> None:
+        """Begins to measure anew: what came in between, an evaluation, does not count."""
+        if self._start is None:
+            self._doing = _COMPILING
         else:
-            self._bar.set_postfix_str(speed)
-        self._start_clock()
+            self._start_clock()
+
+    def _start_clock(self) -> None:
+        self._doing = ""
+        self._steps, self._start = 0, self._clock()
+        if isinstance(self._feed, Stream):
+            self._waited = self._feed.waited
+
+    def _speed(self, rates: metrics.Row) -> str:
+        """What is known of it: `, 2688 images/s, 1.2% of the time waiting for data, 3 s left`."""
+        rate = rates["images_per_second"]
+        if not rate:
+            return ""
+        text = f", {rate:.0f} images/s"
+        if rates.get("data_wait") is not None:
+            text += f", {rates['data_wait']:.1%} of the time waiting for data"
+        if self._bar.disable:
+            text += f", {self._steps_left * self._images_per_step / rate:.0f} s left"
+        return text
 
     def write(self, line: str) -> None:
         """Prints a line above the bar."""
+        self._last_line = self._clock()
         if hosts.is_first():
-            tqdm.write(line)
-            sys.stdout.flush()
+            LOG.info("%s", line)
+
+    def _look_after_silence(self) -> None:
+        while not self._over.wait(_LOOK):
+            self.break_silence()
+
+    def break_silence(self) -> None:
+        """Prints how far the run is, if nothing was printed for half a minute."""
+        if self._clock() - self._last_line >= _SILENCE:
+            done = self._num_steps - self._steps_left
+            doing = f", {self._doing}" if self._doing else self._speed(self.rates())
+            self.write(f"step {done} of {self._num_steps}{doing}")

@@ -30,13 +30,15 @@ def describe(scores: Scores) -> str:
 
 
 def results(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """`results.json` from the rows of `metrics.jsonl`, the last one an evaluation.
+    """`results.json` from the rows of `metrics.jsonl`; where nothing was evaluated, no headline.
 
     The headline is the median test accuracy (EMA weights) of the last 20 evaluations, as the
     MixMatch and FixMatch papers report it: not the best one, which would be chosen on the test set.
     """
-    part = "test" if any(HEADLINES["test"] in row for row in rows) else "validation"
+    part = evaluated_part(rows)
     evaluations = [row for row in rows if HEADLINES[part] in row]
+    if not evaluations:
+        return {"step": rows[-1]["step"], "headline": {}, "last": {}}
     last = evaluations[-1]
     accuracies = [row[HEADLINES[part]] for row in evaluations[-20:]]
     scores = {k: v for k, v in last.items() if k.startswith(("test/", "valid/"))}
@@ -51,9 +53,16 @@ def results(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def evaluated_part(rows: Sequence[dict[str, Any]]) -> str:
+    """What the headline is about: test images, or validation images where there are none."""
+    return "test" if any(HEADLINES["test"] in row for row in rows) else "validation"
+
+
 def headline(record: dict[str, Any]) -> str:
     """The line that a run ends with."""
     head = record["headline"]
+    if not head:
+        return "headline: nothing was evaluated, as there are no test and no validation images"
     part = "test" if "test_accuracy" in head else "validation"
     return (
         f"headline: {part} accuracy {100 * head[f'{part}_accuracy']:.2f} % (EMA weights, median of "

@@ -2,7 +2,7 @@
 
 Every seed leaves an ordinary run directory, `<workdir>/seed=<seed>`. What a seed computes is what
 its run alone computes, up to the order of sums: convolutions of several networks at once are
-grouped ones. A dozen tiny steps agree to 1e-6 (`tests/training/test_seeds.py`); over a long run the
+grouped ones. A dozen tiny steps agree to 1e-6 (`tests/run/test_seeds.py`); over a long run the
 differences grow, as they do between two machines.
 """
 
@@ -18,14 +18,14 @@ from ssljax.data.batches import TrainingData
 from ssljax.data.splits import fingerprint
 from ssljax.errors import UsageError
 from ssljax.experiment import Experiment
-from ssljax.run import loop, resume
+from ssljax.run import artifacts, loop, resume
 from ssljax.run.writer import RunWriter
 from ssljax.storage.checkpoints import Checkpoints
 from ssljax.storage.files import read_json, telling_of_full_disk
 from ssljax.training import parallel
 
 PyTree = Any
-_OWN = TrainingData(images=None, labeled=0, labels=0, unlabeled=0, unlabeled_labels=0)  # type: ignore[arg-type]
+_AXES = TrainingData(images=None, labeled=0, labels=0, unlabeled=0, unlabeled_labels=0)  # type: ignore[arg-type]
 
 
 def train(experiments: Sequence[Experiment], workdir: Path) -> dict[str, dict[str, Any]]:
@@ -46,7 +46,8 @@ def train(experiments: Sequence[Experiment], workdir: Path) -> dict[str, dict[st
     if left:
         with telling_of_full_disk(workdir), ExitStack() as stack:
             _train(left, stack)
-    return {own.name: read_json(own / "results.json") for own in workdirs}
+    artifacts.tell_what_is_there(workdir, [path.name for path in workdirs])
+    return {path.name: read_json(path / "results.json") for path in workdirs}
 
 
 def _is_complete(experiment: Experiment, workdir: Path) -> bool:
@@ -69,9 +70,9 @@ def _train(runs: Sequence[tuple[Experiment, Path]], stack: ExitStack) -> None:
     empty = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes["window"])
     members, trees = [], []
     for experiment, workdir in runs:
-        record = RunWriter(experiment, workdir)
-        members.append(loop.Member(experiment, record, f"{workdir.name}, "))
-        saved = record.open(stack, last=common)
+        writer = RunWriter(experiment, workdir)
+        members.append(loop.Member(experiment, writer, f"{workdir.name}, "))
+        saved = writer.open(stack, last=common)
         trees.append(saved or {"state": experiment.init_state(), "window": empty})
     if len({int(tree["state"].step) for tree in trees}) > 1:
         raise UsageError("the seeds' checkpoints that can be read are of different steps")
@@ -81,12 +82,12 @@ def _train(runs: Sequence[tuple[Experiment, Path]], stack: ExitStack) -> None:
     )
     loop.run(program, stacked(trees), stacked([empty] * len(runs)))
     for member in members:
-        member.record.finish()
+        member.writer.finish()
 
 
 def compile_steps(experiment: Experiment) -> parallel.TrainSteps:
     """The compiled steps of several seeds, whose arrays have an axis of seeds in front."""
-    step = jax.vmap(experiment.train_step, in_axes=(0, _OWN))
+    step = jax.vmap(experiment.train_step, in_axes=(0, _AXES))
     return parallel.compile_steps(step, experiment.devices)
 
 

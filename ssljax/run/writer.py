@@ -9,11 +9,11 @@ import jax
 import numpy as np
 from PIL import Image
 
-from ssljax.data.load import labeled_validation
 from ssljax.errors import RunError
 from ssljax.experiment import Experiment
 from ssljax.log import LOG
 from ssljax.run import artifacts, directory, health, metrics, results
+from ssljax.run.evaluate import Predictions
 from ssljax.storage import lock
 from ssljax.storage.checkpoints import Checkpoints
 from ssljax.storage.files import write_json
@@ -68,24 +68,35 @@ class RunWriter:
         return saved
 
     def write(
-        self, row: metrics.Row, state: TrainState | None, report: Callable[[str], None]
+        self,
+        row: metrics.Row,
+        evaluation: tuple[TrainState, Predictions | None] | None,
+        report: Callable[[str], None],
     ) -> None:
-        """Appends a row; `state`, replicated, is given at evaluations, which look after its health.
+        """Appends a row; at evaluations writes what the report shows, and looks after its health.
+
+        Args:
+          evaluation: the state, replicated, and what it predicts; None: this is no evaluation.
+          report: is given warnings.
 
         Raises:
           RunError: something is wrong that `config.health.stop_on` names.
         """
         self._log.write(row)
-        if state is None:
+        if evaluation is None:
             return
+        state, predictions = evaluation
         if self._experiment.augmentation.picture is not None:
             picture = self._experiment.augmentation.picture(parallel.fetch(state.augment))
             Image.fromarray(picture).save(self._workdir / "augment.png")
-        artifacts.write_predictions(self._experiment, state, self._workdir, step=row["step"])
+        if predictions is not None:
+            artifacts.write_predictions(
+                self._experiment, predictions, self._workdir, step=row["step"]
+            )
         found = health.problems(
             metrics.read_rows(self._workdir / "metrics.jsonl"),
             finite=_is_finite(parallel.fetch(state)),
-            label_entropy=self._label_entropy(),
+            label_entropy=0.0 if predictions is None else _label_entropy(predictions),
         )
         for kind, text in found.items():
             if kind in self._experiment.stop_on:
@@ -93,14 +104,6 @@ class RunWriter:
                     f"{text}. The checkpoint before it is intact (config.health.stop_on)"
                 )
             report(f"warning: {text}")
-
-    def _label_entropy(self) -> float:
-        """Of the images that are evaluated, in nats."""
-        data = self._experiment.dataset
-        labels = data.test_labels
-        if not len(labels):
-            labels = data.labels[labeled_validation(data, self._experiment.split)]
-        return metrics.entropy(np.bincount(labels) / len(labels))
 
     def save(self, step: int, tree: dict[str, Any]) -> None:
         """Starts to save host arrays, `{"state": …, "window": …}`.
@@ -127,11 +130,18 @@ class RunWriter:
         self._checkpoints.wait()
 
     def finish(self) -> dict[str, Any]:
-        """Writes the results, once the last checkpoint is there; returns them."""
+        """Writes the curve and the results, once the last checkpoint is there; returns those."""
         self.wait()
-        found = results.results(metrics.read_rows(self._workdir / "metrics.jsonl"))
+        rows = metrics.read_rows(self._workdir / "metrics.jsonl")
+        artifacts.write_curve(self._workdir, rows)
+        found = results.results(rows)
         write_json(self._workdir / "results.json", found)
         return found
+
+
+def _label_entropy(predictions: Predictions) -> float:
+    """Of the images that are evaluated, in nats."""
+    return metrics.entropy(np.bincount(predictions.labels) / len(predictions.labels))
 
 
 def _is_finite(state: TrainState) -> bool:

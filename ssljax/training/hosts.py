@@ -215,6 +215,14 @@ def broadcast_tree(read: Callable[[], PyTree | None], template: PyTree) -> PyTre
     return jax.tree.map(np.asarray, tree)
 
 
+def gather(tree: PyTree) -> PyTree:
+    """The host arrays of all processes, which have the same shapes in each, in all processes: with
+    an axis of processes in front."""
+    if is_single_process():
+        return jax.tree.map(lambda x: x[None], tree)
+    return jax.tree.map(np.asarray, multihost_utils.process_allgather(tree))
+
+
 class Agreement:
     """One number that any process can announce and that all are told at the same point.
 

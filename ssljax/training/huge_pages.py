@@ -8,6 +8,8 @@ import os
 import sys
 from pathlib import Path
 
+from ssljax.log import LOG
+
 _KERNEL = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 _SETTINGS = (
     "glibc.malloc.hugetlb=1",
@@ -28,4 +30,9 @@ def restart() -> None:
     asking_helps = _KERNEL.exists() and "[madvise]" in _KERNEL.read_text()
     if asking_helps and "glibc.malloc." not in tunables:
         os.environ["GLIBC_TUNABLES"] = ":".join(filter(None, [tunables, *_SETTINGS]))
+        LOG.info(
+            "note: restarting with huge pages for faster steps on CPUs; "
+            "GLIBC_TUNABLES=glibc.malloc.hugetlb=0 turns this off"
+        )
+        sys.stdout.flush()  # what is not written is lost
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

@@ -6,7 +6,7 @@ which they divide a batch.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,9 +26,20 @@ AXIS = "devices"
 # (state, metric sums, feed, number of steps) -> (state, metric sums), with those of the steps.
 # When it returns, at most two steps are left to do.
 TrainSteps = Callable[[TrainState, Metrics, Feed, int], tuple[TrainState, Metrics]]
-# (weights by name: (params, batch_stats), batches of images and labels) -> by that name, means over
-# exactly those images: numbers, or of `classes` a vector
-Evaluate = Callable[[Mapping[str, tuple[PyTree, PyTree]], Batches], dict[str, dict[str, Any]]]
+
+
+class Evaluated(NamedTuple):
+    """What an evaluation finds in one batch."""
+
+    sums: Metrics  # over exactly the batch's images, those of other processes too; on the host
+    predicted: np.ndarray  # [n] int32, the class that each of this process's images is given
+    confidence: np.ndarray  # [n] float32, its probability
+
+
+# (weights by name: (params, batch_stats), images, labels) -> what is found, by that name
+Evaluate = Callable[
+    [Mapping[str, tuple[PyTree, PyTree]], np.ndarray, np.ndarray], dict[str, Evaluated]
+]
 
 
 def local_rows(size: int, devices: Sequence[jax.Device]) -> np.ndarray:
@@ -157,40 +168,46 @@ def metric_shapes(
 
 
 def compile_evaluate(
-    eval_step: Callable[..., Metrics], devices: Sequence[jax.Device], *, batch_size: int
+    eval_step: Callable[..., tuple[Metrics, tuple[jax.Array, jax.Array]]],
+    devices: Sequence[jax.Device],
+    *,
+    batch_size: int,
 ) -> Evaluate:
     """Compiles exact evaluation: every image counts once, whatever the batch size and devices.
 
     Returns:
-      `evaluate(weights, batches)`, with replicated weights; a batch is this process's part of one
-      of `batch_size` images, or fewer. All processes must give as many batches.
+      `evaluate(weights, images, labels)`, with replicated weights; images and labels are this
+      process's part of a batch of `batch_size`, or fewer. All processes must call it as often.
     """
     local = len(local_devices(devices))
     each = -(-local_batch_size(batch_size) // local)
 
     def step(*args):
-        return jax.lax.psum(eval_step(*args), AXIS)
+        metrics, guesses = eval_step(*args)
+        return jax.lax.psum(metrics, AXIS), guesses
 
     mapped = jax.pmap(step, AXIS, devices=devices)
 
-    def evaluate(weights, batches):
-        sums: dict[str, dict[str, tuple[Any, Any]]] = {kind: {} for kind in weights}
-        for images, labels in batches:
-            mask = np.ones(len(images), np.float32)
-            shares = [
-                _pad(x, each * local).reshape(local, each, *x.shape[1:])
-                for x in (images, labels.astype(np.int32), mask)
-            ]
-            for kind, (params, batch_stats) in weights.items():
-                for name, part in fetch(mapped(params, batch_stats, *shares)).items():
-                    total, count = sums[kind].get(name, (0, 0))
-                    sums[kind][name] = total + part.total, count + part.count
-        return {
-            kind: {name: total / count for name, (total, count) in of_kind.items()}
-            for kind, of_kind in sums.items()
-        }
+    def evaluate(weights, images, labels):
+        mask = np.ones(len(images), np.float32)
+        shares = [
+            _pad(x, each * local).reshape(local, each, *x.shape[1:])
+            for x in (images, labels.astype(np.int32), mask)
+        ]
+        found = {}
+        for kind, (params, batch_stats) in weights.items():
+            sums, guesses = mapped(params, batch_stats, *shares)
+            predicted, confidence = (_local_values(x)[: len(images)] for x in guesses)
+            found[kind] = Evaluated(fetch(sums), predicted, confidence)
+        return found
 
     return evaluate
+
+
+def _local_values(x: jax.Array) -> np.ndarray:
+    """What the devices of this process hold of an array `[devices, n]`, in order, as one row."""
+    shards = sorted(x.addressable_shards, key=lambda shard: shard.index[0].start or 0)
+    return np.concatenate([np.asarray(shard.data).reshape(-1) for shard in shards])
 
 
 def local_part(indices: np.ndarray) -> np.ndarray:

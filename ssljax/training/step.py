@@ -95,13 +95,11 @@ def make_train_step(
         augment_key, noise_key, probe_key, model_key = jax.random.split(
             jax.random.fold_in(step_key, state.step), 4
         )
-        calls = itertools.count()  # of the network in this step: each has its own randomness
         views = {"none": policies.none, **augmentation.views(state.augment)}
         rows = replica.rows(batch_size), replica.rows(batch_size * uratio)
-        if isinstance(data, RawBatch):
-            raw = data
-        else:
-            sizes = batch_size, batch_size * uratio if method.views else 0
+        sizes = batch_size, batch_size * uratio if method.views else 0
+        raw = data
+        if isinstance(data, TrainingData):
             raw = look_up(data, state.step, order_keys, sizes, rows)
         batch, unlabeled_labels = _augment(raw, rows, augment_key, method, views, replica)
         noise = _noise(method, noise_key, batch, replica)
@@ -110,16 +108,7 @@ def make_train_step(
             fraction=state.step / num_steps,
         )
 
-        def apply(params, images, head=None):
-            variables = {"params": params, "batch_stats": state.batch_stats}
-            rngs = {"shake": jax.random.fold_in(replica.local_key(model_key), next(calls))}
-            (logits, features), updated = model.apply(
-                variables, images, train=True, mutable=["batch_stats"], rngs=rngs
-            )
-            if head is not None:
-                dense = params["heads"][head]
-                logits = features @ dense["kernel"] + dense["bias"][None]
-            return logits, updated.get("batch_stats", {})
+        apply = _make_apply(model, state.batch_stats, replica.local_key(model_key))
 
         def loss(params):
             network = _spread(apply, replica) if method.joint else apply
@@ -150,6 +139,24 @@ def make_train_step(
         return (*result, Guesses(aux.guess, aux.mask)) if with_guesses else result
 
     return train_step
+
+
+def _make_apply(model, batch_stats, key):
+    """The network as methods call it; each call of a step has randomness of its own."""
+    calls = itertools.count()
+
+    def apply(params, images, head=None):
+        variables = {"params": params, "batch_stats": batch_stats}
+        rngs = {"shake": jax.random.fold_in(key, next(calls))}
+        (logits, features), updated = model.apply(
+            variables, images, train=True, mutable=["batch_stats"], rngs=rngs
+        )
+        if head is not None:
+            dense = params["heads"][head]
+            logits = features @ dense["kernel"] + dense["bias"][None]
+        return logits, updated.get("batch_stats", {})
+
+    return apply
 
 
 def _augment(raw, rows, augment_key, method, views, replica):
@@ -217,10 +224,13 @@ def _spread(apply, replica):
     return spread_apply
 
 
-def make_eval_step(model: nn.Module) -> Callable[..., Metrics]:
-    """Builds `eval_step(params, batch_stats, images, labels, mask) -> metrics`.
+def make_eval_step(
+    model: nn.Module,
+) -> Callable[..., tuple[Metrics, tuple[jax.Array, jax.Array]]]:
+    """Builds `eval_step(params, batch_stats, images, labels, mask) -> (metrics, guesses)`.
 
-    `images [N, H, W, C]` uint8, `labels [N]` int32, `mask [N]` float32: 0 for padding.
+    `images [N, H, W, C]` uint8, `labels [N]` int32, `mask [N]` float32: 0 for padding. The guesses
+    are each image's predicted class, `[N]` int32, and its probability, `[N]` float32.
     """
 
     def eval_step(params, batch_stats, images, labels, mask):
@@ -235,7 +245,9 @@ def make_eval_step(model: nn.Module) -> Callable[..., Metrics]:
             values["accuracy_top5"] = (jnp.sum(logits > true, axis=-1) < 5).astype(jnp.float32)
         count = jnp.sum(mask)
         means = {name: Average(jnp.sum(x * mask), count) for name, x in values.items()}
-        predicted = jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1])
-        return means | {"classes": Average(mask @ predicted, count)}
+        predicted = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+        classes = Average(mask @ jax.nn.one_hot(predicted, logits.shape[-1]), count)
+        confidence = jnp.max(jax.nn.softmax(logits), axis=-1)
+        return means | {"classes": classes}, (predicted, confidence)
 
     return eval_step

@@ -15,7 +15,8 @@ from ssljax.data.batches import RawBatch, TrainingData
 class Stream:
     """Batches of the host, put on the devices by a thread of its own while steps run.
 
-    `waited` counts the seconds in which the devices had nothing to do for want of a batch.
+    `waited` counts the seconds in which the devices had nothing to do for want of a batch, `done`
+    the steps that are known to be done: the last two that were begun may be still under way.
 
     Args:
       batches: what the steps read, in their order, on the host.
@@ -26,6 +27,7 @@ class Stream:
 
     def __init__(self, batches: Iterator[RawBatch], put: Callable[[RawBatch], RawBatch]):
         self.waited = 0.0
+        self.done = 0
         self._running: deque[jax.Array] = deque()
         self._ready: queue.Queue[Any] = queue.Queue(self._AHEAD)
         self._closed = threading.Event()
@@ -55,10 +57,9 @@ class Stream:
         Raises:
           Whatever the host's iterator raised.
         """
-        if len(self._running) == self._AHEAD:
-            jax.block_until_ready(self._running.popleft())
+        self._wait(self._AHEAD - 1)
         if self._ready.empty():
-            jax.block_until_ready(list(self._running))
+            self._wait(0)
             start = time.perf_counter()
             item = self._ready.get()
             self.waited += time.perf_counter() - start
@@ -71,6 +72,16 @@ class Stream:
     def follow(self, result: jax.Array) -> None:
         """Notes a result of the step that was begun with the last batch."""
         self._running.append(result)
+
+    def wait(self) -> None:
+        """Waits until all steps that were begun are done."""
+        self._wait(0)
+
+    def _wait(self, left: int) -> None:
+        """Waits until at most `left` steps are under way."""
+        while len(self._running) > left:
+            jax.block_until_ready(self._running.popleft())
+            self.done += 1
 
     def __enter__(self) -> "Stream":
         return self

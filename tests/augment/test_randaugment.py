@@ -144,7 +144,7 @@ def test_bad_arguments_are_named():
     images = pictures(2)
     for options, message in [
         ({"layers": -1}, "layers is -1; allowed: from 0 up"),
-        ({"probability": 1.5}, "probability is 1.5; allowed: 0 to 1"),
+        ({"probability": 1.5}, "probability is 1.5; allowed: from 0 to 1"),
     ]:
         with pytest.raises(ValueError, match=message):
             ra.randaugment(keys(2), images, space=ra.CIFAR, **options)

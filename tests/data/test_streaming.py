@@ -203,7 +203,7 @@ def test_evaluation_counts_every_image_once(devices, data_dir):
     )
     assert sorted(labels.tolist()) == sorted(n % CLASSES for n in range(200, 230))
     state = experiment.init_state()
-    scores = evaluate.evaluate_state(
+    scores, _ = evaluate.evaluate_state(
         experiment, experiment.evaluator(), parallel.replicate(state, experiment.devices)
     )
     variables = {"params": state.params, "batch_stats": state.batch_stats}

@@ -90,7 +90,7 @@ def test_strong_views_of_the_graph_are_those_of_training(strong, recipe_name, tm
     if strong == "strong_digits":
         expected = policies.strong_digits_from_uniform(uniform, images)
     else:
-        chosen = randaugment.RECIPES[recipe_name]
+        chosen = randaugment.SEARCH_SPACES[recipe_name]
         draws = randaugment.from_uniform(uniform, chosen)
         expected = randaugment.apply(images, draws, chosen)
     arrays = {"in/images": images, "in/uniform": uniform}
@@ -111,12 +111,12 @@ def test_strong_views_of_the_graph_are_those_of_training(strong, recipe_name, tm
 def test_uniform_numbers_make_the_views_that_keys_make():
     keys = jax.random.split(jax.random.key(0), 6)
     images = np.random.RandomState(0).randint(0, 256, (6, 24, 24, 3)).astype(np.uint8)
-    chosen = randaugment.RECIPES["cifar"]
+    chosen = randaugment.SEARCH_SPACES["cifar"]
     numbers = (randaugment.uniform_numbers(chosen),)
     uniform = jax.vmap(lambda key: jax.random.uniform(key, numbers))(keys)
     draws = randaugment.from_uniform(uniform, chosen)
     np.testing.assert_array_equal(
-        randaugment.randaugment(keys, images, recipe=chosen),
+        randaugment.randaugment(keys, images, space=chosen),
         randaugment.apply(images, draws, chosen),
     )
 

@@ -14,7 +14,8 @@ from ssljax.augment import contact_sheet
 from ssljax.errors import RunError
 from ssljax.report import report
 from ssljax.report.runs import read
-from ssljax.run import artifacts, loop, metrics
+from ssljax.run import artifacts, evaluate, loop, metrics
+from ssljax.training import parallel
 
 
 def test_a_real_run_can_be_reported(config, tmp_path):
@@ -22,6 +23,7 @@ def test_a_real_run_can_be_reported(config, tmp_path):
     run = read(tmp_path / "run", "run")
     assert run.status == "finished"
     assert run.notes == ()
+    assert Image.open(tmp_path / "run" / "curve.png").size == (720, 480)
     assert run.starts[0]["versions"]["jax"] == jax.__version__
     assert "cpu" in run.starts[0]["devices"]
     width, height = Image.open(tmp_path / "run" / "labelled.png").size
@@ -41,13 +43,18 @@ def test_a_real_run_can_be_reported(config, tmp_path):
     assert "note:" not in report.write([tmp_path], tmp_path)
 
 
+def write_predictions(experiment, state, workdir):
+    _, predictions = evaluate.evaluate_state(experiment, experiment.evaluator(), state)
+    artifacts.write_predictions(experiment, predictions, workdir, step=0)
+
+
 def test_batches_of_any_size_give_the_same_predictions(config, tmp_path):
     experiment = build(config)
-    state = artifacts.parallel.replicate(experiment.init_state(), experiment.devices)
+    state = parallel.replicate(experiment.init_state(), experiment.devices)
     found = []
     for size in (512, 50):
         experiment = dataclasses.replace(experiment, eval_batch_size=size)
-        artifacts.write_predictions(experiment, state, tmp_path, step=0)
+        write_predictions(experiment, state, tmp_path)
         found.append(dict(np.load(tmp_path / "predictions.npz")))
     for name in ("labels", "predicted", "mistakes", "mistake_images"):
         np.testing.assert_array_equal(found[0][name], found[1][name])
@@ -61,8 +68,8 @@ def test_without_test_images_the_validation_images_are_predicted(config, tmp_pat
         test_labels=experiment.dataset.test_labels[:0],
     )
     experiment = dataclasses.replace(experiment, dataset=none)
-    state = artifacts.parallel.replicate(experiment.init_state(), experiment.devices)
-    artifacts.write_predictions(experiment, state, tmp_path, step=0)
+    state = parallel.replicate(experiment.init_state(), experiment.devices)
+    write_predictions(experiment, state, tmp_path)
     with np.load(tmp_path / "predictions.npz") as says:
         assert says["part"] == "validation"
         np.testing.assert_array_equal(says["labels"], none.labels[experiment.split.valid])

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from ssljax import recipe
-from ssljax.run import evaluate, results
+from ssljax.run import artifacts, evaluate, results
 from ssljax.training import parallel
 from ssljax.training.step import to_float
 
@@ -27,7 +27,7 @@ def test_every_image_counts_once(config, devices, batch_size):
     batches = [
         (images[i : i + batch_size], labels[i : i + batch_size]) for i in range(0, 101, batch_size)
     ]
-    scores = experiment.evaluator()({"raw": weights}, batches)["raw"]
+    scores = evaluate.mean_metrics(experiment.evaluator(), {"raw": weights}, batches)["raw"]
 
     assert scores["accuracy"] == pytest.approx((logits.argmax(1) == labels).mean(), abs=1e-9)
     assert scores["loss"] == pytest.approx(-log_softmax[range(101), labels].mean(), rel=1e-5)
@@ -38,12 +38,88 @@ def test_ema_weights_and_raw_weights_are_told_apart(config):
     state = experiment.init_state()
     state = state.replace(ema=jax.tree.map(lambda x: x + 0.5, state.ema))
     replicated = parallel.replicate(state, experiment.devices)
-    scores = evaluate.evaluate_state(experiment, experiment.evaluator(), replicated)
+    scores, _ = evaluate.evaluate_state(experiment, experiment.evaluator(), replicated)
     assert scores["test/loss_ema"] != scores["test/loss_raw"]
     raw = parallel.replicate((state.params, state.batch_stats), experiment.devices)
     valid = experiment.split.valid
-    direct = experiment.evaluator()({"raw": raw}, experiment.dataset.batches(valid, 512))
+    batches = experiment.dataset.batches(valid, 512)
+    direct = evaluate.mean_metrics(experiment.evaluator(), {"raw": raw}, batches)
     assert scores["valid/loss_raw"] == direct["raw"]["loss"]
+
+
+class Counted:
+    """A model that notes how many images it is given, on any device."""
+
+    def __init__(self, model):
+        self.model, self.images = model, []
+
+    def apply(self, variables, images, train):
+        jax.debug.callback(self._count, images.shape[0])
+        return self.model.apply(variables, images, train=train)
+
+    def _count(self, images):
+        self.images.append(int(images))  # devices count at the same time
+
+
+@pytest.mark.parametrize("devices", [1, 4])
+def test_each_image_passes_through_the_network_once_for_each_weights(config, devices, tmp_path):
+    config.eval_batch_size = 20  # 360 test and 100 validation images: no padding
+    experiment = recipe.build(config)
+    experiment = dataclasses.replace(experiment, devices=experiment.devices[:devices])
+    state = parallel.replicate(experiment.init_state(), experiment.devices)
+    counted = Counted(experiment.model)
+    experiment = dataclasses.replace(experiment, model=counted)
+    _, says = evaluate.evaluate_state(experiment, experiment.evaluator(), state)
+    artifacts.write_predictions(experiment, says, tmp_path, step=0)
+    jax.effects_barrier()
+    assert sum(counted.images) == 2 * (360 + 100)
+
+
+def test_predictions_of_several_processes_are_put_in_order(monkeypatch):
+    """Three processes take turns; the second one lacks an image that is damaged."""
+    generator = np.random.default_rng(0)
+    labels, predicted = generator.integers(0, 3, (2, 100))
+    confidence = generator.random(100).astype(np.float32)
+    predicted[99], confidence[99] = labels[99] + 1, 1.0  # a mistake behind what is missing
+    images = generator.integers(0, 256, (100, 2, 2, 1), np.uint8)
+    whole = evaluate._Guesses((2, 2, 1))
+    parts = [evaluate._Guesses((2, 2, 1)) for _ in range(3)]
+    for chosen, into in (
+        (np.arange(100), [whole]),
+        *((np.arange(i, 100, 3), [parts[i]]) for i in range(3)),
+    ):
+        if into[0] is parts[1]:
+            chosen = chosen[:-1]
+        elif into[0] is whole:
+            chosen = np.delete(chosen, 97)
+        for rows in np.array_split(chosen, 4):
+            found = parallel.Evaluated({}, predicted[rows], confidence[rows])
+            into[0].add(images[rows], labels[rows], found)
+    alone = whole.gather("test", 100)
+    assert len(alone.labels) == 99
+    assert alone.mistakes[0] == 98
+    assert len(alone.mistakes) == 24
+    told = []
+    monkeypatch.setattr(evaluate.jax, "process_count", lambda: 3)
+    monkeypatch.setattr(
+        evaluate.hosts, "gather", lambda tree: told.append(tree) or [x[None] for x in tree]
+    )
+    for part in parts[1:]:
+        part.gather("test", 100)
+    others = list(told)
+    monkeypatch.setattr(
+        evaluate.hosts, "gather",
+        lambda tree: [np.stack(x) for x in zip(tree, *others, strict=True)],
+    )  # fmt: skip
+    together = parts[0].gather("test", 100)
+    for name, expected in alone._asdict().items():
+        np.testing.assert_array_equal(getattr(together, name), expected, err_msg=name)
+
+
+def test_without_images_to_evaluate_on_the_headline_says_so():
+    record = results.results([{"step": 2, "loss/total": 1.0}, {"step": 4, "loss/total": 1.0}])
+    assert record == {"step": 4, "headline": {}, "last": {}}
+    assert results.headline(record).startswith("headline: nothing was evaluated")
 
 
 def test_the_headline_is_the_median_of_the_last_twenty_evaluations():

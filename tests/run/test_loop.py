@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -42,7 +43,39 @@ def test_a_run_leaves_everything_that_is_promised(config, tmp_path, capsys):
     assert record["headline"]["test_accuracy"] == pytest.approx(np.median(accuracies), abs=1e-6)
     assert record["last"]["valid/accuracy_raw"] == rows[-1]["valid/accuracy_raw"]
     assert final_state(workdir)[0] == 12
-    assert "step 12: test accuracy" in capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "compiling the step …"
+    assert lines[1].startswith("step 2: loss ")
+    # One line a boundary, and last what a newcomer wants next.
+    boundaries = [line for line in lines if line.startswith("step ")]
+    assert [line.split(":")[0] for line in boundaries] == [
+        f"step {n}" for n in (2, 4, 6, 8, 10, 12)
+    ]
+    assert boundaries[-1].startswith("step 12: test accuracy ")
+    assert re.search(r"; loss \d+\.\d{4}, \d+ images/s, 0 s left$", boundaries[-1])
+    assert not any("nan" in line for line in lines)
+    assert lines[-3:] == [
+        f"numbers: {workdir}/results.json and {workdir}/metrics.jsonl",
+        f"curve: {workdir}/curve.png",
+        f"report: ssljax --mode=report --workdir={workdir}",
+    ]
+
+
+def test_a_run_with_nothing_to_evaluate_on(config, tmp_path):
+    config.dataset = "digits.1@40-0"
+    experiment = build(config)
+    none = experiment.dataset._replace(
+        test_images=experiment.dataset.test_images[:0],
+        test_labels=experiment.dataset.test_labels[:0],
+    )
+    record = loop.train(dataclasses.replace(experiment, dataset=none), tmp_path)
+    assert record == {"step": 12, "headline": {}, "last": {}}
+    rows = rows_of(tmp_path)
+    assert [row["step"] for row in rows] == [2, 4, 6, 8, 10, 12]
+    assert not any(name.startswith(("test/", "valid/")) for row in rows for name in row)
+    assert not (tmp_path / "predictions.npz").exists()
+    assert not (tmp_path / "curve.png").exists()
+    assert final_state(tmp_path)[0] == 12
 
 
 def test_a_finished_run_can_be_made_longer(config, tmp_path):

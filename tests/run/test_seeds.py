@@ -81,7 +81,7 @@ def test_a_method_whose_unlabelled_images_exclude_the_labelled_ones(tmp_path):
 def test_an_interrupted_program_goes_on_bit_for_bit(tmp_path, monkeypatch):
     experiments = recipe.build_seeds(seeds_config(num_seeds=2))
     seeds.train(experiments, tmp_path / "whole")
-    advance = progress.Progress.advance
+    advance = progress.ProgressBar.advance
 
     def advance_and_interrupt(self, steps):
         advance(self, steps)
@@ -89,7 +89,7 @@ def test_an_interrupted_program_goes_on_bit_for_bit(tmp_path, monkeypatch):
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(progress.Progress, "advance", advance_and_interrupt)
+        patch.setattr(progress.ProgressBar, "advance", advance_and_interrupt)
         with pytest.raises(Interrupted, match="SIGTERM: saved after step 7"):
             seeds.train(experiments, tmp_path / "cut")
     # As if it had been killed while it saved: one seed lacks the newest checkpoint.

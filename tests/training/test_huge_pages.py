@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 # What a restarted script sees: its process, its arguments and the setting.
 SCRIPT = """
 import os, sys
 from pathlib import Path
-from ssljax import huge_pages
+from ssljax import log
+from ssljax.training import huge_pages
+log.show_lines()
 huge_pages._KERNEL = Path(sys.argv[1])
 print(os.getpid(), sys.argv[2:], os.environ.get("GLIBC_TUNABLES"), flush=True)
 huge_pages.restart()
@@ -44,7 +46,10 @@ def test_a_command_starts_again_once_where_asking_helps(kernel, tunables, expect
         [sys.executable, "-c", SCRIPT, str(tmp_path / "enabled"), "a b", "--c"],
         capture_output=True, text=True, check=True, cwd=ROOT, env=environment,
     )  # fmt: skip
-    *starts, last = done.stdout.splitlines()
+    notes = [line for line in done.stdout.splitlines() if line.startswith("note:")]
+    assert len(notes) == len(expected) - 1
+    assert all("GLIBC_TUNABLES=glibc.malloc.hugetlb=0 turns this off" in note for note in notes)
+    *starts, last = [line for line in done.stdout.splitlines() if line not in notes]
     assert last == "done"
     process = starts[0].split()[0]
     assert starts == [f"{process} ['a b', '--c'] {tunables}" for tunables in expected]

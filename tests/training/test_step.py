@@ -180,9 +180,7 @@ def test_a_view_can_be_the_image_as_it_is():
 @pytest.mark.parametrize("options", [{"loop_on_device": True}, {}])
 def test_steps_of_one_call_ask_nothing_of_the_host(options):
     experiment = shared("fixmatch", 4)
-    metric_sums = jax.tree.map(
-        lambda x: np.zeros(x.shape, x.dtype), experiment.shapes["window"]
-    )
+    metric_sums = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), experiment.shapes["window"])
     state, metric_sums, data = (
         parallel.replicate(x, experiment.devices)
         for x in (experiment.init_state(), metric_sums, experiment.data())

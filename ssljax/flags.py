@@ -1,0 +1,262 @@
+"""The flags of the command line: which mode takes which, and how they are read."""
+
+import dataclasses
+import difflib
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ml_collections
+from absl import flags
+
+from ssljax import overrides
+from ssljax.errors import UsageError
+
+_EXPORTS = ("saved_model", "tf1", "onnx", "npu_bundle")
+
+
+class Mode(NamedTuple):
+    """What `--mode` can be."""
+
+    help: str
+    flags: tuple[str, ...]  # that it takes, beside --mode and --config.<knob>
+
+
+MODES: dict[str, Mode] = {
+    "train": Mode(
+        "trains a recipe, or goes on where it was interrupted; the default.",
+        ("config", "workdir", "sweep", "sweep_index", "sweep_list"),
+    ),
+    "eval": Mode("evaluates a run's newest checkpoint again.", ("workdir",)),
+    "report": Mode(
+        "a table and a page of the runs in and below directories, separated by commas.",
+        ("workdir", "output", "reference", "oracle", "follow"),
+    ),
+    "export": Mode(
+        "writes a run's model in the form that is served, or a bundle for Ascend NPUs.",
+        (
+            "workdir",
+            "config",
+            "output",
+            "format",
+            "weights",
+            "input",
+            "batch_sizes",
+            "opset",
+            "limit",
+            "overwrite",
+        ),
+    ),
+    "import_npu": Mode(
+        "makes a run directory of what a bundle has trained.",
+        ("bundle", "workdir", "output"),
+    ),
+    "data": Mode("shows a recipe's data and split; trains nothing.", ("config", "workdir")),
+    "augment": Mode("draws what the augmentation does to images.", ("config", "workdir", "count")),
+    "recipes": Mode("lists the recipes, or a recipe's knobs.", ("config",)),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """A command line, parsed."""
+
+    mode: str
+    flags: flags.FlagValues
+    overrides: list[str]  # `<knob>=<value>`
+    arguments: list[str]  # as given
+
+    def __getattr__(self, name: str) -> Any:
+        """The value of a flag."""
+        return self.flags[name].value
+
+    def require(self, name: str) -> Any:
+        """The value of a flag that the mode cannot do without."""
+        value = self.flags[name].value
+        if value is None:
+            raise UsageError(f"--{name} is missing, which --mode={self.mode} needs")
+        return value
+
+    def config(self, more: Sequence[str] = ()) -> ml_collections.ConfigDict:
+        """The recipe with the overrides."""
+        if self.recipe is None:
+            raise UsageError(
+                "--config is missing; for example --config=fixmatch_digits (--mode=recipes lists "
+                "all recipes)"
+            )
+        return overrides.load(self.recipe, [*self.overrides, *more])
+
+    @property
+    def recipe(self) -> str | None:
+        """The recipe's name or file."""
+        return self.flags["config"].value
+
+    @property
+    def recipe_name(self) -> str:
+        """The recipe's name, for directories."""
+        return Path((self.recipe or "").partition(":")[0]).stem
+
+    def run_directory(self, config: ml_collections.ConfigDict) -> str:
+        """`--workdir`, or its default."""
+        return self.workdir or f"runs/{self.default_name(config)}"
+
+    def default_name(self, config: ml_collections.ConfigDict) -> str:
+        """`<recipe>/<data set name>`, without separators of paths and URLs."""
+        return f"{self.recipe_name}/{config.dataset.replace('/', '_').replace(':', '_')}"
+
+
+def _define() -> flags.FlagValues:
+    values = flags.FlagValues()
+
+    def define(kind: Callable[..., Any], name: str, *args: Any, **options: Any) -> None:
+        kind(name, *args, flag_values=values, **options)
+
+    define(flags.DEFINE_enum, "mode", "train", list(MODES), "What to do.")
+    define(
+        flags.DEFINE_string, "config", None,
+        "A recipe: its name, or a Python file with a function get_config().",
+    )  # fmt: skip
+    define(
+        flags.DEFINE_string, "workdir", None,
+        "The run directory, by default runs/<recipe>/<data set name>.",
+    )  # fmt: skip
+    define(
+        flags.DEFINE_string, "sweep", None,
+        "Trains a grid, 'seed=1,2;method_args.threshold=0.9,0.95'; config: the recipe's own.",
+    )  # fmt: skip
+    define(flags.DEFINE_integer, "sweep_index", None, "Trains one point of the grid, from 0.")
+    define(flags.DEFINE_bool, "sweep_list", False, "Prints the grid's points and their commands.")
+    define(
+        flags.DEFINE_enum, "reference", None, ["paper"],
+        "Published rows to report beside the runs'.",
+    )  # fmt: skip
+    define(flags.DEFINE_bool, "oracle", False, "Reports the best error on the test set too.")
+    define(flags.DEFINE_bool, "follow", False, "Reports again whenever a run goes on.")
+    define(flags.DEFINE_integer, "count", 8, "How many images are shown.", lower_bound=1)
+    define(flags.DEFINE_enum, "format", None, list(_EXPORTS), "What is written.")
+    define(flags.DEFINE_string, "output", None, "The directory that is written.")
+    define(flags.DEFINE_string, "bundle", None, "The bundle that is read.")
+    define(flags.DEFINE_bool, "overwrite", False, "Replaces an output directory that has files.")
+    define(flags.DEFINE_enum, "weights", "ema", ["ema", "raw"], "Which weights are exported.")
+    define(
+        flags.DEFINE_enum, "input", "uint8", ["uint8", "float32"],
+        "Type of the exported model's images, 0 to 255.",
+    )  # fmt: skip
+    define(
+        flags.DEFINE_list, "batch_sizes", [],
+        "A graph for each, with --format=tf1; by default one graph for any size.",
+    )  # fmt: skip
+    define(flags.DEFINE_integer, "opset", 17, "Of --format=onnx.", lower_bound=1)
+    define(
+        flags.DEFINE_integer, "limit", None,
+        "Images of the parity report, by default all test images; 0: no report.",
+    )  # fmt: skip
+    return values
+
+
+def parse(arguments: list[str]) -> Command | None:
+    """A command line, without the program's name; None: it asks for help.
+
+    Raises:
+      UsageError: a flag does not exist, is of another mode, or has a value that is not allowed.
+    """
+    if any(re.fullmatch(r"--?(help\w*|h)(=.*)?", argument) for argument in arguments):
+        return None
+    rest, given = _split(arguments)
+    values = _define()
+    try:
+        positional = values(["ssljax", *rest])[1:]
+    except flags.UnrecognizedFlagError as error:
+        raise UsageError(_unknown_flag(error.flagname, values)) from error
+    except (flags.Error, TypeError, ValueError) as error:
+        raise UsageError(" ".join(str(error).split())) from error
+    if positional:
+        raise UsageError(
+            f"argument {positional[0]!r} is not a flag; flags are written --name=value"
+        )
+    command = Command(str(values["mode"].value), values, given, arguments)
+    _check_mode(command)
+    return command
+
+
+def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """The flags, and the overrides: `--config.<knob>=<value>` or `--config.<knob> <value>`."""
+    rest, given, left = [], [], list(arguments)
+    while left:
+        argument = left.pop(0)
+        match = re.match(r"--?(no)?config\.([^=]*)(=(.*))?$", argument, re.DOTALL)
+        if not match:
+            rest.append(argument)
+            continue
+        negated, knob, equals, value = match.groups()
+        if not equals:
+            if negated or not left or left[0].startswith("--"):
+                value = "false" if negated else "true"  # of a bool
+            else:
+                value = left.pop(0)
+        given.append(f"{knob}={value}")
+    return rest, given
+
+
+def _unknown_flag(name: str, values: flags.FlagValues) -> str:
+    from ssljax.defaults import get_config
+
+    knobs = overrides.flatten(get_config().to_dict())
+    if name.replace("-", "_") in knobs or name.startswith(("method_args.", "model_args.")):
+        return f"--{name} does not exist; did you mean --config.{name.replace('-', '_')}?"
+    near = difflib.get_close_matches(name, list(values), n=1, cutoff=0.6)
+    if near:
+        return f"--{name} does not exist; did you mean --{near[0]}?"
+    if difflib.get_close_matches(name, knobs, n=1, cutoff=0.7):
+        return (
+            f"--{name} does not exist; did you mean --config.{overrides.nearest_knob(name, knobs)}?"
+        )
+    return f"--{name} does not exist; --help lists the flags"
+
+
+def _check_mode(command: Command) -> None:
+    """Refuses a flag of another mode."""
+    mode = command.mode
+    allowed = {"mode", *MODES[mode].flags}
+    given = [name for name in command.flags if command.flags[name].present]
+    if command.overrides and "config" not in given:
+        given.append("config")
+    for name in given:
+        if name not in allowed:
+            modes = [other for other, spec in MODES.items() if name in spec.flags]
+            raise UsageError(
+                f"--{name} is given with --mode={mode}; allowed: --mode={' or '.join(modes)}"
+            )
+    if command.sweep is None and (command.sweep_list or command.sweep_index is not None):
+        raise UsageError("--sweep is missing, which --sweep_list and --sweep_index need")
+
+
+def help_text() -> str:
+    """What `--help` prints."""
+    values = _define()
+    program = _program_name()
+    lines = [
+        "Semi-supervised image classification in JAX.",
+        "",
+        f"  {program} --config=fixmatch_digits --config.num_steps=400 --workdir=runs/first",
+        f"  {program} --mode=report --workdir=runs",
+        "",
+        "--mode=recipes lists the recipes; with --config=<recipe> it lists the recipe's knobs. Any",
+        "knob is overridden by --config.<knob>=<value>.",
+    ]
+    for mode, spec in MODES.items():
+        lines += ["", f"--mode={mode}: {spec.help}"]
+        for name in spec.flags:
+            flag = values[name]
+            choices = getattr(flag.parser, "enum_values", None)
+            value = "" if flag.boolean else f"=<{'|'.join(choices) if choices else '…'}>"
+            text = flag.help.rpartition(">: ")[2] if choices else flag.help
+            lines.append(f"  --{name + value:<32} {text}")
+    return "\n".join(lines)
+
+
+def _program_name() -> str:
+    name = Path(sys.argv[0]).name
+    return f"python {name}" if name == "launch.py" else "ssljax"
