@@ -8,7 +8,7 @@ from pathlib import Path
 
 import ml_collections
 
-from ssljax import flags, log, overrides
+from ssljax import flags, log, overrides, recipe_files
 from ssljax.errors import Interrupted, RunError, UsageError
 from ssljax.flags import Command
 from ssljax.log import LOG
@@ -116,8 +116,8 @@ def _sweep(command: Command) -> None:
 
 
 def _get_sweep(command: Command) -> list[dict[str, object]]:
-    path = overrides.recipe_file((command.recipe or "").partition(":")[0])
-    get_sweep = getattr(overrides.load_module(path), "get_sweep", None)
+    path = recipe_files.recipe_file((command.recipe or "").partition(":")[0])
+    get_sweep = getattr(recipe_files.load_module(path), "get_sweep", None)
     if get_sweep is None:
         raise UsageError(f"--sweep=config needs a function get_sweep() in {path}")
     return get_sweep()
@@ -238,11 +238,11 @@ def _batch_sizes(values: list[str]) -> tuple[int, ...]:
 def _show_data(command: Command) -> None:
     config = command.config()
 
-    from ssljax import recipe
+    from ssljax import parts
     from ssljax.data import overview, split_file
     from ssljax.storage.files import write_json
 
-    data, split = recipe.load_data(config)
+    data, split = parts.load_data(config)
     workdir = Path(command.workdir or f"runs/data/{command.default_name(config)}")
     if (workdir / "config.json").exists():
         raise UsageError(f"workdir {workdir} holds a run; --mode=data needs another directory")
@@ -281,8 +281,8 @@ def _list_recipes(command: Command) -> None:
         for knob, value in overrides.flatten(command.config().to_dict()).items():
             print(f"{knob} = {value!r}")
         return
-    for name, path in overrides.shipped().items():
-        print(f"{name:<28} {overrides.summary(path)}")
+    for name, path in recipe_files.shipped().items():
+        print(f"{name:<28} {recipe_files.summary(path)}")
 
 
 def _local(workdir: str) -> Path:

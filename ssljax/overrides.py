@@ -4,16 +4,11 @@ Recipes that ship with the package are known by their names, `fixmatch_digits`; 
 with a function `get_config()`.
 """
 
-import contextlib
 import difflib
 import functools
-import importlib.util
 import itertools
 import re
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from types import ModuleType
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -21,7 +16,7 @@ from absl import flags
 from ml_collections import config_flags
 from ml_collections.config_dict import placeholder
 
-from ssljax import lookup
+from ssljax import lookup, recipe_files
 from ssljax.errors import UsageError
 
 # How other code calls a knob -> the last part of its name here, the likeliest first.
@@ -50,99 +45,6 @@ _VALUES = {
 }
 
 
-# Recipes
-
-
-def shipped() -> dict[str, Path]:
-    """The recipes that ship with the package, by their names."""
-    return {path.stem: path for path in sorted(_folder().glob("*_*.py"))}
-
-
-def _folder() -> Path:
-    package = Path(__file__).parent
-    inside = package / "configs"  # of an installed package; in a checkout it lies beside it
-    return inside if inside.is_dir() else package.parent / "configs"
-
-
-def summary(path: Path) -> str:
-    """The first line of a recipe's docstring."""
-    match = re.match(r'\s*"""(.+?)(\n|""")', path.read_text())
-    return match[1].strip() if match else ""
-
-
-def recipe_file(recipe: str) -> Path:
-    """The file of a recipe: a path, or the name of one that ships with the package.
-
-    Raises:
-      UsageError: there is none; names the nearest.
-    """
-    path = Path(recipe).expanduser()
-    if path.is_file():
-        return path
-    names = shipped()
-    if recipe in names:
-        return names[recipe]
-    nearest = difflib.get_close_matches(path.stem, names, n=1, cutoff=0.0)[0]
-    raise UsageError(
-        f"--config={recipe} is no file and no recipe; the nearest recipe is {nearest}, "
-        "--mode=recipes lists all"
-    )
-
-
-def load_module(path: Path) -> ModuleType:
-    """Runs a recipe's file. `from configs import …` finds the folder of the file, or ours.
-
-    Raises:
-      UsageError: the file cannot be run; names the line.
-    """
-    with _running(path):
-        return _execute(path)
-
-
-def _execute(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"recipe_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise UsageError(f"--config={path} is no recipe; allowed: a Python file, <name>.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@contextlib.contextmanager
-def _running(path: Path) -> Iterator[None]:
-    """Turns what a recipe's file raises into one line, and lets it import what it needs."""
-    try:
-        with _importing(path.absolute()):
-            yield
-    except UsageError:
-        raise
-    except Exception as error:  # whatever the file does
-        raise UsageError(f"--config={path} fails: {lookup.reason(error)}") from error
-
-
-@contextlib.contextmanager
-def _importing(path: Path) -> Iterator[None]:
-    """Where a recipe's file finds what it imports, for as long as it is run."""
-    before, modules = list(sys.path), _pop_configs()
-    home = path.parents[1] if path.parent.name == "configs" else path.parent
-    sys.path[:] = [str(home), *before, str(_folder().parent)]
-    try:
-        yield
-    finally:
-        sys.path[:] = before
-        _pop_configs()
-        sys.modules.update(modules)
-
-
-def _pop_configs() -> dict[str, ModuleType]:
-    """Forgets the package `configs`, of which there can be several."""
-    names = [name for name in sys.modules if name.partition(".")[0] == "configs"]
-    return {name: sys.modules.pop(name) for name in names}
-
-
-# Configs
-
-
 def load(
     recipe: str, overrides: Sequence[str] | Mapping[str, Any] = ()
 ) -> ml_collections.ConfigDict:
@@ -160,9 +62,9 @@ def load(
       UsageError: there is no such recipe or knob, or a value has another type.
     """
     name, _, argument = recipe.partition(":")
-    path = recipe_file(name)
-    with _running(path):  # functions of the file may import, too
-        get_config = getattr(_execute(path), "get_config", None)
+    path = recipe_files.recipe_file(name)
+    with recipe_files.running(path):  # functions of the file may import, too
+        get_config = getattr(recipe_files._execute(path), "get_config", None)
         if get_config is None:
             raise UsageError(f"--config={name} has no function get_config()")
         config = get_config(*([argument] if argument else []))

@@ -5,37 +5,25 @@ Everything that can be wrong with a config is found here, before anything is com
 
 import dataclasses
 import functools
-import inspect
 import logging
 import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
-import flax.linen as nn
 import jax
 import ml_collections
 import numpy as np
-import optax
 
-import ssljax.methods
-import ssljax.models
-from ssljax import overrides
-from ssljax.augment import augmentation, policies
-from ssljax.augment.augmentation import Augmentation
-from ssljax.checks import call, check_choice, check_range, check_returned, prefix_errors
+from ssljax import overrides, parts
+from ssljax.checks import check_choice, check_range, prefix_errors
 from ssljax.data.datasets import Dataset
-from ssljax.data.load import CONVENTIONS, load
 from ssljax.data.splits import Split
 from ssljax.data.streaming import StreamedDataset
 from ssljax.errors import UsageError
 from ssljax.experiment import HEALTH_KINDS, Experiment
-from ssljax.lookup import find, modules_of
-from ssljax.methods.method import Method
-from ssljax.storage import remote
-from ssljax.training import devices, hosts, optim, parallel
+from ssljax.network import make_model
+from ssljax.training import devices, hosts, parallel
 
 _LOG = logging.getLogger("ssljax")
 # Knob -> (smallest value, largest value, whether the smallest one is refused).
@@ -183,12 +171,12 @@ def _build(
     # What a run is, and whoever reads it, has nothing to do with who trains it.
     config.distributed.update(coordinator="", num_processes=0, process_id=0)
     _set_batch_size(config, len(run_devices), resumed_batch_size)
-    dataset, split = data or load_data(config)
-    method = _method(config, split)
+    dataset, split = data or parts.load_data(config)
+    method = parts.make_method(config, split)
     steps_per_epoch = len(split.labeled) / config.batch_size
     if config.num_epochs:
         config.num_steps = math.ceil(steps_per_epoch * config.num_epochs)
-    schedule, optimizer = _optimizer(config, steps_per_epoch)
+    schedule, optimizer = parts.make_optimizer(config, steps_per_epoch)
     resident, platform = isinstance(dataset, Dataset), run_devices[0].platform
     experiment = Experiment(
         config=config.to_dict(),
@@ -203,7 +191,7 @@ def _build(
         method=method,
         optimizer=optimizer,
         schedule=schedule,
-        augmentation=_augmentation(config.augment, method, dataset.image_shape),
+        augmentation=parts.make_augmentation(config.augment, method, dataset.image_shape),
         devices=run_devices,
         seed=config.seed,
         batch_size=config.batch_size,
@@ -245,45 +233,6 @@ def _set_batch_size(config: ml_collections.ConfigDict, devices: int, resumed: in
             )
 
 
-def _method(config: ml_collections.ConfigDict, split: Split) -> Method:
-    methods = modules_of(ssljax.methods, without=["method"])
-    method = call(find("config.method", config.method, methods), config, "method")
-    check_returned("config.method", config.method, method, Method)
-    if method.views and not len(split.unlabeled):
-        raise UsageError(
-            f"config.dataset {config.dataset} leaves no unlabelled images, which config.method "
-            f"{config.method} needs"
-        )
-    return method
-
-
-def make_model(config: Any, **fixed: Any) -> nn.Module:
-    """The network that `config.model` and `config.model_args` name.
-
-    Args:
-      fixed: arguments that are not the config's: `num_classes`, `dtype`, `axis_name`. A network of
-        one's own can do without the last two.
-    """
-    function = find(
-        "config.model", config.model, modules_of(ssljax.models, without=["layers", "convolution"])
-    )
-    if config.bfloat16 and not _takes(function, "dtype"):
-        raise UsageError(
-            f"config.bfloat16 is True; allowed for config.model {config.model!r}, which has no "
-            "argument dtype: False"
-        )
-    model = call(function, config, "model", **fixed)
-    check_returned("config.model", config.model, model, nn.Module)
-    return model
-
-
-def _takes(function: Any, argument: str) -> bool:
-    parameters = inspect.signature(function).parameters
-    return argument in parameters or any(
-        p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()
-    )
-
-
 def _cpu_devices(config: ml_collections.ConfigDict) -> int:
     """For `config.cpu_devices` 0: what is computed must not depend on the number of cores."""
     if (
@@ -303,96 +252,3 @@ def _note_cores(config: ml_collections.ConfigDict) -> None:
             "uses all",
             jax.device_count(), cores, config.batch_size, cores,
         )  # fmt: skip
-
-
-def load_data(config: ml_collections.ConfigDict) -> tuple[Dataset | StreamedDataset, Split]:
-    """The data of a recipe alone.
-
-    Raises:
-      UsageError: it cannot be read or split as `config` says.
-    """
-    with prefix_errors(""):
-        check_choice("config.unlabeled", config.unlabeled, CONVENTIONS)
-        check_range("config.image_size", config.image_size)
-    if config.stage.data_url:
-        if not config.data_dir or remote.is_remote(config.data_dir):
-            raise UsageError(
-                f"config.data_dir is {config.data_dir!r}; allowed with config.stage.data_url: the "
-                "local directory that it is copied to"
-            )
-        copy_to = Path(config.data_dir).expanduser()
-        remote.copy_in(config.stage.data_url, copy_to, "config.stage.data_url")
-    with prefix_errors("config.dataset"):
-        return load(
-            config.dataset,
-            unlabeled=config.unlabeled,
-            data_dir=config.data_dir,
-            image_size=config.image_size,
-            path=config.split_file,
-            stream=config.stream,
-        )
-
-
-def _optimizer(
-    config: ml_collections.ConfigDict, steps_per_epoch: float
-) -> tuple[optax.Schedule, optax.GradientTransformation]:
-    with prefix_errors("config.optimizer"):
-        knobs = config.optimizer
-        schedule = optim.make_schedule(
-            knobs.schedule,
-            lr=knobs.lr * (config.batch_size / knobs.lr_batch_size if knobs.lr_batch_size else 1),
-            steps=config.num_steps,
-            steps_per_epoch=steps_per_epoch,
-            warmup_epochs=knobs.warmup_epochs,
-            decay_epochs=knobs.decay_epochs,
-        )
-        return schedule, optim.make_optimizer(
-            knobs.name, schedule, weight_decay=knobs.weight_decay, momentum=knobs.momentum
-        )
-
-
-def _augmentation(knobs: Any, method: Method, image_shape: tuple[int, int, int]) -> Augmentation:
-    """`knobs.strong` is given those of its own arguments that are among the knobs.
-
-    Where it is a view of one's own, a function of (keys, images), it is the strong one.
-    """
-    weak = find("config.augment.weak", knobs.weak, [policies])
-    name = "type" if "type" in knobs else "strong"  # of the recipes for ImageNet, as published
-    strong = find(f"config.augment.{name}", knobs.strong, [augmentation])
-    takes = inspect.signature(strong).parameters
-    if [*takes][:2] == ["keys", "images"]:
-        found = Augmentation(lambda state: {"weak": weak, "strong": strong}, lambda image: {})
-    else:
-        given = {arg: weak if arg == "weak" else knobs[arg] for arg in takes if arg in knobs}
-        with prefix_errors("config.augment"):
-            found = strong(**given)
-        check_returned(f"config.augment.{name}", knobs.strong, found, Augmentation)
-    if "." in knobs.weak + knobs.strong:
-        _check_views(found, knobs, image_shape)
-    views = {"none", *found.views(found.init())}
-    for view in (method.labeled_view, *method.views):
-        if view not in views:
-            raise UsageError(
-                f"config.method names the view {view!r}; config.augment has: "
-                f"{', '.join(sorted(views))}"
-            )
-    return found
-
-
-def _check_views(found: Augmentation, knobs: Any, image_shape: tuple[int, int, int]) -> None:
-    """Looks at what views of one's own make of two images, without computing any."""
-    images = jax.ShapeDtypeStruct((2, *image_shape), np.uint8)
-    for view, function in found.views(found.init()).items():
-        field = f"config.augment.{view} {knobs[view]!r}" if view in knobs else f"view {view!r}"
-
-        def see(images: jax.Array, function: Any = function) -> Any:
-            return function(jax.random.split(jax.random.PRNGKey(0), 2), images)
-
-        with prefix_errors(field):
-            seen = jax.eval_shape(see, images)
-        shape, dtype = getattr(seen, "shape", None), getattr(seen, "dtype", type(seen).__name__)
-        if (shape, dtype) != (images.shape, images.dtype):
-            raise UsageError(
-                f"{field} makes {dtype} {list(shape or ())} of uint8 {list(images.shape)}; "
-                "allowed: the same type and shape"
-            )

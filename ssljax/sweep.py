@@ -26,7 +26,7 @@ def is_finished(workdir: Path, config: Mapping[str, Any]) -> bool:
         results, saved = (read_json(workdir / name) for name in ("results.json", "config.json"))
     except UsageError:
         return False
-    wanted = flatten(json.loads(json.dumps(config)))
+    wanted = flatten(complete(json.loads(json.dumps(config))))
     found = flatten(complete(saved))
     free = RESUMABLE - {"num_steps", "num_epochs"}
     if wanted["num_epochs"]:  # what follows from another knob and the data

@@ -17,7 +17,7 @@ import numpy as np
 
 from ssljax.augment.ops import to_float
 from ssljax.errors import UsageError
-from ssljax.recipe import make_model
+from ssljax.network import make_model
 from ssljax.storage.checkpoints import Checkpoints
 from ssljax.storage.files import read_json
 

@@ -2,11 +2,11 @@
 
 import pytest
 
-from ssljax import lookup, overrides, recipe
+from ssljax import lookup, overrides, recipe, recipe_files
 from ssljax.data import splits
 
 # tests/data/test_streaming.py has those for ImageNet
-RECIPES = [name for name in overrides.shipped() if "imagenet" not in name]
+RECIPES = [name for name in recipe_files.shipped() if "imagenet" not in name]
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -54,9 +54,9 @@ def test_cifar_100_has_the_wide_network():
         assert (config.batch_size, config.num_steps) == (64, 1 << 20)
 
 
-@pytest.mark.parametrize("name", overrides.shipped())
+@pytest.mark.parametrize("name", recipe_files.shipped())
 def test_a_recipe_says_only_what_differs_from_the_signatures(name):
-    config = overrides.load_module(overrides.recipe_file(name)).get_config()
+    config = recipe_files.load_module(recipe_files.recipe_file(name)).get_config()
     for knob in ("method", "model"):
         defaults = lookup.arguments(knob, config[knob])
         said = config[f"{knob}_args"].to_dict()
@@ -65,7 +65,7 @@ def test_a_recipe_says_only_what_differs_from_the_signatures(name):
 
 
 def test_a_recipe_s_summary_is_one_line_that_names_its_data():
-    summaries = {name: overrides.summary(path) for name, path in overrides.shipped().items()}
+    summaries = {name: recipe_files.summary(path) for name, path in recipe_files.shipped().items()}
     assert len(set(summaries.values())) == len(summaries)
     for name, summary in summaries.items():
         assert 10 < len(summary) <= 90
@@ -75,7 +75,7 @@ def test_a_recipe_s_summary_is_one_line_that_names_its_data():
 
 
 def test_a_recipe_of_one_s_own_can_set_an_argument_that_ours_leaves_out():
-    module = overrides.load_module(overrides.recipe_file("fixmatch_imagenet"))
+    module = recipe_files.load_module(recipe_files.recipe_file("fixmatch_imagenet"))
     for config in (module.get_config(), overrides.load("fixmatch_digits")):
         config.method_args.weak_pass = "no_grad"
         config.model_args.batch_norm_momentum = 0.9

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ssljax import overrides, recipe, sweep
+from ssljax import overrides, recipe, recipe_files, sweep
 from ssljax.errors import UsageError
 from ssljax.report import runs
 from ssljax.run import resume
@@ -178,12 +178,12 @@ def in_a_folder_of_its_own(folder, program):
 
 def test_every_recipe_loads_in_an_empty_folder_without_jax(tmp_path):
     program = (
-        "import sys\nfrom ssljax import overrides\n"
-        "for name in overrides.shipped(): print(overrides.load(name).method, name)\n"
+        "import sys\nfrom ssljax import overrides, recipe_files\n"
+        "for name in recipe_files.shipped(): print(overrides.load(name).method, name)\n"
         "assert not {'jax', 'flax', 'optax'} & set(sys.modules)\n"
     )
     lines = in_a_folder_of_its_own(tmp_path, program)
-    assert len(lines) == len(overrides.shipped()) == 45
+    assert len(lines) == len(recipe_files.shipped()) == 45
 
 
 @pytest.mark.parametrize("folder", ["configs", "anywhere"])
@@ -199,7 +199,7 @@ def test_a_recipe_elsewhere_imports_ours_and_its_neighbours(folder, tmp_path):
     )
     (tmp_path / "cwd").mkdir()
     program = (
-        "from ssljax import overrides\n"
+        "from ssljax import overrides, recipe_files\n"
         f"config = overrides.load('../{folder}/mine.py', ['method_args.threshold=.5'])\n"
         "print(config.seed, config.method_args.threshold)\n"
     )

@@ -133,10 +133,10 @@ def _test_images(model: Trained) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Batches of the run's test images and labels, or of its training images if it has none."""
     import ml_collections
 
-    from ssljax import recipe
+    from ssljax import parts
 
     try:
-        data, _ = recipe.load_data(ml_collections.ConfigDict(model.config))
+        data, _ = parts.load_data(ml_collections.ConfigDict(model.config))
     except UsageError as error:
         raise UsageError(f"{error}; --limit=0 exports without the data, and no report") from error
     if len(data.test_labels):

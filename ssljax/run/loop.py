@@ -157,7 +157,6 @@ def _run_steps(session: Session, now: LoopState) -> LoopState:
     last = min(now.step + _steps_at_once(experiment, session.watchdog), boundary)
     if not stop.called:
         session.progress.write("compiling the step …")
-    done = _done(session, now.step)
     with session.watchdog.call(last, partial(_done, session), measure=stop.called):
         state, metric_sums = session.program.run(
             now.state, now.metric_sums, session.feed, last - now.step
@@ -165,7 +164,7 @@ def _run_steps(session: Session, now: LoopState) -> LoopState:
         if last == boundary and isinstance(session.feed, Stream):
             session.feed.wait()  # so that the clock is read when they are done
     stop.called = stop.stepped = True
-    session.progress.advance(_done(session, last) - done)
+    session.progress.advance(last - now.step)
     for member in session.program.members:
         member.writer.check()
     return LoopState(last, state, metric_sums, logged=False)

@@ -21,7 +21,8 @@ _LOOK = 1.0  # seconds: how often it is looked whether that is so
 class ProgressBar:
     """A bar on a terminal, plain lines elsewhere; of several processes the first one's.
 
-    Only steps that are done count: of a stream, the last two that were begun may not be.
+    Only steps that are done count for the speed: of a stream, the last two that were begun may not
+    be.
     """
 
     def __init__(
@@ -42,8 +43,9 @@ class ProgressBar:
         self._clock = clock
         self._images_per_step = experiment.images_per_step
         self._num_steps = experiment.num_steps
-        self._steps_left = experiment.num_steps - step
-        self._steps = 0  # done since the clock started
+        self._steps_left = experiment.num_steps - step  # to begin
+        self._first = step
+        self._done_before = step  # the clock started
         self._start: float | None = None
         self._waited = 0.0  # at the clock's start
         self._doing = _COMPILING  # instead of steps
@@ -63,21 +65,25 @@ class ProgressBar:
         self._bar.close()
 
     def advance(self, steps: int) -> None:
-        """Counts steps that are done, after each call. The clock starts after the first call, which
-        compiles."""
+        """Counts the steps of a call. The clock starts after the first call, which compiles."""
         self._bar.update(steps)
         self._steps_left -= steps
         if self._start is None:
             self._start_clock()
-        else:
-            self._steps += steps
+
+    def _done(self) -> int:
+        """Which step was the last one that is done."""
+        if isinstance(self._feed, Stream):
+            return self._first + self._feed.done
+        return self._num_steps - self._steps_left
 
     def rates(self) -> metrics.Row:
         """Means since the last report: images a second and, of a stream, the share of time that was
         spent waiting for data. None before a second run of steps."""
-        measured = self._steps and self._start is not None
+        steps = self._done() - self._done_before
+        measured = steps and self._start is not None
         seconds = self._clock() - (self._start or 0.0) if measured else None
-        rate = seconds and self._steps * self._images_per_step / seconds
+        rate = seconds and steps * self._images_per_step / seconds
         if not isinstance(self._feed, Stream):
             return {"images_per_second": rate}
         waiting = seconds and (self._feed.waited - self._waited) / seconds
@@ -107,7 +113,7 @@ class ProgressBar:
 
     def _start_clock(self) -> None:
         self._doing = ""
-        self._steps, self._start = 0, self._clock()
+        self._done_before, self._start = self._done(), self._clock()
         if isinstance(self._feed, Stream):
             self._waited = self._feed.waited
 
@@ -120,7 +126,8 @@ class ProgressBar:
         if rates.get("data_wait") is not None:
             text += f", {rates['data_wait']:.1%} of the time waiting for data"
         if self._bar.disable:
-            text += f", {self._steps_left * self._images_per_step / rate:.0f} s left"
+            left = (self._num_steps - self._done()) * self._images_per_step / rate
+            text += f", {left:.0f} s left"
         return text
 
     def write(self, line: str) -> None:
@@ -136,6 +143,5 @@ class ProgressBar:
     def break_silence(self) -> None:
         """Prints how far the run is, if nothing was printed for half a minute."""
         if self._clock() - self._last_line >= _SILENCE:
-            done = self._num_steps - self._steps_left
             doing = f", {self._doing}" if self._doing else self._speed(self.rates())
-            self.write(f"step {done} of {self._num_steps}{doing}")
+            self.write(f"step {self._done()} of {self._num_steps}{doing}")

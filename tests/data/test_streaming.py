@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from helpers.tfds_data import prepare
-from ssljax import recipe
+from ssljax import parts, recipe
 from ssljax.data import streaming
 from ssljax.errors import Interrupted, RunError, UsageError
 from ssljax.report.runs import read
@@ -221,7 +221,7 @@ def test_a_published_list_selects_labelled_images_by_file_name(data_dir, tmp_pat
     path = tmp_path / "files2shards_train_size8_split1.txt"
     path.write_text("".join(f"{name_of(n)},0,0\n" for n in chosen))
     config.split_file = str(path)
-    data, split = recipe.load_data(config)
+    data, split = parts.load_data(config)
     assert {data.train_index.names[i] for i in split.labeled} == {name_of(n) for n in chosen}
     assert data.labels[split.labeled].tolist() == [
         int(data.train_index.names[i].split("_")[1][:-5]) % CLASSES for i in split.labeled
@@ -232,28 +232,28 @@ def test_a_published_list_selects_labelled_images_by_file_name(data_dir, tmp_pat
     with pytest.raises(
         UsageError, match=r"names 5 images, of 13, .*: x_0.JPEG, x_1.JPEG, x_2.JPEG, …"
     ):
-        recipe.load_data(config)
+        parts.load_data(config)
     for text, message in (("", "names no images"), (f"{name_of(3)}\n" * 2, "an image twice")):
         path.write_text(text)
         with pytest.raises(UsageError, match=message):
-            recipe.load_data(config)
+            parts.load_data(config)
 
 
 def test_without_a_list_the_fold_is_random_and_says_so(data_dir, capsys):
     config = tiny("supervised_imagenet", data_dir)
-    _, split = recipe.load_data(config)
+    _, split = parts.load_data(config)
     assert "not the published one" in capsys.readouterr().out
     assert len(np.unique(split.labeled)) == 100
     config.dataset = "imagenet100.2"
-    assert recipe.load_data(config)[1].labeled.tolist() != split.labeled.tolist()
+    assert parts.load_data(config)[1].labeled.tolist() != split.labeled.tolist()
     config.dataset = "imagenet"
-    assert len(recipe.load_data(config)[1].labeled) == 200
+    assert len(parts.load_data(config)[1].labeled) == 200
     config.dataset = "imagenet201.1"
     with pytest.raises(UsageError, match="asks for 201 labelled images; allowed: 1 to 200"):
-        recipe.load_data(config)
+        parts.load_data(config)
     config.dataset = "imagenet-10"
     with pytest.raises(UsageError, match=r"'imagenet-10' is not imagenet<labels>.<seed>"):
-        recipe.load_data(config)
+        parts.load_data(config)
 
 
 def stream(data, split, start, stop, **options):
@@ -264,7 +264,7 @@ def stream(data, split, start, stop, **options):
 
 
 def test_batches_follow_from_seed_and_step_and_an_epoch_has_each_image_once(data_dir, capsys):
-    data, split = recipe.load_data(tiny("supervised_imagenet", data_dir))
+    data, split = parts.load_data(tiny("supervised_imagenet", data_dir))
     whole = stream(data, split, 0, 10)
     later = stream(data, split, 6, 10)
     for a, b in zip(whole[6:], later, strict=True):
@@ -295,7 +295,7 @@ def read_always(monkeypatch, data, pixels):
 
 
 def test_half_of_the_training_images_are_mirrored(monkeypatch, data_dir):
-    data, split = recipe.load_data(tiny("supervised_imagenet", data_dir))
+    data, split = parts.load_data(tiny("supervised_imagenet", data_dir))
     ramp = np.tile(np.arange(0, 240, 6, dtype=np.uint8)[None, :, None], (40, 1, 3))
     read_always(monkeypatch, data, ramp)
     (sample,) = stream(data, split, 0, 1, sizes=(40, 60))
@@ -305,7 +305,7 @@ def test_half_of_the_training_images_are_mirrored(monkeypatch, data_dir):
 
 
 def test_evaluation_crops_the_centre_and_resizes_bicubically(monkeypatch, data_dir):
-    data, _ = recipe.load_data(tiny("supervised_imagenet", data_dir))
+    data, _ = parts.load_data(tiny("supervised_imagenet", data_dir))
     pixels = np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8)
     read_always(monkeypatch, data, pixels)
     found = data.pick(np.arange(1))[0]
@@ -323,7 +323,7 @@ def test_evaluation_crops_the_centre_and_resizes_bicubically(monkeypatch, data_d
 
 
 def test_a_damaged_image_is_named_and_not_evaluated(data_dir, capsys):
-    data, _ = recipe.load_data(tiny("supervised_imagenet", data_dir))
+    data, _ = parts.load_data(tiny("supervised_imagenet", data_dir))
     batches = [*data.batches(np.arange(200), 64)]
     assert sum(len(images) for images, _ in batches) == sum(len(y) for _, y in batches) == 199
     name = name_of(TRUNCATED)
@@ -331,7 +331,7 @@ def test_a_damaged_image_is_named_and_not_evaluated(data_dir, capsys):
 
 
 def test_each_epoch_has_an_order_and_crops_of_its_own(monkeypatch, data_dir):
-    data, split = recipe.load_data(tiny("supervised_imagenet", data_dir))
+    data, split = parts.load_data(tiny("supervised_imagenet", data_dir))
     first, second = (streaming.positions((0, 0), 40, 40 * e + np.arange(40)) for e in range(2))
     assert sorted(first) == sorted(second)
     assert not np.array_equal(first, second)
@@ -343,7 +343,7 @@ def test_each_epoch_has_an_order_and_crops_of_its_own(monkeypatch, data_dir):
 
 
 def test_grey_and_cmyk_images_are_decoded(data_dir):
-    data, _ = recipe.load_data(tiny("supervised_imagenet", data_dir))
+    data, _ = parts.load_data(tiny("supervised_imagenet", data_dir))
     numbers = [list(data.train_index.names).index(name_of(n)) for n in (GREY, CMYK, 100)]
     images = data.pick(np.array(numbers))
     assert images.shape == (3, 32, 32, 3)
@@ -355,7 +355,7 @@ def test_grey_and_cmyk_images_are_decoded(data_dir):
 
 
 def test_more_than_one_percent_of_damaged_images_stops_the_run(data_dir):
-    data, split = recipe.load_data(tiny("supervised_imagenet", data_dir))
+    data, split = parts.load_data(tiny("supervised_imagenet", data_dir))
     length = data.train_index.length.copy()
     length[:3] = 50  # with the truncated one: 2 %
     broken = data._replace(train_index=data.train_index._replace(length=length))

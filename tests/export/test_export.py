@@ -1,5 +1,6 @@
 """Exports of a trained run: what they compute, what lies beside them, what is refused."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -187,9 +188,9 @@ def test_neither_training_code_nor_data_is_needed(run, tmp_path):
     script = """if True:
         import sys
         from pathlib import Path
-        for name in ("training", "methods", "augment", "data", "recipe", "evaluate"):
+        for name in ("training", "methods", "data", "recipe", "parts", "experiment", "run"):
             sys.modules["ssljax." + name] = None  # its import fails
-        from ssljax.export import bundle
+        from ssljax.export import export
         export.export(Path(sys.argv[1]), Path(sys.argv[2]), format=sys.argv[3], limit=0)
     """
     for format in FORMATS:
@@ -267,7 +268,7 @@ def test_weights_other_than_those_that_were_evaluated_fail(run, tmp_path, monkey
     monkeypatch.setattr(
         export.trained,
         "load",
-        lambda run, weights: real(run, weights="raw")._replace(weights="ema"),
+        lambda run, weights: dataclasses.replace(real(run, weights="raw"), weights="ema"),
     )
     rows = (run / "metrics.jsonl").read_text().splitlines()
     last = json.loads(rows[-1])
@@ -302,7 +303,7 @@ class Training(nn.Module):
 
 def with_model(monkeypatch, run, network):
     variables = network.init({"params": _key()}, jnp.zeros((2, 16, 16, 3)), train=False)
-    real = trained.load(run)._replace(model=network, variables=variables)
+    real = dataclasses.replace(trained.load(run), model=network, variables=variables)
     monkeypatch.setattr(export.trained, "load", lambda *args, **options: real)
 
 

@@ -25,6 +25,13 @@ from ssljax.errors import UsageError
 from ssljax.export import tf1_elementwise, tf1_graph, tf1_rules
 
 
+@pytest.fixture(autouse=True)
+def ranks_may_differ():
+    """Other people's models broadcast, and so do the cases."""
+    with jax.numpy_rank_promotion("allow"):
+        yield
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_a_primitive_computes_what_jax_computes(name):
     function, arrays = prepared(name)

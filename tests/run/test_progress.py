@@ -81,6 +81,20 @@ def test_silence_is_looked_after_while_a_step_runs(shown, clock, monkeypatch, ca
     assert line == "step 0 of 400, compiling\n"
 
 
+def test_images_per_second_are_of_steps_that_are_done(clock):
+    """Of five steps that a stream has begun, three are done."""
+    feed = Stream(iter(()), lambda batch: batch)
+    experiment = SimpleNamespace(num_steps=400, images_per_step=10)
+    shown = progress.ProgressBar(experiment, 100, feed, clock)
+    with feed:
+        shown.advance(1)
+        shown.advance(4)
+        clock.now += 1.0
+        assert shown.rates()["images_per_second"] is None
+        feed.done += 3
+        assert shown.rates() == {"images_per_second": 30.0, "data_wait": 0.0}
+
+
 def test_a_stream_counts_the_steps_that_are_done():
     """Two may be under way: they count once they have been waited for."""
     with Stream(iter(range(10)), lambda batch: batch) as stream:
