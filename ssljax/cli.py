@@ -16,17 +16,25 @@ from ssljax.log import LOG
 
 def run() -> None:
     """The entry point of the scripts: ends the process with the command's exit code."""
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:], restart=True))
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Runs one command, given without the program's name; returns its exit code."""
+def main(arguments: Sequence[str], *, restart: bool = False) -> int:
+    """Runs one command, given without the program's name; returns its exit code.
+
+    Args:
+      restart: whether a training process may start itself again, with huge pages.
+    """
     log.show_lines()
     try:
         command = flags.parse(list(arguments))
         if command is None:
             print(flags.help_text())
             return 0
+        if restart and command.mode == "train" and command.sweep is None:
+            from ssljax.training import huge_pages
+
+            huge_pages.restart()
         _RUN[command.mode](command)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -48,9 +56,6 @@ def _train(command: Command) -> None:
         return _sweep(command)
     config = command.config()
 
-    from ssljax.training import huge_pages
-
-    huge_pages.restart()
     from ssljax import experiment, recipe
     from ssljax.run import directory, loop, results, seeds
     from ssljax.storage import remote

@@ -469,7 +469,7 @@ def test_an_image_that_no_random_crop_fits_is_cropped_as_for_evaluation(monkeypa
 def lr(parts_config, step, *, labeled, batch):
     """The schedule of a config for so many labelled images."""
     parts_config.batch_size = batch
-    return recipe._optimizer(parts_config, labeled / batch)[0](step)
+    return parts.make_optimizer(parts_config, labeled / batch)[0](step)
 
 
 @pytest.mark.parametrize(
