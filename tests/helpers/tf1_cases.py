@@ -68,7 +68,7 @@ CASES = {
     "ceil": (jnp.ceil, M),
     "clamp": (lambda x: lax.clamp(x.dtype.type(-1), x, x.dtype.type(0.5)), M),
     "concatenate": (lambda x, y: jnp.concatenate([x, y], axis=1), M, (3, 2)),
-    "constants are folded": (lambda x: x * jnp.sqrt(jnp.arange(4, dtype=x.dtype) + 1), M),
+    "constants are folded": (lambda x: x * jnp.sqrt(jnp.arange(4, dtype=x.dtype) + 1)[None], M),
     "conv same": (conv, T4, KERNEL),
     "conv same, stride 2": (partial(conv, strides=(2, 2)), T4, KERNEL),
     "conv valid": (partial(conv, padding="VALID", strides=(2, 1)), T4, KERNEL),
