@@ -1,5 +1,5 @@
-# `make demo` and `make test` do the whole set-up themselves: an environment in .venv. Other versions than those of
-# constraints.txt: make test PYTHON=python3.13 CONSTRAINTS=constraints-newest.txt
+# `make demo` and `make test` do the whole set-up themselves: an environment in .venv. Other versions than
+# the constraints: make test PYTHON=python3.13 CONSTRAINTS=constraints-newest.txt
 PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
 BIN := .venv/bin

@@ -65,6 +65,20 @@ def lines_are_shown() -> None:
     log.show_lines()
 
 
+# Each is a worker's in one piece: what takes minutes must not begin when the others are done.
+LONGEST = (
+    "test_step", "test_npu_run", "test_export", "test_hosts", "test_loop", "test_npu_steps",
+    "test_augment", "test_streaming", "test_npu_bundle", "test_ops", "test_launch", "test_seeds",
+    "test_interrupts", "test_configs",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest modules come first."""
+    order = {name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Tells the process that prints how much memory this one needed."""
     if hasattr(session.config, "workeroutput"):

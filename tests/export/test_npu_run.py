@@ -111,16 +111,24 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(python, bundle, tmp_pa
     assert (whole / "metrics.jsonl").read_text() == before
 
 
-def test_metrics_have_the_names_of_ssljax(bundle, tmp_path):
+@pytest.fixture(scope="module")
+def staged(bundle, tmp_path_factory):
+    """What a run leaves that reads its bundle elsewhere, and writes elsewhere."""
+    here, out = tmp_path_factory.mktemp("here"), tmp_path_factory.mktemp("out") / "run"
+    shutil.copy(bundle / "run.py", here)
+    in_current(here / "run.py", "--device=cpu", f"--data_url={bundle}", f"--train_url={out}")
+    return out
+
+
+def test_metrics_have_the_names_of_ssljax(staged, tmp_path):
     config = tiny_config("mixmatch")
     loop.train(recipe.build(config), tmp_path / "jax")
-    in_current(bundle / "run.py", "--device=cpu", f"--output={tmp_path / 'npu'}")
-    ours, theirs = rows_of(tmp_path / "jax"), rows_of(tmp_path / "npu")
+    ours, theirs = rows_of(tmp_path / "jax"), rows_of(staged)
     assert [row["step"] for row in theirs] == [row["step"] for row in ours]
     for row, expected in zip(theirs, ours, strict=True):
         assert set(row) - {"applied_steps"} == set(expected)
         assert row["learning_rate"] == pytest.approx(expected["learning_rate"])
-    assert read_json(tmp_path / "npu/results.json").keys() == (
+    assert read_json(staged / "results.json").keys() == (
         read_json(tmp_path / "jax/results.json").keys()
     )
 
@@ -237,15 +245,9 @@ def test_a_signal_saves_and_leaves(bundle, tmp_path):
     assert (endless / "run" / f"checkpoint-{step}.index").exists()
 
 
-def test_directories_are_staged(bundle, tmp_path):
-    here = tmp_path / "here"
-    here.mkdir()
-    shutil.copy(bundle / "run.py", here)
-    in_current(
-        here / "run.py", "--device=cpu", f"--data_url={bundle}", f"--train_url={tmp_path / 'out'}"
-    )
-    assert (tmp_path / "out" / "results.json").exists()
-    assert (tmp_path / "out" / "checkpoint-12.index").exists()
+def test_directories_are_staged(staged):
+    assert (staged / "results.json").exists()
+    assert (staged / "checkpoint-12.index").exists()
 
 
 def test_moxing_stages_where_it_is_there(runner, tmp_path, monkeypatch):

@@ -94,5 +94,5 @@ def test_the_batch_of_a_run_does_not_follow_the_machine_that_resumes_it(config):
     config.batch_size, config.per_worker_batch_size = 1, 2
     experiment = recipe.build(config)
     assert experiment.batch_size == 8  # of 4 devices
-    resumed = recipe.build(config, recorded=lambda: 4)
+    resumed = recipe.build(config, batch_size=4)
     assert resumed.batch_size == 4

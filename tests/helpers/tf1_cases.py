@@ -57,7 +57,7 @@ KERNEL = ((3, 3, 3, 5), None)  # None: the floating type under test
 CASES = {
     "abs": (jnp.abs, M),
     "add": (jnp.add, M, M),
-    "add broadcast": (jnp.add, M, (4,)),
+    "add broadcast": (lambda x, y: x + y[None], M, (4,)),
     "add outer": (lambda x, y: x[:, None] + y[None], V, V),
     "and": (jnp.logical_and, (M, BOOL), (M, BOOL)),
     "argmax": (lambda x: jnp.argmax(x, axis=1), M),
@@ -68,7 +68,7 @@ CASES = {
     "ceil": (jnp.ceil, M),
     "clamp": (lambda x: lax.clamp(x.dtype.type(-1), x, x.dtype.type(0.5)), M),
     "concatenate": (lambda x, y: jnp.concatenate([x, y], axis=1), M, (3, 2)),
-    "constants are folded": (lambda x: x * jnp.sqrt(jnp.arange(4, dtype=x.dtype) + 1), M),
+    "constants are folded": (lambda x: x * jnp.sqrt(jnp.arange(4, dtype=x.dtype) + 1)[None], M),
     "conv same": (conv, T4, KERNEL),
     "conv same, stride 2": (partial(conv, strides=(2, 2)), T4, KERNEL),
     "conv valid": (partial(conv, padding="VALID", strides=(2, 1)), T4, KERNEL),
