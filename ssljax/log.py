@@ -26,8 +26,10 @@ class _Lines(logging.Handler):
 
 def show_lines() -> None:
     """Prints notes and progress on standard output, unless the program has set up logging."""
-    root = [handler for handler in logging.getLogger().handlers if not _is_foreign(handler)]
-    if not LOG.handlers and not root:
+    # A handler that lets no note through is not the program's: libraries add such ones.
+    root = logging.getLogger()
+    is_set_up = root.level < logging.WARNING and not all(map(_is_foreign, root.handlers))
+    if not LOG.handlers and not is_set_up:
         LOG.addHandler(_Lines())
         LOG.propagate = False  # absl, which JAX imports, would print them again
     if LOG.level == logging.NOTSET:

@@ -140,9 +140,7 @@ def test_a_streamed_recipe_has_the_published_values():
     config = importlib.import_module("configs.fixmatch_imagenet").get_config()
     config.steps_per_run, config.confidence, config.augment.type = 500, 0.8, "cta"
     assert config.eval_every == 500
-    assert config.method_args.to_dict() == {
-        "unlabeled_weight": 10.0, "threshold": 0.8, "weak_pass": "joint"
-    }  # fmt: skip
+    assert config.method_args.to_dict() == {"unlabeled_weight": 10.0, "threshold": 0.8}
     assert config.augment.strong == "cta"
     assert (config.num_epochs, config.warmup_epochs, config.decay_epochs) == (3000, 50, (500,))
     supervised = importlib.import_module("configs.supervised_imagenet").get_config()
