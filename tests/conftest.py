@@ -20,6 +20,7 @@ import pytest
 from helpers.tiny import tiny_config
 from ssljax import log
 from ssljax.data import datasets
+from ssljax.experiment import Experiment
 from ssljax.run import metrics
 
 jax.config.update("jax_num_cpu_devices", 4)
@@ -49,6 +50,12 @@ def _gibibytes_now() -> float:
 def config() -> ml_collections.ConfigDict:
     """A fresh tiny FixMatch config."""
     return tiny_config()
+
+
+@pytest.fixture
+def untraced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Experiments are built, but their steps are not traced, which takes a second each."""
+    monkeypatch.setattr(Experiment, "shapes", None)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """A newest checkpoint that was changed after it was written, byte by byte."""
 
-import dataclasses
 import random
 import shutil
 
@@ -9,8 +8,7 @@ import numpy as np
 import pytest
 
 from helpers.processes import final_state, rows_of
-from helpers.tiny import tiny_config
-from ssljax import recipe
+from helpers.tiny import build, tiny_config
 from ssljax.errors import UsageError
 from ssljax.run import evaluate, loop
 from ssljax.storage.checkpoints import Checkpoints
@@ -21,7 +19,7 @@ CASES = 48
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A recipe and a finished run of 12 steps with checkpoints of 4, 8 and 12."""
-    experiment = dataclasses.replace(recipe.build(tiny_config()), devices=jax.devices()[:1])
+    experiment = build(tiny_config())
     workdir = tmp_path_factory.mktemp("run")
     loop.train(experiment, workdir)
     return experiment, workdir
@@ -96,7 +94,7 @@ def test_fallback_takes_the_one_before_and_ends_the_same(run, tmp_path, capsys):
         evaluate.evaluate_directory(experiment, copy)
     assert not (copy / "results.json").exists()
 
-    loop.train(dataclasses.replace(experiment, fallback=True), copy)
+    loop.train(build(tiny_config(), fallback=True), copy)
     assert "taking the one before, of step 8" in capsys.readouterr().out
     jax.tree.map(np.testing.assert_array_equal, final_state(copy), final_state(workdir))
     assert rows_of(copy) == rows_of(workdir)
@@ -104,10 +102,10 @@ def test_fallback_takes_the_one_before_and_ends_the_same(run, tmp_path, capsys):
 
 
 def test_fallback_does_not_start_over_when_nothing_can_be_read(run, tmp_path):
-    experiment, workdir = run
+    _, workdir = run
     copy = tmp_path / "copy"
     shutil.copytree(workdir, copy)
     for step in (4, 8, 12):
         flip(largest(copy / f"checkpoints/{step}"))
     with pytest.raises(UsageError, match="the last checkpoint, .*/4, cannot be read"):
-        loop.train(dataclasses.replace(experiment, fallback=True), copy)
+        loop.train(build(tiny_config(), fallback=True), copy)
