@@ -68,10 +68,12 @@ def cifar10() -> datasets.Dataset:
     return datasets.cifar10(str(data_dir))
 
 
-@pytest.fixture(autouse=True)
-def no_tensorboard(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="session")
+def no_tensorboard() -> Iterator[None]:
     """Tests write metrics.jsonl only: importing TensorFlow takes seconds."""
-    monkeypatch.setattr(metrics, "_tensorboard", lambda workdir: None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics, "_tensorboard", lambda workdir: None)
+        yield
 
 
 @pytest.fixture(autouse=True)
