@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 import ml_collections
 from absl import flags
 
-from ssljax import overrides
+from ssljax import overrides, paths
 from ssljax.errors import UsageError
 
+_PATHS = ("workdir", "output", "bundle")
 _EXPORTS = ("saved_model", "tf1", "onnx", "npu_bundle")
 
 
@@ -106,6 +107,27 @@ class Command:
         """`<recipe>/<data set name>`, without separators of paths and URLs."""
         return f"{self.recipe_name}/{config.dataset.replace('/', '_').replace(':', '_')}"
 
+    @property
+    def program(self) -> list[str]:
+        """How this process was started, without its flags."""
+        count, started = len(self.arguments), sys.orig_argv
+        if count and started[-count:] == self.arguments and len(started) > count:
+            return [sys.executable, *started[1:-count]]
+        return [sys.executable, "-m", "ssljax"]
+
+    def again_without(self, *names: str) -> list[str]:
+        """How it was started, but for some flags: `--name=value`, `--name value` or, of bools,
+        `--name`."""
+        kept, left = self.program, iter(self.arguments)
+        for argument in left:
+            name, equals, _ = argument.lstrip("-").partition("=")
+            name = name.removeprefix("no") if name.removeprefix("no") in names else name
+            if name not in names or not argument.startswith("-"):
+                kept.append(argument)
+            elif not equals and not self.flags[name].boolean:
+                next(left, None)
+        return kept
+
 
 def _define() -> flags.FlagValues:
     values = flags.FlagValues()
@@ -176,6 +198,9 @@ def parse(arguments: list[str]) -> Command | None:
         raise UsageError(
             f"argument {positional[0]!r} is not a flag; flags are written --name=value"
         )
+    for name in _PATHS:
+        if values[name].value:
+            values[name].value = paths.expand(values[name].value, f"--{name}")
     command = Command(str(values["mode"].value), values, given, arguments)
     _check_mode(command)
     return command

@@ -5,6 +5,7 @@ imported, so that nobody has to edit the package.
 """
 
 import ast
+import contextlib
 import difflib
 import functools
 import importlib
@@ -15,7 +16,7 @@ import re
 import sys
 import sysconfig
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -63,12 +64,10 @@ def find_dotted(field: str, name: str) -> Callable[..., Any]:
     module, _, attribute = name.rpartition(".")
     if not all(part.isidentifier() for part in name.split(".")):
         raise UsageError(f"{field} is {name!r}; allowed: a name, or <module>.<name>")
-    if os.getcwd() not in sys.path and "" not in sys.path:
-        sys.path.append(os.getcwd())  # scripts have their own folder there instead
-    importlib.invalidate_caches()  # of a file that was written a moment ago
     try:
-        imported = importlib.import_module(module)
-    except Exception as error:  # whatever the module does while it is imported
+        with _current_folder_counts():
+            imported = importlib.import_module(module)
+    except (Exception, SystemExit) as error:  # whatever the module does while it is imported
         raise UsageError(f"{field} {name!r} cannot be imported: {reason(error)}") from error
     if not hasattr(imported, attribute):
         there = [key for key, value in vars(imported).items() if callable(value)]
@@ -83,7 +82,22 @@ def find_dotted(field: str, name: str) -> Callable[..., Any]:
     return found
 
 
-def reason(error: Exception) -> str:
+@contextlib.contextmanager
+def _current_folder_counts() -> Iterator[None]:
+    """Lets modules be found there, after all other places, for as long as one is imported."""
+    here = os.getcwd()
+    added = here not in sys.path and "" not in sys.path  # scripts have their own folder instead
+    if added:
+        sys.path.append(here)
+    importlib.invalidate_caches()  # of a file that was written a moment ago
+    try:
+        yield
+    finally:
+        if added:
+            sys.path.remove(here)
+
+
+def reason(error: BaseException) -> str:
     """One line about an error in someone's own file: the file, the line and what it says."""
     text = " ".join(str(error).replace("\\n", " ").split())
     # ml_collections prints the whole config where a knob is misspelt.
@@ -176,7 +190,7 @@ def _declared_in(file: Path, changed: int) -> dict[str, dict[str, Any]]:
       changed: when; a file that changes is read again.
     """
     del changed
-    body, found = ast.parse(file.read_text()).body, {}
+    body, found = ast.parse(file.read_bytes()).body, {}
     for node in body:
         name = getattr(node, "name", "")
         if isinstance(node, ast.Assign):

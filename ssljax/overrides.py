@@ -7,6 +7,7 @@ with a function `get_config()`.
 import difflib
 import functools
 import itertools
+import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -63,8 +64,8 @@ def load(
     """
     name, _, argument = recipe.partition(":")
     path = recipe_files.recipe_file(name)
-    with recipe_files.running(path):  # functions of the file may import, too
-        get_config = getattr(recipe_files._execute(path), "get_config", None)
+    with recipe_files.running(path) as module:
+        get_config = getattr(module, "get_config", None)
         if get_config is None:
             raise UsageError(f"--config={name} has no function get_config()")
         config = get_config(*([argument] if argument else []))
@@ -226,39 +227,94 @@ def nearest_knob(knob: str, known: Sequence[str] | Mapping[str, Any]) -> str:
 # Grids
 
 Point = dict[str, str]  # knob -> value, as after --config.
+_LONGEST = 255  # bytes of a file's name
 
 
 def grid(text: str) -> list[Point]:
     """`seed=1,2;method_args.threshold=0.9,0.95` -> its four points; the last knob varies fastest.
 
-    Commas inside brackets belong to the value: `optimizer.decay_epochs=(10,20),(15,25)`.
+    Commas inside brackets or quotes belong to the value: `optimizer.decay_epochs=(10,20),(15,25)`,
+    `dataset='folder:/a,b.1@40-0'`.
 
     Raises:
       UsageError: `text` has another form.
     """
     knobs: dict[str, list[str]] = {}
-    for part in text.split(";"):
-        knob, equals, values = part.strip().partition("=")
-        knob = knob.removeprefix("config.")
+    for part in _split(text, ";"):
+        knob, equals, values = part.partition("=")
+        knob = _knob(knob)
         if not equals or not knob or knob in knobs:
             raise UsageError(
-                f"--sweep={text!r} has {part.strip()!r}; allowed: <knob>=<value>,<value>… of "
-                "different knobs, separated by semicolons, or config for the config's get_sweep()"
+                f"--sweep={text!r} has {part!r}; allowed: <knob>=<value>,<value>… of different "
+                "knobs, separated by semicolons, or config for the config's get_sweep()"
             )
-        knobs[knob] = [value.strip() for value in re.split(r",(?![^(\[]*[)\]])", values)]
+        knobs[knob] = [_unquoted(value) for value in _split(values, ",")]
     return [dict(zip(knobs, chosen, strict=True)) for chosen in itertools.product(*knobs.values())]
 
 
+def _split(text: str, separator: str) -> list[str]:
+    """The parts between separators that are in no brackets and no quotes, without outer spaces."""
+    parts, closing, before = [""], "", separator
+    for c in text:
+        if c == separator and not closing:
+            parts.append("")
+        else:
+            parts[-1] += c
+        if c == closing[-1:]:
+            closing = closing[:-1]
+        elif closing[-1:] not in ("'", '"'):
+            begins = before in "=,;(["  # an apostrophe within a word is none
+            closing += {"(": ")", "[": "]"}.get(c, c if c in "'\"" and begins else "")
+        before = before if c.isspace() else c
+    if closing:
+        raise UsageError(f"--sweep: {parts[-1].strip()!r} lacks {closing[::-1]}")
+    return [part.strip() for part in parts]
+
+
+def _knob(name: str) -> str:
+    return name.strip().removeprefix("config.")
+
+
+def _unquoted(value: str) -> str:
+    return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else value
+
+
+def own_grid(recipe: str) -> list[Point]:
+    """What the function `get_sweep()` of a recipe's file returns.
+
+    Raises:
+      UsageError: there is none, it fails, or returns something else than points.
+    """
+    path = recipe_files.recipe_file(recipe.partition(":")[0])
+    with recipe_files.running(path) as module:
+        get_sweep = getattr(module, "get_sweep", None)
+        if get_sweep is None:
+            raise UsageError(f"--sweep=config needs a function get_sweep() in {path}")
+        points = get_sweep()
+    return listed(points)
+
+
 def listed(points: Sequence[Mapping[str, Any]]) -> list[Point]:
-    """What a recipe's `get_sweep()` returned, a list of {knob: value}."""
-    return [{knob: str(value) for knob, value in point.items()} for point in points]
+    """What a recipe's `get_sweep()` returned, a list of {knob: value}.
+
+    Raises:
+      UsageError: it is something else.
+    """
+    given = [points] if not isinstance(points, list | tuple) else points
+    for point in given:
+        if given is not points or not isinstance(point, Mapping):
+            raise UsageError(
+                f"get_sweep() returned {type(point).__name__} {str(point)[:60]!r}; allowed: a list "
+                "of {knob: value}"
+            )
+    return [{_knob(str(knob)): str(value) for knob, value in point.items()} for point in points]
 
 
 def names(points: Sequence[Point]) -> list[str]:
     """The points' directories, `seed=1+method_args.threshold=0.9`.
 
     Raises:
-      UsageError: there are no points, or two share a directory.
+      UsageError: there are no points, two share a directory, or its name is too long.
     """
     found = [
         re.sub(r"[^\w.@=+-]", "_", "+".join(f"{knob}={value}" for knob, value in point.items()))
@@ -267,4 +323,8 @@ def names(points: Sequence[Point]) -> list[str]:
     twice = [name for i, name in enumerate(found) if not name or name in found[:i]]
     if twice or not found:
         raise UsageError(f"--sweep has {f'{twice[0]!r} twice' if twice else 'no points'}")
+    if (longest := max(len(os.fsencode(name)) for name in found)) > _LONGEST:
+        raise UsageError(
+            f"--sweep makes a directory whose name has {longest} bytes; allowed: up to {_LONGEST}"
+        )
     return found

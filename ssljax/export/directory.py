@@ -1,15 +1,25 @@
 """Output directories: written under another name, and renamed when they are complete."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ssljax import paths
 from ssljax.errors import UsageError
 
 
 def require_free(output: Path, *, overwrite: bool) -> None:
-    """Raises UsageError for a file, and for a directory with files that is not to be replaced."""
+    """Refuses what cannot be made, and a directory with files that is not to be replaced.
+
+    Raises:
+      UsageError: it is one; or a file; or the folder that the command runs in, or one above it.
+    """
+    here, wanted = Path.cwd(), Path(os.path.abspath(output))
+    if wanted in (here, *here.parents):
+        raise UsageError(f"--output {output} holds the current folder; allowed: another directory")
+    paths.require_writable(wanted.parent, "--output")
     if output.exists() and not (output.is_dir() and (overwrite or not any(output.iterdir()))):
         raise UsageError(f"--output {output} is not empty; --overwrite replaces it")
 
