@@ -113,7 +113,7 @@ def _sweep(command: Command) -> None:
 
     command.config()
     points = (
-        overrides.own_grid(command.recipe)
+        overrides.own_grid(str(command.recipe))
         if command.sweep == "config"
         else overrides.grid(command.sweep)
     )

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import ml_collections
 from absl import flags
 
-from ssljax import overrides, paths
+from ssljax import overrides, paths, spelling
 from ssljax.errors import UsageError
 
 _PATHS = ("workdir", "output", "bundle")
@@ -199,8 +199,8 @@ def parse(arguments: list[str]) -> Command | None:
             f"argument {positional[0]!r} is not a flag; flags are written --name=value"
         )
     for name in _PATHS:
-        if values[name].value:
-            values[name].value = paths.expand(values[name].value, f"--{name}")
+        if given_path := values[name].value:
+            values[name].value = paths.expand(str(given_path), f"--{name}")
     command = Command(str(values["mode"].value), values, given, arguments)
     _check_mode(command)
     return command
@@ -236,7 +236,7 @@ def _unknown_flag(name: str, values: flags.FlagValues) -> str:
         return f"--{name} does not exist; did you mean --{near[0]}?"
     if difflib.get_close_matches(name, knobs, n=1, cutoff=0.7):
         return (
-            f"--{name} does not exist; did you mean --config.{overrides.nearest_knob(name, knobs)}?"
+            f"--{name} does not exist; did you mean --config.{spelling.nearest_knob(name, knobs)}?"
         )
     return f"--{name} does not exist; --help lists the flags"
 

@@ -11,7 +11,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from ssljax import defaults, log, overrides, recipe
+from ssljax import defaults, log, overrides, recipe, spelling
 from ssljax.data.datasets import Dataset
 from ssljax.data.splits import Split
 from ssljax.errors import UsageError
@@ -201,11 +201,11 @@ def _change(config: ml_collections.ConfigDict, knobs: Mapping[str, Any]) -> None
     for knob, value in knobs.items():
         if knob not in (*known, *groups):
             near = difflib.get_close_matches(knob, [*config], n=1, cutoff=0.7)
-            name = near[0] if near else overrides.nearest_knob(knob, known)
+            name = near[0] if near else spelling.nearest_knob(knob, known)
             raise UsageError(f"{knob}={value!r}: there is no such knob; the nearest is {name}")
     for knob, value in overrides.flatten(knobs).items():
         if knob not in known:
-            raise UsageError(overrides.unknown_knob(knob, known))
+            raise UsageError(spelling.unknown_knob(knob, known))
         try:
             config.update_from_flattened_dict({knob: value})
         except (TypeError, ValueError) as error:

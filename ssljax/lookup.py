@@ -13,6 +13,7 @@ import inspect
 import os
 import pkgutil
 import re
+import site
 import sys
 import sysconfig
 import traceback
@@ -99,24 +100,29 @@ def _current_folder_counts() -> Iterator[None]:
 
 def reason(error: BaseException) -> str:
     """One line about an error in someone's own file: the file, the line and what it says."""
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}, line {error.lineno}: {type(error).__name__}: {error.msg}"
     text = " ".join(str(error).replace("\\n", " ").split())
     # ml_collections prints the whole config where a knob is misspelt.
     text = re.sub(r"Other fields present: .*?(?=Did you mean|$)", "", text).strip()
     if text[:1] == text[-1:] == "'":  # as a KeyError quotes its message
         text = text[1:-1].strip()
-    place = ""
-    if isinstance(error, SyntaxError):
-        place, text = f"{error.filename}, line {error.lineno}: ", str(error.msg)
-    else:
-        for frame in traceback.extract_tb(error.__traceback__):
-            if not frame.filename.startswith(("<", *_NOT_THEIRS)):
-                place = f"{frame.filename}, line {frame.lineno}: "
-    return f"{place}{type(error).__name__}: {text[:300]}"
+    return f"{place(error)}{type(error).__name__}: {text[:300]}"
+
+
+def place(error: BaseException) -> str:
+    """`<file>, line <number>: ` of someone's own code that an error comes from, "": none."""
+    found = ""
+    for frame in traceback.extract_tb(error.__traceback__):
+        if not frame.filename.startswith(("<", *_NOT_THEIRS)):
+            found = f"{frame.filename}, line {frame.lineno}: "
+    return found
 
 
 # Folders of Python, of installed packages and of this package.
 _NOT_THEIRS = (
     *(sysconfig.get_path(kind) for kind in ("stdlib", "purelib", "platlib")),
+    *site.getsitepackages(),
     str(Path(__file__).parent),
 )
 

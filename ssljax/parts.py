@@ -13,7 +13,14 @@ import ssljax.methods
 import ssljax.models
 from ssljax.augment import augmentation, policies
 from ssljax.augment.augmentation import Augmentation
-from ssljax.checks import call, check_choice, check_range, check_returned, prefix_errors
+from ssljax.checks import (
+    call,
+    check_choice,
+    check_kinds,
+    check_range,
+    check_returned,
+    prefix_errors,
+)
 from ssljax.data.datasets import Dataset
 from ssljax.data.load import CONVENTIONS, load
 from ssljax.data.splits import Split
@@ -98,6 +105,8 @@ def make_augmentation(
         found = Augmentation(lambda state: {"weak": weak, "strong": strong}, lambda image: {})
     else:
         given = {arg: weak if arg == "weak" else knobs[arg] for arg in takes if arg in knobs}
+        with prefix_errors(""):
+            check_kinds("config.augment", strong, given)
         with prefix_errors("config.augment"):
             found = strong(**given)
         check_returned(f"config.augment.{name}", knobs.strong, found, Augmentation)

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import flax.linen as nn
 import jax
 import ml_collections
 import numpy as np
@@ -22,7 +23,7 @@ from ssljax.data.splits import Split
 from ssljax.data.streaming import StreamedDataset
 from ssljax.errors import UsageError
 from ssljax.experiment import HEALTH_KINDS, Experiment
-from ssljax.network import make_model
+from ssljax.network import make_model, require_outputs
 from ssljax.training import devices, hosts, parallel
 
 _LOG = logging.getLogger("ssljax")
@@ -30,7 +31,7 @@ _LOG = logging.getLogger("ssljax")
 _RANGES: dict[str, tuple[float, float, bool]] = {
     "image_size": (0, math.inf, False),
     "seed": (0, 2**32 - 1, False),
-    "num_seeds": (1, math.inf, False),
+    "num_seeds": (1, 1000, False),
     "batch_size": (1, math.inf, False),
     "uratio": (1, math.inf, False),
     "per_worker_batch_size": (0, math.inf, False),
@@ -41,13 +42,15 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
     "eval_every": (1, math.inf, False),
     "eval_batch_size": (1, math.inf, False),
     "keep_checkpoints": (0, math.inf, False),
-    "cpu_devices": (0, math.inf, False),
+    "cpu_devices": (0, 4096, False),
     "ema_decay": (0, 1, False),
     "optimizer.lr": (0, math.inf, True),
     "optimizer.lr_batch_size": (0, math.inf, False),
     "optimizer.momentum": (0, 1, False),
     "optimizer.weight_decay": (0, math.inf, False),
 }
+# Devices count these with 32 bits.
+_INT32 = ("batch_size", "uratio", "per_worker_batch_size", "num_steps", "eval_batch_size")
 
 
 def prepare(config: ml_collections.ConfigDict) -> None:
@@ -149,12 +152,20 @@ def _missing_knobs() -> Iterator[None]:
 
 
 def _check_ranges(config: ml_collections.ConfigDict) -> None:
+    overrides.check_kinds(config)
     with prefix_errors(""):
         for knob, (low, high, open_low) in _RANGES.items():
             value = functools.reduce(getattr, knob.split("."), config)
             check_range(f"config.{knob}", value, low, high, open_low=open_low)
+        for knob in _INT32:
+            _check_count(f"config.{knob}", config[knob])
         for kind in config.health.stop_on:
             check_choice("config.health.stop_on", kind, HEALTH_KINDS)
+
+
+def _check_count(name: str, value: int) -> None:
+    if value >= 2**31:
+        raise UsageError(f"{name} is {value}; allowed: below 2³¹")
 
 
 def _build(
@@ -175,19 +186,16 @@ def _build(
     method = parts.make_method(config, split)
     steps_per_epoch = len(split.labeled) / config.batch_size
     if config.num_epochs:
-        config.num_steps = math.ceil(steps_per_epoch * config.num_epochs)
+        steps = math.ceil(steps_per_epoch * config.num_epochs)
+        _check_count(f"config.num_epochs is {config.num_epochs:g}, which makes num_steps", steps)
+        config.num_steps = steps
     schedule, optimizer = parts.make_optimizer(config, steps_per_epoch)
     resident, platform = isinstance(dataset, Dataset), run_devices[0].platform
     experiment = Experiment(
         config=config.to_dict(),
         dataset=dataset,
         split=split,
-        model=make_model(
-            config,
-            num_classes=dataset.num_classes,
-            dtype=jax.numpy.bfloat16 if config.bfloat16 else np.float32,
-            axis_name=parallel.AXIS if config.sync_bn else None,
-        ),
+        model=_network(config, dataset),
         method=method,
         optimizer=optimizer,
         schedule=schedule,
@@ -210,11 +218,39 @@ def _build(
         stop_on=tuple(config.health.stop_on),
         train_url=config.stage.train_url,
     )
-    if resident:
-        devices.require_memory(experiment.data(), run_devices)
-    with prefix_errors("config"):  # sizes that do not fit together show while the step is traced
-        _ = experiment.shapes
+    _require_fitting(experiment)
     return experiment
+
+
+def _require_fitting(experiment: Experiment) -> None:
+    """The parts fit together, and fit in memory. Traces the step, compiles nothing."""
+    if isinstance(experiment.dataset, Dataset):
+        devices.require_memory(experiment.data(), experiment.devices)
+    method = experiment.config["method"]
+    with prefix_errors(f"config.method {method!r}" if "." in method else "config"):
+        state = jax.tree.leaves(experiment.shapes["state"])
+    weights = sum(math.prod(x.shape) * x.dtype.itemsize for x in state)
+    image = math.prod(experiment.dataset.image_shape) * 4 // len(experiment.devices)  # a share
+    for what, size in (
+        ("the weights and their averages", weights),
+        ("the images of a step", experiment.images_per_step * image),
+        ("the images of an evaluation's batch", experiment.eval_batch_size * image),
+    ):
+        devices.require_bytes(what, size, experiment.devices)
+
+
+def _network(config: ml_collections.ConfigDict, dataset: Dataset | StreamedDataset) -> nn.Module:
+    model = make_model(
+        config,
+        num_classes=dataset.num_classes,
+        dtype=jax.numpy.bfloat16 if config.bfloat16 else np.float32,
+        axis_name=parallel.AXIS if config.sync_bn else None,
+    )
+    if "." in config.model:
+        require_outputs(
+            model, config.model, image_shape=dataset.image_shape, num_classes=dataset.num_classes
+        )
+    return model
 
 
 def _set_batch_size(config: ml_collections.ConfigDict, devices: int, resumed: int | None) -> None:

@@ -7,8 +7,8 @@ PACKAGE = Path(__file__).parents[1] / "ssljax"
 # From bottom to top. Rooms of one line know nothing of each other; modules of one room may.
 ROOMS = (
     "errors log",
-    "lookup",
-    "checks recipe_files losses defaults",
+    "lookup paths",
+    "checks recipe_files losses defaults spelling",
     "overrides",
     "storage",
     "data",

@@ -71,15 +71,21 @@ def require_memory(data: TrainingData, devices: Sequence[jax.Device]) -> int:
       UsageError: that is more than a device has. CPU devices share the machine's memory.
     """
     size = sum(x.nbytes for x in data)
-    for device in local_devices(devices):
+    require_bytes("the data", size, devices)
+    return size
+
+
+def require_bytes(what: str, size: int, devices: Sequence[jax.Device]) -> None:
+    """Each device can hold something of `size` bytes.
+
+    Raises:
+      UsageError: that is more than a device has. CPU devices share the machine's memory.
+    """
+    local = local_devices(devices)
+    for device in local:
         stats = device.memory_stats()
         if stats and "bytes_limit" in stats:
-            memory.require("the data", size, stats["bytes_limit"], f"the memory of {device}")
+            memory.require(what, size, stats["bytes_limit"], f"the memory of {device}")
     if devices[0].platform == "cpu":
-        memory.require(
-            f"the data, on each of {len(local_devices(devices))} CPU devices",
-            size * len(local_devices(devices)),
-            memory.host_bytes(),
-            "the machine's memory",
-        )
-    return size
+        on_each, total = f"{what}, on each of {len(local)} CPU devices", size * len(local)
+        memory.require(on_each, total, memory.host_bytes(), "the machine's memory")
