@@ -124,6 +124,20 @@ def prefix_errors(field: str) -> Iterator[None]:
         raise UsageError(f"{field}: {text}" if field else text) from error
 
 
+@contextmanager
+def missing_knobs() -> Iterator[None]:
+    """Turns what ml_collections raises for a knob that a config lacks into one line."""
+    try:
+        yield
+    except AttributeError as error:
+        if isinstance(error.obj, ml_collections.ConfigDict):
+            knob = " ".join(str(error).split())
+            raise UsageError(
+                f"the config has no {knob}; ssljax/defaults.py has all knobs"
+            ) from error
+        raise
+
+
 def call(function: Callable[..., Any], config: Any, knob: str, **fixed: Any) -> Any:
     """Calls what `config[knob]` names with `config[<knob>_args]`, checked by name first.
 

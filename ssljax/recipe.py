@@ -8,8 +8,6 @@ import functools
 import logging
 import math
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import flax.linen as nn
 import jax
@@ -17,7 +15,7 @@ import ml_collections
 import numpy as np
 
 from ssljax import overrides, parts
-from ssljax.checks import check_choice, check_range, prefix_errors
+from ssljax.checks import check_choice, check_range, missing_knobs, prefix_errors
 from ssljax.data.datasets import Dataset
 from ssljax.data.splits import Split
 from ssljax.data.streaming import StreamedDataset
@@ -63,7 +61,7 @@ def prepare(config: ml_collections.ConfigDict) -> None:
       UsageError: a knob is out of range.
       RunError: the other processes of the run do not come.
     """
-    with _missing_knobs():
+    with missing_knobs():
         _check_ranges(config)
         devices.cache_programs(config.compilation_cache)
         automatic = 1 if config.num_seeds > 1 else _cpu_devices(config)
@@ -90,7 +88,7 @@ def build(
     Raises:
       UsageError: a knob is unknown, missing or out of range, or the parts do not fit together.
     """
-    with _missing_knobs():
+    with missing_knobs():
         return _build(config, data, batch_size, max_devices)
 
 
@@ -109,7 +107,7 @@ def build_seeds(
       UsageError: as `build`; or there are several, of a stream, of splits of different sizes, or
         for several processes.
     """
-    with _missing_knobs():
+    with missing_knobs():
         _check_ranges(config)
     configs = [_of_seed(config, i) for i in range(config.num_seeds)]
     if len(configs) == 1:
@@ -135,20 +133,6 @@ def _of_seed(config: ml_collections.ConfigDict, i: int) -> ml_collections.Config
     if not config.split_file:
         single.dataset = re.sub(r"\.(\d+)@", lambda m: f".{int(m[1]) + i}@", config.dataset)
     return single
-
-
-@contextmanager
-def _missing_knobs() -> Iterator[None]:
-    """Turns what ml_collections raises for a knob that a config lacks into one line."""
-    try:
-        yield
-    except AttributeError as error:
-        if isinstance(error.obj, ml_collections.ConfigDict):
-            knob = " ".join(str(error).split())
-            raise UsageError(
-                f"the config has no {knob}; ssljax/defaults.py has all knobs"
-            ) from error
-        raise
 
 
 def _check_ranges(config: ml_collections.ConfigDict) -> None:

@@ -1,6 +1,5 @@
 """The points of a sweep: ordinary runs, each in a directory and a process of its own."""
 
-import json
 import os
 import signal
 import subprocess
@@ -14,7 +13,7 @@ from typing import Any
 from ssljax.errors import Interrupted, RunError, UsageError
 from ssljax.overrides import complete, flatten
 from ssljax.run.resume import RESUMABLE
-from ssljax.storage.files import read_json
+from ssljax.storage.files import as_json, read_json
 
 
 def is_finished(workdir: Path, config: Mapping[str, Any]) -> bool:
@@ -23,10 +22,11 @@ def is_finished(workdir: Path, config: Mapping[str, Any]) -> bool:
     A finished run of another recipe is not: training refuses it by name, and a longer one goes on.
     """
     try:
-        results, saved = (read_json(workdir / name) for name in ("results.json", "config.json"))
+        results = read_json(workdir / "results.json")
+        saved = read_json(workdir / "config.json", num_steps=int)
     except UsageError:
         return False
-    wanted = flatten(complete(json.loads(json.dumps(config))))
+    wanted = flatten(complete(as_json(config)))
     found = flatten(complete(saved))
     free = RESUMABLE - {"num_steps", "num_epochs"}
     if wanted["num_epochs"]:  # what follows from another knob and the data

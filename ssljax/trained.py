@@ -16,6 +16,7 @@ import ml_collections
 import numpy as np
 
 from ssljax.augment.ops import to_float
+from ssljax.checks import missing_knobs
 from ssljax.errors import UsageError
 from ssljax.network import make_model
 from ssljax.storage.checkpoints import Checkpoints
@@ -114,8 +115,8 @@ def load(workdir: Path | str, *, weights: str = "ema") -> Trained:
       UsageError: there is no checkpoint, or it cannot be read.
     """
     workdir = Path(workdir).expanduser()
-    config = read_json(workdir / "config.json")
-    data = read_json(workdir / "data.json")
+    config = read_json(workdir / "config.json", model=str)
+    data = read_json(workdir / "data.json", class_names=list, image_shape=list)
     with Checkpoints(workdir, keep=0) as checkpoints:
         newest = checkpoints.restore_newest()
     if newest is None:
@@ -126,12 +127,13 @@ def load(workdir: Path | str, *, weights: str = "ema") -> Trained:
         params, batch_stats = state["ema"], state.get("ema_batch_stats") or batch_stats
     # Heads are further outputs of a method that only training uses.
     params = {name: value for name, value in params.items() if name != "heads"}
-    model = make_model(
-        ml_collections.ConfigDict(config),
-        num_classes=len(data["class_names"]),
-        dtype=jnp.float32,
-        axis_name=None,
-    )
+    with missing_knobs():
+        model = make_model(
+            ml_collections.ConfigDict(config),
+            num_classes=len(data["class_names"]),
+            dtype=jnp.float32,
+            axis_name=None,
+        )
     results = workdir / "results.json"
     return Trained(
         model=model,

@@ -42,7 +42,7 @@ def read_list(path: Path, names: np.ndarray) -> np.ndarray:
       UsageError: it cannot be read, is empty, or names files that do not exist or one twice.
     """
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"config.split_file {path} cannot be read: {error}") from error
     listed = [line.split(",")[0].strip() for line in lines if line.strip()]

@@ -12,7 +12,6 @@ files (SVHN: train, extra; STL-10: train, unlabeled), a folder as `folder.py` or
 `npz.py` does. The order of a list is kept. `unlabeled` may repeat `labeled`, as FixMatch's does.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ import numpy as np
 
 from ssljax.data.splits import Split, fingerprint
 from ssljax.errors import UsageError
+from ssljax.storage.files import parse_json
 
 
 def record(split: Split) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def read(path: Path, labels: np.ndarray) -> Split:
       UsageError: it cannot be read, was changed, or does not fit the records.
     """
     try:
-        found = json.loads(path.read_text())
+        found = parse_json(path.read_bytes())
         split = Split(*(_indices(path, name, found, len(labels)) for name in Split._fields))
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, UsageError):

@@ -1,6 +1,5 @@
 """`--mode=export`: a run directory -> the exported model, checked and described."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,8 @@ from ssljax import trained
 from ssljax.errors import RunError, UsageError
 from ssljax.export import directory, parity, readme
 from ssljax.export.parity import Artefact
-from ssljax.storage.files import write_json
+from ssljax.run import metrics
+from ssljax.storage.files import write_json, write_text
 from ssljax.trained import Trained
 
 
@@ -67,16 +67,17 @@ def export(
             )
             write_json(partial / "parity.json", report)
         verdict = parity.describe(report) if report else "no parity report was asked for"
-        (partial / "labels.txt").write_text("\n".join(model.class_names) + "\n")
+        write_text(partial / "labels.txt", "\n".join(model.class_names) + "\n")
         text = readme.readme(model, format, input_dtype, sorted(artefacts), verdict)
-        (partial / "README.md").write_text(text)
-        print(verdict)
+        write_text(partial / "README.md", text)
         if report and not report["passed"]:
             failed = directory.put_aside(partial, output)
+            print(verdict)
             raise RunError(
                 f"the exported model differs from the JAX model; it is left in {failed}, and "
                 f"{output} is as it was"
             )
+    print(verdict)
     print(f"wrote {output}: {format} of step {model.step}, {model.weights} weights")
 
 
@@ -146,8 +147,7 @@ def _test_images(model: Trained) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 def _recorded(workdir: Path, model: Trained) -> float | None:
     """The test accuracy that the run has recorded for the step that is exported."""
-    path = workdir / "metrics.jsonl"
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    rows = metrics.read_rows(workdir / "metrics.jsonl")
     found: list[Any] = [
         row.get(f"test/accuracy_{model.weights}") for row in rows if row["step"] == model.step
     ]

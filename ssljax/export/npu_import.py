@@ -1,6 +1,5 @@
 """What a bundle's runner has trained -> an ordinary run directory."""
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -115,7 +114,7 @@ def _state(
 
 def _metric_sums(path: Path, empty: PyTree) -> PyTree:
     """The sums of metrics that the runner had not logged yet."""
-    sums = json.loads(path.read_text()) if path.exists() else {}
+    sums = read_json(path) if path.exists() else {}
     return {
         name: average.replace(
             total=np.asarray(sums[name][0], average.total.dtype),

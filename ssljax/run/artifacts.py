@@ -56,11 +56,12 @@ def _note_start(workdir: Path, step: int, devices: Sequence[jax.Device]) -> None
     """Adds a start to `environment.json`, unless it is as the one before."""
     path = workdir / "environment.json"
     try:
-        starts = read_json(path)["starts"]
-    except (UsageError, KeyError):
+        starts = read_json(path, starts=list)["starts"]
+    except UsageError:
         starts = []
     here = environment(devices)
-    if not starts or {k: v for k, v in starts[-1].items() if k != "step"} != here:
+    last = starts[-1] if starts and isinstance(starts[-1], dict) else {}
+    if {k: v for k, v in last.items() if k != "step"} != here:
         write_json(path, {"starts": [*starts, {"step": step, **here}]})
 
 
@@ -90,7 +91,8 @@ def noting_failure(workdir: Path) -> Iterator[None]:
         raise
     except Exception as error:
         with suppress(OSError):  # a full disk, perhaps
-            path.write_text(f"{type(error).__name__}: {error}\n")
+            text = f"{type(error).__name__}: {error}\n"
+            path.write_text(text, encoding="utf-8", errors="backslashreplace")
         raise
 
 

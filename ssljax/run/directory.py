@@ -71,7 +71,7 @@ def open_directory(
 def recorded_batch_size(workdir: Path) -> int | None:
     """Of the run in a directory; None where there is none."""
     path = workdir / "config.json"
-    return read_json(path)["batch_size"] if path.exists() else None
+    return read_json(path, batch_size=int)["batch_size"] if path.exists() else None
 
 
 def newest_state(workdir: Path, template: PyTree, *, keep: int, fallback: bool = False) -> Any:

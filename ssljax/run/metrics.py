@@ -52,7 +52,7 @@ class MetricsLog:
     def write(self, row: Row) -> None:
         """Appends `row`, whose `step` counts steps; NaN and infinity become null."""
         clean = {k: v if v is None or math.isfinite(v) else None for k, v in row.items()}
-        with self._path.open("a") as file:
+        with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(clean) + "\n")
             file.flush()
             os.fsync(file.fileno())  # before the checkpoint that follows it
@@ -77,7 +77,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of a `metrics.jsonl`; a last line that a kill cut short is left out."""
     if not path.exists():
         return []
-    lines = path.read_text().splitlines(keepends=True)
+    lines = path.read_text("utf-8").splitlines(keepends=True)
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 

@@ -1,12 +1,11 @@
 """Which run a directory holds, and which knobs may change when it goes on. Needs no JAX."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from ssljax.errors import UsageError
 from ssljax.overrides import complete, flatten
-from ssljax.storage.files import read_json
+from ssljax.storage.files import as_json, read_json
 
 # Knobs that do not change what is computed at any step of the planned run, or only its length.
 RESUMABLE = frozenset(
@@ -41,7 +40,7 @@ def require_same_run(workdir: Path, config: dict[str, Any], split_hash: str) -> 
       UsageError: they are of different runs; names the first difference.
     """
     before = flatten(complete(read_json(workdir / "config.json")))
-    after = flatten(complete(json.loads(json.dumps(config))))  # tuples become lists, as in the file
+    after = flatten(complete(as_json(config)))
     for key in sorted(before.keys() | after.keys()):
         if key not in RESUMABLE and before.get(key) != after.get(key):
             raise UsageError(

@@ -9,6 +9,8 @@ import json
 import os
 from pathlib import Path
 
+from ssljax.storage.files import parse_json
+
 NAME = "manifest.json"
 
 
@@ -20,7 +22,7 @@ def commit(partial: Path, final: Path) -> None:
     """Seals `partial` with a manifest, then gives it its name; survives the loss of power."""
     files = sorted(path for path in partial.rglob("*") if path.is_file())
     sums = {path.relative_to(partial).as_posix(): _digest(path) for path in files}
-    (partial / NAME).write_text(json.dumps({"sha256": sums}, indent=1) + "\n")
+    (partial / NAME).write_text(json.dumps({"sha256": sums}, indent=1) + "\n", encoding="utf-8")
     for path in [*files, partial / NAME, *(p for p in partial.rglob("*") if p.is_dir()), partial]:
         sync(path)
     partial.rename(final)
@@ -34,7 +36,7 @@ def verify(directory: Path) -> None:
       Damaged: one is missing or has changed, or the manifest is.
     """
     try:
-        sums = json.loads((directory / NAME).read_text())["sha256"]
+        sums = parse_json((directory / NAME).read_bytes())["sha256"]
         for name, expected in sums.items():
             if not (directory / name).is_file():
                 raise Damaged(f"{name} is missing")

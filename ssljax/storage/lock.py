@@ -11,6 +11,7 @@ from typing import TextIO
 
 from ssljax.errors import UsageError
 from ssljax.log import LOG
+from ssljax.storage.files import parse_json
 
 NAME = "lock"
 
@@ -25,7 +26,7 @@ def held(workdir: Path) -> Iterator[None]:
     Raises:
       UsageError: another process holds it.
     """
-    with (workdir / NAME).open("a+") as file:
+    with (workdir / NAME).open("a+", encoding="utf-8", errors="replace") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -53,7 +54,7 @@ def _text(file: TextIO) -> str:
 
 def _holder(file: TextIO) -> str:
     try:
-        record = json.loads(_text(file))
+        record = parse_json(_text(file))
         return f"process {record['pid']} on host {record['host']}"
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError):
         return "a process"

@@ -41,10 +41,10 @@ def copy_in(url: str, directory: Path, field: str) -> None:
       UsageError: there is none, it cannot be read, or `directory` holds something else.
     """
     directory.parent.mkdir(parents=True, exist_ok=True)
-    with directory.with_name(f".{directory.name}.lock").open("w") as lock:
+    with directory.with_name(f".{directory.name}.lock").open("w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if (directory / _SOURCE).exists():
-            if (source := (directory / _SOURCE).read_text()) == url:
+            if (source := (directory / _SOURCE).read_text("utf-8")) == url:
                 return
             raise UsageError(f"{field} is {url}, but {directory} was copied from {source}")
         if directory.exists() and any(directory.iterdir()):
@@ -72,7 +72,7 @@ def _copy(storage: Any, path: str, names: list[str], directory: Path, also: dict
         (partial / name).parent.mkdir(parents=True, exist_ok=True)
         storage.get_file(f"{path}/{name}", str(partial / name))
     for name, text in also.items():
-        (partial / name).write_text(text)
+        (partial / name).write_text(text, "utf-8")
     shutil.rmtree(directory, ignore_errors=True)
     partial.rename(directory)
 
