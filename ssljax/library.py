@@ -7,11 +7,10 @@ from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import ml_collections
 import numpy as np
 
-from ssljax import defaults, log, overrides, recipe, spelling
+from ssljax import defaults, log, overrides, paths, recipe, spelling
 from ssljax.data.datasets import Dataset
 from ssljax.data.splits import Split
 from ssljax.errors import UsageError
@@ -19,6 +18,7 @@ from ssljax.experiment import Experiment, describe
 from ssljax.log import LOG
 from ssljax.run import directory, loop
 from ssljax.trained import Trained, load
+from ssljax.training import devices
 
 _TINY = 16  # side in pixels below which views are those of the digits
 
@@ -35,7 +35,7 @@ def train(config: ml_collections.ConfigDict, workdir: Path | str) -> Trained:
       UsageError, RunError, Interrupted: as `recipe.build` and `run.loop.train`.
     """
     log.show_lines()
-    workdir = Path(workdir).expanduser()
+    workdir = Path(paths.expand(str(workdir), "workdir"))
     if config.num_seeds > 1:
         raise UsageError(f"config.num_seeds is {config.num_seeds}; allowed here: 1")
     batch_size = directory.recorded_batch_size(workdir)
@@ -88,12 +88,13 @@ def fit(
     split = Split(labeled, np.arange(len(dataset.labels)), np.arange(0))
     config = _config(dataset, len(labeled), method)
     _change(config, knobs)
-    devices = jax.device_count()
+    count = len(devices.available())
     sizes = config.batch_size, config.batch_size * config.uratio
-    usable = max(n for n in range(1, devices + 1) if not any(size % n for size in sizes))
+    usable = max(n for n in range(1, count + 1) if not any(size % n for size in sizes))
     experiment = recipe.build(config, data=(dataset, split), max_devices=usable)
-    home = Path(tempfile.mkdtemp(prefix="ssljax-")) if workdir is None else Path(workdir)
-    return dataclasses.replace(_train(experiment, home.expanduser()), classes=classes)
+    home = tempfile.mkdtemp(prefix="ssljax-") if workdir is None else str(workdir)
+    trained = _train(experiment, Path(paths.expand(home, "workdir")))
+    return dataclasses.replace(trained, classes=classes)
 
 
 def _dataset(

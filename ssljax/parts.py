@@ -11,6 +11,7 @@ import optax
 
 import ssljax.methods
 import ssljax.models
+from ssljax import paths
 from ssljax.augment import augmentation, policies
 from ssljax.augment.augmentation import Augmentation
 from ssljax.checks import (
@@ -59,7 +60,7 @@ def load_data(config: ml_collections.ConfigDict) -> tuple[Dataset | StreamedData
                 f"config.data_dir is {config.data_dir!r}; allowed with config.stage.data_url: the "
                 "local directory that it is copied to"
             )
-        copy_to = Path(config.data_dir).expanduser()
+        copy_to = Path(paths.expand(config.data_dir, "config.data_dir"))
         remote.copy_in(config.stage.data_url, copy_to, "config.stage.data_url")
     with prefix_errors("config.dataset"):
         return load(
@@ -67,7 +68,7 @@ def load_data(config: ml_collections.ConfigDict) -> tuple[Dataset | StreamedData
             unlabeled=config.unlabeled,
             data_dir=config.data_dir,
             image_size=config.image_size,
-            path=config.split_file,
+            path=paths.expand(config.split_file, "config.split_file"),
             stream=config.stream,
         )
 

@@ -67,7 +67,8 @@ def prepare(config: ml_collections.ConfigDict) -> None:
         automatic = 1 if config.num_seeds > 1 else _cpu_devices(config)
         devices.split_cpu(config.cpu_devices or automatic)
         hosts.start(**config.distributed)
-        if jax.default_backend() == "cpu" and not config.cpu_devices and config.num_seeds == 1:
+        platform = devices.available()[0].platform
+        if platform == "cpu" and not config.cpu_devices and config.num_seeds == 1:
             _note_cores(config)
 
 
@@ -159,7 +160,7 @@ def _build(
     max_devices: int | None,
 ) -> Experiment:
     _check_ranges(config)
-    run_devices = jax.devices()[:max_devices]
+    run_devices = devices.available()[:max_devices]
     devices.require_even(run_devices)
     config = config.copy_and_resolve_references()
     overrides.choose_arguments(config)

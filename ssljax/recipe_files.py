@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
-from ssljax import lookup
+from ssljax import lookup, paths
 from ssljax.errors import UsageError
 
 
@@ -36,7 +36,7 @@ def recipe_file(recipe: str) -> Path:
     Raises:
       UsageError: there is none; names the nearest.
     """
-    path = Path(recipe).expanduser()
+    path = Path(paths.expand(recipe, "--config"))
     if path.is_file():
         return path
     names = shipped()

@@ -15,12 +15,14 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from ssljax import paths
 from ssljax.augment.ops import to_float
 from ssljax.checks import missing_knobs
 from ssljax.errors import UsageError
 from ssljax.network import make_model
 from ssljax.storage.checkpoints import Checkpoints
 from ssljax.storage.files import read_json
+from ssljax.training import devices
 
 PyTree = Any
 OUTPUTS = ("logits", "probabilities")
@@ -112,9 +114,10 @@ def load(workdir: Path | str, *, weights: str = "ema") -> Trained:
       weights: `ema`, the moving average, or `raw`.
 
     Raises:
-      UsageError: there is no checkpoint, or it cannot be read.
+      UsageError: there is no checkpoint, it cannot be read, or JAX finds no device.
     """
-    workdir = Path(workdir).expanduser()
+    devices.available()
+    workdir = Path(paths.expand(str(workdir), "workdir"))
     config = read_json(workdir / "config.json", model=str)
     data = read_json(workdir / "data.json", class_names=list, image_shape=list)
     with Checkpoints(workdir, keep=0) as checkpoints:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ssljax import paths
 from ssljax.checks import check_returned
 from ssljax.data import datasets, folder, image_index, imagenet_folds, split_file, splits
 from ssljax.data.datasets import Dataset
@@ -134,7 +135,9 @@ def _stream(name: str, data_dir: str, image_size: int) -> StreamedDataset:
         test, _ = image_index.of_tfds(where, ["test", "validation"], data_dir)
         return StreamedDataset(train, test, len(classes), tuple(classes), image_size)
     if kind == "folder" and where:
-        names, train_files, test_files, num_valid = folder.listing(Path(where).expanduser())
+        names, train_files, test_files, num_valid = folder.listing(
+            Path(paths.expand(where, "config.dataset"))
+        )
         train_index, test_index = (
             image_index.of_files(train_files),
             image_index.of_files(test_files),

@@ -17,6 +17,7 @@ from urllib.request import getproxies
 
 import numpy as np
 
+from ssljax import paths
 from ssljax.data import cache, memory
 from ssljax.data.cache import Arrays
 from ssljax.data.images import fit
@@ -80,7 +81,8 @@ def read(
 def directory(data_dir: str) -> str:
     """Where prepared data sets are; "" is TFDS's own choice. `gs://…` passes through."""
     data_dir = data_dir or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
-    return data_dir if "://" in data_dir else str(Path(data_dir).expanduser().absolute())
+    data_dir = paths.expand(data_dir, "config.data_dir")
+    return data_dir if "://" in data_dir else str(Path(data_dir).absolute())
 
 
 def cache_folder(data_dir: str) -> Path:
@@ -90,8 +92,11 @@ def cache_folder(data_dir: str) -> Path:
     # os.access is true for root even where the owner asked for read-only.
     if "://" not in data_dir and os.access(parent, os.W_OK) and parent.stat().st_mode & 0o222:
         return local / "ssljax"
-    user = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    return user / "ssljax" / hashlib.sha256(data_dir.encode()).hexdigest()[:16]
+    try:
+        user = paths.expand(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "XDG_CACHE_HOME")
+    except UsageError:  # there is no home directory, and no cache either
+        return local / "ssljax"
+    return Path(user) / "ssljax" / hashlib.sha256(data_dir.encode()).hexdigest()[:16]
 
 
 def fingerprint(data_dir: str, name: str) -> str:

@@ -49,6 +49,7 @@ def export(
     if limit is not None and limit < 0:
         raise UsageError(f"--limit is {limit}; allowed: from 0 up")
     directory.require_free(output, overwrite=overwrite)
+    _require_installed(format, opset)
     model = trained.load(workdir, weights=weights)
     _require_exportable(model)
     images = None if limit == 0 else _test_images(model)
@@ -81,6 +82,24 @@ def export(
     print(f"wrote {output}: {format} of step {model.step}, {model.weights} weights")
 
 
+def _require_installed(format: str, opset: int) -> None:
+    """What a format needs is there, before anything is computed."""
+    try:
+        if format == "onnx":
+            from ssljax.export import onnx_model
+
+            onnx_model.require_opset(opset)
+        elif format == "tf1":
+            from ssljax.export import tf1_model  # noqa: F401
+        else:
+            from ssljax.export import saved_model  # noqa: F401
+    except ModuleNotFoundError as error:
+        extra = "onnx" if format == "onnx" else "tensorflow"
+        raise UsageError(
+            f"--format={format} needs the extra {extra}: pip install -e '.[{extra}]' ({error})"
+        ) from error
+
+
 def _require_exportable(model: Trained) -> None:
     images = jax.ShapeDtypeStruct((2, *model.image_shape), np.uint8)
     try:
@@ -101,33 +120,27 @@ def _write(
     opset: int,
 ) -> dict[str, Artefact]:
     """Writes the model in one format; returns what can be run."""
-    try:
-        if format == "onnx":
-            from ssljax.export import onnx_model
+    if format == "onnx":
+        from ssljax.export import onnx_model
 
-            path = folder / "model.onnx"
-            onnx_model.write(model, path, input_dtype=input_dtype, opset=opset)
-            return {path.name: Artefact(onnx_model.runner(path))}
-        if format == "tf1":
-            from ssljax.export import tf1_model
+        path = folder / "model.onnx"
+        onnx_model.write(model, path, input_dtype=input_dtype, opset=opset)
+        return {path.name: Artefact(onnx_model.runner(path))}
+    if format == "tf1":
+        from ssljax.export import tf1_model
 
-            paths = {
-                size: folder / (f"model_b{size}.pb" if size else "model.pb")
-                for size in batch_sizes or (None,)
-            }
-            for size, path in paths.items():
-                tf1_model.write(model, path, input_dtype=input_dtype, batch_size=size)
-            readme.write_atc(folder / "atc.sh", model, paths)
-            return {p.name: Artefact(tf1_model.runner(p), s) for s, p in paths.items()}
-        from ssljax.export import saved_model
+        paths = {
+            size: folder / (f"model_b{size}.pb" if size else "model.pb")
+            for size in batch_sizes or (None,)
+        }
+        for size, path in paths.items():
+            tf1_model.write(model, path, input_dtype=input_dtype, batch_size=size)
+        readme.write_atc(folder / "atc.sh", model, paths)
+        return {p.name: Artefact(tf1_model.runner(p), s) for s, p in paths.items()}
+    from ssljax.export import saved_model
 
-        saved_model.write(model, folder, input_dtype=input_dtype)
-        return {"saved_model.pb": Artefact(saved_model.runner(folder))}
-    except ModuleNotFoundError as error:
-        extra = "onnx" if format == "onnx" else "tensorflow"
-        raise UsageError(
-            f"--format={format} needs the extra {extra}: pip install -e '.[{extra}]' ({error})"
-        ) from error
+    saved_model.write(model, folder, input_dtype=input_dtype)
+    return {"saved_model.pb": Artefact(saved_model.runner(folder))}
 
 
 def _test_images(model: Trained) -> Iterator[tuple[np.ndarray, np.ndarray]]:

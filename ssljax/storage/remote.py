@@ -12,6 +12,7 @@ from typing import Any
 
 import fsspec
 
+from ssljax import paths
 from ssljax.errors import RunError, UsageError
 from ssljax.log import LOG
 
@@ -29,7 +30,9 @@ def local(workdir: str) -> Path:
     """Where a run directory is worked on: itself, or for a remote one a folder of this machine."""
     if not is_remote(workdir):
         return Path(workdir)
-    return Path.home() / ".cache/ssljax/runs" / workdir.replace("://", "/").strip("/")
+    return Path(paths.expand("~/.cache/ssljax/runs", "--workdir")) / workdir.replace(
+        "://", "/"
+    ).strip("/")
 
 
 def copy_in(url: str, directory: Path, field: str) -> None:

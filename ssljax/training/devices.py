@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jax
 
+from ssljax import paths
 from ssljax.data import memory
 from ssljax.data.batches import TrainingData
 from ssljax.errors import UsageError
@@ -23,8 +24,26 @@ def cache_programs(directory: str) -> None:
     Of small programs, which are many, too.
     """
     if directory:
-        jax.config.update("jax_compilation_cache_dir", str(Path(directory).expanduser().absolute()))
+        home = Path(paths.expand(directory, "config.compilation_cache"))
+        jax.config.update("jax_compilation_cache_dir", str(home.absolute()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+
+def available() -> list[jax.Device]:
+    """The devices that JAX finds; the first call starts its backend.
+
+    Raises:
+      UsageError: it finds none, as where $JAX_PLATFORMS names what this machine has not.
+    """
+    try:
+        return jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        platforms = os.environ.get("JAX_PLATFORMS", "")
+        reason = " ".join(str(error).split())[:300] or "it is not there"
+        raise UsageError(
+            f"JAX_PLATFORMS is {platforms!r}, and JAX cannot start it ({reason}); allowed: what "
+            "this machine has, such as cpu, or nothing"
+        ) from error
 
 
 def cores() -> int:
