@@ -13,7 +13,7 @@ from ssljax.data.splits import fingerprint
 from ssljax.experiment import Experiment
 from ssljax.run import directory, metrics, resume
 from ssljax.run.results import Scores
-from ssljax.training import hosts, parallel
+from ssljax.training import devices, hosts, parallel
 from ssljax.training.parallel import Evaluate
 from ssljax.training.state import TrainState
 
@@ -164,5 +164,6 @@ def evaluate_directory(experiment: Experiment, workdir: Path) -> tuple[int, Scor
     state = hosts.broadcast_tree(read, shapes["state"])
     assert state is not None
     replicated = parallel.replicate(state, experiment.devices)
-    scores, _ = evaluate_state(experiment, experiment.evaluator(), replicated)
+    with devices.telling_of_full_memory():
+        scores, _ = evaluate_state(experiment, experiment.evaluator(), replicated)
     return int(state.step), scores

@@ -20,7 +20,7 @@ from ssljax.run.signals import Stop, Stopped, stop_signal
 from ssljax.run.watchdog import Watchdog
 from ssljax.run.writer import RunWriter
 from ssljax.storage.files import telling_of_full_disk
-from ssljax.training import hosts, parallel
+from ssljax.training import devices, hosts, parallel
 from ssljax.training.monitors import Metrics
 from ssljax.training.state import TrainState
 from ssljax.training.stream import Feed, Stream
@@ -132,6 +132,7 @@ def run(program: Program, saved: dict[str, Any], empty: Metrics) -> None:
         logged=not any(np.any(average.count) for average in saved["window"].values()),
     )
     with (
+        devices.telling_of_full_memory(),
         stop_signal() as stop,
         program.feed(step) as feed,
         ProgressBar(experiment, step, feed) as progress,

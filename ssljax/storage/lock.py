@@ -1,7 +1,6 @@
 """One process at a time trains in a run directory."""
 
 import contextlib
-import fcntl
 import json
 import os
 import socket
@@ -12,6 +11,14 @@ from typing import TextIO
 from ssljax.errors import UsageError
 from ssljax.log import LOG
 from ssljax.storage.files import parse_json
+
+try:
+    import fcntl
+except ImportError as error:
+    raise UsageError(
+        "this system has no file locks, without which two processes could train in one run "
+        "directory; allowed: Linux, macOS, and on Windows its Subsystem for Linux (WSL)"
+    ) from error
 
 NAME = "lock"
 

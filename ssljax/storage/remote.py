@@ -4,7 +4,6 @@ A run always trains in a local directory. Where its home is remote, the director
 there before and back to there while and after it trains.
 """
 
-import fcntl
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +14,7 @@ import fsspec
 from ssljax import paths
 from ssljax.errors import RunError, UsageError
 from ssljax.log import LOG
+from ssljax.storage.lock import fcntl
 
 _SOURCE = ".source"  # in a copied directory: where it is from; written last
 _SEAL = "manifest.json"  # of a checkpoint: what has none is not whole

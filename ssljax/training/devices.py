@@ -2,7 +2,8 @@
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import jax
@@ -10,7 +11,7 @@ import jax
 from ssljax import paths
 from ssljax.data import memory
 from ssljax.data.batches import TrainingData
-from ssljax.errors import UsageError
+from ssljax.errors import RunError, UsageError
 
 
 def local_devices(devices: Sequence[jax.Device]) -> list[jax.Device]:
@@ -69,6 +70,25 @@ def split_cpu(count: int) -> None:
         flags = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_multi_thread_eigen=false".strip()
         jax.config.update("jax_num_cpu_devices", count)
+
+
+@contextmanager
+def telling_of_full_memory() -> Iterator[None]:
+    """Turns what JAX raises for want of a device's memory into one line.
+
+    Raises:
+      RunError: a step or an evaluation does not fit.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        reason = " ".join(str(error).split())[:200]
+        raise RunError(
+            f"a device's memory is full; a smaller config.batch_size, uratio or eval_batch_size "
+            f"needs less ({reason})"
+        ) from error
 
 
 def require_even(devices: Sequence[jax.Device]) -> None:
