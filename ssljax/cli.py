@@ -4,11 +4,12 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import ml_collections
 
-from ssljax import flags, log, overrides, recipe_files
+from ssljax import flags, interrupts, log, overrides, recipe_files
 from ssljax.errors import Interrupted, RunError, UsageError
 from ssljax.flags import Command
 from ssljax.log import LOG
@@ -16,6 +17,7 @@ from ssljax.log import LOG
 
 def run() -> None:
     """The entry point of the scripts: ends the process with the command's exit code."""
+    log.outlive_readers()
     sys.exit(main(sys.argv[1:], restart=True))
 
 
@@ -35,7 +37,9 @@ def main(arguments: Sequence[str], *, restart: bool = False) -> int:
             from ssljax.training import huge_pages
 
             huge_pages.restart()
-        _RUN[command.mode](command)
+        # Training handles signals itself, once there is something to save.
+        with nullcontext() if command.mode == "train" else interrupts.handled(interrupts.end):
+            _RUN[command.mode](command)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -45,9 +49,10 @@ def main(arguments: Sequence[str], *, restart: bool = False) -> int:
     except Interrupted as stop:
         print(f"{stop}; run the same command again to continue", file=sys.stderr)
         return 128 + stop.signum
-    except KeyboardInterrupt:  # training notes signals itself
-        print("SIGINT: there was nothing to save", file=sys.stderr)
-        return 128 + signal.SIGINT
+    except KeyboardInterrupt as stop:
+        signum = stop.signum if isinstance(stop, interrupts.Ended) else signal.SIGINT
+        print(f"{signal.Signals(signum).name}: there was nothing to save", file=sys.stderr)
+        return 128 + signum
     return 0
 
 

@@ -96,7 +96,7 @@ def train(experiment: Experiment, workdir: Path, *, home: str = "") -> dict[str,
       UsageError: the directory holds another run, a checkpoint that cannot be read, or a process
         that trains.
       RunError: the run is not healthy, or the disk is full.
-      Interrupted: SIGINT or SIGTERM came; the state was saved first.
+      Interrupted: SIGINT, SIGTERM or SIGHUP came; the state was saved first.
     """
     shapes = experiment.shapes
     empty = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes["window"])
