@@ -4,6 +4,7 @@ config.json     the experiment
 data.json       the images' shape and the names of their classes, for whoever serves the model
 split.json      which images are labelled, see `data/split_file.py`
 checkpoints/    Orbax checkpoints, one directory a step, each with the checksums of its files
+SHA256SUMS      checksums of these and of environment.json and results.json
 lock            which process trains here; empty: none
 metrics.jsonl   one line a log or evaluation step
 events.out.*    the same for TensorBoard
@@ -24,12 +25,12 @@ from ssljax.errors import UsageError
 from ssljax.run.resume import require_same_run
 from ssljax.storage import lock
 from ssljax.storage.checkpoints import Checkpoints
-from ssljax.storage.files import read_json, write_json
+from ssljax.storage.files import PARTIAL, SUMS, read_json, write_sealed
 
 PyTree = Any
 
 # What a start that was killed can leave before `config.json`.
-_BEGUN = frozenset({"config.json", "data.json", "split.json", lock.NAME})
+_BEGUN = frozenset({"config.json", "data.json", "split.json", SUMS, lock.NAME})
 
 
 def make_directory(workdir: Path) -> None:
@@ -42,7 +43,10 @@ def make_directory(workdir: Path) -> None:
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"workdir {workdir} cannot be made: {error.strerror}") from error
-    names = {path.name.removesuffix(".partial") for path in workdir.iterdir()}
+    names = {
+        path.name.removesuffix(PARTIAL).removesuffix(".partial").removeprefix(".")
+        for path in workdir.iterdir()
+    }
     if not (workdir / "config.json").exists() and not names <= _BEGUN:
         raise UsageError(f"workdir {workdir} is not empty, and holds no run (no config.json)")
 
@@ -63,9 +67,9 @@ def open_directory(
         "image_shape": list(dataset.image_shape),
         "class_names": [str(name) for name in dataset.class_names],
     }
-    write_json(workdir / "data.json", data)
-    write_json(workdir / "split.json", split_file.record(split))
-    write_json(workdir / "config.json", config)  # last: with it the directory is a run's
+    write_sealed(workdir / "data.json", data)
+    write_sealed(workdir / "split.json", split_file.record(split))
+    write_sealed(workdir / "config.json", config)  # last: with it the directory is a run's
 
 
 def recorded_batch_size(workdir: Path) -> int | None:

@@ -19,7 +19,7 @@ from ssljax.run.progress import ProgressBar
 from ssljax.run.signals import Stop, Stopped, stop_signal
 from ssljax.run.watchdog import Watchdog
 from ssljax.run.writer import RunWriter
-from ssljax.storage.files import telling_of_full_disk
+from ssljax.storage.files import telling_of_storage
 from ssljax.training import hosts, parallel
 from ssljax.training.monitors import Metrics
 from ssljax.training.state import TrainState
@@ -101,7 +101,7 @@ def train(experiment: Experiment, workdir: Path, *, home: str = "") -> dict[str,
     shapes = experiment.shapes
     empty = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes["window"])
     hosts.barrier()
-    with telling_of_full_disk(workdir), ExitStack() as stack:
+    with telling_of_storage(workdir), ExitStack() as stack:
         writer = RunWriter(experiment, workdir, home)
         saved = hosts.broadcast_tree(lambda: writer.open(stack), shapes)
         if saved is None:
