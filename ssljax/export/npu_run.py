@@ -75,7 +75,7 @@ def require_whole(bundle):
     path = os.path.join(bundle, "SHA256SUMS")
     if os.path.exists(path):
         with open(path, encoding="utf-8", errors="replace") as file:
-            lines = [line.rstrip("\n").partition("  ") for line in file]
+            lines = [x.rstrip("\n").partition("  ") for x in file if not x.startswith("#")]
         remedy = "copy the bundle again, or remove the file's line from SHA256SUMS if it is right"
         require_same(bundle, [(name, value) for value, _, name in lines], remedy)
 
