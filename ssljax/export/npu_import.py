@@ -52,12 +52,12 @@ def import_run(bundle: Path, workdir: Path, *, output: Path | None = None) -> in
         raise UsageError(f"workdir {workdir} is not empty")
     output = bundle / "run" if output is None else output
     path, recorded = _newest(output)
+    log = output / "metrics.jsonl"
+    if recorded and not recorded.begins(log.read_bytes() if log.exists() else b""):
+        raise UsageError(f"{log} has changed since {path.name} was saved")
     experiment = recipe.build(ml_collections.ConfigDict(manifest["config"]))
     state = _state(experiment, manifest, _reader(path), path)
     step = int(state.step)
-    log = output / "metrics.jsonl"
-    if recorded and not recorded.begins(log.read_bytes() if log.exists() else b""):
-        raise UsageError(f"{log} has changed since step {step} was saved")
     rows = [row for row in metrics.read_rows(log) if row["step"] <= step]
     empty = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), experiment.shapes["window"])
     metric_sums = _metric_sums(output / f"window-{step}.json", empty)
