@@ -180,7 +180,7 @@ def _config(dataset: Dataset, labeled: int, method: str) -> ml_collections.Confi
     config.augment.strong = "strong_digits" if side < _TINY else "randaugment"
     config.batch_size = 8 if side < _TINY else 16
     config.uratio = 1 if method in ("mixmatch", "remixmatch") else 7
-    config.num_steps = 2000 if side < _TINY else 1000
+    config.num_steps = 1000
     config.optimizer.name = "sgd"
     config.optimizer.lr = 0.03
     config.optimizer.schedule = "cosine"
