@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ssljax.data import cache, tfds_source
-from ssljax.data.cache import Arrays
+from ssljax.data.arrays import Arrays
 from ssljax.data.folder import Files
 from ssljax.errors import UsageError
 from ssljax.log import quiet_import

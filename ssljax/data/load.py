@@ -11,7 +11,7 @@ from ssljax.data.datasets import Dataset
 from ssljax.data.splits import Split, SplitName
 from ssljax.data.streaming import StreamedDataset
 from ssljax.errors import UsageError
-from ssljax.log import LOG
+from ssljax.log import LOG, printable
 from ssljax.lookup import find
 
 CONVENTIONS = ("exclude_labeled", "all", "strict")  # of the unlabelled list, see `make_split`
@@ -48,6 +48,7 @@ def load(
         name = splits.parse(dataset)
         data = (_stream if stream else _read)(name.dataset, data_dir, image_size)
         split = _given(path, data) if path else _split(name, data, unlabeled)
+    data = data._replace(class_names=tuple(map(printable, data.class_names)))
     if not len(data.test_labels) and not len(labeled_validation(data, split)):
         raise UsageError(
             f"config.dataset {dataset} has neither test images nor labelled validation images to "

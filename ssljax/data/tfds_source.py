@@ -18,7 +18,7 @@ from urllib.request import getproxies
 import numpy as np
 
 from ssljax.data import cache, memory
-from ssljax.data.cache import Arrays
+from ssljax.data.arrays import Arrays
 from ssljax.data.images import fit
 from ssljax.errors import UsageError
 from ssljax.log import LOG, quiet_import
