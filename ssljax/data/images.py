@@ -72,19 +72,19 @@ def decode(file: IO[bytes]) -> tuple[np.ndarray, str]:
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
 
 
-def for_tensorflow(encoded: bytes) -> bytes:
-    """An image that TensorFlow decodes to the pixels that `decode` gives.
-
-    That is the image itself where it is a JPEG that is upright, grey or in colours. Of all others
-    it is a BMP; nothing, b"", where they cannot be decoded.
-    """
+def is_plain_jpeg(encoded: bytes) -> bool:
+    """Whether TensorFlow decodes an image to what `decode` gives, but for how it rounds: it is a
+    JPEG, upright, grey or in colours."""
     try:
         with Image.open(io.BytesIO(encoded), formats=["JPEG"]) as picture:
-            turned = picture.getexif().get(ExifTags.Base.Orientation, 1) != 1
-            if picture.mode in ("L", "RGB") and not turned:
-                return encoded
+            upright = picture.getexif().get(ExifTags.Base.Orientation, 1) == 1
+            return upright and picture.mode in ("L", "RGB")
     except Exception:  # another format, or damaged
-        pass
+        return False
+
+
+def as_bmp(encoded: bytes) -> bytes:
+    """What `decode` gives, as a BMP, which TensorFlow reads; b"": it cannot be decoded."""
     try:
         pixels, _ = decode(io.BytesIO(encoded))
     except ValueError:
