@@ -146,8 +146,7 @@ def _stream(name: str, data_dir: str, image_size: int) -> StreamedDataset:
         )
     tensorflow_import.require("tensorflow", "config.stream")
     if kind == "tfds":
-        train, classes = image_index.of_tfds(where, ["train"], data_dir)
-        test, _ = image_index.of_tfds(where, ["test", "validation"], data_dir)
+        train, test, classes = image_index.of_tfds(where, data_dir)
         return StreamedDataset(train, test, len(classes), tuple(classes), image_size)
     names, train_files, test_files, num_valid = folder.listing(Path(where).expanduser())
     train, test = map(image_index.of_files, (train_files, test_files))
