@@ -17,7 +17,7 @@ from ssljax.data import folder as folder_source
 from ssljax.data import npz as npz_source
 from ssljax.data import stl10_folds, tfds_source
 from ssljax.data.arrays import Arrays
-from ssljax.data.tfds_source import Splits
+from ssljax.data.tfds_parts import Splits
 
 _TRAIN_TEST = Splits(("train",), ("test",))
 Batches = Iterator[tuple[np.ndarray, np.ndarray]]  # uint8 [n, H, W, C], int64 [n]

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from ssljax.data import cache, images, tfds_source
+from ssljax.data import cache, images, tfds_parts, tfds_source
 from ssljax.data.arrays import Arrays
 from ssljax.data.folder import Files
 from ssljax.errors import UsageError
@@ -117,7 +117,7 @@ def of_tfds(name: str, data_dir: str) -> tuple[ImageIndex, ImageIndex, list[str]
     file = re.sub(r"\W", "_", f"{name} records") + ".npz"
     paths = tfds_source.cache_files(data_dir, file)
     arrays = cache.load_or_build(paths, source, lambda: _build(name, data_dir))
-    tfds_source.tell_of_others(name, arrays["not_read"].tolist())
+    tfds_parts.tell_of_others(name, arrays["not_read"].tolist())
     train, test = (
         ImageIndex(**{field: arrays[f"{part}_{field}"] for field in ImageIndex._fields})
         for part in ("train", "test")
@@ -130,8 +130,8 @@ def _build(name: str, data_dir: str) -> Arrays:
     """What the cache of a data set holds. Paths of files are relative to `data_dir`."""
     builder = tfds_source.prepared(name, data_dir)
     _require_records(name, builder)
-    splits = tfds_source.usual(builder.info.splits)
-    tfds_source.require_splits(name, builder, splits)
+    splits = tfds_parts.usual(builder.info.splits)
+    tfds_parts.require_splits(name, builder, splits)
 
     @functools.cache
     def index(split: str) -> ImageIndex:
@@ -140,23 +140,23 @@ def _build(name: str, data_dir: str) -> Arrays:
     unlabeled = [index(split) for split in splits.unlabeled]
     hidden = [each._replace(labels=np.full_like(each.labels, -1)) for each in unlabeled]
     train = _joined([*map(index, splits.train), *hidden])
-    tested = tfds_source.first_labeled(splits.test, lambda split: index(split).labels)
+    tested = tfds_parts.first_labeled(splits.test, lambda split: index(split).labels)
     test = _joined([index(tested)] if tested else [])
     test = test.pick(test.labels >= 0)
-    names = tfds_source.class_names(name, builder.info.features, train.labels, test.labels)
+    names = tfds_parts.class_names(name, builder.info.features, train.labels, test.labels)
     arrays = {
         f"{part}_{field}": array
         for part, each in (("train", train), ("test", test))
         for field, array in _moved(each, f"{data_dir}/", "")._asdict().items()
     }
-    others = tfds_source.not_read(builder.info.splits, splits, tested)
+    others = tfds_parts.not_read(builder.info.splits, splits, tested)
     return {**arrays, "class_names": names, "not_read": others}
 
 
 def _require_records(name: str, builder: Any) -> None:
     """Raises UsageError unless encoded images and their labels are in TFRecord files."""
     features, form = builder.info.features, builder.info.file_format.value
-    tfds_source.require_labeled_images(name, features)
+    tfds_parts.require_labeled_images(name, features)
     if type(features["image"]).__name__ != "Image":
         raise UsageError(
             f"config.dataset {name} has images of the kind {type(features['image']).__name__}; "
@@ -234,4 +234,4 @@ def _label(feature: Any) -> int:
 
 
 def _text(feature: Any, key: str) -> str:
-    return feature[key].bytes_list.value[0].decode() if key in feature else ""
+    return feature[key].bytes_list.value[0].decode(errors="replace") if key in feature else ""
