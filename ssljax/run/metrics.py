@@ -4,13 +4,15 @@ import json
 import math
 import os
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ssljax.log import LOG, quiet_import
-from ssljax.storage.files import write_text
+from ssljax.run import events
+from ssljax.storage.files import plain_path, write_text
 
 if TYPE_CHECKING:  # reports read rows without JAX
     from ssljax.training.monitors import Metrics
@@ -47,7 +49,9 @@ class MetricsLog:
         self._path = workdir / "metrics.jsonl"
         rows = [row for row in read_rows(self._path) if row["step"] <= step]
         write_text(self._path, "".join(json.dumps(row) + "\n" for row in rows))
-        self._writer = _tensorboard(workdir)
+        events.drop_after(workdir, step)
+        self._stack = ExitStack()
+        self._writer = _tensorboard(self._stack.enter_context(plain_path(workdir)))
 
     def write(self, row: Row) -> None:
         """Appends `row`, whose `step` counts steps; NaN and infinity become null."""
@@ -59,6 +63,7 @@ class MetricsLog:
         if self._writer:
             scalars = {k: v for k, v in clean.items() if v is not None and k != "step"}
             self._writer.write_scalars(int(row["step"]), scalars)
+            self._writer.flush()  # a kill must not lose what metrics.jsonl keeps
 
     def write_image(self, step: int, name: str, draw: Callable[[], np.ndarray]) -> None:
         """Shows a uint8 `[height, width, 3]` picture in TensorBoard; drawn only if there is one."""
@@ -71,6 +76,7 @@ class MetricsLog:
     def __exit__(self, *_: object) -> None:
         if self._writer:
             self._writer.close()
+        self._stack.close()
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -89,5 +95,6 @@ def _tensorboard(workdir: Path) -> Any:
     except ImportError:
         LOG.info("note: TensorFlow is not installed; metrics go to metrics.jsonl only")
         return None
-    tf.config.set_visible_devices([], "GPU")
+    with suppress(RuntimeError):  # the program has used TensorFlow before
+        tf.config.set_visible_devices([], "GPU")
     return metric_writers.SummaryWriter(str(workdir))

@@ -17,7 +17,7 @@ import orbax.checkpoint as ocp
 from ssljax.errors import RunError, UsageError
 from ssljax.log import LOG
 from ssljax.storage import checksums
-from ssljax.storage.files import FULL, is_full
+from ssljax.storage.files import FULL, is_full, plain_path
 
 PyTree = Any
 # Several seeds of one program save at the same time, and Orbax's writers get in each other's way.
@@ -82,10 +82,10 @@ class Checkpoints:
         try:
             self._clear()
             self._directory.mkdir(parents=True, exist_ok=True)
-            with _WRITING, _orbax_is_quiet(), _checkpointer() as checkpointer:
-                checkpointer.save(
-                    partial, args=ocp.args.Composite(default=ocp.args.StandardSave(tree))
-                )
+            args = ocp.args.Composite(default=ocp.args.StandardSave(tree))
+            with _WRITING, _orbax_is_quiet(), plain_path(self._directory) as plain:
+                with _checkpointer() as checkpointer:
+                    checkpointer.save(plain / partial.name, args=args)
             checksums.commit(partial, self._directory / str(step))
         except Exception as error:
             self._clear()
@@ -141,8 +141,8 @@ class Checkpoints:
         checksums.verify(path)
         args = ocp.args.Composite(default=ocp.args.StandardRestore(template))
         try:
-            with _checkpointer() as checkpointer:
-                return checkpointer.restore(path, args=args)["default"]
+            with plain_path(self._directory) as plain, _checkpointer() as checkpointer:
+                return checkpointer.restore(plain / path.name, args=args)["default"]
         except Exception as error:  # Orbax and TensorStore raise many kinds
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             raise UsageError(f"the checkpoint {path} is of another run ({reason})") from error

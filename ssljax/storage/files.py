@@ -1,8 +1,10 @@
-"""JSON files of run directories and exports, and disks that are full."""
+"""JSON files of run directories and exports, disks that are full, and names that libraries refuse."""
 
 import errno
 import json
 import os
+import re
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,3 +69,22 @@ def is_full(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+# Characters of patterns, and bytes that are no UTF-8.
+_PLAIN = re.compile(r"[^][*?\\\udc80-\udcff]*")
+
+
+@contextmanager
+def plain_path(directory: Path) -> Iterator[Path]:
+    """The directory under a name that Orbax and TensorFlow take: itself, or a link to it.
+
+    Both take parts of a path for a pattern, and find nothing, or what belongs to its neighbour.
+    """
+    if _PLAIN.fullmatch(str(directory)):
+        yield directory
+        return
+    with tempfile.TemporaryDirectory(prefix="ssljax-") as folder:
+        link = Path(folder, "directory")
+        link.symlink_to(directory.absolute(), target_is_directory=True)
+        yield link
