@@ -24,8 +24,11 @@ from ssljax.errors import UsageError
 from ssljax.experiment import HEALTH_KINDS, Experiment
 from ssljax.network import make_model
 from ssljax.training import devices, hosts, parallel
+from ssljax.training import join as joining
 
 _LOG = logging.getLogger("ssljax")
+# `config.distributed` of what is recorded.
+_ALONE = {"coordinator": "", "num_processes": 0, "process_id": 0, "auto": True}
 # Knob -> (smallest value, largest value, whether the smallest one is refused).
 _RANGES: dict[str, tuple[float, float, bool]] = {
     "image_size": (0, math.inf, False),
@@ -50,11 +53,14 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
 }
 
 
-def prepare(config: ml_collections.ConfigDict) -> None:
+def prepare(config: ml_collections.ConfigDict, *, join: bool = True) -> None:
     """Sets up this process for a run: compiled programs, CPU devices, the other processes.
 
-    For programs that train and do nothing else, before JAX starts its backend. `build` works
-    without it, on the devices that are there.
+    For programs that do nothing else, before JAX starts its backend. `build` works without it, on
+    the devices that are there.
+
+    Args:
+      join: whether the other processes of the run are waited for; only training has any.
 
     Raises:
       UsageError: a knob is out of range.
@@ -63,9 +69,10 @@ def prepare(config: ml_collections.ConfigDict) -> None:
     with _missing_knobs():
         _check_ranges(config)
         devices.cache_programs(config.compilation_cache)
-        automatic = 1 if config.num_seeds > 1 else _cpu_devices(config)
-        devices.split_cpu(config.cpu_devices or automatic)
-        hosts.start(**config.distributed)
+        several = join and joining.are_several(**config.distributed)
+        devices.split_cpu(config.cpu_devices or _cpu_devices(config, several=several))
+        if join:
+            joining.start(**config.distributed)
         if jax.default_backend() == "cpu" and not config.cpu_devices and config.num_seeds == 1:
             _note_cores(config)
 
@@ -169,7 +176,7 @@ def _build(
     config = config.copy_and_resolve_references()
     overrides.choose_arguments(config)
     # What a run is, and whoever reads it, has nothing to do with who trains it.
-    config.distributed.update(coordinator="", num_processes=0, process_id=0)
+    config.distributed.update(_ALONE)
     _set_batch_size(config, len(run_devices), resumed_batch_size)
     dataset, split = data or parts.load_data(config)
     method = parts.make_method(config, split)
@@ -233,13 +240,9 @@ def _set_batch_size(config: ml_collections.ConfigDict, devices: int, resumed: in
             )
 
 
-def _cpu_devices(config: ml_collections.ConfigDict) -> int:
+def _cpu_devices(config: ml_collections.ConfigDict, *, several: bool) -> int:
     """For `config.cpu_devices` 0: what is computed must not depend on the number of cores."""
-    if (
-        config.per_worker_batch_size
-        or not config.sync_bn
-        or hosts.are_several(**config.distributed)
-    ):
+    if several or config.num_seeds > 1 or config.per_worker_batch_size or not config.sync_bn:
         return 1
     return devices.devices_for(config.batch_size)
 
