@@ -245,14 +245,19 @@ def _show_data(command: Command) -> None:
 
     from ssljax import parts
     from ssljax.data import overview, split_file
+    from ssljax.run import directory
     from ssljax.storage.files import write_json
 
     data, split = parts.load_data(config)
     workdir = Path(command.workdir or f"runs/data/{command.default_name(config)}")
     if (workdir / "config.json").exists():
         raise UsageError(f"workdir {workdir} holds a run; --mode=data needs another directory")
+    record = split_file.record(split)
+    directory.require_ours(workdir / "split.json", record)
+    if (workdir / "labelled.png").exists() and not (workdir / "split.json").exists():
+        raise UsageError(f"{workdir}/labelled.png is there already; use another workdir")
     workdir.mkdir(parents=True, exist_ok=True)
-    write_json(workdir / "split.json", split_file.record(split))
+    write_json(workdir / "split.json", record)
     overview.contact_sheet(data, split).save(workdir / "labelled.png")
     print(f"{config.dataset}\n{overview.table(data, split)}")
     print(f"wrote {workdir}/split.json and {workdir}/labelled.png")

@@ -163,9 +163,14 @@ def test_the_memory_a_device_will_need_is_described(config):
 @pytest.mark.parametrize(
     ("coordinator", "num_processes", "process_id"),
     [
-        ("host0:1234", 0, 0), ("host0:1234", 2, 2), ("host0", 2, 0), ("host0:x", 2, 0),
-        ("host0:70000", 2, 0), ("", 2, 0), ("", 0, 1),
-    ],  # fmt: skip
+        ("host0:1234", 0, 0),
+        ("host0:1234", 2, 2),
+        ("host0", 2, 0),
+        ("host0:x", 2, 0),
+        ("host0:70000", 2, 0),
+        ("", 2, 0),
+        ("", 0, 1),
+    ],
 )
 def test_processes_that_do_not_fit_together_are_refused(
     config, coordinator, num_processes, process_id

@@ -12,6 +12,8 @@ import numpy as np
 
 _NAME = re.compile(r"(?P<dataset>.+)\.(?P<seed>\d+)@(?P<size>\d+|all)-(?P<valid>\d+)")
 
+_PLACES = ("folder", "npz")  # data sets that are named by a path
+
 
 class SplitName(NamedTuple):
     """The parts of a published data-set name, for example `cifar10.3@250-5000`."""
@@ -44,6 +46,15 @@ def parse(name: str) -> SplitName:
         )
     size = None if match["size"] == "all" else int(match["size"])
     return SplitName(match["dataset"], int(match["seed"]), size, int(match["valid"]))
+
+
+def without_place(name: str) -> str:
+    """A name without where its files are: `folder:…` and `npz:…` that have moved keep it."""
+    match = _NAME.fullmatch(name)
+    kind = name.partition(":")[0]
+    return (
+        name if match is None or kind not in _PLACES else f"{kind}:{name[match.end('dataset') :]}"
+    )
 
 
 def make_split(

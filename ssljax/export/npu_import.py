@@ -64,7 +64,7 @@ def import_run(bundle: Path, workdir: Path, *, output: Path | None = None) -> in
         return reader.get_tensor(name)
 
     state = _state(experiment, manifest, read, path)
-    directory.open_directory(workdir, experiment.config, experiment.split, experiment.dataset)
+    directory.open_directory(workdir, experiment)
     for name in ("metrics.jsonl", "results.json"):
         if (output / name).exists():
             shutil.copy(output / name, workdir / name)

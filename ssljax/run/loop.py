@@ -10,9 +10,10 @@ from typing import Any, NamedTuple, NoReturn
 import jax
 import numpy as np
 
+from ssljax.data import splits
 from ssljax.errors import Interrupted
 from ssljax.experiment import Experiment
-from ssljax.run import artifacts, evaluate, results
+from ssljax.run import artifacts, evaluate, results, resume
 from ssljax.run.evaluate import Predictions
 from ssljax.run.metrics import summarize
 from ssljax.run.progress import ProgressBar
@@ -98,6 +99,7 @@ def train(experiment: Experiment, workdir: Path, *, home: str = "") -> dict[str,
       RunError: the run is not healthy, or the disk is full.
       Interrupted: SIGINT or SIGTERM came; the state was saved first.
     """
+    hosts.require_same(_description(experiment, home or str(workdir)))
     shapes = experiment.shapes
     empty = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes["window"])
     hosts.barrier()
@@ -115,6 +117,18 @@ def train(experiment: Experiment, workdir: Path, *, home: str = "") -> dict[str,
         if hosts.is_first():
             artifacts.tell_what_is_there(workdir)
         return found
+
+
+def _description(experiment: Experiment, workdir: str) -> dict[str, Any]:
+    """What all processes of a run must have alike; each may find the data where it is for it."""
+    config = resume.knobs(experiment.config)
+    config["dataset"] = splits.without_place(config["dataset"])
+    return {
+        **{f"config.{knob}": value for knob, value in config.items() if knob not in resume.OWN},
+        "workdir": workdir,
+        "split": splits.fingerprint(experiment.split),
+        "data": experiment.data_record["fingerprint"],
+    }
 
 
 def run(program: Program, saved: dict[str, Any], empty: Metrics) -> None:

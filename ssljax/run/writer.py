@@ -12,10 +12,10 @@ from PIL import Image
 from ssljax.errors import RunError
 from ssljax.experiment import Experiment
 from ssljax.log import LOG
-from ssljax.run import artifacts, directory, health, metrics, results
+from ssljax.run import artifacts, directory, health, metrics, results, resume
 from ssljax.run.evaluate import Predictions
 from ssljax.storage import lock
-from ssljax.storage.checkpoints import Checkpoints
+from ssljax.storage.checkpoints import Checkpoints, newest_step
 from ssljax.storage.files import write_json
 from ssljax.storage.remote import Mirror
 from ssljax.training import hosts, parallel
@@ -49,7 +49,9 @@ class RunWriter:
             stack.push(train_url.push)
         if self._home is not None:
             stack.push(self._home.push)
-        directory.open_directory(workdir, experiment.config, experiment.split, experiment.dataset)
+        going_on_from = newest_step(workdir) if last is None else last
+        resume.require_not_past(workdir, going_on_from, experiment.num_steps)
+        directory.open_directory(workdir, experiment)
         stack.enter_context(artifacts.noting_failure(workdir))
         self._checkpoints = stack.enter_context(
             Checkpoints(workdir, keep=experiment.keep_checkpoints)

@@ -48,8 +48,7 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """The steps that have a checkpoint, the newest first."""
-        found = self._directory.glob("[0-9]*")
-        return sorted((int(path.name) for path in found if path.name.isdigit()), reverse=True)
+        return _steps(self._directory)
 
     def save(self, step: int, tree: PyTree) -> None:
         """Starts writing `tree` (host arrays) as the checkpoint of `step`, unless there is one.
@@ -83,9 +82,13 @@ class Checkpoints:
             self._clear()
             self._directory.mkdir(parents=True, exist_ok=True)
             args = ocp.args.Composite(default=ocp.args.StandardSave(tree))
-            with _WRITING, _orbax_is_quiet(), plain_path(self._directory) as plain:
-                with _checkpointer() as checkpointer:
-                    checkpointer.save(plain / partial.name, args=args)
+            with (
+                _WRITING,
+                _orbax_is_quiet(),
+                plain_path(self._directory) as plain,
+                _checkpointer() as checkpointer,
+            ):
+                checkpointer.save(plain / partial.name, args=args)
             checksums.commit(partial, self._directory / str(step))
         except Exception as error:
             self._clear()
@@ -159,6 +162,16 @@ class Checkpoints:
             aside = self._directory / f"{damaged}.damaged"
             shutil.rmtree(aside, ignore_errors=True)
             (self._directory / str(damaged)).rename(aside)
+
+
+def newest_step(workdir: Path) -> int:
+    """The step of the newest checkpoint of a run directory; 0: there is none."""
+    return max(_steps(workdir / "checkpoints"), default=0)
+
+
+def _steps(directory: Path) -> list[int]:
+    found = directory.glob("[0-9]*")
+    return sorted((int(path.name) for path in found if path.name.isdigit()), reverse=True)
 
 
 @contextmanager

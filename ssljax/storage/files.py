@@ -1,4 +1,4 @@
-"""JSON files of run directories and exports, disks that are full, and names that libraries refuse."""
+"""JSON files of run directories and exports, full disks, and names that libraries refuse."""
 
 import errno
 import json

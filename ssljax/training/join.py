@@ -76,9 +76,9 @@ def _cluster() -> tuple[str, int, int] | None:
     try:
         with warnings.catch_warnings(action="ignore"):  # of Kubernetes, which is not ours
             for kind in clusters.ClusterEnv._cluster_types:
-                if not kind.opt_in_only_method and kind.is_env_present():
-                    if (count := kind.get_process_count()) > 1:
-                        return kind.name, count, kind.get_process_id()
+                there = not kind.opt_in_only_method and kind.is_env_present()
+                if there and (count := kind.get_process_count()) > 1:
+                    return kind.name, count, kind.get_process_id()
     except Exception as error:  # each asks another service
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise RunError(

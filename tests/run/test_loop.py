@@ -207,7 +207,7 @@ def test_a_checkpoint_that_cannot_be_read_stops_the_run(config, tmp_path, damage
 
 def test_no_checkpoint_but_a_broken_one_does_not_start_over(config, tmp_path):
     experiment = build(config)
-    directory.open_directory(tmp_path, experiment.config, experiment.split, experiment.dataset)
+    directory.open_directory(tmp_path, experiment)
     (tmp_path / "checkpoints" / "4").mkdir(parents=True)
     with pytest.raises(UsageError, match="checkpoints/4, cannot be read"):
         loop.train(experiment, tmp_path)
@@ -215,6 +215,6 @@ def test_no_checkpoint_but_a_broken_one_does_not_start_over(config, tmp_path):
 
 def test_evaluating_before_the_first_checkpoint_says_so(config, tmp_path):
     experiment = build(config)
-    directory.open_directory(tmp_path, experiment.config, experiment.split, experiment.dataset)
+    directory.open_directory(tmp_path, experiment)
     with pytest.raises(UsageError, match="no checkpoint"):
         evaluate.evaluate_directory(experiment, tmp_path)
