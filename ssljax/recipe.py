@@ -7,7 +7,6 @@ import dataclasses
 import functools
 import logging
 import math
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,6 +16,7 @@ import numpy as np
 
 from ssljax import overrides, parts
 from ssljax.checks import check_choice, check_range, prefix_errors
+from ssljax.data import splits
 from ssljax.data.datasets import Dataset
 from ssljax.data.splits import Split
 from ssljax.data.streaming import StreamedDataset
@@ -28,7 +28,7 @@ from ssljax.training import join as joining
 
 _LOG = logging.getLogger("ssljax")
 # `config.distributed` of what is recorded.
-_ALONE = {"coordinator": "", "num_processes": 0, "process_id": 0, "auto": True}
+_ALONE = {"coordinator": "", "num_processes": 0, "process_id": 0}
 # Knob -> (smallest value, largest value, whether the smallest one is refused).
 _RANGES: dict[str, tuple[float, float, bool]] = {
     "image_size": (0, math.inf, False),
@@ -137,7 +137,7 @@ def _of_seed(config: ml_collections.ConfigDict, i: int) -> ml_collections.Config
     single.num_seeds = 1
     single.seed += i
     if not config.split_file:
-        single.dataset = re.sub(r"\.(\d+)@", lambda m: f".{int(m[1]) + i}@", config.dataset)
+        single.dataset = splits.with_later_seed(config.dataset, i)
     return single
 
 
@@ -176,7 +176,7 @@ def _build(
     config = config.copy_and_resolve_references()
     overrides.choose_arguments(config)
     # What a run is, and whoever reads it, has nothing to do with who trains it.
-    config.distributed.update(_ALONE)
+    config.distributed = ml_collections.ConfigDict(_ALONE)
     _set_batch_size(config, len(run_devices), resumed_batch_size)
     dataset, split = data or parts.load_data(config)
     method = parts.make_method(config, split)

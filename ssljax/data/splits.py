@@ -48,6 +48,14 @@ def parse(name: str) -> SplitName:
     return SplitName(match["dataset"], int(match["seed"]), size, int(match["valid"]))
 
 
+def with_later_seed(name: str, by: int) -> str:
+    """A name with another seed of the labelled set; a name that has none stays as it is."""
+    match = _NAME.fullmatch(name)
+    if match is None:
+        return name
+    return f"{match['dataset']}.{int(match['seed']) + by}{name[match.end('seed') :]}"
+
+
 def without_place(name: str) -> str:
     """A name without where its files are: `folder:…` and `npz:…` that have moved keep it."""
     match = _NAME.fullmatch(name)

@@ -235,9 +235,18 @@ def _save(session: Session, now: LoopState) -> None:
     if hosts.is_first():
         tree = parallel.fetch({"state": now.state, "window": now.metric_sums})
         trees = session.program.split(tree, axis=0)
+        prune(session.program.members)
         for member, checkpoint in zip(session.program.members, trees, strict=True):
             member.writer.save(now.step, checkpoint)
     session.stop.stepped = False
+
+
+def prune(members: Sequence[Member]) -> None:
+    """Removes checkpoints that are not kept, when all members have saved their newest one."""
+    for member in members:
+        member.writer.wait()
+    for member in members:
+        member.writer.prune()
 
 
 def _leave(session: Session, now: LoopState, signum: int) -> NoReturn:
@@ -248,8 +257,7 @@ def _leave(session: Session, now: LoopState, signum: int) -> NoReturn:
     """
     _save(session, now)
     if hosts.is_first():
-        for member in session.program.members:
-            member.writer.wait()
+        prune(session.program.members)
     name = signal.Signals(signum).name
     raise Interrupted(signum, f"{name}: saved after step {now.step}")
 

@@ -82,6 +82,7 @@ def _train(runs: Sequence[tuple[Experiment, Path]], stack: ExitStack) -> None:
         members, compile_steps(first), lambda step: nullcontext(data), mapped=True
     )
     loop.run(program, stacked(trees), stacked([empty] * len(runs)))
+    loop.prune(members)
     for member in members:
         member.writer.finish()
 

@@ -131,9 +131,14 @@ class RunWriter:
         """Waits for the save that runs in the background; raises what it does."""
         self._checkpoints.wait()
 
+    def prune(self) -> None:
+        """Removes checkpoints that are not kept: of several runs, once each has its newest one, so
+        that whatever is killed leaves a step that all have."""
+        self._checkpoints.prune()
+
     def finish(self) -> dict[str, Any]:
         """Writes the curve and the results, once the last checkpoint is there; returns those."""
-        self.wait()
+        self.prune()
         rows = metrics.read_rows(self._workdir / "metrics.jsonl")
         artifacts.write_curve(self._workdir, rows)
         found = results.results(rows)

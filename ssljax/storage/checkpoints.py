@@ -25,7 +25,7 @@ _WRITING = threading.Lock()
 
 
 class Checkpoints:
-    """The checkpoints of one run directory: the newest, and `keep` before it.
+    """The checkpoints of one run directory: the newest, and once pruned `keep` before it.
 
     A checkpoint is one pytree of host arrays, written in the background. Its directory, named after
     the step, appears whole or not at all, and holds checksums of its files. `<step>.partial` is
@@ -95,6 +95,10 @@ class Checkpoints:
             if is_full(error):
                 raise RunError(f"the checkpoint of step {step} was not saved: {FULL}") from error
             raise
+
+    def prune(self) -> None:
+        """Removes those that are not kept: the caller knows when nobody needs them any more."""
+        self.wait()
         for old in self.steps()[self._keep + 1 :]:
             (self._directory / str(old)).rename(self._directory / f"{old}.partial")
         self._clear()

@@ -47,3 +47,12 @@ def test_a_name_without_its_place():
         ("imagenet128116.1", "imagenet128116.1"),
     ):
         assert splits.without_place(name) == expected
+
+
+def test_seeds_count_up_in_the_name_alone():
+    for name, expected in (
+        ("folder:/v.3@home/pets.1@4-0", "folder:/v.3@home/pets.3@4-0"),
+        ("digits.9@all-5", "digits.11@all-5"),
+        ("imagenet128116.1", "imagenet128116.1"),
+    ):
+        assert splits.with_later_seed(name, 2) == expected

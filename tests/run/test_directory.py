@@ -73,9 +73,6 @@ def test_a_run_of_a_version_without_fingerprints_goes_on(experiment, workdir):
     record = json.loads((workdir / "data.json").read_text())
     old = {name: record[name] for name in ("image_shape", "class_names")}
     (workdir / "data.json").write_text(json.dumps(old))
-    config = json.loads((workdir / "config.json").read_text())
-    del config["distributed"]["auto"]
-    (workdir / "config.json").write_text(json.dumps(config))
     moved = replaced(experiment, name="folder:/new/pets.1@4-0")
     with pytest.raises(UsageError, match=r"config\.dataset='folder:/old"):  # nothing tells them
         directory.open_directory(workdir, moved)

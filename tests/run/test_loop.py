@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import jax
@@ -218,3 +219,22 @@ def test_evaluating_before_the_first_checkpoint_says_so(config, tmp_path):
     directory.open_directory(tmp_path, experiment)
     with pytest.raises(UsageError, match="no checkpoint"):
         evaluate.evaluate_directory(experiment, tmp_path)
+
+
+def test_of_several_runs_a_checkpoint_is_removed_once_each_has_a_newer_one(monkeypatch):
+    """Whatever is killed, there is a step that all have."""
+    done = []
+
+    class Writer:
+        def __init__(self, name):
+            self.name = name
+
+        def __getattr__(self, call):
+            return lambda *_: done.append(f"{call} {self.name}")
+
+    members = [loop.Member(None, Writer(name)) for name in "ab"]
+    program = types.SimpleNamespace(members=members, split=lambda tree, axis: [tree, tree])
+    monkeypatch.setattr(loop.parallel, "fetch", lambda tree: tree)
+    session = types.SimpleNamespace(program=program, stop=types.SimpleNamespace())
+    loop._save(session, loop.LoopState(4, None, None, logged=True))
+    assert done == ["wait a", "wait b", "prune a", "prune b", "save a", "save b"]

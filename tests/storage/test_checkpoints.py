@@ -21,6 +21,8 @@ def test_a_directory_may_have_any_name(name, tmp_path):
         for step in (1, 2):
             checkpoints.save(step, TREE)
         checkpoints.wait()
+        assert checkpoints.steps() == [2, 1]
+        checkpoints.prune()
         assert checkpoints.steps() == [2]
         step, found = checkpoints.restore_newest()
     assert step == 2
