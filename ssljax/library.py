@@ -45,7 +45,8 @@ def train(config: ml_collections.ConfigDict, workdir: Path | str) -> Trained:
 def _train(experiment: Experiment, workdir: Path) -> Trained:
     LOG.info("%s\nrun directory: %s", describe(experiment), workdir)
     results = loop.train(experiment, workdir)
-    return dataclasses.replace(load(workdir), results=results)
+    model = load(workdir, model=experiment.config["model"])
+    return dataclasses.replace(model, results=results)
 
 
 def fit(

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 
 import jax
 import ml_collections
-import numpy as np
 
 from ssljax import overrides, parts
 from ssljax.checks import check_choice, check_range, prefix_errors
@@ -22,7 +21,7 @@ from ssljax.data.splits import Split
 from ssljax.data.streaming import StreamedDataset
 from ssljax.errors import UsageError
 from ssljax.experiment import HEALTH_KINDS, Experiment
-from ssljax.network import make_model
+from ssljax.network import make_model, training_dtype
 from ssljax.training import devices, hosts, parallel
 from ssljax.training import join as joining
 
@@ -192,7 +191,7 @@ def _build(
         model=make_model(
             config,
             num_classes=dataset.num_classes,
-            dtype=jax.numpy.bfloat16 if config.bfloat16 else np.float32,
+            dtype=training_dtype(config),
             axis_name=parallel.AXIS if config.sync_bn else None,
         ),
         method=method,

@@ -65,6 +65,21 @@ def without_place(name: str) -> str:
     )
 
 
+def whole(name: str) -> str:
+    """A name, with or without its numbers, that takes all labels of the same data set."""
+    if name.startswith("imagenet"):
+        return "imagenet"
+    match = _NAME.fullmatch(name)
+    return f"{match['dataset'] if match else name}.0@all-0"
+
+
+def function_of(name: str) -> str:
+    """What a name calls: `tfds` of `tfds:pets.1@40-0`, `my_data.pets` of `my_data.pets.1@40-0`."""
+    match = _NAME.fullmatch(name)
+    called = match["dataset"] if match else re.sub(r"\.\d+$", "", name)  # imagenet128116.1
+    return called.partition(":")[0]
+
+
 def make_split(
     labels: np.ndarray,
     *,

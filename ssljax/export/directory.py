@@ -6,12 +6,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ssljax.errors import UsageError
+from ssljax.storage import runs
 
 
 def require_free(output: Path, *, overwrite: bool) -> None:
     """Raises UsageError for a file, and for a directory with files that is not to be replaced."""
     if output.exists() and not (output.is_dir() and (overwrite or not any(output.iterdir()))):
         raise UsageError(f"--output {output} is not empty; --overwrite replaces it")
+    runs.require_none(output, "--output")
 
 
 @contextmanager

@@ -2,22 +2,21 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import ml_collections
 import numpy as np
 import optax
 
-from ssljax import recipe
+from ssljax import recipe, recorded
 from ssljax.errors import UsageError
 from ssljax.experiment import Experiment
 from ssljax.export.npu_arrays import flat, nested
 from ssljax.export.npu_bundle import FORMAT
 from ssljax.log import quiet_import
-from ssljax.run import directory
+from ssljax.run import directory, resume
 from ssljax.storage.checkpoints import Checkpoints
 from ssljax.storage.files import read_json
 from ssljax.training.state import TrainState
@@ -27,7 +26,9 @@ PyTree = Any
 _SLOTS = {"adam": {"mu": "Adam", "nu": "Adam_1"}, "momentum": {"trace": "Momentum"}}
 
 
-def import_run(bundle: Path, workdir: Path, *, output: Path | None = None) -> int:
+def import_run(
+    bundle: Path, workdir: Path, *, output: Path | None = None, given: Sequence[str] = ()
+) -> int:
     """Writes the runner's newest checkpoint into a new run directory; returns its step.
 
     Weights, statistics, averages and the optimizer's state are the runner's; so are
@@ -37,9 +38,11 @@ def import_run(bundle: Path, workdir: Path, *, output: Path | None = None) -> in
       bundle: has the manifest.
       workdir: must not exist, or be empty.
       output: the runner's, by default `<bundle>/run`.
+      given: `<knob>=<value>`: where the data are now, and code of one's own that the bundle names.
 
     Raises:
-      UsageError: there is no checkpoint, it is of another bundle, or workdir is not empty.
+      UsageError: there is no checkpoint, it is of another bundle, the data are no longer those of
+        the bundle, or workdir is not empty.
     """
     with quiet_import():
         import tensorflow as tf
@@ -56,7 +59,16 @@ def import_run(bundle: Path, workdir: Path, *, output: Path | None = None) -> in
     # The path in the file is that of the machine that wrote it.
     path = output / Path(index.model_checkpoint_path).name
     reader = tf.train.load_checkpoint(str(path))
-    experiment = recipe.build(ml_collections.ConfigDict(manifest["config"]))
+    experiment = recipe.build(
+        recorded.config(
+            manifest["config"],
+            given,
+            where=str(bundle / "manifest.json"),
+            allowed=recorded.DATA,
+            code=recorded.CODE,
+        )
+    )
+    resume.require_same_data(str(bundle), manifest, experiment.data_record)
 
     def read(name: str) -> np.ndarray:
         if not reader.has_tensor(name):

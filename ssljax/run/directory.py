@@ -71,7 +71,8 @@ def require_same(workdir: Path, experiment: Experiment) -> None:
       UsageError: it is another one, or its data are others.
     """
     resume.require_same_run(workdir, experiment.config, fingerprint(experiment.split))
-    resume.require_same_data(workdir, experiment.data_record)
+    found = resume.recorded_data(workdir)
+    resume.require_same_data(str(workdir), found, experiment.data_record)
 
 
 def require_ours(path: Path, value: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ def require_same_run(workdir: Path, config: Mapping[str, Any], split_hash: str) 
       UsageError: they are of different runs; names the first difference.
     """
     before, after = knobs(read_json(workdir / "config.json")), knobs(config)
-    if "fingerprint" in _data(workdir):
+    if "fingerprint" in recorded_data(workdir):
         before["dataset"], after["dataset"] = (
             splits.without_place(str(x.get("dataset"))) for x in (before, after)
         )
@@ -68,6 +68,11 @@ def require_same_run(workdir: Path, config: Mapping[str, Any], split_hash: str) 
                 f"{workdir} holds a run with config.{key}={before.get(key)!r}, not "
                 f"{after.get(key)!r}; use another workdir, or the same value to resume"
             )
+    require_same_split(workdir, split_hash)
+
+
+def require_same_split(workdir: Path, split_hash: str) -> None:
+    """As `require_same_run`, of the split alone."""
     found = read_json(workdir / "split.json").get("hash")
     if found != split_hash:
         raise UsageError(
@@ -81,53 +86,53 @@ def knobs(config: Mapping[str, Any]) -> dict[str, Any]:
     return {knob: value for knob, value in flat.items() if not knob.startswith("distributed.")}
 
 
-def require_same_data(
-    workdir: Path, record: Mapping[str, Any], parts: Collection[str] = ("train", "test")
-) -> None:
-    """Compares the data of a run with those that are here.
+def require_same_data(name: str, found: Mapping[str, Any], record: Mapping[str, Any]) -> None:
+    """Compares the data that were recorded with those that are here.
 
     Args:
-      record: of the data that are here, see `data/fingerprint.py`.
-      parts: whose images have to be the same; runs of older versions have not recorded them.
+      name: of what has recorded them.
+      found: the record, see `data/fingerprint.py`.
+      record: that of the data that are here.
 
     Raises:
       UsageError: they are of other classes, of another size, or other images.
     """
-    compare_data(str(workdir), _data(workdir), record, parts)
+    problem = other_kind(name, found, record) or other_images(name, found, record)
+    if problem:
+        raise UsageError(problem)
 
 
-def compare_data(
-    name: str, found: Mapping[str, Any], record: Mapping[str, Any], parts: Collection[str]
-) -> None:
-    """As `require_same_data`, of a `found` record; a field that it does not have is not compared.
-
-    Args:
-      name: of what has recorded it.
-    """
+def other_kind(name: str, found: Mapping[str, Any], record: Mapping[str, Any]) -> str:
+    """How data differ from a record, as for `require_same_data`, in what a network knows of them;
+    "": in nothing. A field that the record lacks is not compared."""
     shapes = found.get("image_shape", record["image_shape"]), record["image_shape"]
     if shapes[0] != shapes[1]:
         before, after = ("×".join(map(str, shape)) for shape in shapes)
-        raise UsageError(f"{name} is of images of {before}; those of config.dataset are {after}")
+        return f"{name} is of images of {before}; those of config.dataset are {after}"
     classes = found.get("class_names", record["class_names"]), record["class_names"]
     for number, (before, after) in enumerate(itertools.zip_longest(*classes)):
         if before != after:
-            raise UsageError(
+            return (
                 f"{name} knows class {number} as {before!r}, which in config.dataset is "
                 f"{after!r}; allowed: the same classes in the same order"
             )
-    for part in parts:
+    return ""
+
+
+def other_images(name: str, found: Mapping[str, Any], record: Mapping[str, Any]) -> str:
+    """As `other_kind`, of the images and their labels; older versions have not recorded them."""
+    for part, title in (("train", "training"), ("test", "test")):
         before, after = (x.get("fingerprint", {}).get(part) for x in (found, record))
         if before is not None and before != after:
-            raise UsageError(
-                f"{name} is of other {_PARTS[part]}s and labels than config.dataset has now: "
-                f"their fingerprint is {before}, not {after}"
+            return (
+                f"{name} is of other {title} images or labels than config.dataset has now: their "
+                f"fingerprint is {before}, not {after}"
             )
+    return ""
 
 
-_PARTS = {"train": "training image", "test": "test image"}
-
-
-def _data(workdir: Path) -> dict[str, Any]:
+def recorded_data(workdir: Path) -> dict[str, Any]:
+    """`data.json`; {} where there is none."""
     path = workdir / "data.json"
     return read_json(path) if path.exists() else {}
 
