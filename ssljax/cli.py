@@ -4,18 +4,21 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import ml_collections
 
-from ssljax import flags, log, overrides, recipe_files
+from ssljax import flags, interrupts, log, overrides, recipe_files
 from ssljax.errors import Interrupted, RunError, UsageError
 from ssljax.flags import Command
 from ssljax.log import LOG
+from ssljax.storage import files
 
 
 def run() -> None:
     """The entry point of the scripts: ends the process with the command's exit code."""
+    log.outlive_readers()
     sys.exit(main(sys.argv[1:], restart=True))
 
 
@@ -35,19 +38,28 @@ def main(arguments: Sequence[str], *, restart: bool = False) -> int:
             from ssljax.training import huge_pages
 
             huge_pages.restart()
-        _RUN[command.mode](command)
+        # Training handles signals itself, once there is something to save.
+        with nullcontext() if command.mode == "train" else interrupts.handled(interrupts.end):
+            _RUN[command.mode](command)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except RunError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        text = "the disk is full" if files.is_full(error) else files.describe(error)
+        if text is None:
+            raise
+        print(f"error: {text}", file=sys.stderr)
+        return 1
     except Interrupted as stop:
         print(f"{stop}; run the same command again to continue", file=sys.stderr)
         return 128 + stop.signum
-    except KeyboardInterrupt:  # training notes signals itself
-        print("SIGINT: there was nothing to save", file=sys.stderr)
-        return 128 + signal.SIGINT
+    except KeyboardInterrupt as stop:
+        signum = stop.signum if isinstance(stop, interrupts.Ended) else signal.SIGINT
+        print(f"{signal.Signals(signum).name}: there was nothing to save", file=sys.stderr)
+        return 128 + signum
     return 0
 
 
@@ -87,6 +99,7 @@ def _sweep(command: Command) -> None:
     """Runs the points of `--sweep`, prints them, or runs one; finished ones are skipped."""
     from ssljax import sweep
     from ssljax.run import resume
+    from ssljax.storage import lock
 
     command.config()
     points = (
@@ -116,7 +129,10 @@ def _sweep(command: Command) -> None:
         if not 0 <= index < len(commands):
             raise UsageError(f"--sweep_index is {index}; allowed: from 0 to {len(commands) - 1}")
         commands = dict([list(commands.items())[index]])
-    sweep.run(commands, finished=finished)
+    refusal = f"workdir {root} is in use: another sweep runs there; wait for its end"
+    # Points that run alone, of schedulers, share the directory; each has the lock of its own run.
+    with nullcontext() if index is not None else lock.held_directory(root.resolve(), refusal):
+        sweep.run(commands, finished=finished)
     print(f"report: {shlex.join([*_program(command), '--mode=report', f'--workdir={root}'])}")
 
 
@@ -220,7 +236,7 @@ def _export_bundle(command: Command) -> None:
     state = None
     if workdir is not None:
         state = newest_state(workdir, experiment.shapes, keep=experiment.keep_checkpoints)
-    with directory.replaced(output) as partial:
+    with directory.replaced(output, overwrite=command.overwrite) as partial:
         npu_bundle.write(experiment, partial, state=state)
     print(f"wrote {output}: train it with python run.py --device=npu; see docs/npu.md")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from ssljax import interrupts
 from ssljax.errors import Interrupted, RunError, UsageError
 from ssljax.run.resume import RESUMABLE, knobs
 from ssljax.storage.files import read_json
@@ -46,7 +47,7 @@ def run(commands: Mapping[str, Sequence[str]], *, finished: Collection[str] = ()
 
     Raises:
       RunError: some failed; the others ran all the same.
-      Interrupted: by SIGINT or SIGTERM, after the running one has saved.
+      Interrupted: by a signal, after the running one has saved.
     """
     failed = []
     with tempfile.TemporaryDirectory(prefix="ssljax-sweep-") as cache, _children() as children:
@@ -69,7 +70,7 @@ def run(commands: Mapping[str, Sequence[str]], *, finished: Collection[str] = ()
 
 
 class _Children:
-    """The running process, in a group of its own: Ctrl-C must not reach it twice."""
+    """The running process, in a group of its own: a terminal's signals must not reach it twice."""
 
     def __init__(self) -> None:
         self.signum = 0
@@ -93,10 +94,5 @@ class _Children:
 @contextmanager
 def _children() -> Iterator[_Children]:
     children = _Children()
-    stops = (signal.SIGINT, signal.SIGTERM)
-    previous = {stop: signal.signal(stop, children.pass_on) for stop in stops}
-    try:
+    with interrupts.handled(children.pass_on):
         yield children
-    finally:
-        for stop, action in previous.items():
-            signal.signal(stop, action)

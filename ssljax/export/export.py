@@ -1,6 +1,5 @@
 """`--mode=export`: a run directory -> the exported model, checked and described."""
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,9 @@ from ssljax import recorded, trained
 from ssljax.errors import RunError, UsageError
 from ssljax.export import directory, parity, readme
 from ssljax.export.parity import Artefact
-from ssljax.storage import runs
-from ssljax.storage.files import write_json
+from ssljax.log import LOG
+from ssljax.storage import checksums, runs
+from ssljax.storage.files import write_json, write_text
 from ssljax.trained import Trained
 
 # Knobs that an export takes: of the images that its report is about.
@@ -66,7 +66,8 @@ def export(
     _require_exportable(model)
     images, is_own = (None, False) if limit == 0 else _test_images(workdir, given)
 
-    with directory.replaced(output) as partial:
+    accuracy = _accuracy(workdir, model) if is_own and limit is None else None
+    with directory.replaced(output, overwrite=overwrite) as partial:
         artefacts = _write(model, partial, format, input_dtype, batch_sizes, opset)
         report = None
         if images is not None:
@@ -76,13 +77,14 @@ def export(
                 images,
                 input_dtype=input_dtype,
                 limit=limit,
-                recorded=_accuracy(workdir, model) if is_own and limit is None else None,
+                recorded=accuracy,
             )
             write_json(partial / "parity.json", report)
         verdict = parity.describe(report) if report else "no parity report was asked for"
-        (partial / "labels.txt").write_text("\n".join(model.class_names) + "\n")
+        write_text(partial / "labels.txt", "\n".join(model.class_names) + "\n")
         text = readme.readme(model, format, input_dtype, sorted(artefacts), verdict)
-        (partial / "README.md").write_text(text)
+        write_text(partial / "README.md", text)
+        checksums.seal(partial)
         print(verdict)
         if report and not report["passed"]:
             failed = directory.put_aside(partial, output)
@@ -159,8 +161,13 @@ def _test_images(
 
 def _accuracy(workdir: Path, model: Trained) -> float | None:
     """The test accuracy that the run has recorded for the step that is exported."""
-    path = workdir / "metrics.jsonl"
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    from ssljax.run import metrics
+
+    problems: list[str] = []
+    rows = metrics.read_rows(workdir / "metrics.jsonl", problems.append)
+    if problems:
+        LOG.warning(f"warning: {problems[0]}; the report leaves out what the run recorded")
+        return None
     found: list[Any] = [
         row.get(f"test/accuracy_{model.weights}") for row in rows if row["step"] == model.step
     ]

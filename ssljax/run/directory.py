@@ -4,6 +4,7 @@ config.json     the experiment
 data.json       the images' shape, the names of their classes, and hashes, see `data/fingerprint.py`
 split.json      which images are labelled, see `data/split_file.py`
 checkpoints/    Orbax checkpoints, one directory a step, each with the checksums of its files
+SHA256SUMS      checksums of these and of environment.json and results.json
 lock            which process trains here; empty: none
 metrics.jsonl   one line a log or evaluation step
 events.out.*    the same for TensorBoard
@@ -23,12 +24,12 @@ from ssljax.experiment import Experiment
 from ssljax.run import resume
 from ssljax.storage import lock
 from ssljax.storage.checkpoints import Checkpoints
-from ssljax.storage.files import read_json, write_json
+from ssljax.storage.files import PARTIAL, SUMS, read_json, write_sealed
 
 PyTree = Any
 
 # What a start that was killed can leave before `config.json`.
-_BEGUN = frozenset({"config.json", "data.json", "split.json", lock.NAME})
+_BEGUN = frozenset({"config.json", "data.json", "split.json", SUMS, lock.NAME})
 
 
 def make_directory(workdir: Path) -> None:
@@ -41,7 +42,10 @@ def make_directory(workdir: Path) -> None:
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"workdir {workdir} cannot be made: {error.strerror}") from error
-    names = {path.name.removesuffix(".partial") for path in workdir.iterdir()}
+    names = {
+        path.name.removesuffix(PARTIAL).removesuffix(".partial").removeprefix(".")
+        for path in workdir.iterdir()
+    }
     if not (workdir / "config.json").exists() and not names <= _BEGUN:
         raise UsageError(f"workdir {workdir} is not empty, and holds no run (no config.json)")
 
@@ -59,9 +63,11 @@ def open_directory(workdir: Path, experiment: Experiment) -> None:
         make_directory(workdir)
         require_ours(workdir / "split.json", split)
         require_ours(workdir / "data.json", experiment.data_record)
-    write_json(workdir / "data.json", experiment.data_record)
-    write_json(workdir / "split.json", split)
-    write_json(workdir / "config.json", experiment.config)  # last: with it the directory is a run's
+    write_sealed(workdir / "data.json", experiment.data_record)
+    write_sealed(workdir / "split.json", split)
+    write_sealed(
+        workdir / "config.json", experiment.config
+    )  # last: with it the directory is a run's
 
 
 def require_same(workdir: Path, experiment: Experiment) -> None:

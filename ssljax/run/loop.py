@@ -20,7 +20,7 @@ from ssljax.run.progress import ProgressBar
 from ssljax.run.signals import Stop, Stopped, stop_signal
 from ssljax.run.watchdog import Watchdog
 from ssljax.run.writer import RunWriter
-from ssljax.storage.files import telling_of_full_disk
+from ssljax.storage.files import telling_of_storage
 from ssljax.training import hosts, parallel
 from ssljax.training.monitors import Metrics
 from ssljax.training.state import TrainState
@@ -97,13 +97,13 @@ def train(experiment: Experiment, workdir: Path, *, home: str = "") -> dict[str,
       UsageError: the directory holds another run, a checkpoint that cannot be read, or a process
         that trains.
       RunError: the run is not healthy, or the disk is full.
-      Interrupted: SIGINT or SIGTERM came; the state was saved first.
+      Interrupted: SIGINT, SIGTERM or SIGHUP came; the state was saved first.
     """
     hosts.require_same(_description(experiment, home or str(workdir)))
     shapes = experiment.shapes
     empty = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes["window"])
     hosts.barrier()
-    with telling_of_full_disk(workdir), ExitStack() as stack:
+    with telling_of_storage(workdir), ExitStack() as stack:
         writer = RunWriter(experiment, workdir, home)
         saved = hosts.broadcast_tree(lambda: writer.open(stack), shapes)
         if saved is None:

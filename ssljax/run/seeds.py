@@ -20,7 +20,7 @@ from ssljax.experiment import Experiment
 from ssljax.run import artifacts, directory, loop, resume
 from ssljax.run.writer import RunWriter
 from ssljax.storage.checkpoints import Checkpoints, newest_step
-from ssljax.storage.files import read_json, telling_of_full_disk
+from ssljax.storage.files import read_json, telling_of_storage
 from ssljax.training import parallel
 
 PyTree = Any
@@ -43,7 +43,7 @@ def train(experiments: Sequence[Experiment], workdir: Path) -> dict[str, dict[st
     workdirs = [workdir / f"seed={experiment.seed}" for experiment in experiments]
     left = [x for x in zip(experiments, workdirs, strict=True) if not _is_complete(*x)]
     if left:
-        with telling_of_full_disk(workdir), ExitStack() as stack:
+        with telling_of_storage(workdir), ExitStack() as stack:
             _train(left, stack)
     artifacts.tell_what_is_there(workdir, [path.name for path in workdirs])
     return {path.name: read_json(path / "results.json") for path in workdirs}

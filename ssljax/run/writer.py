@@ -16,7 +16,7 @@ from ssljax.run import artifacts, directory, health, metrics, results, resume
 from ssljax.run.evaluate import Predictions
 from ssljax.storage import lock
 from ssljax.storage.checkpoints import Checkpoints, newest_step
-from ssljax.storage.files import write_json
+from ssljax.storage.files import write_sealed
 from ssljax.storage.remote import Mirror
 from ssljax.training import hosts, parallel
 from ssljax.training.state import TrainState
@@ -65,7 +65,9 @@ class RunWriter:
             LOG.info(f"resuming {workdir} after step {step}")
             if any(average.count for average in saved["window"].values()):
                 step -= 1  # saved before the row of its step was written: it comes again
-        self._log = stack.enter_context(metrics.MetricsLog(workdir, step=step))
+        self._log = stack.enter_context(
+            metrics.MetricsLog(workdir, step=step, fallback=experiment.fallback)
+        )
         artifacts.begin(experiment, workdir, self._log, step=step)
         return saved
 
@@ -90,13 +92,13 @@ class RunWriter:
         state, predictions = evaluation
         if self._experiment.augmentation.picture is not None:
             picture = self._experiment.augmentation.picture(parallel.fetch(state.augment))
-            Image.fromarray(picture).save(self._workdir / "augment.png")
+            artifacts.write_picture(self._workdir / "augment.png", Image.fromarray(picture))
         if predictions is not None:
             artifacts.write_predictions(
                 self._experiment, predictions, self._workdir, step=row["step"]
             )
         found = health.problems(
-            metrics.read_rows(self._workdir / "metrics.jsonl"),
+            self._log.rows,
             finite=_is_finite(parallel.fetch(state)),
             label_entropy=0.0 if predictions is None else _label_entropy(predictions),
         )
@@ -118,7 +120,7 @@ class RunWriter:
                 f"a weight is not finite at step {step}, which was not saved; the checkpoint "
                 "before it is intact"
             )
-        self._checkpoints.save(step, tree)
+        self._checkpoints.save(step, tree, self._log.written())
         if self._home is not None:
             self._home.push_in_background()
 
@@ -139,10 +141,9 @@ class RunWriter:
     def finish(self) -> dict[str, Any]:
         """Writes the curve and the results, once the last checkpoint is there; returns those."""
         self.prune()
-        rows = metrics.read_rows(self._workdir / "metrics.jsonl")
-        artifacts.write_curve(self._workdir, rows)
-        found = results.results(rows)
-        write_json(self._workdir / "results.json", found)
+        artifacts.write_curve(self._workdir, self._log.rows)
+        found = results.results(self._log.rows)
+        write_sealed(self._workdir / "results.json", found)
         return found
 
 

@@ -50,15 +50,18 @@ class Checkpoints:
         """The steps that have a checkpoint, the newest first."""
         return _steps(self._directory)
 
-    def save(self, step: int, tree: PyTree) -> None:
+    def save(self, step: int, tree: PyTree, rows: checksums.Prefix | None = None) -> None:
         """Starts writing `tree` (host arrays) as the checkpoint of `step`, unless there is one.
+
+        Args:
+          rows: of `metrics.jsonl`, so that it is noticed when they change later.
 
         Raises:
           What the write before raised.
         """
         self.wait()
         if step not in self.steps():
-            self._writing = self._writer.submit(self._write, step, tree)
+            self._writing = self._writer.submit(self._write, step, tree, rows)
 
     def check(self) -> None:
         """As `wait`, if there is nothing to wait for."""
@@ -76,7 +79,7 @@ class Checkpoints:
         if writing is not None:
             writing.result()
 
-    def _write(self, step: int, tree: PyTree) -> None:
+    def _write(self, step: int, tree: PyTree, rows: checksums.Prefix | None) -> None:
         partial = self._directory / f"{step}.partial"
         try:
             self._clear()
@@ -89,7 +92,7 @@ class Checkpoints:
                 _checkpointer() as checkpointer,
             ):
                 checkpointer.save(plain / partial.name, args=args)
-            checksums.commit(partial, self._directory / str(step))
+            checksums.commit(partial, self._directory / str(step), rows)
         except Exception as error:
             self._clear()
             if is_full(error):
@@ -113,6 +116,8 @@ class Checkpoints:
     ) -> tuple[int, PyTree] | None:
         """The newest checkpoint: its step, and its tree as NumPy arrays; None where there is none.
 
+        A process that trains there may remove it meanwhile; then there is a newer one.
+
         Args:
           template: has the shapes it must have; None: any, in nested dicts.
           fallback: whether a damaged one is reported and the one before it taken.
@@ -120,7 +125,17 @@ class Checkpoints:
         Raises:
           UsageError: it is damaged, or holds something of another shape.
         """
-        steps = self.steps()
+        while True:
+            steps = self.steps()
+            try:
+                return self._restore_one_of(steps, template, fallback)
+            except UsageError:
+                if not steps or steps[0] in self.steps():
+                    raise
+
+    def _restore_one_of(
+        self, steps: list[int], template: PyTree | None, fallback: bool
+    ) -> tuple[int, PyTree] | None:
         for step, before in itertools.zip_longest(steps, steps[1:]):
             try:
                 return step, self._restore(step, template)

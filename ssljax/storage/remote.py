@@ -14,6 +14,7 @@ import fsspec
 
 from ssljax.errors import RunError, UsageError
 from ssljax.log import LOG
+from ssljax.storage.files import SUMS
 
 _SOURCE = ".source"  # in a copied directory: where it is from; written last
 _SEAL = "manifest.json"  # of a checkpoint: what has none is not whole
@@ -149,7 +150,7 @@ class Mirror:
 
     def _push(self) -> None:
         found = {p.relative_to(self._workdir).as_posix(): p for p in _files(self._workdir)}
-        for name in sorted(found, key=lambda name: (name.endswith(_SEAL), name)):
+        for name in sorted(found, key=lambda name: (name.endswith(_SEAL), name != SUMS, name)):
             state = found[name].stat()
             version = state.st_size, state.st_mtime_ns
             if self._copied.get(name) != version:
