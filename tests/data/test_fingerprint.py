@@ -1,4 +1,4 @@
-"""What tells data from others; `run/test_directory.py` has what is refused for it."""
+"""What tells data from others; `run/test_run_directory.py` has what is refused for it."""
 
 import json
 

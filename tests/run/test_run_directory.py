@@ -11,6 +11,7 @@ from ssljax.data.datasets import Dataset
 from ssljax.data.splits import Split
 from ssljax.errors import UsageError
 from ssljax.run import directory, loop, seeds
+from ssljax.storage.files import write_sealed
 
 NAMES = ("cat", "dog")
 
@@ -50,9 +51,9 @@ def test_other_data_are_refused_and_nothing_is_written(experiment, workdir):
     for change, message in (
         ({"class_names": ("dog", "zebra")}, "class 0 as 'cat', which in config.dataset is 'dog'"),
         ({"class_names": ("cat",)}, "class 1 as 'dog', which in config.dataset is None"),
-        ({"images": brighter}, "other training images and labels .* fingerprint is"),
-        ({"labels": 1 - data.labels}, "other training images and labels"),
-        ({"test_images": data.test_images[::-1]}, "other test images and labels"),
+        ({"images": brighter}, "other training images or labels .* fingerprint is"),
+        ({"labels": 1 - data.labels}, "other training images or labels"),
+        ({"test_images": data.test_images[::-1]}, "other test images or labels"),
         ({"images": data.images.reshape(8, 4, 16, 1)}, "images of 8×8×1; .* are 4×16×1"),
     ):
         with pytest.raises(UsageError, match=message):
@@ -72,7 +73,7 @@ def test_a_folder_that_has_moved_is_the_same_run(experiment, workdir):
 def test_a_run_of_a_version_without_fingerprints_goes_on(experiment, workdir):
     record = json.loads((workdir / "data.json").read_text())
     old = {name: record[name] for name in ("image_shape", "class_names")}
-    (workdir / "data.json").write_text(json.dumps(old))
+    write_sealed(workdir / "data.json", old)
     moved = replaced(experiment, name="folder:/new/pets.1@4-0")
     with pytest.raises(UsageError, match=r"config\.dataset='folder:/old"):  # nothing tells them
         directory.open_directory(workdir, moved)
