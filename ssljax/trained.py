@@ -119,7 +119,7 @@ def load(
     Raises:
       UsageError: there is no run or no checkpoint, or it cannot be read.
     """
-    workdir = Path(workdir).expanduser()
+    workdir = _opened(workdir)
     runs.require_one(workdir)
     config = read_json(workdir / "config.json")
     data = read_json(workdir / "data.json")
@@ -153,3 +153,11 @@ def load(
         state=state,
         workdir=workdir,
     )
+
+
+def _opened(workdir: Path | str) -> Path:
+    if "://" not in str(workdir):
+        return Path(workdir).expanduser()
+    from ssljax.storage import remote  # imports what reads URLs
+
+    return remote.opened(workdir)

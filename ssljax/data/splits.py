@@ -56,13 +56,17 @@ def with_later_seed(name: str, by: int) -> str:
     return f"{match['dataset']}.{int(match['seed']) + by}{name[match.end('seed') :]}"
 
 
-def without_place(name: str) -> str:
-    """A name without where its files are: `folder:…` and `npz:…` that have moved keep it."""
+def place(name: str) -> str:
+    """Where the files of a name are, of `folder:…` and `npz:…`; "": the name is of no place."""
     match = _NAME.fullmatch(name)
-    kind = name.partition(":")[0]
-    return (
-        name if match is None or kind not in _PLACES else f"{kind}:{name[match.end('dataset') :]}"
-    )
+    kind, _, where = (match["dataset"] if match else name).partition(":")
+    return where if kind in _PLACES else ""
+
+
+def without_place(name: str) -> str:
+    """A name without where its files are: a folder that has moved keeps it."""
+    where, kind = place(name), name.partition(":")[0]
+    return f"{kind}:{name.removeprefix(f'{kind}:{where}')}" if where else name
 
 
 def whole(name: str) -> str:

@@ -57,18 +57,31 @@ def require_same_run(workdir: Path, config: Mapping[str, Any], split_hash: str) 
     Raises:
       UsageError: they are of different runs; names the first difference.
     """
-    before, after = knobs(read_json(workdir / "config.json")), knobs(config)
-    if "fingerprint" in recorded_data(workdir):
+    recorded, may_move = read_json(workdir / "config.json"), "fingerprint" in recorded_data(workdir)
+    require_same_recipe(str(workdir), recorded, config, may_move=may_move)
+    require_same_split(workdir, split_hash)
+
+
+def require_same_recipe(
+    name: str, recorded: Mapping[str, Any], config: Mapping[str, Any], *, may_move: bool
+) -> None:
+    """As `require_same_run`, of two recipes alone.
+
+    Args:
+      name: of what has recorded the first one.
+      may_move: whether a folder or file of images may be elsewhere now.
+    """
+    before, after = knobs(recorded), knobs(config)
+    if may_move:
         before["dataset"], after["dataset"] = (
             splits.without_place(str(x.get("dataset"))) for x in (before, after)
         )
     for key in sorted(before.keys() | after.keys()):
         if key not in RESUMABLE and before.get(key) != after.get(key):
             raise UsageError(
-                f"{workdir} holds a run with config.{key}={before.get(key)!r}, not "
+                f"{name} holds a run with config.{key}={before.get(key)!r}, not "
                 f"{after.get(key)!r}; use another workdir, or the same value to resume"
             )
-    require_same_split(workdir, split_hash)
 
 
 def require_same_split(workdir: Path, split_hash: str) -> None:

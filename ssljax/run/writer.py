@@ -44,11 +44,14 @@ class RunWriter:
             self._home.pull()
         directory.make_directory(workdir)
         stack.enter_context(lock.held(workdir))
+        mirrors = [self._home] if self._home is not None else []
         if experiment.train_url:
-            train_url = Mirror(experiment.train_url, workdir, "config.stage.train_url")
-            stack.push(train_url.push)
-        if self._home is not None:
-            stack.push(self._home.push)
+            mirrors.insert(0, Mirror(experiment.train_url, workdir, "config.stage.train_url"))
+        for mirror in mirrors:  # what is there is not another run's
+            if recorded := mirror.read("config.json"):
+                resume.require_same_recipe(mirror.name, recorded, experiment.config, may_move=True)
+        for mirror in mirrors:
+            stack.push(mirror.push)
         going_on_from = newest_step(workdir) if last is None else last
         resume.require_not_past(workdir, going_on_from, experiment.num_steps)
         directory.open_directory(workdir, experiment)

@@ -5,6 +5,7 @@ there before and back to there while and after it trains.
 """
 
 import fcntl
+import json
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -31,6 +32,19 @@ def local(workdir: str) -> Path:
     if not is_remote(workdir):
         return Path(workdir)
     return Path.home() / ".cache/ssljax/runs" / workdir.replace("://", "/").strip("/")
+
+
+def opened(workdir: Path | str) -> Path:
+    """A run directory to read: itself, or of a remote one a copy of its newest state.
+
+    Raises:
+      UsageError: it cannot be read.
+    """
+    if not is_remote(str(workdir)):
+        return Path(workdir).expanduser()
+    directory = local(str(workdir))
+    Mirror(str(workdir), directory, "--workdir").pull()
+    return directory
 
 
 def copy_in(url: str, directory: Path, field: str) -> None:
@@ -86,6 +100,7 @@ class Mirror:
 
     def __init__(self, url: str, workdir: Path, field: str):
         self._url, self._workdir, self._field = url, workdir, field
+        self.name = f"{field} {url}"
         self._copied: dict[str, tuple[int, int]] = {}  # name -> size, time of change
         self._thread = ThreadPoolExecutor(1)
         self._running: Future[None] | None = None
@@ -117,6 +132,21 @@ class Mirror:
             _copy(self._storage, self._path, kept, self._workdir, {})
         except Exception as error:
             raise UsageError(f"{self._field} {self._url}: {_reason(error)}") from error
+
+    def read(self, name: str) -> dict[str, Any]:
+        """A JSON file of the remote copy; {}: there is none.
+
+        Raises:
+          UsageError: it cannot be read.
+        """
+        path = f"{self._path}/{name}"
+        try:
+            found = json.loads(self._storage.cat_file(path)) if self._storage.exists(path) else {}
+        except Exception as error:
+            raise UsageError(f"{self._field} {self._url}: {name}: {_reason(error)}") from error
+        if not isinstance(found, dict):
+            raise UsageError(f"{self._field} {self._url}: {name} holds no JSON object")
+        return found
 
     def push_in_background(self) -> None:
         """Begins to copy what has changed, unless that is under way; a failure is only told."""
