@@ -1,6 +1,5 @@
 """The points of a sweep: ordinary runs, each in a directory and a process of its own."""
 
-import json
 import os
 import signal
 import subprocess
@@ -13,8 +12,7 @@ from typing import Any
 
 from ssljax import interrupts
 from ssljax.errors import Interrupted, RunError, UsageError
-from ssljax.overrides import complete, flatten
-from ssljax.run.resume import RESUMABLE
+from ssljax.run.resume import RESUMABLE, knobs
 from ssljax.storage.files import read_json
 
 
@@ -27,8 +25,7 @@ def is_finished(workdir: Path, config: Mapping[str, Any]) -> bool:
         results, saved = (read_json(workdir / name) for name in ("results.json", "config.json"))
     except UsageError:
         return False
-    wanted = flatten(complete(json.loads(json.dumps(config))))
-    found = flatten(complete(saved))
+    wanted, found = knobs(config), knobs(saved)
     free = RESUMABLE - {"num_steps", "num_epochs"}
     if wanted["num_epochs"]:  # what follows from another knob and the data
         free |= {"num_steps"}

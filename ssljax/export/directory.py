@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ssljax.errors import UsageError
+from ssljax.storage import runs
 from ssljax.storage.files import is_at, partial_path, telling_of_storage
 from ssljax.storage.lock import held_directory
 
@@ -18,6 +19,7 @@ def require_free(output: Path, *, overwrite: bool) -> None:
     """Raises UsageError for a file, and for a directory with files that is not to be replaced."""
     if output.exists() and not (output.is_dir() and (overwrite or not any(output.iterdir()))):
         raise UsageError(f"--output {output} is not empty; --overwrite replaces it")
+    runs.require_none(output, "--output")
 
 
 @contextmanager

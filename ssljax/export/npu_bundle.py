@@ -305,8 +305,7 @@ def _manifest(experiment: Experiment, state: TrainState) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "config": config,
-        "image_shape": list(experiment.dataset.image_shape),
-        "class_names": [str(name) for name in experiment.dataset.class_names],
+        **experiment.data_record,
         "labeled_view": _views(experiment)[0],
         "views": _views(experiment)[1:],
         "weak": _WEAK[config["augment"]["weak"]],

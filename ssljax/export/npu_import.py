@@ -1,16 +1,15 @@
 """What a bundle's runner has trained -> an ordinary run directory."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import ml_collections
 import numpy as np
 import optax
 
-from ssljax import recipe
+from ssljax import recipe, recorded
 from ssljax.errors import UsageError
 from ssljax.experiment import Experiment
 from ssljax.export import directory
@@ -18,7 +17,7 @@ from ssljax.export.npu_arrays import flat, nested
 from ssljax.export.npu_bundle import FORMAT
 from ssljax.log import quiet_import
 from ssljax.run import directory as run_directory
-from ssljax.run import metrics, results
+from ssljax.run import metrics, results, resume
 from ssljax.storage import checksums
 from ssljax.storage.checkpoints import Checkpoints
 from ssljax.storage.files import digest, read_json, write_bytes, write_sealed
@@ -29,7 +28,9 @@ PyTree = Any
 _SLOTS = {"adam": {"mu": "Adam", "nu": "Adam_1"}, "momentum": {"trace": "Momentum"}}
 
 
-def import_run(bundle: Path, workdir: Path, *, output: Path | None = None) -> int:
+def import_run(
+    bundle: Path, workdir: Path, *, output: Path | None = None, given: Sequence[str] = ()
+) -> int:
     """Writes the runner's newest checkpoint into a new run directory; returns its step.
 
     Weights, statistics, averages, the optimizer's state and the rows of `metrics.jsonl` are the
@@ -39,10 +40,11 @@ def import_run(bundle: Path, workdir: Path, *, output: Path | None = None) -> in
       bundle: has the manifest.
       workdir: must not exist, or be empty.
       output: the runner's, by default `<bundle>/run`.
+      given: `<knob>=<value>`: where the data are now, and code of one's own that the bundle names.
 
     Raises:
-      UsageError: there is no checkpoint, it is of another bundle or damaged, or workdir is not
-        empty.
+      UsageError: there is no checkpoint, it is of another bundle or damaged, the data are no longer
+        those of the bundle, or workdir is not empty.
       RunError: workdir cannot be written.
     """
     manifest = read_json(bundle / "manifest.json")
@@ -51,11 +53,20 @@ def import_run(bundle: Path, workdir: Path, *, output: Path | None = None) -> in
     if workdir.exists() and not (workdir.is_dir() and not any(workdir.iterdir())):
         raise UsageError(f"workdir {workdir} is not empty")
     output = bundle / "run" if output is None else output
-    path, recorded = _newest(output)
+    path, rows_then = _newest(output)
     log = output / "metrics.jsonl"
-    if recorded and not recorded.begins(log.read_bytes() if log.exists() else b""):
+    if rows_then and not rows_then.begins(log.read_bytes() if log.exists() else b""):
         raise UsageError(f"{log} has changed since {path.name} was saved")
-    experiment = recipe.build(ml_collections.ConfigDict(manifest["config"]))
+    experiment = recipe.build(
+        recorded.config(
+            manifest["config"],
+            given,
+            where=str(bundle / "manifest.json"),
+            allowed=recorded.DATA,
+            code=recorded.CODE,
+        )
+    )
+    resume.require_same_data(str(bundle), manifest, experiment.data_record)
     state = _state(experiment, manifest, _reader(path), path)
     step = int(state.step)
     rows = [row for row in metrics.read_rows(log) if row["step"] <= step]
@@ -65,9 +76,7 @@ def import_run(bundle: Path, workdir: Path, *, output: Path | None = None) -> in
     is_complete = finished.exists() and read_json(finished).get("step") == step
 
     with directory.replaced(workdir) as partial:
-        run_directory.open_directory(
-            partial, experiment.config, experiment.split, experiment.dataset
-        )
+        run_directory.open_directory(partial, experiment)
         content = "".join(json.dumps(row) + "\n" for row in rows).encode()
         write_bytes(partial / "metrics.jsonl", content)
         with Checkpoints(partial, keep=experiment.keep_checkpoints) as checkpoints:

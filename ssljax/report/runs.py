@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import zipfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ssljax.data import arrays
 from ssljax.errors import UsageError
+from ssljax.log import printable
 from ssljax.overrides import complete
 from ssljax.run import metrics
 from ssljax.storage.files import PARTIAL, read_json
@@ -122,7 +123,7 @@ def read(path: Path, name: str) -> Run:
         name=name,
         config=config,
         rows=rows,
-        class_names=tuple(data.get("class_names", ())),
+        class_names=tuple(map(printable, data.get("class_names", ()))),
         sizes={key: len(value) for key, value in split.items() if isinstance(value, list)},
         starts=starts,
         predictions=predictions,
@@ -141,11 +142,7 @@ def _config(file: Path, tell: Callable[[str], None]) -> dict[str, Any]:
 
 
 def _predictions(file: Path) -> Predictions:
-    with zipfile.ZipFile(file) as members:
-        if damaged := members.testzip():  # NumPy does not look at all of a member
-            raise ValueError(f"{damaged} is damaged")
-    with np.load(file) as arrays:
-        values = {name: arrays[name] for name in Predictions._fields}
+    values: dict[str, Any] = dict(arrays.read(file, Predictions._fields))
     values |= {"step": int(values["step"]), "part": str(values["part"])}
     return Predictions(**values)
 

@@ -5,6 +5,7 @@ import json
 import math
 import os
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -12,8 +13,9 @@ import numpy as np
 
 from ssljax.errors import UsageError
 from ssljax.log import LOG, quiet_import
+from ssljax.run import events
 from ssljax.storage.checksums import Prefix, recorded_rows
-from ssljax.storage.files import write_bytes
+from ssljax.storage.files import plain_path, write_bytes
 
 if TYPE_CHECKING:  # reports read rows without JAX
     from ssljax.training.monitors import Metrics
@@ -73,7 +75,9 @@ class MetricsLog:
         content = "".join(json.dumps(row) + "\n" for row in self.rows).encode()
         write_bytes(self._path, content)
         self._bytes, self._sha256 = len(content), hashlib.sha256(content)
-        self._writer = _tensorboard(workdir)
+        events.drop_after(workdir, step)
+        self._stack = ExitStack()
+        self._writer = _tensorboard(self._stack.enter_context(plain_path(workdir)))
 
     def write(self, row: Row) -> None:
         """Appends `row`, whose `step` counts steps; NaN and infinity become null."""
@@ -89,6 +93,7 @@ class MetricsLog:
         if self._writer:
             scalars = {k: v for k, v in clean.items() if v is not None and k != "step"}
             self._writer.write_scalars(int(row["step"]), scalars)
+            self._writer.flush()  # a kill must not lose what metrics.jsonl keeps
 
     def written(self) -> Prefix:
         """The rows so far, for a checkpoint to record."""
@@ -105,6 +110,7 @@ class MetricsLog:
     def __exit__(self, *_: object) -> None:
         if self._writer:
             self._writer.close()
+        self._stack.close()
 
 
 def read_rows(
@@ -161,5 +167,6 @@ def _tensorboard(workdir: Path) -> Any:
     except ImportError:
         LOG.info("note: TensorFlow is not installed; metrics go to metrics.jsonl only")
         return None
-    tf.config.set_visible_devices([], "GPU")
+    with suppress(RuntimeError):  # the program has used TensorFlow before
+        tf.config.set_visible_devices([], "GPU")
     return metric_writers.SummaryWriter(str(workdir))

@@ -12,10 +12,10 @@ from PIL import Image
 from ssljax.errors import RunError
 from ssljax.experiment import Experiment
 from ssljax.log import LOG
-from ssljax.run import artifacts, directory, health, metrics, results
+from ssljax.run import artifacts, directory, health, metrics, results, resume
 from ssljax.run.evaluate import Predictions
 from ssljax.storage import lock
-from ssljax.storage.checkpoints import Checkpoints
+from ssljax.storage.checkpoints import Checkpoints, newest_step
 from ssljax.storage.files import write_sealed
 from ssljax.storage.remote import Mirror
 from ssljax.training import hosts, parallel
@@ -44,12 +44,17 @@ class RunWriter:
             self._home.pull()
         directory.make_directory(workdir)
         stack.enter_context(lock.held(workdir))
+        mirrors = [self._home] if self._home is not None else []
         if experiment.train_url:
-            train_url = Mirror(experiment.train_url, workdir, "config.stage.train_url")
-            stack.push(train_url.push)
-        if self._home is not None:
-            stack.push(self._home.push)
-        directory.open_directory(workdir, experiment.config, experiment.split, experiment.dataset)
+            mirrors.insert(0, Mirror(experiment.train_url, workdir, "config.stage.train_url"))
+        for mirror in mirrors:  # what is there is not another run's
+            if recorded := mirror.read("config.json"):
+                resume.require_same_recipe(mirror.name, recorded, experiment.config, may_move=True)
+        for mirror in mirrors:
+            stack.push(mirror.push)
+        going_on_from = newest_step(workdir) if last is None else last
+        resume.require_not_past(workdir, going_on_from, experiment.num_steps)
+        directory.open_directory(workdir, experiment)
         stack.enter_context(artifacts.noting_failure(workdir))
         self._checkpoints = stack.enter_context(
             Checkpoints(workdir, keep=experiment.keep_checkpoints)
@@ -131,9 +136,14 @@ class RunWriter:
         """Waits for the save that runs in the background; raises what it does."""
         self._checkpoints.wait()
 
+    def prune(self) -> None:
+        """Removes checkpoints that are not kept: of several runs, once each has its newest one, so
+        that whatever is killed leaves a step that all have."""
+        self._checkpoints.prune()
+
     def finish(self) -> dict[str, Any]:
         """Writes the curve and the results, once the last checkpoint is there; returns those."""
-        self.wait()
+        self.prune()
         artifacts.write_curve(self._workdir, self._log.rows)
         found = results.results(self._log.rows)
         write_sealed(self._workdir / "results.json", found)

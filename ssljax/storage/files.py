@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -214,3 +215,22 @@ def describe(error: OSError) -> str | None:
     if not isinstance(error.filename, str | bytes | os.PathLike) or error.errno is None:
         return None
     return f"{os.fsdecode(error.filename)}: {os.strerror(error.errno)}"
+
+
+# Characters of patterns, and bytes that are no UTF-8.
+_PLAIN = re.compile(r"[^][*?\\\udc80-\udcff]*")
+
+
+@contextmanager
+def plain_path(directory: Path) -> Iterator[Path]:
+    """The directory under a name that Orbax and TensorFlow take: itself, or a link to it.
+
+    Both take parts of a path for a pattern, and find nothing, or what belongs to its neighbour.
+    """
+    if _PLAIN.fullmatch(str(directory)):
+        yield directory
+        return
+    with tempfile.TemporaryDirectory(prefix="ssljax-") as folder:
+        link = Path(folder, "directory")
+        link.symlink_to(directory.absolute(), target_is_directory=True)
+        yield link

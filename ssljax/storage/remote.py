@@ -5,9 +5,10 @@ there before and back to there while and after it trains.
 """
 
 import fcntl
+import json
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import fsspec
@@ -27,10 +28,29 @@ def is_remote(path: str) -> bool:
 
 
 def local(workdir: str) -> Path:
-    """Where a run directory is worked on: itself, or for a remote one a folder of this machine."""
+    """Where a run directory is worked on: itself, or for a remote one a folder of this machine.
+
+    Raises:
+      UsageError: a remote one leads out of its storage.
+    """
     if not is_remote(workdir):
         return Path(workdir)
+    if ".." in PurePosixPath(workdir).parts:
+        raise UsageError(f"--workdir is {workdir}; allowed: a URL without ..")
     return Path.home() / ".cache/ssljax/runs" / workdir.replace("://", "/").strip("/")
+
+
+def opened(workdir: Path | str) -> Path:
+    """A run directory to read: itself, or of a remote one a copy of its newest state.
+
+    Raises:
+      UsageError: it cannot be read.
+    """
+    if not is_remote(str(workdir)):
+        return Path(workdir).expanduser()
+    directory = local(str(workdir))
+    Mirror(str(workdir), directory, "--workdir").pull()
+    return directory
 
 
 def copy_in(url: str, directory: Path, field: str) -> None:
@@ -61,8 +81,16 @@ def copy_in(url: str, directory: Path, field: str) -> None:
 
 
 def _names(storage: Any, path: str) -> list[str]:
-    """The files below a remote directory, relative to it."""
-    return [file.removeprefix(path).lstrip("/") for file in storage.find(path)]
+    """The files below a remote directory, relative to it.
+
+    Raises:
+      ValueError: a name leads out of the directory, as names in buckets and archives may.
+    """
+    names = [file.removeprefix(path).lstrip("/") for file in storage.find(path)]
+    for name in names:
+        if ".." in PurePosixPath(name).parts:
+            raise ValueError(f"the name {name!r} leads out of the directory")
+    return [name for name in names if name and not name.endswith("/")]  # those stand for folders
 
 
 def _copy(storage: Any, path: str, names: list[str], directory: Path, also: dict[str, str]) -> None:
@@ -86,6 +114,7 @@ class Mirror:
 
     def __init__(self, url: str, workdir: Path, field: str):
         self._url, self._workdir, self._field = url, workdir, field
+        self.name = f"{field} {url}"
         self._copied: dict[str, tuple[int, int]] = {}  # name -> size, time of change
         self._thread = ThreadPoolExecutor(1)
         self._running: Future[None] | None = None
@@ -117,6 +146,21 @@ class Mirror:
             _copy(self._storage, self._path, kept, self._workdir, {})
         except Exception as error:
             raise UsageError(f"{self._field} {self._url}: {_reason(error)}") from error
+
+    def read(self, name: str) -> dict[str, Any]:
+        """A JSON file of the remote copy; {}: there is none.
+
+        Raises:
+          UsageError: it cannot be read.
+        """
+        path = f"{self._path}/{name}"
+        try:
+            found = json.loads(self._storage.cat_file(path)) if self._storage.exists(path) else {}
+        except Exception as error:
+            raise UsageError(f"{self._field} {self._url}: {name}: {_reason(error)}") from error
+        if not isinstance(found, dict):
+            raise UsageError(f"{self._field} {self._url}: {name} holds no JSON object")
+        return found
 
     def push_in_background(self) -> None:
         """Begins to copy what has changed, unless that is under way; a failure is only told."""

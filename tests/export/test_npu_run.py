@@ -18,10 +18,10 @@ import pytest
 from helpers import tensorflow_1_15
 from helpers.command import command
 from helpers.tiny import tiny_config
-from ssljax import cli, recipe, trained
+from ssljax import cli, evaluation, recipe, trained
 from ssljax.errors import UsageError
 from ssljax.export import npu_bundle, npu_import
-from ssljax.run import evaluate, loop
+from ssljax.run import loop
 from ssljax.storage.files import partial_path, read_json, write_sealed
 
 ROOT = Path(__file__).parents[2]
@@ -167,10 +167,10 @@ def test_what_was_trained_comes_back_as_a_run(finished, tmp_path, capsys):
     assert read_json(workdir / "results.json") == read_json(finished / "bundle/run/results.json")
 
     config = ml_collections.ConfigDict(read_json(workdir / "config.json"))
-    step, scores = evaluate.evaluate_directory(recipe.build(config), workdir)
-    assert step == 12
+    found = evaluation.evaluate_directory(workdir)
+    assert found.step == 12
     recorded = rows_of(finished / "bundle" / "run")[-1]
-    for name, value in scores.items():
+    for name, value in found.scores.items():
         assert recorded[name] == pytest.approx(value, rel=1e-4), name
     assert trained.load(workdir).step == 12
 

@@ -10,10 +10,10 @@ import pytest
 
 from helpers.processes import final_state, rows_of
 from helpers.tiny import tiny_config
-from ssljax import recipe, trained
+from ssljax import evaluation, recipe, trained
 from ssljax.errors import UsageError
 from ssljax.report import runs
-from ssljax.run import evaluate, loop
+from ssljax.run import loop
 from ssljax.storage import checksums
 from ssljax.storage.checkpoints import Checkpoints
 
@@ -99,7 +99,7 @@ def test_fallback_takes_the_one_before_and_ends_the_same(run, tmp_path, capsys):
     with pytest.raises(UsageError, match=r"12, cannot be read \(.*has changed since"):
         loop.train(experiment, copy)
     with pytest.raises(UsageError, match="cannot be read"):
-        evaluate.evaluate_directory(experiment, copy)
+        evaluation.evaluate_directory(copy)
     assert not (copy / "results.json").exists()
 
     loop.train(dataclasses.replace(experiment, fallback=True), copy)
