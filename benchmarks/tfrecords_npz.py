@@ -25,12 +25,15 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     parser.add_argument("--limit", type=int, help="the first so many images of each split")
     args = parser.parse_args()
-    arrays: dict[str, np.ndarray] = {}
-    for split in ("train", "test"):
-        images, labels = read(args.folder, split, args.limit)
-        arrays |= {f"{split}_images": images, f"{split}_labels": labels}
-        print(f"{split}: {images.shape[0]} images, {np.bincount(labels)} of each class")
-    np.savez(args.output, **arrays)
+    train, test = (read(args.folder, split, args.limit) for split in ("train", "test"))
+    np.savez(
+        args.output,
+        train_images=train[0],
+        train_labels=train[1],
+        test_images=test[0],
+        test_labels=test[1],
+    )
+    print(f"{args.output}: {len(train[1])} training and {len(test[1])} test images")
 
 
 def read(folder: Path, split: str, limit: int | None = None) -> tuple[np.ndarray, np.ndarray]:
