@@ -80,7 +80,9 @@ def step(arguments: list[str]) -> dict[str, Any]:
             run = jax.jit(experiment.single_step())
             after, metrics = jax.device_get(run(*jax.device_put((before, data), device)))
         change = jax.tree.map(np.subtract, after.params, before.params)
-        return change, {k: float(x) for k, x in metrics.items() if np.ndim(x) == 0}
+        return change, {
+            k: float(x) for k, x in metrics.items() if np.isfinite(x).all() and np.ndim(x) == 0
+        }
 
     device, cpu = _devices()
     expected, metrics = compute(cpu, "highest")
