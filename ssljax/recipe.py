@@ -214,7 +214,19 @@ def _build(
         devices.require_memory(experiment.data(), run_devices)
     with prefix_errors("config"):  # sizes that do not fit together show while the step is traced
         _ = experiment.shapes
+    _check_batch_stats(config, experiment)
     return experiment
+
+
+def _check_batch_stats(config: ml_collections.ConfigDict, experiment: Experiment) -> None:
+    """Refuses a network of one's own whose statistics cannot be those of all devices' images."""
+    several = config.sync_bn and len(experiment.devices) > 1
+    has_statistics = bool(jax.tree.leaves(experiment.shapes["state"].batch_stats))
+    if several and has_statistics and not hasattr(experiment.model, "axis_name"):
+        raise UsageError(
+            f"config.sync_bn is True for {len(experiment.devices)} devices; allowed for "
+            f"config.model {config.model!r}, which has batch_stats and no argument axis_name: False"
+        )
 
 
 def _set_batch_size(config: ml_collections.ConfigDict, devices: int, resumed: int | None) -> None:

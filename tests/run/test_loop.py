@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -14,12 +16,31 @@ import numpy as np
 import optax
 import pytest
 
-from helpers.processes import CACHE, final_state, rows_of
+from helpers.processes import ENVIRONMENT, final_state, rows_of
 from helpers.tiny import build
 from ssljax.errors import Interrupted, RunError, UsageError
 from ssljax.run import directory, evaluate, loop, metrics
+from ssljax.training.stream import Stream
 
 ROOT = Path(__file__).parents[2]
+
+
+def test_at_a_boundary_the_steps_of_a_stream_are_done():
+    experiment = SimpleNamespace(num_steps=4, log_every=4, eval_every=4, steps_per_run=4)
+    quiet = SimpleNamespace(write=print, advance=lambda steps: None)
+    watchdog = SimpleNamespace(median=lambda: 0.1, call=lambda *_, **__: nullcontext())
+    with Stream(iter(range(4)), lambda batch: batch) as feed:
+
+        def steps(state, sums, feed, count):
+            for _ in range(count):
+                feed.follow(jnp.asarray(feed.next()))
+            return state, sums
+
+        program = SimpleNamespace(experiment=experiment, run=steps, members=[])
+        stop = SimpleNamespace(called=True)
+        session = loop.Session(program, 0, feed, None, {}, stop, quiet, watchdog)
+        now = loop._run_steps(session, loop.LoopState(0, None, {}, logged=True))
+    assert (now.step, feed.done) == (4, 4)
 
 
 def test_a_run_leaves_everything_that_is_promised(config, tmp_path, capsys):
@@ -139,7 +160,7 @@ def command(workdir, *more):
 
 def test_a_killed_run_continues_bit_for_bit(tmp_path):
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    quiet |= {"cwd": ROOT, "env": os.environ | CACHE}
+    quiet |= {"cwd": ROOT, "env": os.environ | ENVIRONMENT}
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     subprocess.run(command(whole), check=True, **quiet)
     child = subprocess.Popen(command(cut), **quiet)
