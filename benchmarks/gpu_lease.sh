@@ -117,14 +117,17 @@ seeds() { # five seeds in one program
   measure seeds.digits "$PYTHON" -m benchmarks.seeds "${seeds[@]}"
 }
 
-more() { # the other recipes, and where the time goes
+more() { # the other recipes, where the time goes, and what exact repetition costs
   local flags=(--images=$images "${tiny[@]}") bfloat16=--config.bfloat16=true
   train mixmatch.bfloat16 mixmatch_cifar10 "${flags[@]}" $bfloat16
   train mixmatch.float32 mixmatch_cifar10 "${flags[@]}"
   train fixmatch.bfloat16.breakdown fixmatch_cifar10 "${flags[@]}" $bfloat16 --breakdown
+  XLA_FLAGS=--xla_gpu_deterministic_ops=true \
+    train fixmatch.bfloat16.deterministic fixmatch_cifar10 "${flags[@]}" $bfloat16
+  train fixmatch.float32.breakdown fixmatch_cifar10 "${flags[@]}" --breakdown
+  # Compiles for minutes.
   train remixmatch.bfloat16 remixmatch_cifar10 "${flags[@]}" $bfloat16
   train remixmatch.float32 remixmatch_cifar10 "${flags[@]}"
-  train fixmatch.float32.breakdown fixmatch_cifar10 "${flags[@]}" --breakdown
 }
 
 for part in "${@:-speed peer cifar10 resume seeds more}"; do
