@@ -12,6 +12,8 @@ import numpy as np
 
 _NAME = re.compile(r"(?P<dataset>.+)\.(?P<seed>\d+)@(?P<size>\d+|all)-(?P<valid>\d+)", re.DOTALL)
 
+_PLACES = ("folder", "npz")  # data sets that are named by a path
+
 
 class SplitName(NamedTuple):
     """The parts of a published data-set name, for example `cifar10.3@250-5000`."""
@@ -44,6 +46,42 @@ def parse(name: str) -> SplitName:
         )
     size = None if match["size"] == "all" else int(match["size"])
     return SplitName(match["dataset"], int(match["seed"]), size, int(match["valid"]))
+
+
+def with_later_seed(name: str, by: int) -> str:
+    """A name with another seed of the labelled set; a name that has none stays as it is."""
+    match = _NAME.fullmatch(name)
+    if match is None:
+        return name
+    return f"{match['dataset']}.{int(match['seed']) + by}{name[match.end('seed') :]}"
+
+
+def place(name: str) -> str:
+    """Where the files of a name are, of `folder:…` and `npz:…`; "": the name is of no place."""
+    match = _NAME.fullmatch(name)
+    kind, _, where = (match["dataset"] if match else name).partition(":")
+    return where if kind in _PLACES else ""
+
+
+def without_place(name: str) -> str:
+    """A name without where its files are: a folder that has moved keeps it."""
+    where, kind = place(name), name.partition(":")[0]
+    return f"{kind}:{name.removeprefix(f'{kind}:{where}')}" if where else name
+
+
+def whole(name: str) -> str:
+    """A name, with or without its numbers, that takes all labels of the same data set."""
+    if name.startswith("imagenet"):
+        return "imagenet"
+    match = _NAME.fullmatch(name)
+    return f"{match['dataset'] if match else name}.0@all-0"
+
+
+def function_of(name: str) -> str:
+    """What a name calls: `tfds` of `tfds:pets.1@40-0`, `my_data.pets` of `my_data.pets.1@40-0`."""
+    match = _NAME.fullmatch(name)
+    called = match["dataset"] if match else re.sub(r"\.\d+$", "", name)  # imagenet128116.1
+    return called.partition(":")[0]
 
 
 def make_split(
