@@ -1,23 +1,23 @@
 """The command line: `launch.py`, `ssljax` and `python -m ssljax`. `flags.py` has the flags."""
 
-import contextlib
 import os
 import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
-import ml_collections
-
-from ssljax import flags, log, overrides, paths, recipe_files
+from ssljax import flags, interrupts, log, overrides, paths, recipe_files
 from ssljax.errors import Interrupted, RunError, UsageError
 from ssljax.flags import Command
 from ssljax.log import LOG
+from ssljax.storage import files, flock
 
 
 def run() -> None:
     """The entry point of the scripts: ends the process with the command's exit code."""
+    log.outlive_readers()
     sys.exit(main(sys.argv[1:], restart=True))
 
 
@@ -37,34 +37,37 @@ def main(arguments: Sequence[str], *, restart: bool = False) -> int:
                 from ssljax.training import huge_pages
 
                 huge_pages.restart()
-            _RUN[command.mode](command)
-        print(end="", flush=True)
+            flock.require()
+            # Training handles signals itself, once there is something to save.
+            with nullcontext() if command.mode == "train" else interrupts.handled(interrupts.end):
+                _RUN[command.mode](command)
     except UsageError as error:
         return _end(f"error: {error}", 2)
-    except BrokenPipeError:  # `| head` has read enough
-        return 128 + signal.SIGPIPE
-    except (RunError, OSError, MemoryError) as error:
-        return _end(f"error: {_reason(error)}", 1)
+    except RunError as error:
+        return _end(f"error: {error}", 1)
+    except (OSError, MemoryError) as error:
+        text = _reason(error)
+        if text is None:
+            raise
+        return _end(f"error: {text}", 1)
     except Interrupted as stop:
         return _end(f"{stop}; run the same command again to continue", 128 + stop.signum)
-    except KeyboardInterrupt:  # training notes signals itself
-        return _end("SIGINT: there was nothing to save", 128 + signal.SIGINT)
-    finally:
-        log.end_output()
+    except KeyboardInterrupt as stop:
+        signum = stop.signum if isinstance(stop, interrupts.Ended) else signal.SIGINT
+        return _end(f"{signal.Signals(signum).name}: there was nothing to save", 128 + signum)
     return 0
 
 
 def _end(message: str, code: int) -> int:
-    with contextlib.suppress(OSError):
-        print(message, file=sys.stderr)
+    print(log.printable(message), file=sys.stderr)
     return code
 
 
-def _reason(error: Exception) -> str:
-    """One line about what ended a command."""
-    if isinstance(error, OSError) and error.strerror and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split()) or type(error).__name__
+def _reason(error: Exception) -> str | None:
+    """One line about what the system refuses; None: it names no file, and is a fault of ours."""
+    if not isinstance(error, OSError):
+        return f"the memory is full ({error or 'MemoryError'})"
+    return "the disk is full" if files.is_full(error) else files.describe(error)
 
 
 def _train(command: Command) -> None:
@@ -100,8 +103,9 @@ def _train(command: Command) -> None:
 def _open(workdir: str) -> int | None:
     """The batch size of the run that a directory holds, or none; it must take files."""
     from ssljax.run import directory
+    from ssljax.storage import remote
 
-    local = _local(workdir)
+    local = remote.opened(workdir)
     paths.require_writable(local, "--workdir")
     return directory.recorded_batch_size(local)
 
@@ -110,6 +114,7 @@ def _sweep(command: Command) -> None:
     """Runs the points of `--sweep`, prints them, or runs one; finished ones are skipped."""
     from ssljax import sweep
     from ssljax.run import resume
+    from ssljax.storage import lock
 
     command.config()
     points = (
@@ -139,20 +144,26 @@ def _sweep(command: Command) -> None:
         if not 0 <= index < len(commands):
             raise UsageError(f"--sweep_index is {index}; allowed: from 0 to {len(commands) - 1}")
         commands = dict([list(commands.items())[index]])
-    sweep.run(commands, finished=finished)
+    refusal = f"workdir {root} is in use: another sweep runs there; wait for its end"
+    # Points that run alone, of schedulers, share the directory; each has the lock of its own run.
+    with nullcontext() if index is not None else lock.held_directory(root.resolve(), refusal):
+        sweep.run(commands, finished=finished)
     print(f"report: {shlex.join([*command.program, '--mode=report', f'--workdir={root}'])}")
 
 
 def _evaluate(command: Command) -> None:
-    from ssljax import recipe
-    from ssljax.run import evaluate, metrics, results
-    from ssljax.storage.files import read_json
+    from ssljax import evaluation
+    from ssljax.run import metrics, results
+    from ssljax.storage import remote
 
-    workdir = _local(command.require("workdir"))
-    config = ml_collections.ConfigDict(read_json(workdir / "config.json"))
-    recipe.prepare(config)
-    step, scores = evaluate.evaluate_directory(recipe.build(config), workdir)
-    print(f"step {step}: {results.describe(scores)}")
+    workdir = remote.opened(command.require("workdir"))
+    evaluation.prepare(workdir, command.overrides)
+    found = evaluation.evaluate_directory(workdir, command.overrides)
+    if not found.is_own:
+        LOG.info("note: %s has other images than the run was trained with", found.name)
+    print(f"step {found.step}: {results.describe(found.scores)}")
+    if not found.is_own:
+        return
     rows = metrics.read_rows(workdir / "metrics.jsonl")
     print(results.headline(results.results(rows)))
 
@@ -183,14 +194,11 @@ def _workdirs(given: str) -> list[Path]:
 def _export(command: Command) -> None:
     if command.require("format") == "npu_bundle":
         return _export_bundle(command)
-    if command.recipe is not None or command.overrides:
-        raise UsageError(
-            f"--config is given with --format={command.format}; allowed: --format=npu_bundle"
-        )
     from ssljax.export import export
+    from ssljax.storage import remote
 
     export.export(
-        _local(command.require("workdir")),
+        remote.opened(command.require("workdir")),
         Path(command.require("output")),
         format=command.format,
         weights=command.weights,
@@ -199,30 +207,23 @@ def _export(command: Command) -> None:
         opset=command.opset,
         limit=command.limit,
         overwrite=command.overwrite,
+        given=command.overrides,
     )
 
 
 def _export_bundle(command: Command) -> None:
     """Of `--config`, from its initial weights, or of `--workdir`, from its newest checkpoint."""
-    from ssljax import recipe
-    from ssljax.export import directory, npu_bundle
-    from ssljax.run.directory import newest_state
-    from ssljax.storage.files import read_json
+    from ssljax.export import npu_export
+    from ssljax.storage import remote
 
     output = Path(command.require("output"))
-    directory.require_free(output, overwrite=command.overwrite)
-    workdir = None if command.workdir is None else Path(command.workdir)
-    if workdir is None:
-        config = command.config()
+    if command.workdir is None:
+        npu_export.of_recipe(command.config(), output, overwrite=command.overwrite)
+    elif command.recipe is not None:
+        raise UsageError("--config and --workdir are given; allowed: one of them")
     else:
-        config = ml_collections.ConfigDict(read_json(workdir / "config.json"))
-    recipe.prepare(config)
-    experiment = recipe.build(config)
-    state = None
-    if workdir is not None:
-        state = newest_state(workdir, experiment.shapes, keep=experiment.keep_checkpoints)
-    with directory.replaced(output) as partial:
-        npu_bundle.write(experiment, partial, state=state)
+        workdir = remote.opened(command.workdir)
+        npu_export.of_run(workdir, output, command.overrides, overwrite=command.overwrite)
     print(f"wrote {output}: train it with python run.py --device=npu; see docs/npu.md")
 
 
@@ -232,7 +233,7 @@ def _import_bundle(command: Command) -> None:
     bundle, workdir = Path(command.require("bundle")), Path(command.require("workdir"))
     output = Path(command.output) if command.output else None
     paths.require_writable(workdir, "--workdir")
-    step = npu_import.import_run(bundle, workdir, output=output)
+    step = npu_import.import_run(bundle, workdir, output=output, given=command.overrides)
     print(f"wrote {workdir}: step {step} of the bundle's runner")
 
 
@@ -249,13 +250,18 @@ def _show_data(command: Command) -> None:
 
     from ssljax import parts
     from ssljax.data import overview, split_file
+    from ssljax.run import directory
     from ssljax.storage.files import write_json
 
     data, split = parts.load_data(config)
     if (workdir / "config.json").exists():
         raise UsageError(f"workdir {workdir} holds a run; --mode=data needs another directory")
+    record = split_file.record(split)
+    directory.require_ours(workdir / "split.json", record)
+    if (workdir / "labelled.png").exists() and not (workdir / "split.json").exists():
+        raise UsageError(f"{workdir}/labelled.png is there already; use another workdir")
     workdir.mkdir(parents=True, exist_ok=True)
-    write_json(workdir / "split.json", split_file.record(split))
+    write_json(workdir / "split.json", record)
     overview.contact_sheet(data, split).save(workdir / "labelled.png")
     print(f"{config.dataset}\n{overview.table(data, split)}")
     print(f"wrote {workdir}/split.json and {workdir}/labelled.png")
@@ -274,7 +280,7 @@ def _show_views(command: Command) -> None:
     from ssljax import recipe
     from ssljax.augment import contact_sheet
 
-    recipe.prepare(config)
+    recipe.prepare(config, join=False)
     experiment = recipe.build(config)
     images = experiment.dataset.pick(np.arange(min(command.count, len(experiment.dataset.labels))))
     sheet = contact_sheet.draw(jax.random.key(experiment.seed), images, experiment.augmentation)
@@ -292,16 +298,6 @@ def _list_recipes(command: Command) -> None:
         return
     for name, path in recipe_files.shipped().items():
         print(f"{name:<28} {recipe_files.summary(path)}")
-
-
-def _local(workdir: str) -> Path:
-    """A run directory to read, copied here where it is remote."""
-    from ssljax.storage import remote
-
-    directory = remote.local(workdir)
-    if remote.is_remote(workdir):
-        remote.Mirror(workdir, directory, "--workdir").pull()
-    return directory
 
 
 _RUN: dict[str, Callable[[Command], None]] = {

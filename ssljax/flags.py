@@ -14,23 +14,36 @@ from absl import flags
 from ssljax import overrides, paths, spelling
 from ssljax.errors import UsageError
 
-_PATHS = ("workdir", "output", "bundle")
 _EXPORTS = ("saved_model", "tf1", "onnx", "npu_bundle")
+_KNOB = "config.<knob>"
+# Flags that some formats of an export alone take.
+_FORMATS = {
+    "batch_sizes": ("tf1",),
+    "config": ("npu_bundle",),
+    "input": ("saved_model", "tf1", "onnx"),
+    "limit": ("saved_model", "tf1", "onnx"),
+    "opset": ("onnx",),
+    "weights": ("saved_model", "tf1", "onnx"),
+}
+# Flags that are paths, and the modes in which they can be URLs.
+_PATHS: dict[str, tuple[str, ...]] = {
+    "bundle": (), "output": (), "workdir": ("train", "eval", "export")
+}  # fmt: skip
 
 
 class Mode(NamedTuple):
     """What `--mode` can be."""
 
     help: str
-    flags: tuple[str, ...]  # that it takes, beside --mode and --config.<knob>
+    flags: tuple[str, ...]  # that it takes, beside --mode
 
 
 MODES: dict[str, Mode] = {
     "train": Mode(
         "trains a recipe, or goes on where it was interrupted; the default.",
-        ("config", "workdir", "sweep", "sweep_index", "sweep_list"),
+        ("config", _KNOB, "workdir", "sweep", "sweep_index", "sweep_list"),
     ),
-    "eval": Mode("evaluates a run's newest checkpoint again.", ("workdir",)),
+    "eval": Mode("evaluates a run's newest checkpoint again.", ("workdir", _KNOB)),
     "report": Mode(
         "a table and a page of the runs in and below directories, separated by commas.",
         ("workdir", "output", "reference", "oracle", "follow"),
@@ -40,6 +53,7 @@ MODES: dict[str, Mode] = {
         (
             "workdir",
             "config",
+            _KNOB,
             "output",
             "format",
             "weights",
@@ -52,11 +66,13 @@ MODES: dict[str, Mode] = {
     ),
     "import_npu": Mode(
         "makes a run directory of what a bundle has trained.",
-        ("bundle", "workdir", "output"),
+        ("bundle", "workdir", _KNOB, "output"),
     ),
-    "data": Mode("shows a recipe's data and split; trains nothing.", ("config", "workdir")),
-    "augment": Mode("draws what the augmentation does to images.", ("config", "workdir", "count")),
-    "recipes": Mode("lists the recipes, or a recipe's knobs.", ("config",)),
+    "data": Mode("shows a recipe's data and split; trains nothing.", ("config", _KNOB, "workdir")),
+    "augment": Mode(
+        "draws what the augmentation does to images.", ("config", _KNOB, "workdir", "count")
+    ),
+    "recipes": Mode("lists the recipes, or a recipe's knobs.", ("config", _KNOB)),
 }
 
 
@@ -242,20 +258,39 @@ def _unknown_flag(name: str, values: flags.FlagValues) -> str:
 
 
 def _check_mode(command: Command) -> None:
-    """Refuses a flag of another mode."""
+    """Refuses a flag of another mode or format, and a URL where a path belongs."""
     mode = command.mode
     allowed = {"mode", *MODES[mode].flags}
     given = [name for name in command.flags if command.flags[name].present]
-    if command.overrides and "config" not in given:
-        given.append("config")
-    for name in given:
+    for name in [*given, *([_KNOB] if command.overrides else [])]:
         if name not in allowed:
             modes = [other for other, spec in MODES.items() if name in spec.flags]
             raise UsageError(
                 f"--{name} is given with --mode={mode}; allowed: --mode={' or '.join(modes)}"
             )
+    for name in given:
+        if mode == "export" and command.format not in _FORMATS.get(name, (command.format,)):
+            raise UsageError(
+                f"--{name} is given with --format={command.format}; allowed: "
+                f"--format={' or '.join(_FORMATS[name])}"
+            )
+        is_url = name in _PATHS and "://" in str(command.flags[name].value)
+        if is_url and (mode not in _PATHS[name] or command.sweep is not None):
+            which = f"--mode={mode}" if command.sweep is None else "--sweep"
+            raise UsageError(
+                f"--{name}={command.flags[name].value} is a URL; allowed with {which}: a path"
+            )
+    if command.sweep_list and command.sweep_index is not None:
+        raise UsageError("--sweep_list and --sweep_index are given; allowed: one of them")
     if command.sweep is None and (command.sweep_list or command.sweep_index is not None):
         raise UsageError("--sweep is missing, which --sweep_list and --sweep_index need")
+
+
+_KNOB_HELP = {  # where it is no override of --config
+    "eval": "Other data, where they are now, or eval_batch_size.",
+    "export": "Of the bundle's recipe; or the images of the parity report, and where they are now.",
+    "import_npu": "Where the data are now.",
+}
 
 
 def help_text() -> str:
@@ -274,6 +309,10 @@ def help_text() -> str:
     for mode, spec in MODES.items():
         lines += ["", f"--mode={mode}: {spec.help}"]
         for name in spec.flags:
+            if name == _KNOB:
+                if mode in _KNOB_HELP:
+                    lines.append(f"  --{_KNOB + '=<…>':<32} {_KNOB_HELP[mode]}")
+                continue
             flag = values[name]
             choices = getattr(flag.parser, "enum_values", None)
             value = "" if flag.boolean else f"=<{'|'.join(choices) if choices else '…'}>"

@@ -10,15 +10,16 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from ssljax import defaults, log, overrides, paths, recipe, spelling
+from ssljax import defaults, log, overrides, recipe, spelling
 from ssljax.data.datasets import Dataset
 from ssljax.data.splits import Split
 from ssljax.errors import UsageError
 from ssljax.experiment import Experiment, describe
-from ssljax.log import LOG
+from ssljax.log import LOG, printable
 from ssljax.run import directory, loop
+from ssljax.storage import remote
 from ssljax.trained import Trained, load
-from ssljax.training import devices
+from ssljax.training import devices, hosts
 
 _TINY = 16  # side in pixels below which views are those of the digits
 
@@ -35,17 +36,19 @@ def train(config: ml_collections.ConfigDict, workdir: Path | str) -> Trained:
       UsageError, RunError, Interrupted: as `recipe.build` and `run.loop.train`.
     """
     log.show_lines()
-    workdir = Path(paths.expand(str(workdir), "workdir"))
     if config.num_seeds > 1:
         raise UsageError(f"config.num_seeds is {config.num_seeds}; allowed here: 1")
-    batch_size = directory.recorded_batch_size(workdir)
-    return _train(recipe.build(config, batch_size=batch_size), workdir)
+    batch_size = directory.recorded_batch_size(remote.opened(workdir))
+    return _train(recipe.build(config, batch_size=batch_size), str(workdir))
 
 
-def _train(experiment: Experiment, workdir: Path) -> Trained:
+def _train(experiment: Experiment, workdir: str) -> Trained:
     LOG.info("%s\nrun directory: %s", describe(experiment), workdir)
-    results = loop.train(experiment, workdir)
-    return dataclasses.replace(load(workdir), results=results)
+    home = workdir if remote.is_remote(workdir) else ""
+    local = remote.local(workdir)
+    results = loop.train(experiment, local, home=home)
+    model = load(local, model=experiment.config["model"])
+    return dataclasses.replace(model, results=results)
 
 
 def fit(
@@ -92,9 +95,9 @@ def fit(
     sizes = config.batch_size, config.batch_size * config.uratio
     usable = max(n for n in range(1, count + 1) if not any(size % n for size in sizes))
     experiment = recipe.build(config, data=(dataset, split), max_devices=usable)
-    home = tempfile.mkdtemp(prefix="ssljax-") if workdir is None else str(workdir)
-    trained = _train(experiment, Path(paths.expand(home, "workdir")))
-    return dataclasses.replace(trained, classes=classes)
+    if workdir is None:
+        workdir = hosts.broadcast_from_first(lambda: tempfile.mkdtemp(prefix="ssljax-"))
+    return dataclasses.replace(_train(experiment, str(workdir)), classes=classes)
 
 
 def _dataset(
@@ -120,7 +123,7 @@ def _dataset(
         test_images=test,
         test_labels=np.array([numbers[label] for label in truth], np.int64),
         num_classes=len(classes),
-        class_names=tuple(map(str, classes)),
+        class_names=tuple(map(printable, classes)),
     )
     return dataset, classes
 
@@ -181,7 +184,7 @@ def _config(dataset: Dataset, labeled: int, method: str) -> ml_collections.Confi
     config.augment.strong = "strong_digits" if side < _TINY else "randaugment"
     config.batch_size = 8 if side < _TINY else 16
     config.uratio = 1 if method in ("mixmatch", "remixmatch") else 7
-    config.num_steps = 2000 if side < _TINY else 1000
+    config.num_steps = 1000
     config.optimizer.name = "sgd"
     config.optimizer.lr = 0.03
     config.optimizer.schedule = "cosine"

@@ -59,6 +59,11 @@ def require_outputs(
         raise UsageError(f"{field} has no weights; allowed: a network that learns")
 
 
+def training_dtype(config: Any) -> Any:
+    """What the network computes in while it is trained and evaluated."""
+    return jnp.bfloat16 if config.bfloat16 else jnp.float32
+
+
 def _takes(function: Any, argument: str) -> bool:
     parameters = inspect.signature(function).parameters
     return argument in parameters or any(

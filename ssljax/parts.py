@@ -22,6 +22,7 @@ from ssljax.checks import (
     check_returned,
     prefix_errors,
 )
+from ssljax.data import splits
 from ssljax.data.datasets import Dataset
 from ssljax.data.load import CONVENTIONS, load
 from ssljax.data.splits import Split
@@ -54,6 +55,15 @@ def load_data(config: ml_collections.ConfigDict) -> tuple[Dataset | StreamedData
     with prefix_errors(""):
         check_choice("config.unlabeled", config.unlabeled, CONVENTIONS)
         check_range("config.image_size", config.image_size)
+    for knob, place in (
+        ("dataset", splits.place(config.dataset)),
+        ("split_file", config.split_file),
+    ):
+        if remote.is_remote(place):
+            raise UsageError(
+                f"config.{knob} is at the URL {place}; allowed: a path, to which "
+                "config.stage.data_url can copy it"
+            )
     if config.stage.data_url:
         if not config.data_dir or remote.is_remote(config.data_dir):
             raise UsageError(

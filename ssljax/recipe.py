@@ -7,24 +7,28 @@ import dataclasses
 import functools
 import logging
 import math
-import re
 
 import flax.linen as nn
 import jax
 import ml_collections
-import numpy as np
 
 from ssljax import overrides, parts
 from ssljax.checks import check_choice, check_range, missing_knobs, prefix_errors
+from ssljax.data import splits
 from ssljax.data.datasets import Dataset
+from ssljax.data.load import labeled_validation
 from ssljax.data.splits import Split
 from ssljax.data.streaming import StreamedDataset
 from ssljax.errors import UsageError
 from ssljax.experiment import HEALTH_KINDS, Experiment
-from ssljax.network import make_model, require_outputs
+from ssljax.network import make_model, require_outputs, training_dtype
 from ssljax.training import devices, hosts, parallel
+from ssljax.training import join as joining
 
 _LOG = logging.getLogger("ssljax")
+_MOST_STEPS = 2**31 - 1  # that a state of training counts
+# `config.distributed` of what is recorded.
+_ALONE = {"coordinator": "", "num_processes": 0, "process_id": 0}
 # Knob -> (smallest value, largest value, whether the smallest one is refused).
 _RANGES: dict[str, tuple[float, float, bool]] = {
     "image_size": (0, math.inf, False),
@@ -33,7 +37,7 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
     "batch_size": (1, math.inf, False),
     "uratio": (1, math.inf, False),
     "per_worker_batch_size": (0, math.inf, False),
-    "num_steps": (1, math.inf, False),
+    "num_steps": (1, _MOST_STEPS, False),
     "num_epochs": (0, math.inf, False),
     "steps_per_run": (1, math.inf, False),
     "log_every": (1, math.inf, False),
@@ -47,15 +51,16 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
     "optimizer.momentum": (0, 1, False),
     "optimizer.weight_decay": (0, math.inf, False),
 }
-# Devices count these with 32 bits.
-_INT32 = ("batch_size", "uratio", "per_worker_batch_size", "num_steps", "eval_batch_size")
 
 
-def prepare(config: ml_collections.ConfigDict) -> None:
+def prepare(config: ml_collections.ConfigDict, *, join: bool = True) -> None:
     """Sets up this process for a run: compiled programs, CPU devices, the other processes.
 
-    For programs that train and do nothing else, before JAX starts its backend. `build` works
-    without it, on the devices that are there.
+    For programs that do nothing else, before JAX starts its backend. `build` works without it, on
+    the devices that are there.
+
+    Args:
+      join: whether the other processes of the run are waited for; only training has any.
 
     Raises:
       UsageError: a knob is out of range.
@@ -64,9 +69,10 @@ def prepare(config: ml_collections.ConfigDict) -> None:
     with missing_knobs():
         _check_ranges(config)
         devices.cache_programs(config.compilation_cache)
-        automatic = 1 if config.num_seeds > 1 else _cpu_devices(config)
-        devices.split_cpu(config.cpu_devices or automatic)
-        hosts.start(**config.distributed)
+        several = join and joining.are_several(**config.distributed)
+        devices.split_cpu(config.cpu_devices or _cpu_devices(config, several=several))
+        if join:
+            joining.start(**config.distributed)
         platform = devices.available()[0].platform
         if platform == "cpu" and not config.cpu_devices and config.num_seeds == 1:
             _note_cores(config)
@@ -132,7 +138,7 @@ def _of_seed(config: ml_collections.ConfigDict, i: int) -> ml_collections.Config
     single.num_seeds = 1
     single.seed += i
     if not config.split_file:
-        single.dataset = re.sub(r"\.(\d+)@", lambda m: f".{int(m[1]) + i}@", config.dataset)
+        single.dataset = splits.with_later_seed(config.dataset, i)
     return single
 
 
@@ -142,15 +148,8 @@ def _check_ranges(config: ml_collections.ConfigDict) -> None:
         for knob, (low, high, open_low) in _RANGES.items():
             value = functools.reduce(getattr, knob.split("."), config)
             check_range(f"config.{knob}", value, low, high, open_low=open_low)
-        for knob in _INT32:
-            _check_count(f"config.{knob}", config[knob])
         for kind in config.health.stop_on:
             check_choice("config.health.stop_on", kind, HEALTH_KINDS)
-
-
-def _check_count(name: str, value: int) -> None:
-    if value >= 2**31:
-        raise UsageError(f"{name} is {value}; allowed: below 2³¹")
 
 
 def _build(
@@ -165,15 +164,16 @@ def _build(
     config = config.copy_and_resolve_references()
     overrides.choose_arguments(config)
     # What a run is, and whoever reads it, has nothing to do with who trains it.
-    config.distributed.update(coordinator="", num_processes=0, process_id=0)
+    config.distributed = ml_collections.ConfigDict(_ALONE)
     _set_batch_size(config, len(run_devices), resumed_batch_size)
     dataset, split = data or parts.load_data(config)
     method = parts.make_method(config, split)
     steps_per_epoch = len(split.labeled) / config.batch_size
     if config.num_epochs:
-        steps = math.ceil(steps_per_epoch * config.num_epochs)
-        _check_count(f"config.num_epochs is {config.num_epochs:g}, which makes num_steps", steps)
-        config.num_steps = steps
+        steps = steps_per_epoch * config.num_epochs
+        with prefix_errors(f"config.num_epochs is {config.num_epochs}"):
+            check_range("num_steps", steps, 0, _MOST_STEPS)
+        config.num_steps = math.ceil(steps)
     schedule, optimizer = parts.make_optimizer(config, steps_per_epoch)
     resident, platform = isinstance(dataset, Dataset), run_devices[0].platform
     experiment = Experiment(
@@ -197,38 +197,60 @@ def _build(
         steps_per_run=config.steps_per_run if resident and platform != "cpu" else 1,
         log_every=config.log_every,
         eval_every=config.eval_every,
-        eval_batch_size=config.eval_batch_size,
+        eval_batch_size=min(config.eval_batch_size, _most_evaluated(dataset, split)),
         keep_checkpoints=config.keep_checkpoints,
         fallback=config.checkpoint.fallback,
         stop_on=tuple(config.health.stop_on),
         train_url=config.stage.train_url,
     )
-    _require_fitting(experiment)
+    _require_room(experiment)
+    _check_batch_stats(config, experiment)
     return experiment
 
 
-def _require_fitting(experiment: Experiment) -> None:
-    """The parts fit together, and fit in memory. Traces the step, compiles nothing."""
+def _most_evaluated(dataset: Dataset | StreamedDataset, split: Split) -> int:
+    """The images of the larger part that is evaluated."""
+    return max(1, len(dataset.test_labels), len(labeled_validation(dataset, split)))
+
+
+def _require_room(experiment: Experiment) -> None:
+    """Refuses data, steps and models that the devices cannot hold, before anything is compiled."""
     if isinstance(experiment.dataset, Dataset):
         devices.require_memory(experiment.data(), experiment.devices)
+    count, shape = experiment.images_per_step, experiment.dataset.image_shape
+    devices.require_room(
+        f"config.batch_size is {experiment.batch_size} and config.uratio {experiment.uratio}: the "
+        f"{count:,} images of a step",
+        4 * count * math.prod(shape) // len(experiment.devices),  # float32, and nothing else yet
+        experiment.devices,
+    )
     method = experiment.config["method"]
+    # Sizes that do not fit together show while the step is traced.
     with prefix_errors(f"config.method {method!r}" if "." in method else "config"):
-        state = jax.tree.leaves(experiment.shapes["state"])
-    weights = sum(math.prod(x.shape) * x.dtype.itemsize for x in state)
-    image = math.prod(experiment.dataset.image_shape) * 4 // len(experiment.devices)  # a share
-    for what, size in (
-        ("the weights and their averages", weights),
-        ("the images of a step", experiment.images_per_step * image),
-        ("the images of an evaluation's batch", experiment.eval_batch_size * image),
-    ):
-        devices.require_bytes(what, size, experiment.devices)
+        state = experiment.shapes["state"]
+    devices.require_room(
+        f"config.model is {experiment.config['model']}: the state of training",
+        sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(state)),
+        experiment.devices,
+    )
+
+
+def _check_batch_stats(config: ml_collections.ConfigDict, experiment: Experiment) -> None:
+    """Refuses a network of one's own whose statistics cannot be those of all devices' images."""
+    several = config.sync_bn and len(experiment.devices) > 1
+    has_statistics = bool(jax.tree.leaves(experiment.shapes["state"].batch_stats))
+    if several and has_statistics and not hasattr(experiment.model, "axis_name"):
+        raise UsageError(
+            f"config.sync_bn is True for {len(experiment.devices)} devices; allowed for "
+            f"config.model {config.model!r}, which has batch_stats and no argument axis_name: False"
+        )
 
 
 def _network(config: ml_collections.ConfigDict, dataset: Dataset | StreamedDataset) -> nn.Module:
     model = make_model(
         config,
         num_classes=dataset.num_classes,
-        dtype=jax.numpy.bfloat16 if config.bfloat16 else np.float32,
+        dtype=training_dtype(config),
         axis_name=parallel.AXIS if config.sync_bn else None,
     )
     if "." in config.model:
@@ -254,13 +276,9 @@ def _set_batch_size(config: ml_collections.ConfigDict, devices: int, resumed: in
             )
 
 
-def _cpu_devices(config: ml_collections.ConfigDict) -> int:
+def _cpu_devices(config: ml_collections.ConfigDict, *, several: bool) -> int:
     """For `config.cpu_devices` 0: what is computed must not depend on the number of cores."""
-    if (
-        config.per_worker_batch_size
-        or not config.sync_bn
-        or hosts.are_several(**config.distributed)
-    ):
+    if several or config.num_seeds > 1 or config.per_worker_batch_size or not config.sync_bn:
         return 1
     return devices.devices_for(config.batch_size)
 

@@ -12,14 +12,14 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 
-from ssljax import paths
+from ssljax import paths, recorded
 from ssljax.augment.ops import to_float
-from ssljax.checks import missing_knobs
 from ssljax.errors import UsageError
+from ssljax.log import printable
 from ssljax.network import make_model
+from ssljax.storage import runs
 from ssljax.storage.checkpoints import Checkpoints
 from ssljax.storage.files import read_json
 from ssljax.training import devices
@@ -107,21 +107,28 @@ def _batches(images: np.ndarray) -> Iterator[np.ndarray]:
         yield np.pad(batch, [(0, size - len(batch)), (0, 0), (0, 0), (0, 0)])
 
 
-def load(workdir: Path | str, *, weights: str = "ema") -> Trained:
+def load(
+    workdir: Path | str, *, weights: str = "ema", model: str = "", fallback: bool = False
+) -> Trained:
     """The newest checkpoint of a run directory.
 
     Args:
       weights: `ema`, the moving average, or `raw`.
+      model: `config.model` of the run, where that is code of your own, `<module>.<name>`: a run
+        directory alone, which can be somebody else's, lets no other code run than ssljax's.
+      fallback: whether a damaged checkpoint gives way to the one before.
 
     Raises:
-      UsageError: there is no checkpoint, it cannot be read, or JAX finds no device.
+      UsageError: there is no run or no checkpoint, it cannot be read, or JAX finds no device.
     """
     devices.available()
-    workdir = Path(paths.expand(str(workdir), "workdir"))
+    workdir = _opened(workdir)
+    runs.require_one(workdir)
     config = read_json(workdir / "config.json", model=str)
     data = read_json(workdir / "data.json", class_names=list, image_shape=list)
+    known = recorded.of_run(workdir, [f"model={model}"] if model else [], code=("model",))
     with Checkpoints(workdir, keep=0) as checkpoints:
-        newest = checkpoints.restore_newest()
+        newest = checkpoints.restore_newest(fallback=fallback)
     if newest is None:
         raise UsageError(f"{workdir} holds no checkpoint yet")
     step, state = newest[0], newest[1]["state"]
@@ -130,19 +137,18 @@ def load(workdir: Path | str, *, weights: str = "ema") -> Trained:
         params, batch_stats = state["ema"], state.get("ema_batch_stats") or batch_stats
     # Heads are further outputs of a method that only training uses.
     params = {name: value for name, value in params.items() if name != "heads"}
-    with missing_knobs():
-        model = make_model(
-            ml_collections.ConfigDict(config),
-            num_classes=len(data["class_names"]),
-            dtype=jnp.float32,
-            axis_name=None,
-        )
+    network = make_model(
+        known,
+        num_classes=len(data["class_names"]),
+        dtype=jnp.float32,
+        axis_name=None,
+    )
     results = workdir / "results.json"
     return Trained(
-        model=model,
+        model=network,
         variables={"params": params} | ({"batch_stats": batch_stats} if batch_stats else {}),
         image_shape=tuple(data["image_shape"]),
-        class_names=tuple(data["class_names"]),
+        class_names=tuple(map(printable, data["class_names"])),
         config=config,
         step=step,
         weights=weights,
@@ -150,3 +156,11 @@ def load(workdir: Path | str, *, weights: str = "ema") -> Trained:
         state=state,
         workdir=workdir,
     )
+
+
+def _opened(workdir: Path | str) -> Path:
+    if "://" not in str(workdir):
+        return Path(paths.expand(str(workdir), "workdir"))
+    from ssljax.storage import remote  # imports what reads URLs
+
+    return remote.opened(workdir)

@@ -50,6 +50,15 @@ class MLP(nn.Module):
         return nn.Dense(self.num_classes)(features), features
 
 
+class Normed(nn.Module):
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, images, *, train):
+        features = nn.BatchNorm(use_running_average=not train)(images.reshape(len(images), -1))
+        return nn.Dense(self.num_classes)(features), features
+
+
 def mlp(num_classes, *, width: int = 4):
     return MLP(num_classes, width)
 
@@ -153,6 +162,15 @@ def test_a_function_that_takes_anything_is_given_what_a_network_here_is_given(fo
         config.model_args = dict(filters=4, scales=1, repeat=1)
     model = recipe.build(config).model
     assert (model.filters, model.axis_name) == (4, "devices")
+
+
+def test_statistics_that_devices_do_not_share_are_refused(folder):
+    with pytest.raises(
+        UsageError, match=r"config\.sync_bn is True for 4 devices; allowed .* False"
+    ):
+        recipe.build(load("model=my_pkg.mine.Normed"))
+    assert recipe.build(load("model=my_pkg.mine.Normed", "sync_bn=false"))
+    assert recipe.build(load("model=my_pkg.mine.Normed"), max_devices=1)
 
 
 def test_a_module_is_found_on_the_path_and_beside_the_current_folder(folder, monkeypatch, tmp_path):

@@ -63,7 +63,7 @@ def change(config, knob, value):
             "nowhere.json",
             r"config.split_file nowhere.json cannot be read: .* No such",
         ),
-        ("num_steps", -1, r"config.num_steps is -1; allowed: from 1 up"),
+        ("num_steps", -1, r"config.num_steps is -1; allowed: from 1 to 2147483647"),
     ],
 )
 def test_bad_values_are_named_with_what_is_allowed(config, knob, value, message):
@@ -138,6 +138,37 @@ def test_data_that_does_not_fit_in_memory_is_refused_with_its_size(config, monke
         recipe.build(config)
 
 
+@pytest.mark.parametrize(
+    ("knob", "value", "message"),
+    [
+        ("num_steps", 2**31, "config.num_steps is 2147483648; allowed: from 1 to 2147483647"),
+        (
+            "num_epochs",
+            1e18,
+            r"config.num_epochs is 1e\+18: num_steps is .*; allowed: from 0 to 21",
+        ),
+        (
+            "batch_size",
+            10**9,
+            "config.batch_size is 1000000000 and .*: the 5,000,000,000 images of",
+        ),
+        ("uratio", 10**12, "config.uratio 1000000000000: the .* images of a step.* do not fit in"),
+        ("filters", 10**7, "config.model is wide_resnet: the state of training, .* do not fit in"),
+    ],
+)
+def test_sizes_that_no_machine_has_are_refused(config, knob, value, message):
+    setattr(config.model_args if knob == "filters" else config, knob, value)
+    with pytest.raises(UsageError, match=message):
+        recipe.build(config)
+
+
+def test_an_evaluation_has_no_more_room_than_images(config):
+    config.eval_batch_size = 10**8
+    experiment = recipe.build(config)
+    assert experiment.eval_batch_size == 360
+    assert experiment.config["eval_batch_size"] == 10**8
+
+
 def test_the_memory_of_an_accelerator_is_its_own():
     class Device:
         platform = "gpu"
@@ -162,7 +193,15 @@ def test_the_memory_a_device_will_need_is_described(config):
 
 @pytest.mark.parametrize(
     ("coordinator", "num_processes", "process_id"),
-    [("host0:1234", 0, 0), ("host0:1234", 2, 2), ("host0", 2, 0)],
+    [
+        ("host0:1234", 0, 0),
+        ("host0:1234", 2, 2),
+        ("host0", 2, 0),
+        ("host0:x", 2, 0),
+        ("host0:70000", 2, 0),
+        ("", 2, 0),
+        ("", 0, 1),
+    ],
 )
 def test_processes_that_do_not_fit_together_are_refused(
     config, coordinator, num_processes, process_id
@@ -170,7 +209,7 @@ def test_processes_that_do_not_fit_together_are_refused(
     config.distributed.coordinator = coordinator
     config.distributed.num_processes = num_processes
     config.distributed.process_id = process_id
-    with pytest.raises(UsageError, match=f"config.distributed is coordinator={coordinator} "):
+    with pytest.raises(UsageError, match=f"config.distributed is coordinator='{coordinator}' "):
         recipe.prepare(config)
 
 
@@ -211,13 +250,12 @@ def test_a_cpu_is_one_device_per_core_where_the_batch_divides(
 
 def test_what_is_computed_does_not_depend_on_the_cores(config, monkeypatch):
     monkeypatch.setattr(devices, "devices_for", lambda batch_size: 8)
-    assert recipe._cpu_devices(config) == 8
-    for knob, value in (
-        ("sync_bn", False), ("per_worker_batch_size", 2), ("distributed.coordinator", "a:1")
-    ):  # fmt: skip
+    assert recipe._cpu_devices(config, several=False) == 8
+    assert recipe._cpu_devices(config, several=True) == 1
+    for knob, value in (("sync_bn", False), ("per_worker_batch_size", 2), ("num_seeds", 3)):
         one = config.copy_and_resolve_references()
         one.update_from_flattened_dict({knob: value})
-        assert recipe._cpu_devices(one) == 1, knob
+        assert recipe._cpu_devices(one, several=False) == 1, knob
 
 
 def test_cores_that_a_batch_leaves_idle_are_noted(config, monkeypatch, capsys):

@@ -6,7 +6,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "ssljax"
 # From bottom to top. Rooms of one line know nothing of each other; modules of one room may.
 ROOMS = (
-    "errors log drawing",
+    "errors log drawing interrupts",
     "lookup paths",
     "checks recipe_files losses defaults spelling",
     "overrides",
@@ -20,8 +20,9 @@ ROOMS = (
     "parts",
     "recipe",
     "run",
+    "recorded",
     "sweep trained",
-    "export report",
+    "evaluation export report",
     "library",
     "flags",
     "cli",

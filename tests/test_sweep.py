@@ -14,6 +14,7 @@ from helpers.tiny import tiny_config
 from ssljax import overrides, sweep
 from ssljax.errors import Interrupted, RunError, UsageError
 from ssljax.run import metrics
+from ssljax.storage import lock
 
 ROOT = Path(__file__).parents[1]
 LAUNCH = [sys.executable, "launch.py"]
@@ -96,7 +97,16 @@ def test_a_failure_does_not_keep_the_other_runs_from_running(tmp_path):
     assert (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_two_sweeps_do_not_share_a_directory(tmp_path, capsys):
+    args = [*TINY, "--sweep=seed=1,2", f"--workdir={tmp_path / 'runs'}"]
+    with lock.held_directory(tmp_path / "runs", ""):
+        assert "runs is in use: another sweep runs there" in refused(capsys, *args)
+        code, output, _ = command(capsys, *args, "--sweep_list")
+        assert code == 0, output
+    assert not list((tmp_path / "runs").iterdir())
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGHUP])
 def test_a_signal_reaches_the_running_process_once_and_ends_the_sweep(stop, tmp_path):
     got, started = tmp_path / "got", tmp_path / "started"
     program = f"""
@@ -105,7 +115,7 @@ def handler(signum, frame):
     open({str(got)!r}, "a").write(f"{{signum}}\\n")
     time.sleep(0.3)  # a second signal would come now
     sys.exit(128 + signum)
-for s in (signal.SIGINT, signal.SIGTERM): signal.signal(s, handler)
+for s in (signal.SIGINT, signal.SIGHUP): signal.signal(s, handler)
 open({str(started)!r}, "w").write(str(os.getpgrp()))
 time.sleep(60)
 """

@@ -4,9 +4,10 @@ A run always trains in a local directory. Where its home is remote, the director
 there before and back to there while and after it trains.
 """
 
+import json
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import fsspec
@@ -14,7 +15,8 @@ import fsspec
 from ssljax import paths
 from ssljax.errors import RunError, UsageError
 from ssljax.log import LOG
-from ssljax.storage.lock import fcntl
+from ssljax.storage import flock
+from ssljax.storage.files import SUMS
 
 _SOURCE = ".source"  # in a copied directory: where it is from; written last
 _SEAL = "manifest.json"  # of a checkpoint: what has none is not whole
@@ -27,12 +29,30 @@ def is_remote(path: str) -> bool:
 
 
 def local(workdir: str) -> Path:
-    """Where a run directory is worked on: itself, or for a remote one a folder of this machine."""
+    """Where a run directory is worked on: itself, or for a remote one a folder of this machine.
+
+    Raises:
+      UsageError: a remote one leads out of its storage.
+    """
     if not is_remote(workdir):
-        return Path(workdir)
-    return Path(paths.expand("~/.cache/ssljax/runs", "--workdir")) / workdir.replace(
+        return Path(paths.expand(workdir, "workdir"))
+    if ".." in PurePosixPath(workdir).parts:
+        raise UsageError(f"--workdir is {workdir}; allowed: a URL without ..")
+    return Path(paths.expand("~/.cache/ssljax/runs", "workdir")) / workdir.replace(
         "://", "/"
     ).strip("/")
+
+
+def opened(workdir: Path | str) -> Path:
+    """A run directory to read: itself, or of a remote one a copy of its newest state.
+
+    Raises:
+      UsageError: it cannot be read.
+    """
+    directory = local(str(workdir))
+    if is_remote(str(workdir)):
+        Mirror(str(workdir), directory, "--workdir").pull()
+    return directory
 
 
 def copy_in(url: str, directory: Path, field: str) -> None:
@@ -45,7 +65,7 @@ def copy_in(url: str, directory: Path, field: str) -> None:
     """
     directory.parent.mkdir(parents=True, exist_ok=True)
     with directory.with_name(f".{directory.name}.lock").open("w", encoding="utf-8") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        flock.exclusive(lock.fileno())
         if (directory / _SOURCE).exists():
             if (source := (directory / _SOURCE).read_text("utf-8")) == url:
                 return
@@ -63,8 +83,16 @@ def copy_in(url: str, directory: Path, field: str) -> None:
 
 
 def _names(storage: Any, path: str) -> list[str]:
-    """The files below a remote directory, relative to it."""
-    return [file.removeprefix(path).lstrip("/") for file in storage.find(path)]
+    """The files below a remote directory, relative to it.
+
+    Raises:
+      ValueError: a name leads out of the directory, as names in buckets and archives may.
+    """
+    names = [file.removeprefix(path).lstrip("/") for file in storage.find(path)]
+    for name in names:
+        if ".." in PurePosixPath(name).parts:
+            raise ValueError(f"the name {name!r} leads out of the directory")
+    return [name for name in names if name and not name.endswith("/")]  # those stand for folders
 
 
 def _copy(storage: Any, path: str, names: list[str], directory: Path, also: dict[str, str]) -> None:
@@ -88,6 +116,7 @@ class Mirror:
 
     def __init__(self, url: str, workdir: Path, field: str):
         self._url, self._workdir, self._field = url, workdir, field
+        self.name = f"{field} {url}"
         self._copied: dict[str, tuple[int, int]] = {}  # name -> size, time of change
         self._thread = ThreadPoolExecutor(1)
         self._running: Future[None] | None = None
@@ -119,6 +148,21 @@ class Mirror:
             _copy(self._storage, self._path, kept, self._workdir, {})
         except Exception as error:
             raise UsageError(f"{self._field} {self._url}: {_reason(error)}") from error
+
+    def read(self, name: str) -> dict[str, Any]:
+        """A JSON file of the remote copy; {}: there is none.
+
+        Raises:
+          UsageError: it cannot be read.
+        """
+        path = f"{self._path}/{name}"
+        try:
+            found = json.loads(self._storage.cat_file(path)) if self._storage.exists(path) else {}
+        except Exception as error:
+            raise UsageError(f"{self._field} {self._url}: {name}: {_reason(error)}") from error
+        if not isinstance(found, dict):
+            raise UsageError(f"{self._field} {self._url}: {name} holds no JSON object")
+        return found
 
     def push_in_background(self) -> None:
         """Begins to copy what has changed, unless that is under way; a failure is only told."""
@@ -152,7 +196,7 @@ class Mirror:
 
     def _push(self) -> None:
         found = {p.relative_to(self._workdir).as_posix(): p for p in _files(self._workdir)}
-        for name in sorted(found, key=lambda name: (name.endswith(_SEAL), name)):
+        for name in sorted(found, key=lambda name: (name.endswith(_SEAL), name != SUMS, name)):
             state = found[name].stat()
             version = state.st_size, state.st_mtime_ns
             if self._copied.get(name) != version:

@@ -4,7 +4,6 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import jax
 
@@ -22,11 +21,12 @@ def local_devices(devices: Sequence[jax.Device]) -> list[jax.Device]:
 def cache_programs(directory: str) -> None:
     """Keeps what XLA compiles in a directory, for the next start on such a machine; "": nothing.
 
-    Of small programs, which are many, too.
+    Of small programs, which are many, too. A URL is JAX's to open.
     """
     if directory:
-        home = Path(paths.expand(directory, "config.compilation_cache"))
-        jax.config.update("jax_compilation_cache_dir", str(home.absolute()))
+        if "://" not in directory:
+            directory = os.path.abspath(paths.expand(directory, "config.compilation_cache"))
+        jax.config.update("jax_compilation_cache_dir", directory)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
@@ -107,24 +107,27 @@ def require_memory(data: TrainingData, devices: Sequence[jax.Device]) -> int:
     """How many bytes of `data` each device will hold: all of it.
 
     Raises:
-      UsageError: that is more than a device has. CPU devices share the machine's memory.
+      UsageError: that is more than a device has.
     """
     size = sum(x.nbytes for x in data)
-    require_bytes("the data", size, devices)
+    require_room("the data", size, devices)
     return size
 
 
-def require_bytes(what: str, size: int, devices: Sequence[jax.Device]) -> None:
-    """Each device can hold something of `size` bytes.
+def require_room(what: str, size: int, devices: Sequence[jax.Device]) -> None:
+    """Each device has room for `size` bytes of `what`. CPU devices share the machine's memory.
 
     Raises:
-      UsageError: that is more than a device has. CPU devices share the machine's memory.
+      UsageError: one has not.
     """
-    local = local_devices(devices)
-    for device in local:
+    for device in local_devices(devices):
         stats = device.memory_stats()
         if stats and "bytes_limit" in stats:
             memory.require(what, size, stats["bytes_limit"], f"the memory of {device}")
     if devices[0].platform == "cpu":
-        on_each, total = f"{what}, on each of {len(local)} CPU devices", size * len(local)
-        memory.require(on_each, total, memory.host_bytes(), "the machine's memory")
+        memory.require(
+            f"{what}, on each of {len(local_devices(devices))} CPU devices",
+            size * len(local_devices(devices)),
+            memory.host_bytes(),
+            "the machine's memory",
+        )
