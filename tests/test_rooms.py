@@ -21,6 +21,7 @@ ROOMS = (
     "recipe",
     "run",
     "sweep trained",
+    "inference",
     "export report",
     "library",
     "flags",
