@@ -23,6 +23,7 @@ from ssljax.storage.files import read_json
 
 PyTree = Any
 OUTPUTS = ("logits", "probabilities")
+CALIBRATION = "calibration.json"  # in a run directory: see `inference/calibrate.py`
 _BATCH = 256  # images of a prediction that are on the device at once
 
 
@@ -38,6 +39,8 @@ class Trained:
     step: int
     weights: str  # "ema" or "raw"
     results: dict[str, Any] = dataclasses.field(default_factory=dict)  # `results.json`, if any
+    # `calibration.json`, if it is about these weights
+    calibration: dict[str, Any] = dataclasses.field(default_factory=dict)
     state: PyTree = None  # the whole state of training, nested dicts of NumPy arrays
     classes: tuple[Hashable, ...] = ()  # what `predict` returns; (): the class names
     workdir: Path | None = None  # the run directory
@@ -46,14 +49,21 @@ class Trained:
         """`f(variables, images) -> outputs`, what every format computes.
 
         Images are `[N, H, W, C]`, uint8 or float32, 0..255; `logits` and `probabilities` are
-        `[N, classes]` float32.
+        `[N, classes]` float32. Probabilities are of the logits divided by the temperature.
         """
 
         def f(variables: PyTree, images: jax.Array) -> dict[str, jax.Array]:
             logits, _ = self.model.apply(variables, to_float(images), train=False)
-            return {"logits": logits, "probabilities": jax.nn.softmax(logits)}
+            # Without a temperature the graph stays as it was.
+            scaled = logits if self.temperature == 1 else logits / self.temperature
+            return {"logits": logits, "probabilities": jax.nn.softmax(scaled)}
 
         return f
+
+    @property
+    def temperature(self) -> float:
+        """What logits are divided by so that probabilities are calibrated; 1: nothing is known."""
+        return float(self.calibration.get("temperature", 1.0))
 
     @functools.cached_property
     def _serve(self) -> Callable[[PyTree, jax.Array], dict[str, jax.Array]]:
@@ -132,7 +142,10 @@ def load(workdir: Path | str, *, weights: str = "ema") -> Trained:
         dtype=jnp.float32,
         axis_name=None,
     )
-    results = workdir / "results.json"
+    results, calibrated = workdir / "results.json", workdir / CALIBRATION
+    calibration = read_json(calibrated) if calibrated.exists() else {}
+    if (calibration.get("step"), calibration.get("weights")) != (step, weights):
+        calibration = {}  # of other weights
     return Trained(
         model=model,
         variables={"params": params} | ({"batch_stats": batch_stats} if batch_stats else {}),
@@ -142,6 +155,7 @@ def load(workdir: Path | str, *, weights: str = "ema") -> Trained:
         step=step,
         weights=weights,
         results=read_json(results) if results.exists() else {},
+        calibration=calibration,
         state=state,
         workdir=workdir,
     )
