@@ -18,7 +18,7 @@ from ssljax.data.datasets import Dataset
 from ssljax.data.splits import Split
 from ssljax.data.streaming import StreamedDataset
 from ssljax.methods.method import Method
-from ssljax.training import devices, monitors, parallel
+from ssljax.training import monitors, parallel, step_memory
 from ssljax.training.state import TrainState, init_state
 from ssljax.training.step import SINGLE, make_eval_step, make_train_step
 from ssljax.training.stream import Feed, Stream
@@ -120,16 +120,31 @@ class Experiment:
             **options,
         )
 
-    @functools.cached_property
+    @property
     def shapes(self) -> dict[str, Any]:
         """Shapes of what a checkpoint holds: the state, and the sums of metrics not yet logged.
 
         Traces the step, so that sizes that do not fit together raise here; compiles nothing.
         """
+        return self._traced[0]
+
+    @property
+    def step_bytes(self) -> int:
+        """About how much memory a device needs for a step, beside the data and the state."""
+        return self._traced[1]
+
+    @property
+    def data_bytes(self) -> int:
+        """How much memory the data need on each device; of a stream nothing stays there."""
+        resident = isinstance(self.dataset, Dataset)
+        return sum(x.nbytes for x in self.data()) if resident else 0
+
+    @functools.cached_property
+    def _traced(self) -> tuple[dict[str, Any], int]:
         state = jax.eval_shape(self._initialize, self._key())
         data = self._batch_shape() if isinstance(self.dataset, StreamedDataset) else self.data()
-        sums = parallel.metric_shapes(self.train_step, state, data, self.devices)
-        return {"state": state, "window": sums}
+        sums, program = parallel.trace_step(self.train_step, state, data, self.devices)
+        return {"state": state, "window": sums}, step_memory.estimate(program)
 
     def evaluator(self) -> parallel.Evaluate:
         """The compiled exact evaluation."""
@@ -196,8 +211,9 @@ def describe(experiment: Experiment) -> str:
     height, width, channels = data.image_shape
     where = "data: read from storage step by step, as uint8 images"
     if isinstance(data, Dataset):
-        size = memory.describe(devices.require_memory(experiment.data(), experiment.devices))
+        size = memory.describe(experiment.data_bytes)
         where = f"data on each device: {size} of uint8 images and indices"
+    where += f"; a step needs about {memory.describe(experiment.step_bytes)} more there"
     weights = sum(x.size for x in jax.tree.leaves(experiment.shapes["state"].params))
     return (
         f"{experiment.config['dataset']}: {len(split.labeled)} labelled, {len(split.unlabeled)} "

@@ -121,6 +121,9 @@ def build_seeds(
         raise UsageError(f"{given}; allowed for streams: 1")
     if len({tuple(len(part) for part in each.split) for each in experiments}) > 1:
         raise UsageError(f"{given}, whose splits differ in size; allowed for these data: 1")
+    devices.require_memory(
+        first.data_bytes, first.step_bytes * len(experiments), first.batch_size, first.devices
+    )
     return [dataclasses.replace(each, dataset=first.dataset) for each in experiments]
 
 
@@ -210,10 +213,11 @@ def _build(
         stop_on=tuple(config.health.stop_on),
         train_url=config.stage.train_url,
     )
-    if resident:
-        devices.require_memory(experiment.data(), run_devices)
     with prefix_errors("config"):  # sizes that do not fit together show while the step is traced
         _ = experiment.shapes
+    devices.require_memory(
+        experiment.data_bytes, experiment.step_bytes, experiment.batch_size, run_devices
+    )
     _check_batch_stats(config, experiment)
     return experiment
 
