@@ -9,11 +9,31 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from itertools import islice
 
 from tqdm import tqdm
 
 LOG = logging.getLogger("ssljax")
+
+
+def printable(name: object) -> str:
+    """A name in one line that any terminal and file takes: line breaks, control characters, and
+    bytes that are no text are written as escapes, `\\n`, `\\x1b`, `\\xe9`."""
+    return "".join(c if c.isprintable() else _escaped(c) for c in str(name))
+
+
+def _escaped(character: str) -> str:
+    byte = ord(character) - 0xDC00  # how Python writes a byte of a file name that is no text
+    if 0x80 <= byte <= 0xFF:
+        return f"\\x{byte:02x}"
+    return character.encode("unicode_escape").decode()
+
+
+def some(names: Collection[object], most: int = 5) -> str:
+    """The first of many names, in one line: `a, b, c, … (of 12)`."""
+    shown = ", ".join(printable(name) for name in islice(names, most))
+    return shown if len(names) <= most else f"{shown}, … (of {len(names):,})"
 
 
 class _Lines(logging.Handler):

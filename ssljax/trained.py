@@ -17,6 +17,7 @@ import numpy as np
 
 from ssljax.augment.ops import to_float
 from ssljax.errors import UsageError
+from ssljax.log import printable
 from ssljax.network import make_model
 from ssljax.storage.checkpoints import Checkpoints
 from ssljax.storage.files import read_json
@@ -150,7 +151,7 @@ def load(workdir: Path | str, *, weights: str = "ema") -> Trained:
         model=model,
         variables={"params": params} | ({"batch_stats": batch_stats} if batch_stats else {}),
         image_shape=tuple(data["image_shape"]),
-        class_names=tuple(data["class_names"]),
+        class_names=tuple(map(printable, data["class_names"])),
         config=config,
         step=step,
         weights=weights,

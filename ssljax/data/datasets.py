@@ -16,7 +16,7 @@ import numpy as np
 from ssljax.data import folder as folder_source
 from ssljax.data import npz as npz_source
 from ssljax.data import stl10_folds, tfds_source
-from ssljax.data.cache import Arrays
+from ssljax.data.arrays import Arrays
 
 Batches = Iterator[tuple[np.ndarray, np.ndarray]]  # uint8 [n, H, W, C], int64 [n]
 
@@ -144,7 +144,8 @@ def folder(where: str, image_size: int) -> Dataset:
 
 def npz(where: str) -> Dataset:
     """One's own images in an .npz file: see `npz.py`."""
-    return _dataset(npz_source.read(Path(where).expanduser()))
+    arrays, num_valid = npz_source.read(Path(where).expanduser())
+    return _dataset(arrays)._replace(num_valid=num_valid)
 
 
 def _dataset(arrays: Arrays) -> Dataset:

@@ -5,6 +5,7 @@ copies of parts of the data. A data set that TFDS has prepared is read through o
 index is cached beside it.
 """
 
+import io
 import os
 import re
 import struct
@@ -16,11 +17,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from ssljax.data import cache, tfds_source
-from ssljax.data.cache import Arrays
+from ssljax.data import cache, images, tfds_source
+from ssljax.data.arrays import Arrays
 from ssljax.data.folder import Files
 from ssljax.errors import UsageError
-from ssljax.log import quiet_import
+from ssljax.log import printable, quiet_import
 
 _FORMAT = 1  # of the cached index; a change makes old caches stale
 _HEADER, _CHECKSUM = 12, 4  # bytes around a record of a TFRecord file: its length, checksums
@@ -35,6 +36,28 @@ class ImageIndex(NamedTuple):
     length: np.ndarray  # [N] int64, bytes of the image, -1: the whole file
     labels: np.ndarray  # [N] int64, -1: none
     names: np.ndarray  # [N] str, file names of the data set, or what else tells the image
+
+    @property
+    def are_files(self) -> bool:
+        """Whether each image is a file of its own, of anybody's making."""
+        return bool(np.all(self.length < 0))
+
+    def describe(self, index: int) -> str:
+        """What to call an image: the path of its file, or its name in the data set."""
+        is_file = self.length[index] < 0
+        return printable(self.files[self.file_index[index]] if is_file else self.names[index])
+
+    def damage(self, index: int) -> str:
+        """Why the file of an image cannot be read and decoded; "": it can, or it has no own one."""
+        if self.length[index] >= 0:
+            return ""
+        try:
+            images.decode(io.BytesIO(self.read(index)))
+        except OSError as error:
+            return error.strerror or str(error)
+        except ValueError as error:
+            return str(error)
+        return ""
 
     def read(self, index: int) -> bytes:
         """The encoded image."""

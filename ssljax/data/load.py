@@ -6,12 +6,21 @@ from pathlib import Path
 import numpy as np
 
 from ssljax.checks import check_returned
-from ssljax.data import datasets, folder, image_index, imagenet_folds, split_file, splits
+from ssljax.data import (
+    datasets,
+    folder,
+    image_index,
+    imagenet_folds,
+    split_file,
+    splits,
+    streaming,
+    tensorflow_import,
+)  # fmt: skip
 from ssljax.data.datasets import Dataset
 from ssljax.data.splits import Split, SplitName
 from ssljax.data.streaming import StreamedDataset
 from ssljax.errors import UsageError
-from ssljax.log import LOG
+from ssljax.log import LOG, printable
 from ssljax.lookup import find
 
 CONVENTIONS = ("exclude_labeled", "all", "strict")  # of the unlabelled list, see `make_split`
@@ -48,6 +57,7 @@ def load(
         name = splits.parse(dataset)
         data = (_stream if stream else _read)(name.dataset, data_dir, image_size)
         split = _given(path, data) if path else _split(name, data, unlabeled)
+    data = data._replace(class_names=tuple(map(printable, data.class_names)))
     if not len(data.test_labels) and not len(labeled_validation(data, split)):
         raise UsageError(
             f"config.dataset {dataset} has neither test images nor labelled validation images to "
@@ -129,23 +139,21 @@ def _stream(name: str, data_dir: str, image_size: int) -> StreamedDataset:
     kind, _, where = name.partition(":")
     if not image_size:
         raise UsageError("config.image_size is 0; allowed for streams: from 1 up, the crops' side")
-    if kind == "tfds" and where:
+    if kind not in ("tfds", "folder") or not where:
+        raise UsageError(
+            f"config.dataset names {name!r}, which cannot be streamed; allowed with config.stream: "
+            "folder:<…>, tfds:<…>, imagenet"
+        )
+    tensorflow_import.require("tensorflow", "config.stream")
+    if kind == "tfds":
         train, classes = image_index.of_tfds(where, ["train"], data_dir)
         test, _ = image_index.of_tfds(where, ["test", "validation"], data_dir)
         return StreamedDataset(train, test, len(classes), tuple(classes), image_size)
-    if kind == "folder" and where:
-        names, train_files, test_files, num_valid = folder.listing(Path(where).expanduser())
-        train_index, test_index = (
-            image_index.of_files(train_files),
-            image_index.of_files(test_files),
-        )
-        return StreamedDataset(
-            train_index, test_index, len(names), tuple(names), image_size, num_valid
-        )
-    raise UsageError(
-        f"config.dataset names {name!r}, which cannot be streamed; allowed with config.stream: "
-        "folder:<…>, tfds:<…>, imagenet"
-    )
+    names, train_files, test_files, num_valid = folder.listing(Path(where).expanduser())
+    train, test = map(image_index.of_files, (train_files, test_files))
+    streaming.require_decodable(train, "training")
+    streaming.require_decodable(test, "test")
+    return StreamedDataset(train, test, len(names), tuple(names), image_size, num_valid)
 
 
 def _split(name: SplitName, data: Dataset | StreamedDataset, unlabeled: str) -> Split:

@@ -17,11 +17,11 @@ from urllib.request import getproxies
 
 import numpy as np
 
-from ssljax.data import cache, memory
-from ssljax.data.cache import Arrays
+from ssljax.data import cache, memory, tensorflow_import
+from ssljax.data.arrays import Arrays
 from ssljax.data.images import fit
 from ssljax.errors import UsageError
-from ssljax.log import LOG, quiet_import
+from ssljax.log import LOG
 
 _FORMAT = 1  # of the cached arrays; a change makes old caches stale
 
@@ -104,16 +104,7 @@ def fingerprint(data_dir: str, name: str) -> str:
 
 def prepared(name: str, data_dir: str) -> Any:
     """The TFDS builder of `name`, its data ready to read."""
-    try:
-        with quiet_import():
-            import tensorflow as tf
-            import tensorflow_datasets as tfds
-    except ImportError as error:
-        raise UsageError(
-            f"config.dataset {name} needs TensorFlow Datasets, which is not installed ({error}): "
-            "pip install -e '.[tensorflow]'"
-        ) from error
-    tf.config.set_visible_devices([], "GPU")
+    tfds = tensorflow_import.require("tensorflow_datasets", f"config.dataset {name}")
     try:
         builder = tfds.builder(name, data_dir=data_dir)
     except Exception as error:  # TFDS: unknown names, versions and configs are of many types

@@ -67,7 +67,8 @@ def export(
             )
             write_json(partial / "parity.json", report)
         verdict = parity.describe(report) if report else "no parity report was asked for"
-        (partial / "labels.txt").write_text("\n".join(model.class_names) + "\n")
+        names = "".join(f"{name}\n" for name in model.class_names)
+        (partial / "labels.txt").write_text(names, encoding="utf-8")
         text = readme.readme(model, format, input_dtype, sorted(artefacts), verdict)
         (partial / "README.md").write_text(text)
         print(verdict)

@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ssljax.data import arrays
 from ssljax.errors import UsageError
+from ssljax.log import printable
 from ssljax.overrides import complete
 from ssljax.run import metrics
 from ssljax.storage.files import read_json
@@ -118,7 +120,7 @@ def read(path: Path, name: str) -> Run:
         name=name,
         config=config,
         rows=rows,
-        class_names=tuple(data.get("class_names", ())),
+        class_names=tuple(map(printable, data.get("class_names", ()))),
         sizes={key: len(value) for key, value in split.items() if isinstance(value, list)},
         starts=starts,
         predictions=predictions,
@@ -137,8 +139,7 @@ def _config(file: Path) -> dict[str, Any]:
 
 
 def _predictions(file: Path) -> Predictions:
-    with np.load(file) as arrays:
-        values = {name: arrays[name] for name in Predictions._fields}
+    values: dict[str, Any] = dict(arrays.read(file, Predictions._fields))
     values |= {"step": int(values["step"]), "part": str(values["part"])}
     return Predictions(**values)
 

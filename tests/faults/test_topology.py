@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from helpers.processes import CACHE, ROOT, final_state, rows_of
+from helpers.processes import ENVIRONMENT, ROOT, final_state, rows_of
 from helpers.tiny import tiny_config
 from ssljax import recipe
 from ssljax.errors import Interrupted
@@ -84,7 +84,7 @@ def test_a_run_of_four_devices_is_evaluated_on_a_machine_with_one_cpu(tmp_path):
     assert step == 4
     assert scores == record["last"]
     command = [sys.executable, "launch.py", "--mode=eval", f"--workdir={tmp_path}"]
-    environment = os.environ | CACHE | {"JAX_PLATFORMS": "cpu"}
+    environment = os.environ | ENVIRONMENT | {"JAX_PLATFORMS": "cpu"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert f"step 4: {results.describe(scores)}" in done.stdout

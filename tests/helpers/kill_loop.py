@@ -68,7 +68,7 @@ def kill(workdir: Path, more: list[str], rng: random.Random) -> str | None:
     process = subprocess.Popen(
         processes.command(workdir, *more),
         cwd=processes.ROOT,
-        env=os.environ | processes.CACHE,
+        env=os.environ | processes.ENVIRONMENT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

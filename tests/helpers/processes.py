@@ -9,13 +9,10 @@ from typing import Any
 
 import orbax.checkpoint as ocp
 
-ROOT = Path(__file__).parents[2]
-# A second compilation of the same program is read from here.
-CACHE = {
-    "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "xla"),
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    "XLA_FLAGS": "--xla_backend_optimization_level=0",
+from helpers import compilation
+from helpers.compilation import ROOT
+
+ENVIRONMENT = compilation.ENVIRONMENT | {
     "PYTHONPATH": str(Path(__file__).parent / "no_tensorflow"),
 }
 # Of two arguments for a knob the last one counts: a step that compiles in half the time.
@@ -37,7 +34,7 @@ def start(workdir: Path, *more: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         command(workdir, *more),
         cwd=ROOT,
-        env=os.environ | CACHE,
+        env=os.environ | ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -16,7 +16,7 @@ import numpy as np
 import optax
 import pytest
 
-from helpers.processes import CACHE, final_state, rows_of
+from helpers.processes import ENVIRONMENT, final_state, rows_of
 from helpers.tiny import build
 from ssljax.errors import Interrupted, RunError, UsageError
 from ssljax.run import directory, evaluate, loop, metrics
@@ -160,7 +160,7 @@ def command(workdir, *more):
 
 def test_a_killed_run_continues_bit_for_bit(tmp_path):
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    quiet |= {"cwd": ROOT, "env": os.environ | CACHE}
+    quiet |= {"cwd": ROOT, "env": os.environ | ENVIRONMENT}
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     subprocess.run(command(whole), check=True, **quiet)
     child = subprocess.Popen(command(cut), **quiet)

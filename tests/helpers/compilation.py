@@ -1,0 +1,20 @@
+"""How programs are compiled in tests, here and in the processes that tests start."""
+
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+# Tests compile much and compute little.
+FAST = (
+    "--xla_backend_optimization_level=0",
+    "--xla_cpu_use_fusion_emitters=false",
+    "--xla_cpu_parallel_codegen_split_count=1",
+)
+_GIVEN = os.environ.get("XLA_FLAGS", "").split()
+# What one test compiled, the others load.
+ENVIRONMENT = {
+    "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "xla"),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    "XLA_FLAGS": " ".join(dict.fromkeys([*_GIVEN, *FAST])),  # what is said twice is another key
+}
