@@ -31,6 +31,7 @@ class Dataset(NamedTuple):
     num_classes: int
     class_names: tuple[str, ...]
     num_valid: int = 0  # how many of the last of `images` serve for validation only
+    files: tuple[str, ...] = ()  # of `images`, then of `test_images`, below their folder; (): none
     # Published labelled sets, by their size: seed -> indices of the labelled images.
     folds: Mapping[int, Callable[[int], np.ndarray]] = MappingProxyType({})
 
@@ -39,6 +40,13 @@ class Dataset(NamedTuple):
         """(height, width, channels)."""
         _, height, width, channels = self.images.shape
         return height, width, channels
+
+    def names(self, part: str = "train") -> list[str]:
+        """A name of each image of `train` or `test`: its file, or else its number from 0."""
+        split = len(self.images)
+        if not self.files:
+            return [str(i) for i in range(split if part == "train" else len(self.test_images))]
+        return [*(self.files[:split] if part == "train" else self.files[split:])]
 
     def pick(self, indices: np.ndarray) -> np.ndarray:
         """Some training images, to look at: uint8 `[n, H, W, C]`."""
@@ -139,7 +147,8 @@ def tfds(where: str, data_dir: str, image_size: int) -> Dataset:
 def folder(where: str, image_size: int) -> Dataset:
     """One's own images in folders: see `folder.py`."""
     arrays, num_valid = folder_source.read(Path(where).expanduser(), image_size=image_size)
-    return _dataset(arrays)._replace(num_valid=num_valid)
+    files = tuple(arrays.pop("files").tolist())
+    return _dataset(arrays)._replace(num_valid=num_valid, files=files)
 
 
 def npz(where: str) -> Dataset:

@@ -53,6 +53,15 @@ class StreamedDataset(NamedTuple):
         """(height, width, channels)."""
         return self.image_size, self.image_size, 3
 
+    def names(self, part: str = "train") -> list[str]:
+        """As `Dataset.names`."""
+        index = self.train_index if part == "train" else self.test_index
+        if not index.are_files:
+            return [str(name) for name in index.names]
+        both = [*self.train_index.files, *self.test_index.files]
+        above = os.path.commonpath([os.path.dirname(file) for file in both])
+        return [os.path.relpath(file, above) for file in index.files[index.file_index]]
+
     def pick(self, indices: np.ndarray) -> np.ndarray:
         """Some training images, to look at: uint8 `[n, H, W, C]`; damaged ones are left out."""
         batches = _evaluation(self.train_index, indices, 64, self.image_size, tolerated=1)
@@ -218,17 +227,23 @@ def _evaluation(
     damage = _Damage(
         image_index, f"{total} images to evaluate", " and is not evaluated", tolerated * total
     )
+    for images, valid, chosen in decoded(image_index, indices, size, image_size):
+        damage.note(chosen[~valid])
+        yield images[valid], image_index.labels[chosen[valid]]
+
+
+def decoded(
+    image_index: ImageIndex, indices: np.ndarray, size: int, image_size: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Central crops `[n, H, W, 3]` uint8 of some images, `size` at a time; whether each could be
+    decoded; and which ones they are."""
 
     def choose(batch: int) -> tuple[np.ndarray, np.ndarray]:
         chosen = indices[batch * size : (batch + 1) * size]
         return chosen, np.zeros((len(chosen), 2), np.int64)
 
-    batches = range(-(-total // size))
-    for images, valid, chosen in _decoded(
-        image_index, choose, batches, size, image_size, crops.evaluation
-    ):
-        damage.note(chosen[~valid])
-        yield images[valid], image_index.labels[chosen[valid]]
+    batches = range(-(-len(indices) // size))
+    return _decoded(image_index, choose, batches, size, image_size, crops.evaluation)
 
 
 def _decoded(

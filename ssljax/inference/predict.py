@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from ssljax.inference import calibration, selection, sheet, sources
+from ssljax.inference import calibration, selection, sheet
 from ssljax.inference.outputs import Outputs, batch_size, outputs
 from ssljax.inference.sources import Loaded, Source
 from ssljax.trained import Trained
@@ -52,7 +52,7 @@ def predict(
     waiting: deque[Loaded] = deque()
 
     def pixels() -> Iterator[np.ndarray]:
-        for loaded in sources.batches(source, batch_size(devices)):
+        for loaded in source.batches(batch_size(devices)):
             waiting.append(loaded)
             yield loaded.images.reshape(-1, *trained.image_shape)
 
@@ -104,7 +104,8 @@ def write(
     extremes = sheet.Extremes(len(trained.class_names))
     summary = Summary(len(names), {}, np.zeros(len(trained.class_names), int), 0, 0, 0)
     with table, tqdm(total=len(names), desc="predicting", unit=" images", disable=None) as bar:
-        for loaded, found in predict(trained, source._replace(names=names), devices):
+        for loaded, found in predict(trained, source, devices):
+            loaded = loaded._replace(names=[readable(name) for name in loaded.names])
             numbers, probabilities = scores(found.logits, options.temperature)
             table.add(loaded, numbers, probabilities, found.features)
             extremes.add(loaded, numbers.predicted, numbers.confidence)

@@ -2,24 +2,22 @@
 
 import glob
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from ssljax.data import images
+from ssljax.data import arrays, image_index, images, streaming
+from ssljax.data.datasets import Dataset
+from ssljax.data.image_index import ImageIndex
+from ssljax.data.splits import Split
+from ssljax.data.streaming import StreamedDataset
 from ssljax.errors import UsageError
-
-
-class Source(NamedTuple):
-    """Images in an order, with a name for each."""
-
-    names: Sequence[str]
-    load: Callable[[int], np.ndarray]  # position -> uint8 [H, W, C]; raises UsageError
-    labels: np.ndarray | None = None  # [N] int64, -1: unknown; None: none is known
+from ssljax.log import some
 
 
 class Loaded(NamedTuple):
@@ -32,12 +30,21 @@ class Loaded(NamedTuple):
     problems: dict[int, str]  # position -> why an image could not be read
 
 
-def from_path(where: str, image_shape: tuple[int, int, int]) -> Source:
+class Source(NamedTuple):
+    """Images in an order, with a name for each."""
+
+    names: list[str]
+    batches: Callable[[int], Iterator[Loaded]]  # so many at a time
+    labels: np.ndarray | None = None  # [N] int64, -1: unknown; None: none is known
+
+
+def from_path(where: str, image_shape: tuple[int, int, int], *, stream: bool = False) -> Source:
     """The images of a folder at any depth, of one file, of a pattern with `*`, or of an `.npz`.
 
     Names are paths below the folder, or else file names; of an array, numbers from 0. Each image is
     fitted to `image_shape`, (height, width, channels), as in training: turned upright as its EXIF
-    data says, the largest central part of that shape, resized (bicubic).
+    data says, the largest central part of that shape, resized (bicubic); with `stream` cropped as
+    streams are.
 
     Raises:
       UsageError: there is no image.
@@ -59,10 +66,15 @@ def from_path(where: str, image_shape: tuple[int, int, int]) -> Source:
             ".npz, unlabeled or test"
         )
 
+    names = [file.relative_to(root).as_posix() for file in files]
+    if stream:
+        index = image_index.of_files([(file, -1) for file in files])
+        return streamed(index, np.arange(len(files)), names, image_shape[0])
+
     def load(position: int) -> np.ndarray:
         return fit(images.read(files[position])[0], image_shape, str(files[position]))
 
-    return Source([file.relative_to(root).as_posix() for file in files], load)
+    return one_by_one(names, load)
 
 
 def _below(folder: Path) -> Iterator[Path]:
@@ -80,18 +92,14 @@ def _is_image(file: Path) -> bool:
 
 def _from_npz(path: Path, image_shape: tuple[int, int, int]) -> Source:
     """The array `images`, or the only one of an archive."""
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            names = archive.files
-            if "images" not in names and len(names) != 1:
-                raise UsageError(
-                    f"--images={path} holds {', '.join(names) or 'nothing'}; allowed: one array, "
-                    "or one called images"
-                )
-            array = archive["images" if "images" in names else names[0]]
-    except (OSError, ValueError, EOFError) as error:
-        raise UsageError(f"--images={path} cannot be read: {error}") from error
-    return from_array(array, image_shape, where=f"--images={path}")
+    names = arrays.names(path)
+    if "images" not in names and len(names) != 1:
+        raise UsageError(
+            f"--images={path} holds {some(names) or 'nothing'}; allowed: one array, or one called "
+            "images"
+        )
+    name = "images" if "images" in names else names[0]
+    return from_array(arrays.read(path, [name])[name], image_shape, where=f"--images={path}")
 
 
 def from_array(
@@ -110,7 +118,7 @@ def from_array(
         raise UsageError(
             f"{where}: {array.dtype} {list(array.shape)}; allowed: uint8 [N, {allowed}], N > 0"
         )
-    return Source([str(i) for i in range(len(array))], lambda position: array[position])
+    return one_by_one([str(i) for i in range(len(array))], lambda position: array[position])
 
 
 def fit(image: np.ndarray, image_shape: tuple[int, int, int], name: str) -> np.ndarray:
@@ -133,33 +141,87 @@ def fit(image: np.ndarray, image_shape: tuple[int, int, int], name: str) -> np.n
     return image
 
 
-def batches(source: Source, size: int) -> Iterator[Loaded]:
-    """The images of a source, `size` at a time, decoded by all cores ahead of their use."""
+def one_by_one(
+    names: list[str], load: Callable[[int], np.ndarray], labels: np.ndarray | None = None
+) -> Source:
+    """Images that `load(position)` returns, uint8 `[H, W, C]`, or raises UsageError about.
 
-    def load(position: int) -> np.ndarray | str:
+    All cores load ahead of their use.
+    """
+
+    def attempt(position: int) -> np.ndarray | str:
         try:
-            return source.load(position)
+            return load(position)
         except UsageError as error:
             return str(error)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        ahead = None
-        for start in [*range(0, len(source.names), size), None]:
-            ready = ahead
-            if start is not None:
-                positions = range(start, min(start + size, len(source.names)))
-                ahead = positions, [pool.submit(load, position) for position in positions]
-            if ready is not None:
-                yield _collect(source, ready[0], [future.result() for future in ready[1]])
+    def batches(size: int) -> Iterator[Loaded]:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            ahead: deque[tuple[int, list[Future[np.ndarray | str]]]] = deque()
+            for start in range(0, len(names), size):
+                end = min(start + size, len(names))
+                ahead.append((start, [pool.submit(attempt, i) for i in range(start, end)]))
+                if len(ahead) > 1:
+                    yield _collect(names, *ahead.popleft())
+            if ahead:
+                yield _collect(names, *ahead.popleft())
+
+    return Source(names, batches, labels)
 
 
-def _collect(source: Source, positions: Sequence[int], found: Sequence[np.ndarray | str]) -> Loaded:
-    pairs = list(zip(positions, found, strict=True))
-    pixels = [image for _, image in pairs if not isinstance(image, str)]
+def _collect(names: list[str], first: int, tasks: list[Future[np.ndarray | str]]) -> Loaded:
+    found = [task.result() for task in tasks]
+    pixels = [image for image in found if not isinstance(image, str)]
     return Loaded(
-        positions[0],
-        [source.names[position] for position in positions],
+        first,
+        names[first : first + len(found)],
         np.stack(pixels) if pixels else np.zeros((0, 0, 0, 0), np.uint8),
-        np.array([position for position, image in pairs if not isinstance(image, str)], int),
-        {position: image for position, image in pairs if isinstance(image, str)},
+        np.array([first + i for i, image in enumerate(found) if not isinstance(image, str)], int),
+        {first + i: image for i, image in enumerate(found) if isinstance(image, str)},
     )
+
+
+def streamed(
+    index: ImageIndex,
+    chosen: np.ndarray,
+    names: list[str],
+    image_size: int,
+    labels: np.ndarray | None = None,
+) -> Source:
+    """Some images of an index, cropped as a run with `config.stream` evaluates them."""
+
+    def batches(size: int) -> Iterator[Loaded]:
+        first = 0
+        for pixels, valid, which in streaming.decoded(index, chosen, size, image_size):
+            positions = np.arange(first, first + len(which))
+            bad = zip(positions[~valid].tolist(), which[~valid].tolist(), strict=True)
+            problems = {i: f"{index.describe(k)} cannot be decoded" for i, k in bad}
+            named = names[first : first + len(which)]
+            yield Loaded(first, named, pixels[valid], positions[valid], problems)
+            first += len(which)
+
+    return Source(names, batches, labels)
+
+
+def of_run(data: Dataset | StreamedDataset, split: Split, part: str) -> Source:
+    """The unlabelled images of a run that are no labelled ones (`unlabeled`), or its test images.
+
+    Labels are those that the data set knows.
+
+    Raises:
+      UsageError: there are none.
+    """
+    if part == "test":
+        names, labels = data.names("test"), data.test_labels
+        chosen = np.arange(len(labels))
+    else:
+        chosen = np.setdiff1d(split.unlabeled, split.labeled)
+        every, labels = data.names(), data.labels[chosen]
+        names = [every[i] for i in chosen]
+    if not len(chosen):
+        raise UsageError(f"--images={part}: the run has no such images")
+    if isinstance(data, StreamedDataset):
+        index = data.test_index if part == "test" else data.train_index
+        return streamed(index, chosen, names, data.image_size, labels)
+    pixels = data.test_images if part == "test" else data.images
+    return one_by_one(names, lambda position: pixels[chosen[position]], labels)
