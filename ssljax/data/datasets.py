@@ -41,6 +41,10 @@ class Dataset(NamedTuple):
         _, height, width, channels = self.images.shape
         return height, width, channels
 
+    def with_labels(self, labels: np.ndarray) -> "Dataset":
+        """The same images with other labels of the training images."""
+        return self._replace(labels=labels)
+
     def names(self, part: str = "train") -> list[str]:
         """A name of each image of `train` or `test`: its file, or else its number from 0."""
         split = len(self.images)

@@ -10,9 +10,16 @@
 Numbers count the training records from 0: CIFAR, SVHN and STL-10 in the order of their published
 files (SVHN: train, extra; STL-10: train, unlabeled), a folder as `folder.py` orders it, an .npz as
 `npz.py` does. The order of a list is kept. `unlabeled` may repeat `labeled`, as FixMatch's does.
+
+Where people gave labels that the data set does not have, the file has them too:
+
+      "parent": "41d0…",           the hash of the split that was added to
+      "labels": {"204": "cat"}     numbers of training images, and the names of their classes
 """
 
+import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +29,34 @@ from ssljax.data.splits import Split, fingerprint
 from ssljax.errors import UsageError
 
 
-def record(split: Split) -> dict[str, Any]:
-    """What the file holds of `split`."""
+def record(
+    split: Split, labels: Mapping[int, str] | None = None, parent: str = ""
+) -> dict[str, Any]:
+    """What the file holds of `split`.
+
+    Args:
+      labels: class names of training images that the data set has no label of, by their numbers.
+      parent: the hash of the split that these were added to.
+    """
     lists = {name: indices.tolist() for name, indices in split._asdict().items()}
-    return {"hash": fingerprint(split), **lists}
+    given = {str(number): name for number, name in sorted((labels or {}).items())}
+    added = {"parent": parent, "labels": given} if given or parent else {}
+    return {"hash": _hash(split, added), **lists, **added}
 
 
-def read(path: Path, labels: np.ndarray) -> Split:
+def _hash(split: Split, added: Mapping[str, Any]) -> str:
+    """Of the lists, and of the labels that were added, if any."""
+    if not added:
+        return fingerprint(split)
+    text = json.dumps([fingerprint(split), added["parent"], added["labels"]], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def read(path: Path, labels: np.ndarray, class_names: Sequence[str]) -> tuple[Split, np.ndarray]:
     """Reads a file for training records with these labels `[N]` (-1: none).
+
+    Returns:
+      The split, and the labels with those that the file adds.
 
     Raises:
       UsageError: it cannot be read, was changed, or does not fit the records.
@@ -37,6 +64,11 @@ def read(path: Path, labels: np.ndarray) -> Split:
     try:
         found = json.loads(path.read_text())
         split = Split(*(_indices(path, name, found, len(labels)) for name in Split._fields))
+        added = {k: found[k] for k in ("parent", "labels") if k in found}
+        if added:
+            added = {"parent": str(added.get("parent", "")), "labels": dict(added["labels"])}
+            labels = _with_added(path, labels, added["labels"], class_names)
+        expected = _hash(split, added)
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, UsageError):
             raise
@@ -47,12 +79,28 @@ def read(path: Path, labels: np.ndarray) -> Split:
         raise UsageError(
             f"config.split_file {path}: labeled must name an image, and each must have a label"
         )
-    if found.get("hash", fingerprint(split)) != fingerprint(split):
+    if found.get("hash", expected) != expected:
         raise UsageError(
             f"config.split_file {path}: its lists were changed after its hash {found['hash']} was "
-            f"written; allowed: {fingerprint(split)}, or no hash"
+            f"written; allowed: {expected}, or no hash"
         )
-    return split
+    return split, labels
+
+
+def _with_added(
+    path: Path, labels: np.ndarray, added: Mapping[str, str], class_names: Sequence[str]
+) -> np.ndarray:
+    """The labels, with those that the file names."""
+    classes = {name: number for number, name in enumerate(class_names)}
+    labels = labels.copy()
+    for number, name in added.items():
+        if not number.isdigit() or int(number) >= len(labels) or name not in classes:
+            raise UsageError(
+                f"config.split_file {path}: labels has {number}: {name!r}; allowed: images 0 to "
+                f"{len(labels) - 1}, and the classes {', '.join(classes)}"
+            )
+        labels[int(number)] = classes[name]
+    return labels
 
 
 def _indices(path: Path, name: str, found: Any, size: int) -> np.ndarray:

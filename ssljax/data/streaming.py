@@ -53,6 +53,10 @@ class StreamedDataset(NamedTuple):
         """(height, width, channels)."""
         return self.image_size, self.image_size, 3
 
+    def with_labels(self, labels: np.ndarray) -> "StreamedDataset":
+        """As `Dataset.with_labels`."""
+        return self._replace(train_index=self.train_index._replace(labels=labels))
+
     def names(self, part: str = "train") -> list[str]:
         """As `Dataset.names`."""
         index = self.train_index if part == "train" else self.test_index

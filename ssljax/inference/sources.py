@@ -211,17 +211,21 @@ def of_run(data: Dataset | StreamedDataset, split: Split, part: str) -> Source:
     Raises:
       UsageError: there are none.
     """
-    if part == "test":
-        names, labels = data.names("test"), data.test_labels
-        chosen = np.arange(len(labels))
-    else:
-        chosen = np.setdiff1d(split.unlabeled, split.labeled)
-        every, labels = data.names(), data.labels[chosen]
-        names = [every[i] for i in chosen]
+    test = part == "test"
+    every = np.arange(len(data.test_labels))
+    chosen = every if test else np.setdiff1d(split.unlabeled, split.labeled)
     if not len(chosen):
         raise UsageError(f"--images={part}: the run has no such images")
+    return of_images(data, chosen, "test" if test else "train")
+
+
+def of_images(data: Dataset | StreamedDataset, indices: np.ndarray, part: str = "train") -> Source:
+    """Some images of `train` or `test`, in the order of `indices`."""
+    test, every = part == "test", data.names(part)
+    names = [every[i] for i in indices]
+    labels = (data.test_labels if test else data.labels)[indices]
     if isinstance(data, StreamedDataset):
-        index = data.test_index if part == "test" else data.train_index
-        return streamed(index, chosen, names, data.image_size, labels)
-    pixels = data.test_images if part == "test" else data.images
-    return one_by_one(names, lambda position: pixels[chosen[position]], labels)
+        index = data.test_index if test else data.train_index
+        return streamed(index, indices, names, data.image_size, labels)
+    pixels = data.test_images if test else data.images
+    return one_by_one(names, lambda position: pixels[indices[position]], labels)
