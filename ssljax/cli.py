@@ -4,18 +4,21 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import ml_collections
 
-from ssljax import flags, log, overrides, recipe_files
+from ssljax import flags, interrupts, log, overrides, recipe_files
 from ssljax.errors import Interrupted, RunError, UsageError
 from ssljax.flags import Command
 from ssljax.log import LOG
+from ssljax.storage import files
 
 
 def run() -> None:
     """The entry point of the scripts: ends the process with the command's exit code."""
+    log.outlive_readers()
     sys.exit(main(sys.argv[1:], restart=True))
 
 
@@ -35,19 +38,28 @@ def main(arguments: Sequence[str], *, restart: bool = False) -> int:
             from ssljax.training import huge_pages
 
             huge_pages.restart()
-        _RUN[command.mode](command)
+        # Training handles signals itself, once there is something to save.
+        with nullcontext() if command.mode == "train" else interrupts.handled(interrupts.end):
+            _RUN[command.mode](command)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except RunError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        text = "the disk is full" if files.is_full(error) else files.describe(error)
+        if text is None:
+            raise
+        print(f"error: {text}", file=sys.stderr)
+        return 1
     except Interrupted as stop:
         print(f"{stop}; run the same command again to continue", file=sys.stderr)
         return 128 + stop.signum
-    except KeyboardInterrupt:  # training notes signals itself
-        print("SIGINT: there was nothing to save", file=sys.stderr)
-        return 128 + signal.SIGINT
+    except KeyboardInterrupt as stop:
+        signum = stop.signum if isinstance(stop, interrupts.Ended) else signal.SIGINT
+        print(f"{signal.Signals(signum).name}: there was nothing to save", file=sys.stderr)
+        return 128 + signum
     return 0
 
 
@@ -65,7 +77,7 @@ def _train(command: Command) -> None:
     recipe.prepare(config)
     with hosts.abort_together():
         batch_size = hosts.broadcast_from_first(
-            lambda: directory.recorded_batch_size(_local(workdir))
+            lambda: directory.recorded_batch_size(remote.opened(workdir))
         )
         first, *others = recipe.build_seeds(config, batch_size=batch_size)
         if hosts.is_first():
@@ -87,6 +99,7 @@ def _sweep(command: Command) -> None:
     """Runs the points of `--sweep`, prints them, or runs one; finished ones are skipped."""
     from ssljax import sweep
     from ssljax.run import resume
+    from ssljax.storage import lock
 
     command.config()
     points = (
@@ -116,7 +129,10 @@ def _sweep(command: Command) -> None:
         if not 0 <= index < len(commands):
             raise UsageError(f"--sweep_index is {index}; allowed: from 0 to {len(commands) - 1}")
         commands = dict([list(commands.items())[index]])
-    sweep.run(commands, finished=finished)
+    refusal = f"workdir {root} is in use: another sweep runs there; wait for its end"
+    # Points that run alone, of schedulers, share the directory; each has the lock of its own run.
+    with nullcontext() if index is not None else lock.held_directory(root.resolve(), refusal):
+        sweep.run(commands, finished=finished)
     print(f"report: {shlex.join([*_program(command), '--mode=report', f'--workdir={root}'])}")
 
 
@@ -150,15 +166,18 @@ def _without(command: Command, *names: str) -> list[str]:
 
 
 def _evaluate(command: Command) -> None:
-    from ssljax import recipe
-    from ssljax.run import evaluate, metrics, results
-    from ssljax.storage.files import read_json
+    from ssljax import evaluation
+    from ssljax.run import metrics, results
+    from ssljax.storage import remote
 
-    workdir = _local(command.require("workdir"))
-    config = ml_collections.ConfigDict(read_json(workdir / "config.json"))
-    recipe.prepare(config)
-    step, scores = evaluate.evaluate_directory(recipe.build(config), workdir)
-    print(f"step {step}: {results.describe(scores)}")
+    workdir = remote.opened(command.require("workdir"))
+    evaluation.prepare(workdir, command.overrides)
+    found = evaluation.evaluate_directory(workdir, command.overrides)
+    if not found.is_own:
+        LOG.info("note: %s has other images than the run was trained with", found.name)
+    print(f"step {found.step}: {results.describe(found.scores)}")
+    if not found.is_own:
+        return
     rows = metrics.read_rows(workdir / "metrics.jsonl")
     print(results.headline(results.results(rows)))
 
@@ -179,17 +198,83 @@ def _report(command: Command) -> None:
     print(f"wrote {output}/report.html, .md, .csv, .tex and report_figures/")
 
 
+def _predict(command: Command) -> None:
+    from ssljax import evaluation
+    from ssljax.inference import commands
+    from ssljax.storage import remote
+
+    workdir, images = remote.opened(command.require("workdir")), command.require("images")
+    evaluation.prepare(workdir, command.overrides)
+    text = commands.predict(
+        workdir,
+        images,
+        Path(command.output or workdir / "predictions"),
+        weights=command.weights,
+        max_error=command.max_error,
+        overwrite=command.overwrite,
+        given=command.overrides,
+    )
+    print(text)
+
+
+def _label_next(command: Command) -> None:
+    from ssljax.inference import commands
+
+    workdirs, config = _runs_or_recipe(command)
+    text = commands.choose(
+        workdirs,
+        config,
+        Path(
+            command.output or workdirs[0] / "label_next" if workdirs else command.require("output")
+        ),
+        budget=command.require("budget"),
+        strategy=command.strategy,
+        overwrite=command.overwrite,
+        given=[] if config else command.overrides,
+    )
+    print(text)
+
+
+def _add_labels(command: Command) -> None:
+    from ssljax.inference import commands
+
+    workdirs, config = _runs_or_recipe(command)
+    if len(workdirs) > 1:
+        raise UsageError(f"--workdir={command.workdir} names several runs; allowed: one")
+    text = commands.extend_split(
+        workdirs[0] if workdirs else None,
+        config,
+        Path(command.require("labels")),
+        Path(command.require("output")),
+        overwrite=command.overwrite,
+        given=[] if config else command.overrides,
+    )
+    print(text)
+
+
+def _runs_or_recipe(command: Command) -> tuple[list[Path], ml_collections.ConfigDict | None]:
+    """The runs of --workdir, or where there is none yet the recipe of --config."""
+    if (command.workdir is None) == (command.recipe is None):
+        raise UsageError(f"--mode={command.mode} needs --workdir or --config, one of them")
+    if command.workdir is None:
+        return [], command.config()
+
+    from ssljax import evaluation
+    from ssljax.storage import remote
+
+    workdirs = [remote.opened(part) for part in command.workdir.split(",")]
+    evaluation.prepare(workdirs[0], command.overrides)
+    return workdirs, None
+
+
 def _export(command: Command) -> None:
     if command.require("format") == "npu_bundle":
         return _export_bundle(command)
-    if command.recipe is not None or command.overrides:
-        raise UsageError(
-            f"--config is given with --format={command.format}; allowed: --format=npu_bundle"
-        )
     from ssljax.export import export
+    from ssljax.storage import remote
 
     export.export(
-        _local(command.require("workdir")),
+        remote.opened(command.require("workdir")),
         Path(command.require("output")),
         format=command.format,
         weights=command.weights,
@@ -198,30 +283,23 @@ def _export(command: Command) -> None:
         opset=command.opset,
         limit=command.limit,
         overwrite=command.overwrite,
+        given=command.overrides,
     )
 
 
 def _export_bundle(command: Command) -> None:
     """Of `--config`, from its initial weights, or of `--workdir`, from its newest checkpoint."""
-    from ssljax import recipe
-    from ssljax.export import directory, npu_bundle
-    from ssljax.run.directory import newest_state
-    from ssljax.storage.files import read_json
+    from ssljax.export import npu_export
+    from ssljax.storage import remote
 
     output = Path(command.require("output"))
-    directory.require_free(output, overwrite=command.overwrite)
-    workdir = None if command.workdir is None else Path(command.workdir)
-    if workdir is None:
-        config = command.config()
+    if command.workdir is None:
+        npu_export.of_recipe(command.config(), output, overwrite=command.overwrite)
+    elif command.recipe is not None:
+        raise UsageError("--config and --workdir are given; allowed: one of them")
     else:
-        config = ml_collections.ConfigDict(read_json(workdir / "config.json"))
-    recipe.prepare(config)
-    experiment = recipe.build(config)
-    state = None
-    if workdir is not None:
-        state = newest_state(workdir, experiment.shapes, keep=experiment.keep_checkpoints)
-    with directory.replaced(output) as partial:
-        npu_bundle.write(experiment, partial, state=state)
+        workdir = remote.opened(command.workdir)
+        npu_export.of_run(workdir, output, command.overrides, overwrite=command.overwrite)
     print(f"wrote {output}: train it with python run.py --device=npu; see docs/npu.md")
 
 
@@ -230,7 +308,7 @@ def _import_bundle(command: Command) -> None:
 
     bundle, workdir = Path(command.require("bundle")), Path(command.require("workdir"))
     output = Path(command.output) if command.output else None
-    step = npu_import.import_run(bundle, workdir, output=output)
+    step = npu_import.import_run(bundle, workdir, output=output, given=command.overrides)
     print(f"wrote {workdir}: step {step} of the bundle's runner")
 
 
@@ -245,14 +323,19 @@ def _show_data(command: Command) -> None:
 
     from ssljax import parts
     from ssljax.data import overview, split_file
+    from ssljax.run import directory
     from ssljax.storage.files import write_json
 
     data, split = parts.load_data(config)
     workdir = Path(command.workdir or f"runs/data/{command.default_name(config)}")
     if (workdir / "config.json").exists():
         raise UsageError(f"workdir {workdir} holds a run; --mode=data needs another directory")
+    record = split_file.record(split)
+    directory.require_ours(workdir / "split.json", record)
+    if (workdir / "labelled.png").exists() and not (workdir / "split.json").exists():
+        raise UsageError(f"{workdir}/labelled.png is there already; use another workdir")
     workdir.mkdir(parents=True, exist_ok=True)
-    write_json(workdir / "split.json", split_file.record(split))
+    write_json(workdir / "split.json", record)
     overview.contact_sheet(data, split).save(workdir / "labelled.png")
     print(f"{config.dataset}\n{overview.table(data, split)}")
     print(f"wrote {workdir}/split.json and {workdir}/labelled.png")
@@ -268,7 +351,7 @@ def _show_views(command: Command) -> None:
     from ssljax import recipe
     from ssljax.augment import contact_sheet
 
-    recipe.prepare(config)
+    recipe.prepare(config, join=False)
     experiment = recipe.build(config)
     images = experiment.dataset.pick(np.arange(min(command.count, len(experiment.dataset.labels))))
     sheet = contact_sheet.draw(jax.random.key(experiment.seed), images, experiment.augmentation)
@@ -290,19 +373,12 @@ def _list_recipes(command: Command) -> None:
         print(f"{name:<28} {recipe_files.summary(path)}")
 
 
-def _local(workdir: str) -> Path:
-    """A run directory to read, copied here where it is remote."""
-    from ssljax.storage import remote
-
-    directory = remote.local(workdir)
-    if remote.is_remote(workdir):
-        remote.Mirror(workdir, directory, "--workdir").pull()
-    return directory
-
-
 _RUN: dict[str, Callable[[Command], None]] = {
     "train": _train,
     "eval": _evaluate,
+    "predict": _predict,
+    "label_next": _label_next,
+    "add_labels": _add_labels,
     "report": _report,
     "export": _export,
     "import_npu": _import_bundle,

@@ -91,6 +91,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.distributed.coordinator = ""  # host:port of process 0; "": one process
     config.distributed.num_processes = 0
     config.distributed.process_id = 0  # this one's, from 0
+    config.distributed.auto = True  # whether TPU pods, SLURM and Open MPI are asked for these
 
     # The machine.
     config.compilation_cache = ""  # directory of compiled programs, for faster starts; "": none

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 
 from ssljax.augment.augmentation import Augmentation
-from ssljax.data import memory, streaming
+from ssljax.data import fingerprint, memory, streaming
 from ssljax.data.batches import RawBatch, TrainingData
 from ssljax.data.datasets import Dataset
 from ssljax.data.splits import Split
@@ -59,6 +59,11 @@ class Experiment:
     def images_per_step(self) -> int:
         """Images that enter the network in a step, each view counted."""
         return self.batch_size * (1 + self.uratio * len(self.method.views))
+
+    @functools.cached_property
+    def data_record(self) -> dict[str, Any]:
+        """What tells the data from others, see `data/fingerprint.py`."""
+        return fingerprint.record(self.dataset)
 
     def init_state(self) -> TrainState:
         """The state before the first step, on the host."""

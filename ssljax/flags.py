@@ -15,21 +15,47 @@ from ssljax import overrides
 from ssljax.errors import UsageError
 
 _EXPORTS = ("saved_model", "tf1", "onnx", "npu_bundle")
+_KNOB = "config.<knob>"
+# Flags that some formats of an export alone take.
+_FORMATS = {
+    "batch_sizes": ("tf1",),
+    "config": ("npu_bundle",),
+    "input": ("saved_model", "tf1", "onnx"),
+    "limit": ("saved_model", "tf1", "onnx"),
+    "opset": ("onnx",),
+    "weights": ("saved_model", "tf1", "onnx"),
+}
+# Flags that are paths, and the modes in which they can be URLs.
+_PATHS: dict[str, tuple[str, ...]] = {
+    "bundle": (), "output": (), "workdir": ("train", "eval", "export")
+}  # fmt: skip
 
 
 class Mode(NamedTuple):
     """What `--mode` can be."""
 
     help: str
-    flags: tuple[str, ...]  # that it takes, beside --mode and --config.<knob>
+    flags: tuple[str, ...]  # that it takes, beside --mode
 
 
 MODES: dict[str, Mode] = {
     "train": Mode(
         "trains a recipe, or goes on where it was interrupted; the default.",
-        ("config", "workdir", "sweep", "sweep_index", "sweep_list"),
+        ("config", _KNOB, "workdir", "sweep", "sweep_index", "sweep_list"),
     ),
-    "eval": Mode("evaluates a run's newest checkpoint again.", ("workdir",)),
+    "eval": Mode("evaluates a run's newest checkpoint again.", ("workdir", _KNOB)),
+    "predict": Mode(
+        "predicts the classes of images with a run's model.",
+        ("workdir", _KNOB, "images", "output", "weights", "max_error", "overwrite"),
+    ),
+    "label_next": Mode(
+        "chooses the images without a label that are worth labelling next.",
+        ("workdir", "config", _KNOB, "budget", "strategy", "output", "overwrite"),
+    ),
+    "add_labels": Mode(
+        "reads labels that people gave into a new split.json.",
+        ("workdir", "config", _KNOB, "labels", "output", "overwrite"),
+    ),
     "report": Mode(
         "a table and a page of the runs in and below directories, separated by commas.",
         ("workdir", "output", "reference", "oracle", "follow"),
@@ -39,6 +65,7 @@ MODES: dict[str, Mode] = {
         (
             "workdir",
             "config",
+            _KNOB,
             "output",
             "format",
             "weights",
@@ -51,11 +78,13 @@ MODES: dict[str, Mode] = {
     ),
     "import_npu": Mode(
         "makes a run directory of what a bundle has trained.",
-        ("bundle", "workdir", "output"),
+        ("bundle", "workdir", _KNOB, "output"),
     ),
-    "data": Mode("shows a recipe's data and split; trains nothing.", ("config", "workdir")),
-    "augment": Mode("draws what the augmentation does to images.", ("config", "workdir", "count")),
-    "recipes": Mode("lists the recipes, or a recipe's knobs.", ("config",)),
+    "data": Mode("shows a recipe's data and split; trains nothing.", ("config", _KNOB, "workdir")),
+    "augment": Mode(
+        "draws what the augmentation does to images.", ("config", _KNOB, "workdir", "count")
+    ),
+    "recipes": Mode("lists the recipes, or a recipe's knobs.", ("config", _KNOB)),
 }
 
 
@@ -134,6 +163,23 @@ def _define() -> flags.FlagValues:
     )  # fmt: skip
     define(flags.DEFINE_bool, "oracle", False, "Reports the best error on the test set too.")
     define(flags.DEFINE_bool, "follow", False, "Reports again whenever a run goes on.")
+    define(
+        flags.DEFINE_string, "images", None,
+        "A folder, a file, a pattern with *, an .npz, or of the run: unlabeled or test.",
+    )  # fmt: skip
+    define(
+        flags.DEFINE_float, "max_error", None,
+        "Marks the predictions that can be trusted with this error, above 0 and below 1.",
+    )  # fmt: skip
+    define(flags.DEFINE_integer, "budget", None, "How many images to label.", lower_bound=1)
+    define(
+        flags.DEFINE_enum, "strategy", "typical",
+        ["typical", "margin", "entropy", "coreset", "committee"], "Which images are chosen.",
+    )  # fmt: skip
+    define(
+        flags.DEFINE_string, "labels", None,
+        "A CSV with the columns file and label, or Label Studio's JSON export.",
+    )  # fmt: skip
     define(flags.DEFINE_integer, "count", 8, "How many images are shown.", lower_bound=1)
     define(flags.DEFINE_enum, "format", None, list(_EXPORTS), "What is written.")
     define(flags.DEFINE_string, "output", None, "The directory that is written.")
@@ -217,20 +263,39 @@ def _unknown_flag(name: str, values: flags.FlagValues) -> str:
 
 
 def _check_mode(command: Command) -> None:
-    """Refuses a flag of another mode."""
+    """Refuses a flag of another mode or format, and a URL where a path belongs."""
     mode = command.mode
     allowed = {"mode", *MODES[mode].flags}
     given = [name for name in command.flags if command.flags[name].present]
-    if command.overrides and "config" not in given:
-        given.append("config")
-    for name in given:
+    for name in [*given, *([_KNOB] if command.overrides else [])]:
         if name not in allowed:
             modes = [other for other, spec in MODES.items() if name in spec.flags]
             raise UsageError(
                 f"--{name} is given with --mode={mode}; allowed: --mode={' or '.join(modes)}"
             )
+    for name in given:
+        if mode == "export" and command.format not in _FORMATS.get(name, (command.format,)):
+            raise UsageError(
+                f"--{name} is given with --format={command.format}; allowed: "
+                f"--format={' or '.join(_FORMATS[name])}"
+            )
+        is_url = name in _PATHS and "://" in str(command.flags[name].value)
+        if is_url and (mode not in _PATHS[name] or command.sweep is not None):
+            which = f"--mode={mode}" if command.sweep is None else "--sweep"
+            raise UsageError(
+                f"--{name}={command.flags[name].value} is a URL; allowed with {which}: a path"
+            )
+    if command.sweep_list and command.sweep_index is not None:
+        raise UsageError("--sweep_list and --sweep_index are given; allowed: one of them")
     if command.sweep is None and (command.sweep_list or command.sweep_index is not None):
         raise UsageError("--sweep is missing, which --sweep_list and --sweep_index need")
+
+
+_KNOB_HELP = {  # where it is no override of --config
+    "eval": "Other data, where they are now, or eval_batch_size.",
+    "export": "Of the bundle's recipe; or the images of the parity report, and where they are now.",
+    "import_npu": "Where the data are now.",
+}
 
 
 def help_text() -> str:
@@ -249,6 +314,10 @@ def help_text() -> str:
     for mode, spec in MODES.items():
         lines += ["", f"--mode={mode}: {spec.help}"]
         for name in spec.flags:
+            if name == _KNOB:
+                if mode in _KNOB_HELP:
+                    lines.append(f"  --{_KNOB + '=<…>':<32} {_KNOB_HELP[mode]}")
+                continue
             flag = values[name]
             choices = getattr(flag.parser, "enum_values", None)
             value = "" if flag.boolean else f"=<{'|'.join(choices) if choices else '…'}>"

@@ -18,7 +18,9 @@ from ssljax.errors import UsageError
 from ssljax.experiment import Experiment, describe
 from ssljax.log import LOG, printable
 from ssljax.run import directory, loop
+from ssljax.storage import remote
 from ssljax.trained import Trained, load
+from ssljax.training import hosts
 
 _TINY = 16  # side in pixels below which views are those of the digits
 
@@ -35,17 +37,19 @@ def train(config: ml_collections.ConfigDict, workdir: Path | str) -> Trained:
       UsageError, RunError, Interrupted: as `recipe.build` and `run.loop.train`.
     """
     log.show_lines()
-    workdir = Path(workdir).expanduser()
     if config.num_seeds > 1:
         raise UsageError(f"config.num_seeds is {config.num_seeds}; allowed here: 1")
-    batch_size = directory.recorded_batch_size(workdir)
-    return _train(recipe.build(config, batch_size=batch_size), workdir)
+    batch_size = directory.recorded_batch_size(remote.opened(workdir))
+    return _train(recipe.build(config, batch_size=batch_size), str(workdir))
 
 
-def _train(experiment: Experiment, workdir: Path) -> Trained:
+def _train(experiment: Experiment, workdir: str) -> Trained:
     LOG.info("%s\nrun directory: %s", describe(experiment), workdir)
-    results = loop.train(experiment, workdir)
-    return dataclasses.replace(load(workdir), results=results)
+    home = workdir if remote.is_remote(workdir) else ""
+    local = remote.local(workdir).expanduser()
+    results = loop.train(experiment, local, home=home)
+    model = load(local, model=experiment.config["model"])
+    return dataclasses.replace(model, results=results)
 
 
 def fit(
@@ -92,8 +96,9 @@ def fit(
     sizes = config.batch_size, config.batch_size * config.uratio
     usable = max(n for n in range(1, devices + 1) if not any(size % n for size in sizes))
     experiment = recipe.build(config, data=(dataset, split), max_devices=usable)
-    home = Path(tempfile.mkdtemp(prefix="ssljax-")) if workdir is None else Path(workdir)
-    return dataclasses.replace(_train(experiment, home.expanduser()), classes=classes)
+    if workdir is None:
+        workdir = hosts.broadcast_from_first(lambda: tempfile.mkdtemp(prefix="ssljax-"))
+    return dataclasses.replace(_train(experiment, str(workdir)), classes=classes)
 
 
 def _dataset(

@@ -4,13 +4,17 @@ A notebook is quiet with `logging.getLogger("ssljax").setLevel(logging.ERROR)`.
 """
 
 import contextlib
+import errno
+import io
 import logging
 import os
 import re
+import select
 import sys
 import tempfile
 from collections.abc import Collection, Iterator
 from itertools import islice
+from typing import Any
 
 from tqdm import tqdm
 
@@ -40,12 +44,15 @@ class _Lines(logging.Handler):
     """Prints messages as they are, above a progress bar if there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(record.getMessage(), file=sys.stdout)
-        sys.stdout.flush()
+        line = record.getMessage()
+        with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
+            tqdm.write(line, file=sys.stdout)
+            sys.stdout.flush()
 
 
 def show_lines() -> None:
     """Prints notes and progress on standard output, unless the program has set up logging."""
+    _have_streams()
     # A handler that lets no note through is not the program's: libraries add such ones.
     root = logging.getLogger()
     is_set_up = root.level < logging.WARNING and not all(map(_is_foreign, root.handlers))
@@ -59,6 +66,67 @@ def show_lines() -> None:
 def _is_foreign(handler: logging.Handler) -> bool:
     """Whether a library or a test runner has added a handler, rather than the program."""
     return type(handler).__module__.partition(".")[0] in ("absl", "_pytest")
+
+
+def _have_streams() -> None:
+    """Gives a process that has no standard input, output or error (a daemon) empty ones.
+
+    Otherwise the next file that is opened, a checkpoint perhaps, would be what C++ prints into.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            if nowhere != descriptor:
+                os.dup2(nowhere, descriptor)
+                os.close(nowhere)
+            os.set_inheritable(descriptor, True)
+    for name, descriptor in _OUTPUTS:
+        stream = getattr(sys, name)
+        if stream is None or getattr(stream, "closed", False):
+            raw = io.FileIO(descriptor, "w", closefd=False)
+            setattr(sys, name, io.TextIOWrapper(io.BufferedWriter(raw), "utf-8", "replace"))
+
+
+_OUTPUTS = (("stdout", 1), ("stderr", 2))
+
+
+class _Lasting(io.FileIO):
+    """A standard stream that drops what it cannot write: the program outlives its reader."""
+
+    def write(self, data: Any) -> int:
+        try:
+            while (count := super().write(data)) is None:  # the reader of this pipe is slow
+                select.select([], [self], [])
+            return count
+        except OSError as error:
+            if error.errno in (errno.EPIPE, errno.EIO):  # for good; C++ is to know it too
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, self.fileno())
+                os.close(nowhere)
+            return len(data)
+
+
+def outlive_readers() -> None:
+    """A pipe that is closed (`| head`), a terminal that is gone or a full disk under the output
+    ends no command from now on."""
+    _have_streams()
+    for name, descriptor in _OUTPUTS:
+        stream = getattr(sys, name)
+        try:
+            if stream.fileno() != descriptor:
+                continue
+        except (OSError, AttributeError):  # somebody has put another stream there
+            continue
+        lasting = io.TextIOWrapper(
+            io.BufferedWriter(_Lasting(descriptor, "w", closefd=False)),
+            encoding=stream.encoding,
+            errors=stream.errors,
+            line_buffering=stream.line_buffering,
+            write_through=stream.write_through,
+        )
+        setattr(sys, name, lasting)
 
 
 # Notes and warnings of TensorFlow and absl, written in C++ while they are imported, when no setting

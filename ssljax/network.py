@@ -4,6 +4,7 @@ import inspect
 from typing import Any
 
 import flax.linen as nn
+import jax.numpy as jnp
 
 import ssljax.models
 from ssljax.checks import call, check_returned
@@ -29,6 +30,11 @@ def make_model(config: Any, **fixed: Any) -> nn.Module:
     model = call(function, config, "model", **fixed)
     check_returned("config.model", config.model, model, nn.Module)
     return model
+
+
+def training_dtype(config: Any) -> Any:
+    """What the network computes in while it is trained and evaluated."""
+    return jnp.bfloat16 if config.bfloat16 else jnp.float32
 
 
 def _takes(function: Any, argument: str) -> bool:

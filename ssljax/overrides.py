@@ -85,6 +85,13 @@ def apply(config: ml_collections.ConfigDict, overrides: Sequence[str]) -> ml_col
       UsageError: there is no such knob, or a value has another type.
     """
     choose_arguments(config, overrides)
+    return change(config, overrides)
+
+
+def change(
+    config: ml_collections.ConfigDict, overrides: Sequence[str]
+) -> ml_collections.ConfigDict:
+    """As `apply`, without a look at the method and the model: nothing is imported."""
     _check_names(config, overrides)
     for override in overrides:  # one by one, so that an error is of one
         given = ["", f"--config.{override}"]

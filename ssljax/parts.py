@@ -14,6 +14,7 @@ import ssljax.models
 from ssljax.augment import augmentation, policies
 from ssljax.augment.augmentation import Augmentation
 from ssljax.checks import call, check_choice, check_range, check_returned, prefix_errors
+from ssljax.data import splits
 from ssljax.data.datasets import Dataset
 from ssljax.data.load import CONVENTIONS, load
 from ssljax.data.splits import Split
@@ -46,6 +47,15 @@ def load_data(config: ml_collections.ConfigDict) -> tuple[Dataset | StreamedData
     with prefix_errors(""):
         check_choice("config.unlabeled", config.unlabeled, CONVENTIONS)
         check_range("config.image_size", config.image_size)
+    for knob, place in (
+        ("dataset", splits.place(config.dataset)),
+        ("split_file", config.split_file),
+    ):
+        if remote.is_remote(place):
+            raise UsageError(
+                f"config.{knob} is at the URL {place}; allowed: a path, to which "
+                "config.stage.data_url can copy it"
+            )
     if config.stage.data_url:
         if not config.data_dir or remote.is_remote(config.data_dir):
             raise UsageError(

@@ -7,25 +7,27 @@ import dataclasses
 import functools
 import logging
 import math
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import jax
 import ml_collections
-import numpy as np
 
 from ssljax import overrides, parts
 from ssljax.checks import check_choice, check_range, prefix_errors
+from ssljax.data import splits
 from ssljax.data.datasets import Dataset
 from ssljax.data.splits import Split
 from ssljax.data.streaming import StreamedDataset
 from ssljax.errors import UsageError
 from ssljax.experiment import HEALTH_KINDS, Experiment
-from ssljax.network import make_model
+from ssljax.network import make_model, training_dtype
 from ssljax.training import devices, hosts, parallel
+from ssljax.training import join as joining
 
 _LOG = logging.getLogger("ssljax")
+# `config.distributed` of what is recorded.
+_ALONE = {"coordinator": "", "num_processes": 0, "process_id": 0}
 # Knob -> (smallest value, largest value, whether the smallest one is refused).
 _RANGES: dict[str, tuple[float, float, bool]] = {
     "image_size": (0, math.inf, False),
@@ -50,11 +52,14 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
 }
 
 
-def prepare(config: ml_collections.ConfigDict) -> None:
+def prepare(config: ml_collections.ConfigDict, *, join: bool = True) -> None:
     """Sets up this process for a run: compiled programs, CPU devices, the other processes.
 
-    For programs that train and do nothing else, before JAX starts its backend. `build` works
-    without it, on the devices that are there.
+    For programs that do nothing else, before JAX starts its backend. `build` works without it, on
+    the devices that are there.
+
+    Args:
+      join: whether the other processes of the run are waited for; only training has any.
 
     Raises:
       UsageError: a knob is out of range.
@@ -63,9 +68,10 @@ def prepare(config: ml_collections.ConfigDict) -> None:
     with _missing_knobs():
         _check_ranges(config)
         devices.cache_programs(config.compilation_cache)
-        automatic = 1 if config.num_seeds > 1 else _cpu_devices(config)
-        devices.split_cpu(config.cpu_devices or automatic)
-        hosts.start(**config.distributed)
+        several = join and joining.are_several(**config.distributed)
+        devices.split_cpu(config.cpu_devices or _cpu_devices(config, several=several))
+        if join:
+            joining.start(**config.distributed)
         if jax.default_backend() == "cpu" and not config.cpu_devices and config.num_seeds == 1:
             _note_cores(config)
 
@@ -133,7 +139,7 @@ def _of_seed(config: ml_collections.ConfigDict, i: int) -> ml_collections.Config
     single.num_seeds = 1
     single.seed += i
     if not config.split_file:
-        single.dataset = re.sub(r"\.(\d+)@", lambda m: f".{int(m[1]) + i}@", config.dataset)
+        single.dataset = splits.with_later_seed(config.dataset, i)
     return single
 
 
@@ -172,7 +178,7 @@ def _build(
     config = config.copy_and_resolve_references()
     overrides.choose_arguments(config)
     # What a run is, and whoever reads it, has nothing to do with who trains it.
-    config.distributed.update(coordinator="", num_processes=0, process_id=0)
+    config.distributed = ml_collections.ConfigDict(_ALONE)
     _set_batch_size(config, len(run_devices), resumed_batch_size)
     dataset, split = data or parts.load_data(config)
     method = parts.make_method(config, split)
@@ -188,7 +194,7 @@ def _build(
         model=make_model(
             config,
             num_classes=dataset.num_classes,
-            dtype=jax.numpy.bfloat16 if config.bfloat16 else np.float32,
+            dtype=training_dtype(config),
             axis_name=parallel.AXIS if config.sync_bn else None,
         ),
         method=method,
@@ -249,13 +255,9 @@ def _set_batch_size(config: ml_collections.ConfigDict, devices: int, resumed: in
             )
 
 
-def _cpu_devices(config: ml_collections.ConfigDict) -> int:
+def _cpu_devices(config: ml_collections.ConfigDict, *, several: bool) -> int:
     """For `config.cpu_devices` 0: what is computed must not depend on the number of cores."""
-    if (
-        config.per_worker_batch_size
-        or not config.sync_bn
-        or hosts.are_several(**config.distributed)
-    ):
+    if several or config.num_seeds > 1 or config.per_worker_batch_size or not config.sync_bn:
         return 1
     return devices.devices_for(config.batch_size)
 

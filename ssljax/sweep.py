@@ -1,6 +1,5 @@
 """The points of a sweep: ordinary runs, each in a directory and a process of its own."""
 
-import json
 import os
 import signal
 import subprocess
@@ -11,9 +10,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from ssljax import interrupts
 from ssljax.errors import Interrupted, RunError, UsageError
-from ssljax.overrides import complete, flatten
-from ssljax.run.resume import RESUMABLE
+from ssljax.run.resume import RESUMABLE, knobs
 from ssljax.storage.files import read_json
 
 
@@ -26,8 +25,7 @@ def is_finished(workdir: Path, config: Mapping[str, Any]) -> bool:
         results, saved = (read_json(workdir / name) for name in ("results.json", "config.json"))
     except UsageError:
         return False
-    wanted = flatten(complete(json.loads(json.dumps(config))))
-    found = flatten(complete(saved))
+    wanted, found = knobs(config), knobs(saved)
     free = RESUMABLE - {"num_steps", "num_epochs"}
     if wanted["num_epochs"]:  # what follows from another knob and the data
         free |= {"num_steps"}
@@ -49,7 +47,7 @@ def run(commands: Mapping[str, Sequence[str]], *, finished: Collection[str] = ()
 
     Raises:
       RunError: some failed; the others ran all the same.
-      Interrupted: by SIGINT or SIGTERM, after the running one has saved.
+      Interrupted: by a signal, after the running one has saved.
     """
     failed = []
     with tempfile.TemporaryDirectory(prefix="ssljax-sweep-") as cache, _children() as children:
@@ -72,7 +70,7 @@ def run(commands: Mapping[str, Sequence[str]], *, finished: Collection[str] = ()
 
 
 class _Children:
-    """The running process, in a group of its own: Ctrl-C must not reach it twice."""
+    """The running process, in a group of its own: a terminal's signals must not reach it twice."""
 
     def __init__(self) -> None:
         self.signum = 0
@@ -96,10 +94,5 @@ class _Children:
 @contextmanager
 def _children() -> Iterator[_Children]:
     children = _Children()
-    stops = (signal.SIGINT, signal.SIGTERM)
-    previous = {stop: signal.signal(stop, children.pass_on) for stop in stops}
-    try:
+    with interrupts.handled(children.pass_on):
         yield children
-    finally:
-        for stop, action in previous.items():
-            signal.signal(stop, action)

@@ -12,13 +12,14 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 
+from ssljax import recorded
 from ssljax.augment.ops import to_float
 from ssljax.errors import UsageError
 from ssljax.log import printable
 from ssljax.network import make_model
+from ssljax.storage import runs
 from ssljax.storage.checkpoints import Checkpoints
 from ssljax.storage.files import read_json
 
@@ -115,20 +116,27 @@ def _batches(images: np.ndarray) -> Iterator[np.ndarray]:
         yield np.pad(batch, [(0, size - len(batch)), (0, 0), (0, 0), (0, 0)])
 
 
-def load(workdir: Path | str, *, weights: str = "ema") -> Trained:
+def load(
+    workdir: Path | str, *, weights: str = "ema", model: str = "", fallback: bool = False
+) -> Trained:
     """The newest checkpoint of a run directory.
 
     Args:
       weights: `ema`, the moving average, or `raw`.
+      model: `config.model` of the run, where that is code of your own, `<module>.<name>`: a run
+        directory alone, which can be somebody else's, lets no other code run than ssljax's.
+      fallback: whether a damaged checkpoint gives way to the one before.
 
     Raises:
-      UsageError: there is no checkpoint, or it cannot be read.
+      UsageError: there is no run or no checkpoint, or it cannot be read.
     """
-    workdir = Path(workdir).expanduser()
+    workdir = _opened(workdir)
+    runs.require_one(workdir)
     config = read_json(workdir / "config.json")
     data = read_json(workdir / "data.json")
+    known = recorded.of_run(workdir, [f"model={model}"] if model else [], code=("model",))
     with Checkpoints(workdir, keep=0) as checkpoints:
-        newest = checkpoints.restore_newest()
+        newest = checkpoints.restore_newest(fallback=fallback)
     if newest is None:
         raise UsageError(f"{workdir} holds no checkpoint yet")
     step, state = newest[0], newest[1]["state"]
@@ -137,8 +145,8 @@ def load(workdir: Path | str, *, weights: str = "ema") -> Trained:
         params, batch_stats = state["ema"], state.get("ema_batch_stats") or batch_stats
     # Heads are further outputs of a method that only training uses.
     params = {name: value for name, value in params.items() if name != "heads"}
-    model = make_model(
-        ml_collections.ConfigDict(config),
+    network = make_model(
+        known,
         num_classes=len(data["class_names"]),
         dtype=jnp.float32,
         axis_name=None,
@@ -148,7 +156,7 @@ def load(workdir: Path | str, *, weights: str = "ema") -> Trained:
     if (calibration.get("step"), calibration.get("weights")) != (step, weights):
         calibration = {}  # of other weights
     return Trained(
-        model=model,
+        model=network,
         variables={"params": params} | ({"batch_stats": batch_stats} if batch_stats else {}),
         image_shape=tuple(data["image_shape"]),
         class_names=tuple(map(printable, data["class_names"])),
@@ -160,3 +168,11 @@ def load(workdir: Path | str, *, weights: str = "ema") -> Trained:
         state=state,
         workdir=workdir,
     )
+
+
+def _opened(workdir: Path | str) -> Path:
+    if "://" not in str(workdir):
+        return Path(workdir).expanduser()
+    from ssljax.storage import remote  # imports what reads URLs
+
+    return remote.opened(workdir)

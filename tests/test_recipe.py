@@ -189,7 +189,15 @@ def test_the_memory_a_device_will_need_is_described(config):
 
 @pytest.mark.parametrize(
     ("coordinator", "num_processes", "process_id"),
-    [("host0:1234", 0, 0), ("host0:1234", 2, 2), ("host0", 2, 0)],
+    [
+        ("host0:1234", 0, 0),
+        ("host0:1234", 2, 2),
+        ("host0", 2, 0),
+        ("host0:x", 2, 0),
+        ("host0:70000", 2, 0),
+        ("", 2, 0),
+        ("", 0, 1),
+    ],
 )
 def test_processes_that_do_not_fit_together_are_refused(
     config, coordinator, num_processes, process_id
@@ -197,7 +205,7 @@ def test_processes_that_do_not_fit_together_are_refused(
     config.distributed.coordinator = coordinator
     config.distributed.num_processes = num_processes
     config.distributed.process_id = process_id
-    with pytest.raises(UsageError, match=f"config.distributed is coordinator={coordinator} "):
+    with pytest.raises(UsageError, match=f"config.distributed is coordinator='{coordinator}' "):
         recipe.prepare(config)
 
 
@@ -238,13 +246,12 @@ def test_a_cpu_is_one_device_per_core_where_the_batch_divides(
 
 def test_what_is_computed_does_not_depend_on_the_cores(config, monkeypatch):
     monkeypatch.setattr(devices, "devices_for", lambda batch_size: 8)
-    assert recipe._cpu_devices(config) == 8
-    for knob, value in (
-        ("sync_bn", False), ("per_worker_batch_size", 2), ("distributed.coordinator", "a:1")
-    ):  # fmt: skip
+    assert recipe._cpu_devices(config, several=False) == 8
+    assert recipe._cpu_devices(config, several=True) == 1
+    for knob, value in (("sync_bn", False), ("per_worker_batch_size", 2), ("num_seeds", 3)):
         one = config.copy_and_resolve_references()
         one.update_from_flattened_dict({knob: value})
-        assert recipe._cpu_devices(one) == 1, knob
+        assert recipe._cpu_devices(one, several=False) == 1, knob
 
 
 def test_cores_that_a_batch_leaves_idle_are_noted(config, monkeypatch, capsys):

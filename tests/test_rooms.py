@@ -6,7 +6,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "ssljax"
 # From bottom to top. Rooms of one line know nothing of each other; modules of one room may.
 ROOMS = (
-    "errors log",
+    "errors log interrupts",
     "lookup",
     "checks recipe_files losses defaults",
     "overrides",
@@ -20,9 +20,10 @@ ROOMS = (
     "parts",
     "recipe",
     "run",
+    "recorded",
     "sweep trained",
+    "evaluation export report",
     "inference",
-    "export report",
     "library",
     "flags",
     "cli",

@@ -5,7 +5,7 @@ checks. Deleting one is always safe.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,18 +16,23 @@ from ssljax.errors import UsageError
 from ssljax.log import LOG
 
 
-def load_or_build(path: Path, source: Callable[[], str], build: Callable[[], Arrays]) -> Arrays:
-    """What `path` holds of `source`, or what `build` returns, which is then written there.
+def load_or_build(
+    paths: Sequence[Path], source: Callable[[], str], build: Callable[[], Arrays]
+) -> Arrays:
+    """What one of `paths` holds of `source`, or what `build` returns, which the last one then
+    holds.
 
     Args:
       source: identifies what the arrays are decoded from; asked again after `build`, which may
         have downloaded it. A cache of another source is built anew, and so is a damaged one.
       build: arrays by name, none called "source".
     """
-    arrays = _read(path, source())
-    if arrays is None:
-        arrays = build()
-        _write(path, {"source": np.array(source()), **arrays})
+    wanted = source()
+    for path in paths:
+        if (arrays := _read(path, wanted)) is not None:
+            return arrays
+    arrays = build()
+    _write(paths[-1], {"source": np.array(source()), **arrays})
     return arrays
 
 

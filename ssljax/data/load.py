@@ -20,7 +20,7 @@ from ssljax.data.datasets import Dataset
 from ssljax.data.splits import Split, SplitName
 from ssljax.data.streaming import StreamedDataset
 from ssljax.errors import UsageError
-from ssljax.log import LOG, printable
+from ssljax.log import LOG, printable, some
 from ssljax.lookup import find
 
 CONVENTIONS = ("exclude_labeled", "all", "strict")  # of the unlabelled list, see `make_split`
@@ -58,12 +58,29 @@ def load(
         data = (_stream if stream else _read)(name.dataset, data_dir, image_size)
         data = data._replace(class_names=tuple(map(printable, data.class_names)))
         data, split = _given(path, data) if path else (data, _split(name, data, unlabeled))
+    _require_classes(dataset, data, split)
     if not len(data.test_labels) and not len(labeled_validation(data, split)):
         raise UsageError(
             f"config.dataset {dataset} has neither test images nor labelled validation images to "
             "evaluate on; allowed: a name that ends with a number of validation images"
         )
     return data, split
+
+
+def _require_classes(name: str, data: Dataset | StreamedDataset, split: Split) -> None:
+    """Refuses a single class, and names the classes that nothing can be learned about."""
+    if data.num_classes < 2:
+        raise UsageError(
+            f"config.dataset {printable(name)} has one class, {', '.join(data.class_names)}; "
+            "allowed: from two classes up"
+        )
+    counts = np.bincount(data.labels[split.labeled], minlength=data.num_classes)
+    without = [data.class_names[c] for c in np.flatnonzero(counts == 0)]
+    if without:
+        LOG.warning(
+            f"warning: {len(without)} of {data.num_classes} classes have no labelled image and "
+            f"cannot be learned: {some(without)}"
+        )
 
 
 def labeled_validation(data: Dataset | StreamedDataset, split: Split) -> np.ndarray:
@@ -90,6 +107,11 @@ def _read(name: str, data_dir: str, image_size: int) -> Dataset:
 def _check(name: str, data: Dataset) -> None:
     """Looks at what a function of one's own returned."""
     check_returned("config.dataset", name, data, Dataset)
+    if len(data.class_names) != data.num_classes:
+        raise UsageError(
+            f"config.dataset {name!r} has {len(data.class_names)} class_names; allowed: "
+            f"{data.num_classes}, its num_classes"
+        )
     for part, images, labels, least in (
         ("images", data.images, data.labels, -1),
         ("test_images", data.test_images, data.test_labels, 0),
@@ -122,8 +144,8 @@ def _imagenet(size, seed, data_dir, image_size, path):
 def _given(path: str, data: Dataset | StreamedDataset) -> tuple[Dataset | StreamedDataset, Split]:
     """The split that a file holds, and the data with the labels that it adds."""
     if path.endswith(".json"):
-        split, labels = split_file.read(Path(path).expanduser(), data.labels, data.class_names)
-        return data.with_labels(labels), split
+        split, added = split_file.read(Path(path).expanduser(), data.labels, data.class_names)
+        return data.with_labels(added) if added else data, split
     if isinstance(data, StreamedDataset):
         return data, _around(imagenet_folds.read_list(Path(path), data.train_index.names), data)
     raise UsageError(
@@ -147,8 +169,7 @@ def _stream(name: str, data_dir: str, image_size: int) -> StreamedDataset:
         )
     tensorflow_import.require("tensorflow", "config.stream")
     if kind == "tfds":
-        train, classes = image_index.of_tfds(where, ["train"], data_dir)
-        test, _ = image_index.of_tfds(where, ["test", "validation"], data_dir)
+        train, test, classes = image_index.of_tfds(where, data_dir)
         return StreamedDataset(train, test, len(classes), tuple(classes), image_size)
     names, train_files, test_files, num_valid = folder.listing(Path(where).expanduser())
     train, test = map(image_index.of_files, (train_files, test_files))

@@ -14,7 +14,8 @@ files (SVHN: train, extra; STL-10: train, unlabeled), a folder as `folder.py` or
 Where people gave labels that the data set does not have, the file has them too:
 
       "parent": "41d0…",           the hash of the split that was added to
-      "labels": {"204": "cat"}     numbers of training images, and the names of their classes
+      "labels": {"204": "cat"},    numbers of training images, and the names of their classes
+      "labels_hash": "b2e7…"       optional when written by hand
 """
 
 import hashlib
@@ -25,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from ssljax.data.labels import with_added
 from ssljax.data.splits import Split, fingerprint
 from ssljax.errors import UsageError
 
@@ -39,24 +41,25 @@ def record(
       parent: the hash of the split that these were added to.
     """
     lists = {name: indices.tolist() for name, indices in split._asdict().items()}
-    given = {str(number): name for number, name in sorted((labels or {}).items())}
-    added = {"parent": parent, "labels": given} if given or parent else {}
-    return {"hash": _hash(split, added), **lists, **added}
+    found = {"hash": fingerprint(split), **lists}
+    if labels:
+        given = {str(number): name for number, name in sorted(labels.items())}
+        found |= {"parent": parent, "labels": given, "labels_hash": _labels_hash(given)}
+    return found
 
 
-def _hash(split: Split, added: Mapping[str, Any]) -> str:
-    """Of the lists, and of the labels that were added, if any."""
-    if not added:
-        return fingerprint(split)
-    text = json.dumps([fingerprint(split), added["parent"], added["labels"]], sort_keys=True)
+def _labels_hash(labels: Mapping[str, str]) -> str:
+    text = json.dumps(dict(labels), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def read(path: Path, labels: np.ndarray, class_names: Sequence[str]) -> tuple[Split, np.ndarray]:
+def read(
+    path: Path, labels: np.ndarray, class_names: Sequence[str]
+) -> tuple[Split, dict[int, str]]:
     """Reads a file for training records with these labels `[N]` (-1: none).
 
     Returns:
-      The split, and the labels with those that the file adds.
+      The split, and the labels that the file adds.
 
     Raises:
       UsageError: it cannot be read, was changed, or does not fit the records.
@@ -64,43 +67,41 @@ def read(path: Path, labels: np.ndarray, class_names: Sequence[str]) -> tuple[Sp
     try:
         found = json.loads(path.read_text())
         split = Split(*(_indices(path, name, found, len(labels)) for name in Split._fields))
-        added = {k: found[k] for k in ("parent", "labels") if k in found}
-        if added:
-            added = {"parent": str(added.get("parent", "")), "labels": dict(added["labels"])}
-            labels = _with_added(path, labels, added["labels"], class_names)
-        expected = _hash(split, added)
+        given = {str(k): str(v) for k, v in dict(found.get("labels", {})).items()}
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, UsageError):
             raise
         raise UsageError(
             f"config.split_file {path} cannot be read: {type(error).__name__} {error}"
         ) from error
-    if not len(split.labeled) or labels[split.labeled].min() < 0:
+    added = _added(path, given, len(labels), class_names)
+    known = with_added(labels, added, class_names)
+    if not len(split.labeled) or known[split.labeled].min() < 0:
         raise UsageError(
             f"config.split_file {path}: labeled must name an image, and each must have a label"
         )
-    if found.get("hash", expected) != expected:
-        raise UsageError(
-            f"config.split_file {path}: its lists were changed after its hash {found['hash']} was "
-            f"written; allowed: {expected}, or no hash"
-        )
-    return split, labels
+    for what, name, expected in (
+        ("lists", "hash", fingerprint(split)),
+        ("labels", "labels_hash", _labels_hash(given)),
+    ):
+        if found.get(name, expected) != expected:
+            raise UsageError(
+                f"config.split_file {path}: its {what} were changed after its {name} {found[name]} was "
+                f"written; allowed: {expected}, or no {name}"
+            )
+    return split, added
 
 
-def _with_added(
-    path: Path, labels: np.ndarray, added: Mapping[str, str], class_names: Sequence[str]
-) -> np.ndarray:
-    """The labels, with those that the file names."""
-    classes = {name: number for number, name in enumerate(class_names)}
-    labels = labels.copy()
-    for number, name in added.items():
-        if not number.isdigit() or int(number) >= len(labels) or name not in classes:
+def _added(
+    path: Path, given: Mapping[str, str], images: int, class_names: Sequence[str]
+) -> dict[int, str]:
+    for number, name in given.items():
+        if not number.isdigit() or int(number) >= images or name not in class_names:
             raise UsageError(
                 f"config.split_file {path}: labels has {number}: {name!r}; allowed: images 0 to "
-                f"{len(labels) - 1}, and the classes {', '.join(classes)}"
+                f"{images - 1}, and the classes {', '.join(class_names)}"
             )
-        labels[int(number)] = classes[name]
-    return labels
+    return {int(number): name for number, name in given.items()}
 
 
 def _indices(path: Path, name: str, found: Any, size: int) -> np.ndarray:

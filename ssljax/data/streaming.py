@@ -19,6 +19,7 @@ from ssljax.data.batches import RawBatch
 from ssljax.data.datasets import Batches
 from ssljax.data.image_index import ImageIndex
 from ssljax.data.images import as_bmp, is_plain_jpeg
+from ssljax.data.labels import with_added
 from ssljax.data.splits import Split
 from ssljax.errors import RunError, UsageError
 from ssljax.log import LOG
@@ -37,6 +38,7 @@ class StreamedDataset(NamedTuple):
     image_size: int  # side in pixels of the crops
     num_valid: int = 0  # how many of the last training images serve for validation only
     folds: Mapping[int, Callable[[int], np.ndarray]] = MappingProxyType({})
+    added_labels: Mapping[int, str] = MappingProxyType({})
 
     @property
     def labels(self) -> np.ndarray:
@@ -53,9 +55,11 @@ class StreamedDataset(NamedTuple):
         """(height, width, channels)."""
         return self.image_size, self.image_size, 3
 
-    def with_labels(self, labels: np.ndarray) -> "StreamedDataset":
+    def with_labels(self, added: Mapping[int, str]) -> "StreamedDataset":
         """As `Dataset.with_labels`."""
-        return self._replace(train_index=self.train_index._replace(labels=labels))
+        known = with_added(self.labels, added, self.class_names)
+        index = self.train_index._replace(labels=known)
+        return self._replace(train_index=index, added_labels=added)
 
     def names(self, part: str = "train") -> list[str]:
         """As `Dataset.names`."""

@@ -52,6 +52,8 @@ It computes in float32.
 
 {use}
 
+`sha256sum --check SHA256SUMS` says whether a file has changed since it was written.
+
 Beside the JAX model (`parity.json`):
 
     {verdict.replace(chr(10), chr(10) + "    ")}

@@ -90,7 +90,7 @@ def _about(run: Run) -> tuple[str, str, int | None]:
 def _knobs(run: Run) -> dict[str, str]:
     """What makes the experiment, as text; the data set's name without its seed."""
     knobs = {key: str(value) for key, value in sorted(flatten(run.config).items())}
-    knobs["dataset"] = re.sub(r"\.\d+(@|$)", r"\1", knobs["dataset"])
+    knobs["dataset"] = re.sub(r"\.\d+(@(\d+|all)-\d+)?$", r"\1", knobs["dataset"])
     return {key: value for key, value in knobs.items() if key not in _SAME}
 
 

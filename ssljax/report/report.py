@@ -8,6 +8,7 @@ from pathlib import Path
 from ssljax.report import groups as grouping
 from ssljax.report import page, reference, table
 from ssljax.report.runs import Run, find, read_all
+from ssljax.storage.files import write_bytes
 
 _EVERY = 5  # seconds between two looks at runs that are followed
 _REFRESH = 15  # seconds after which a browser reads their page again
@@ -53,9 +54,7 @@ def write(
     }
     (output / "report_figures").mkdir(exist_ok=True)
     for name, data in files.items():
-        partial = output / f"{name}.partial"
-        partial.write_bytes(data)
-        partial.replace(output / name)
+        write_bytes(output / name, data)
     return "\n".join([*_lines(results), *remarks, *_notes(runs)])
 
 

@@ -15,7 +15,7 @@ from ssljax.errors import UsageError
 from ssljax.log import printable
 from ssljax.overrides import complete
 from ssljax.run import metrics
-from ssljax.storage.files import read_json
+from ssljax.storage.files import PARTIAL, read_json
 
 _MARKS = ("config.json", "metrics.jsonl", "results.json", "checkpoints")  # any: a run directory
 
@@ -87,7 +87,7 @@ def _walk(path):
         if set(_MARKS) & {*directories, *files}:
             directories.clear()
             yield here, files
-        directories.sort()
+        directories[:] = sorted(x for x in directories if not x.endswith(PARTIAL))
 
 
 def read(path: Path, name: str) -> Run:
@@ -105,11 +105,14 @@ def read(path: Path, name: str) -> Run:
             notes.append(f"{file} cannot be read ({type(error).__name__}: {reason})")
             return default
 
-    config = optional("config.json", _config, {})
-    rows = optional("metrics.jsonl", metrics.read_rows, [])
-    data = optional("data.json", read_json, {})
-    split = optional("split.json", read_json, {})
-    starts = optional("environment.json", lambda file: read_json(file)["starts"], [])
+    def tell(text: str) -> None:
+        notes.append(text.replace(f"{path}/", ""))
+
+    config = optional("config.json", lambda file: _config(file, tell), {})
+    rows = optional("metrics.jsonl", lambda file: metrics.read_rows(file, tell), [])
+    data = optional("data.json", lambda file: read_json(file, tell), {})
+    split = optional("split.json", lambda file: read_json(file, tell), {})
+    starts = optional("environment.json", lambda file: read_json(file, tell)["starts"], [])
     predictions = None
     if any("test/accuracy_ema" in row or "valid/accuracy_ema" in row for row in rows):
         predictions = optional("predictions.npz", _predictions, None)
@@ -130,8 +133,8 @@ def read(path: Path, name: str) -> Run:
     return dataclasses.replace(run, notes=(*_progress(run), *notes, *_restarts(run)))
 
 
-def _config(file: Path) -> dict[str, Any]:
-    config = complete(read_json(file))
+def _config(file: Path, tell: Callable[[str], None]) -> dict[str, Any]:
+    config = complete(read_json(file, tell))
     for knob in ("method", "dataset", "num_steps"):
         if knob not in config:
             raise ValueError(f"it has no {knob}")

@@ -38,7 +38,7 @@ def results(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     part = evaluated_part(rows)
     evaluations = [row for row in rows if HEADLINES[part] in row]
     if not evaluations:
-        return {"step": rows[-1]["step"], "headline": {}, "last": {}}
+        return {"step": rows[-1]["step"] if rows else 0, "headline": {}, "last": {}}
     last = evaluations[-1]
     accuracies = [row[HEADLINES[part]] for row in evaluations[-20:]]
     scores = {k: v for k, v in last.items() if k.startswith(("test/", "valid/"))}

@@ -5,6 +5,7 @@ there before and back to there while and after it trains.
 """
 
 import fcntl
+import json
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
@@ -14,6 +15,7 @@ import fsspec
 
 from ssljax.errors import RunError, UsageError
 from ssljax.log import LOG
+from ssljax.storage.files import SUMS
 
 _SOURCE = ".source"  # in a copied directory: where it is from; written last
 _SEAL = "manifest.json"  # of a checkpoint: what has none is not whole
@@ -36,6 +38,19 @@ def local(workdir: str) -> Path:
     if ".." in PurePosixPath(workdir).parts:
         raise UsageError(f"--workdir is {workdir}; allowed: a URL without ..")
     return Path.home() / ".cache/ssljax/runs" / workdir.replace("://", "/").strip("/")
+
+
+def opened(workdir: Path | str) -> Path:
+    """A run directory to read: itself, or of a remote one a copy of its newest state.
+
+    Raises:
+      UsageError: it cannot be read.
+    """
+    if not is_remote(str(workdir)):
+        return Path(workdir).expanduser()
+    directory = local(str(workdir))
+    Mirror(str(workdir), directory, "--workdir").pull()
+    return directory
 
 
 def copy_in(url: str, directory: Path, field: str) -> None:
@@ -99,6 +114,7 @@ class Mirror:
 
     def __init__(self, url: str, workdir: Path, field: str):
         self._url, self._workdir, self._field = url, workdir, field
+        self.name = f"{field} {url}"
         self._copied: dict[str, tuple[int, int]] = {}  # name -> size, time of change
         self._thread = ThreadPoolExecutor(1)
         self._running: Future[None] | None = None
@@ -130,6 +146,21 @@ class Mirror:
             _copy(self._storage, self._path, kept, self._workdir, {})
         except Exception as error:
             raise UsageError(f"{self._field} {self._url}: {_reason(error)}") from error
+
+    def read(self, name: str) -> dict[str, Any]:
+        """A JSON file of the remote copy; {}: there is none.
+
+        Raises:
+          UsageError: it cannot be read.
+        """
+        path = f"{self._path}/{name}"
+        try:
+            found = json.loads(self._storage.cat_file(path)) if self._storage.exists(path) else {}
+        except Exception as error:
+            raise UsageError(f"{self._field} {self._url}: {name}: {_reason(error)}") from error
+        if not isinstance(found, dict):
+            raise UsageError(f"{self._field} {self._url}: {name} holds no JSON object")
+        return found
 
     def push_in_background(self) -> None:
         """Begins to copy what has changed, unless that is under way; a failure is only told."""
@@ -163,7 +194,7 @@ class Mirror:
 
     def _push(self) -> None:
         found = {p.relative_to(self._workdir).as_posix(): p for p in _files(self._workdir)}
-        for name in sorted(found, key=lambda name: (name.endswith(_SEAL), name)):
+        for name in sorted(found, key=lambda name: (name.endswith(_SEAL), name != SUMS, name)):
             state = found[name].stat()
             version = state.st_size, state.st_mtime_ns
             if self._copied.get(name) != version:

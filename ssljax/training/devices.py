@@ -22,10 +22,11 @@ def local_devices(devices: Sequence[jax.Device]) -> list[jax.Device]:
 def cache_programs(directory: str) -> None:
     """Keeps what XLA compiles in a directory, for the next start on such a machine; "": nothing.
 
-    Of small programs, which are many, too.
+    Of small programs, which are many, too. A URL is JAX's to open.
     """
     if directory:
-        jax.config.update("jax_compilation_cache_dir", str(Path(directory).expanduser().absolute()))
+        place = Path(directory).expanduser().absolute() if "://" not in directory else directory
+        jax.config.update("jax_compilation_cache_dir", str(place))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 

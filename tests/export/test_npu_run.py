@@ -18,11 +18,11 @@ import pytest
 from helpers import tensorflow_1_15
 from helpers.command import command
 from helpers.tiny import tiny_config
-from ssljax import cli, recipe, trained
+from ssljax import cli, evaluation, recipe, trained
 from ssljax.errors import UsageError
 from ssljax.export import npu_bundle, npu_import
-from ssljax.run import evaluate, loop
-from ssljax.storage.files import read_json
+from ssljax.run import loop
+from ssljax.storage.files import partial_path, read_json, write_sealed
 
 ROOT = Path(__file__).parents[2]
 INTERRUPTED = Path(__file__).parents[1] / "helpers/npu_interrupted.py"
@@ -150,23 +150,27 @@ def finished(request, tmp_path_factory):
     manifest = read_json(directory / "bundle" / "manifest.json")
     assert manifest["first_step"] == 4
     manifest["config"]["num_steps"] = 12
-    (directory / "bundle" / "manifest.json").write_text(json.dumps(manifest))
+    write_sealed(directory / "bundle" / "manifest.json", manifest)
     in_current(directory / "bundle" / "run.py", "--device=cpu", "--loss_scale=128")
     return directory
 
 
 def test_what_was_trained_comes_back_as_a_run(finished, tmp_path, capsys):
     workdir = tmp_path / "run"
+    partial_path(workdir).mkdir()
+    (partial_path(workdir) / "config.json").touch()  # an import that was killed
     bundle = f"--bundle={finished / 'bundle'}"
     code, output, errors = command(capsys, "--mode=import_npu", f"--workdir={workdir}", bundle)
     assert code == 0, errors
     assert output.endswith(f"wrote {workdir}: step 12 of the bundle's runner\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert read_json(workdir / "results.json") == read_json(finished / "bundle/run/results.json")
 
     config = ml_collections.ConfigDict(read_json(workdir / "config.json"))
-    step, scores = evaluate.evaluate_directory(recipe.build(config), workdir)
-    assert step == 12
+    found = evaluation.evaluate_directory(workdir)
+    assert found.step == 12
     recorded = rows_of(finished / "bundle" / "run")[-1]
-    for name, value in scores.items():
+    for name, value in found.scores.items():
         assert recorded[name] == pytest.approx(value, rel=1e-4), name
     assert trained.load(workdir).step == 12
 
@@ -213,9 +217,9 @@ def test_what_cannot_be_imported_is_named(bundle, finished, tmp_path):
     npu_bundle.write(recipe.build(tiny_config("supervised")), other_directory(other))
     manifest = read_json(other / "manifest.json")
     manifest["config"]["model_args"]["filters"] = 2
-    (other / "manifest.json").write_text(json.dumps(manifest))
+    write_sealed(other / "manifest.json", manifest)
     refused("of another bundle|not \\(", bundle=other, output=finished / "bundle" / "run")
-    (other / "manifest.json").write_text(json.dumps(manifest | {"format": 0}))
+    write_sealed(other / "manifest.json", manifest | {"format": 0})
     refused("has format 0, not 1", bundle=other)
 
 
@@ -224,25 +228,128 @@ def other_directory(path):
     return path
 
 
-def test_a_signal_saves_and_leaves(bundle, tmp_path):
+def test_a_terminal_that_closes_saves_and_leaves(bundle, tmp_path):
+    """Its output is gone, and SIGHUP comes twice."""
     endless = tmp_path / "bundle"
     shutil.copytree(bundle, endless)
     manifest = read_json(endless / "manifest.json")
     manifest["config"] |= {"num_steps": 10**6, "eval_every": 10**6, "log_every": 1}
-    (endless / "manifest.json").write_text(json.dumps(manifest))
+    write_sealed(endless / "manifest.json", manifest)
     command = [sys.executable, endless / "run.py", "--device=cpu"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, env=ENVIRONMENT, **pipes)
+    process.stdout.close()
     deadline = time.monotonic() + 120
     rows = endless / "run" / "metrics.jsonl"
-    while not (rows.exists() and rows.read_text()) and time.monotonic() < deadline:
+    while not (rows.exists() and rows.read_text().count("\n") > 2):
+        assert time.monotonic() < deadline
         time.sleep(0.1)
-    process.send_signal(signal.SIGTERM)
-    _, printed = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM, printed
+    process.send_signal(signal.SIGHUP)
+    process.send_signal(signal.SIGHUP)
+    printed = process.stderr.read()
+    assert process.wait(60) == 128 + signal.SIGHUP, printed
     last = printed.splitlines()[-1]
-    assert last.startswith("SIGTERM: saved after step ")
+    assert last.startswith("SIGHUP: saved after step ")
     step = int(last.split()[4].rstrip(";"))
     assert (endless / "run" / f"checkpoint-{step}.index").exists()
+
+
+def flip(path, at=None):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2 if at is None else at] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "name", ["train.pb", "eval.pb", "data.npz", "weights.npz", "manifest.json", "run.py"]
+)
+def test_a_bundle_that_was_damaged_on_its_way_is_refused(name, runner, bundle, tmp_path, capsys):
+    copy = tmp_path / "bundle"
+    shutil.copytree(bundle, copy)
+    flip(copy / name, at=-3)
+    refuse(runner, f"--bundle={copy}")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {copy / name} ")
+    (copy / name).unlink()
+    refuse(runner, f"--bundle={copy}")
+    assert f"{copy / name} " in capsys.readouterr().err
+    assert not (copy / "run").exists()
+
+
+def refuse(runner, *flags):
+    """Refused by the runner, in this process, which keeps its handlers of signals."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner, "StopSignal", lambda: None)
+        assert runner.main(["--device=cpu", *flags]) == 2
+
+
+def test_arrays_of_an_older_bundle_are_whole_or_refused(runner, bundle, tmp_path):
+    """Without `SHA256SUMS`: each bit of the beginning, in which NumPy's header is, and others."""
+    expected = runner.read_arrays(bundle / "weights.npz")
+    path = tmp_path / "weights.npz"
+    content = (bundle / "weights.npz").read_bytes()
+    refused = 0
+    for at in [*range(200), *range(200, len(content), len(content) // 100)]:
+        path.write_bytes(content)
+        flip(path, at)
+        try:
+            found = runner.read_arrays(path, expected)
+        except runner.Mistake:
+            refused += 1
+        else:
+            assert all(map(np.array_equal, found.values(), expected.values())), at
+    assert refused > 200
+
+
+OF_A_CHECKPOINT = ("checkpoint-12.index", "checkpoint-12.data-00000-of-00001", "window-12.json")
+
+
+@pytest.mark.parametrize("name", [*OF_A_CHECKPOINT, "manifest-12.json", "metrics.jsonl"])
+def test_a_damaged_checkpoint_is_neither_gone_on_from_nor_imported(
+    name, runner, bundle, staged, tmp_path
+):
+    output = tmp_path / "run"
+    shutil.copytree(staged, output)
+    assert runner.saved_steps(output) == [12, 8, 4]
+    recorded = runner._verified(output, 12)
+    assert len(runner.Log(output, 12, recorded).rows) == 6
+    for damage in (flip, lambda path: path.unlink()):
+        damage(output / name)
+        if name == "metrics.jsonl" and not (output / name).exists():
+            assert runner.Log(output, 12, recorded).rows == []  # which is told
+        elif name == "metrics.jsonl":
+            with pytest.raises(runner.Mistake, match="changed or lost rows since step 12 was"):
+                runner.Log(output, 12, recorded)
+        elif (output / name).exists() or not name.startswith("manifest"):
+            with pytest.raises(runner.Mistake, match=f"{name} .*or remove .* to go on from step 8"):
+                runner._verified(output, 12, 8)
+        if (output / name).exists() or not name.startswith("manifest"):
+            with pytest.raises(UsageError, match=name):
+                npu_import.import_run(bundle, tmp_path / "imported", output=output)
+    assert not (tmp_path / "imported").exists()
+
+
+def test_one_process_trains_in_an_output_directory(runner, tmp_path):
+    with (
+        runner.alone(tmp_path),
+        pytest.raises(runner.Mistake, match="in use: another process"),
+        runner.alone(tmp_path),
+    ):
+        pass
+
+
+def test_a_hangup_is_heeded_unless_nohup_ignores_it(runner):
+    signums = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {signum: signal.getsignal(signum) for signum in signums}
+    try:
+        for ignored in (False, True):
+            signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+            stop = runner.StopSignal()
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert stop.number == (None if ignored else signal.SIGHUP)
+    finally:
+        for signum, action in before.items():
+            signal.signal(signum, action)
 
 
 def test_directories_are_staged(staged):

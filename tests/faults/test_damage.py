@@ -10,9 +10,9 @@ import pytest
 
 from helpers.processes import final_state, rows_of
 from helpers.tiny import tiny_config
-from ssljax import recipe
+from ssljax import evaluation, recipe
 from ssljax.errors import UsageError
-from ssljax.run import evaluate, loop
+from ssljax.run import loop
 from ssljax.storage.checkpoints import Checkpoints
 
 CASES = 48
@@ -93,7 +93,7 @@ def test_fallback_takes_the_one_before_and_ends_the_same(run, tmp_path, capsys):
     with pytest.raises(UsageError, match=r"12, cannot be read \(.*has changed since"):
         loop.train(experiment, copy)
     with pytest.raises(UsageError, match="cannot be read"):
-        evaluate.evaluate_directory(experiment, copy)
+        evaluation.evaluate_directory(copy)
     assert not (copy / "results.json").exists()
 
     loop.train(dataclasses.replace(experiment, fallback=True), copy)

@@ -13,9 +13,9 @@ import pytest
 
 from helpers.processes import ENVIRONMENT, ROOT, final_state, rows_of
 from helpers.tiny import tiny_config
-from ssljax import recipe
+from ssljax import evaluation, recipe
 from ssljax.errors import Interrupted
-from ssljax.run import evaluate, loop, results
+from ssljax.run import loop, results
 
 TOLERANCE = 1e-5  # of parameters, see docs/running.md
 
@@ -80,14 +80,14 @@ def test_a_run_of_four_devices_is_evaluated_on_a_machine_with_one_cpu(tmp_path):
     experiment = recipe.build(config)
     record = loop.train(experiment, tmp_path)
     assert len(experiment.devices) == 4
-    step, scores = evaluate.evaluate_directory(experiment, tmp_path)
-    assert step == 4
-    assert scores == record["last"]
+    found = evaluation.evaluate_directory(tmp_path)
+    assert found.step == 4
+    assert found.scores == record["last"]
     command = [sys.executable, "launch.py", "--mode=eval", f"--workdir={tmp_path}"]
     environment = os.environ | ENVIRONMENT | {"JAX_PLATFORMS": "cpu"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert f"step 4: {results.describe(scores)}" in done.stdout
+    assert f"step 4: {results.describe(found.scores)}" in done.stdout
 
 
 def test_the_batch_of_a_run_does_not_follow_the_machine_that_resumes_it(config):

@@ -1,0 +1,59 @@
+"""Which directories are run directories, for whoever must find them or must not write over them."""
+
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from ssljax.errors import UsageError
+
+_SHOWN = 5  # run directories that a line names
+
+
+def is_run(directory: Path) -> bool:
+    """Whether a directory holds a run, or what is left of one."""
+    names = ("checkpoints", "metrics.jsonl", "split.json")
+    there = [name for name in names if (directory / name).exists()]
+    return bool(there) and (there != ["split.json"] or (directory / "config.json").exists())
+
+
+def below(directory: Path) -> Iterator[Path]:
+    """The run directories at and below a directory, in order; none is looked for within one."""
+    for here, directories, _ in os.walk(directory):
+        if is_run(Path(here)):
+            directories.clear()
+            yield Path(here)
+        directories.sort()
+
+
+def require_one(workdir: Path) -> None:
+    """A command that takes a run is given one.
+
+    Raises:
+      UsageError: it holds none, and there are some below it; names these.
+    """
+    if (workdir / "config.json").exists() or is_run(workdir):
+        return
+    if found := list(below(workdir)):
+        names = ", ".join(str(path) for path in found[:_SHOWN])
+        more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        raise UsageError(f"--workdir={workdir} holds no run itself; below it are {names}{more}")
+
+
+def require_none(output: Path, field: str) -> None:
+    """A directory that a command may replace holds no run, and is no part of one.
+
+    Raises:
+      UsageError: it does; names the run.
+    """
+    place = output.resolve()
+    above = (run for run in place.parents if is_run(run) and _is_own(place.relative_to(run)))
+    if (run := next(itertools.chain(below(place), above), None)) is not None:
+        raise UsageError(
+            f"{field} {output} holds the run {run}, or a part of it; allowed: another directory"
+        )
+
+
+def _is_own(part: Path) -> bool:
+    """Whether a path within a run directory is the run's: an export may lie beside its files."""
+    return part.parts[0] == "checkpoints"
