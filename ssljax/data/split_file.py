@@ -86,8 +86,8 @@ def read(
     ):
         if found.get(name, expected) != expected:
             raise UsageError(
-                f"config.split_file {path}: its {what} were changed after its {name} {found[name]} was "
-                f"written; allowed: {expected}, or no {name}"
+                f"config.split_file {path}: its {what} were changed after its {name} "
+                f"{found[name]} was written; allowed: {expected}, or no {name}"
             )
     return split, added
 
