@@ -200,13 +200,12 @@ def _reason(error: BaseException, directory: Path) -> str | None:
     """What the system says of a file in a directory, or of the disk; None: it is about another."""
     here = directory.absolute()
     for x in _chain(error):
-        if not isinstance(x, OSError):
-            continue
-        if text := describe(x):
+        if isinstance(x, OSError) and (text := describe(x)):
             path = Path(os.fsdecode(x.filename)).absolute()
             return text if any(map(path.is_relative_to, (here, partial_path(here)))) else None
-        if x.errno in (errno.EIO, errno.EROFS, errno.ESTALE):
-            return os.strerror(x.errno)
+        for number in (errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE):
+            if getattr(x, "errno", None) == number or os.strerror(number) in str(x):
+                return os.strerror(number)
     return None
 
 

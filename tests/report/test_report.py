@@ -94,6 +94,8 @@ def test_runs_in_any_state_are_named_and_the_rest_is_rendered(tmp_path):
     start = json.loads((old / "environment.json").read_text())["starts"][0]
     older = start | {"versions": VERSIONS | {"jax": "0.9"}}
     write(old / "environment.json", {"starts": [older]})
+    (tmp_path / ".new.ssljax.partial").mkdir()  # an import that was killed
+    (tmp_path / ".new.ssljax.partial" / "config.json").write_text("{}")
     moved = make(tmp_path / "moved", seed=16)
     write(moved / "environment.json", {"starts": [older, start | {"step": 50}]})
 
@@ -118,6 +120,7 @@ def test_runs_in_any_state_are_named_and_the_rest_is_rendered(tmp_path):
         name, _, words = note.partition(": ")
         assert re.search(f"^note: {name}: {re.escape(words)}", text, re.MULTILINE), note
         assert words in page.text, note
+    assert "partial" not in text
     for good in ("good", "cut_metrics", "no_sheet"):
         assert f"note: {good}:" not in text
     (row,) = [line for line in text.splitlines() if " finished" in line]
