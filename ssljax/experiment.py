@@ -24,6 +24,7 @@ from ssljax.training.step import SINGLE, make_eval_step, make_train_step
 from ssljax.training.stream import Feed, Stream
 
 # What may go wrong in training, see `run/health.py`.
+_ROUNDS = 3  # times that an average must be able to forget where it began
 HEALTH_KINDS = ("non_finite", "mask_rate", "collapse")
 
 
@@ -210,8 +211,33 @@ class Experiment:
         )
 
 
+def notes(experiment: Experiment) -> list[str]:
+    """What may be amiss with a run, a line each; nothing where all is well."""
+    lines, steps = [], experiment.num_steps
+    rates = {
+        "config.ema_decay": experiment.ema_decay,
+        "config.model_args.batch_norm_momentum": getattr(
+            experiment.model, "batch_norm_momentum", 0.0
+        ),
+    }
+    for knob, decay in rates.items():
+        if 0 < decay < 1 and steps * (1 - decay) < _ROUNDS:
+            fitting = max(0.5, 1 - 10 / steps)
+            lines.append(
+                f"note: {knob} is {decay}, which averages over more steps than the {steps} of this "
+                f"run: at most {fitting:.3g} would fit"
+            )
+    overlap = len(np.intersect1d(experiment.split.valid, experiment.split.labeled))
+    if overlap:
+        lines.append(
+            f"note: {overlap} of the {len(experiment.split.valid)} validation images are labelled "
+            "images that are trained on; config.unlabeled=strict keeps them apart"
+        )
+    return lines
+
+
 def describe(experiment: Experiment) -> str:
-    """What will be trained, on what, in three lines."""
+    """What will be trained, on what, in three lines, and notes."""
     data, split = experiment.dataset, experiment.split
     height, width, channels = data.image_shape
     where = "data: read from storage step by step, as uint8 images"
@@ -228,4 +254,5 @@ def describe(experiment: Experiment) -> str:
         f"{experiment.config['method']}: {experiment.config['model']} with {weights:,} weights, "
         f"{experiment.num_steps} steps of {experiment.images_per_step} images on "
         f"{len(experiment.devices)} {experiment.devices[0].platform} device(s)"
+        + "".join(f"\n{line}" for line in notes(experiment))
     )

@@ -183,7 +183,7 @@ def test_every_recipe_loads_in_an_empty_folder_without_jax(tmp_path):
         "assert not {'jax', 'flax', 'optax'} & set(sys.modules)\n"
     )
     lines = in_a_folder_of_its_own(tmp_path, program)
-    assert len(lines) == len(recipe_files.shipped()) == 45
+    assert len(lines) == len(recipe_files.shipped()) == 46
 
 
 @pytest.mark.parametrize("folder", ["configs", "anywhere"])
