@@ -2,8 +2,9 @@
 
     ssljax --config=photos --config.dataset=folder:<your folder>.1@100-50
 
-reads `<your folder>/train/<class>/*` and `<your folder>/unlabeled/**`. On a GPU, larger images and a
-longer run learn more: `--config.image_size=96 --config.num_steps=20000 --config.model_args.filters=32`.
+reads `<your folder>/train/<class>/*` and `<your folder>/unlabeled/**`. On a GPU, larger images, a
+larger network and a longer run learn more: `--config.image_size=96 --config.model_args.filters=32
+--config.num_steps=20000`.
 """
 
 import ml_collections
