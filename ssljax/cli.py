@@ -322,7 +322,8 @@ def _show_data(command: Command) -> None:
     config = command.config()
 
     from ssljax import parts
-    from ssljax.data import overview, split_file
+    from ssljax.data import check, overview, split_file
+    from ssljax.data.datasets import Dataset
     from ssljax.run import directory
     from ssljax.storage.files import write_json
 
@@ -338,6 +339,9 @@ def _show_data(command: Command) -> None:
     write_json(workdir / "split.json", record)
     overview.contact_sheet(data, split).save(workdir / "labelled.png")
     print(f"{config.dataset}\n{overview.table(data, split)}")
+    if isinstance(data, Dataset):
+        for line in check.lines(data, split):
+            print(f"note: {line}")
     print(f"wrote {workdir}/split.json and {workdir}/labelled.png")
 
 

@@ -233,6 +233,10 @@ def notes(experiment: Experiment) -> list[str]:
             f"note: {overlap} of the {len(experiment.split.valid)} validation images are labelled "
             "images that are trained on; config.unlabeled=strict keeps them apart"
         )
+    own_images = experiment.config["dataset"].startswith(("folder:", "npz:", "arrays."))
+    if own_images and isinstance(experiment.dataset, Dataset):
+        odd = check.lines(experiment.dataset, experiment.split)
+        lines += [f"note: {line}" for line in odd]
     return lines
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from ssljax.data.datasets import Dataset
 from ssljax.data.splits import Split
+from ssljax.log import printable
 
 _NEAR = 6.0  # mean difference of pixels, 0..255, below which images are nearly equal
 _FLAT = 2.0  # standard deviation of pixels below which an image is nearly constant
@@ -99,13 +100,13 @@ def _describe_duplicates(found: Sequence[Group], data: Dataset) -> list[str]:
             leak = len(parts) > 1 and {"validation", "test"} & {*parts}
             texts.append(
                 f"{'leak: ' if leak else ''}{len(groups)} groups of {kind} images, "
-                f"{' and '.join(parts)}, such as {_named(groups)}"
+                f"{' and '.join(parts)}, such as {_named(data, groups)}"
             )
     conflicts = [group for group in found if group.exact and len(_labels(data, group)) > 1]
     if conflicts:
         texts.append(
             f"{len(conflicts)} groups of equal images have different labels, such as "
-            f"{_named(conflicts)}"
+            f"{_named(data, conflicts)}"
         )
     return texts
 
@@ -117,9 +118,14 @@ def _labels(data: Dataset, group: Group) -> set[int]:
     return {int((data.test_labels if part == "test" else data.labels)[i]) for part, i in known}
 
 
-def _named(groups: Sequence[Group]) -> str:
+def _named(data: Dataset, groups: Sequence[Group]) -> str:
+    names = {"test": data.names("test")}
+    train = data.names()
     texts = [
-        " = ".join(f"{part} {i}" for part, i in zip(group.parts, group.positions, strict=True))
+        " = ".join(
+            f"{part} {printable(names.get(part, train)[i])}"
+            for part, i in zip(group.parts, group.positions, strict=True)
+        )
         for group in groups[:_NAMED]
     ]
     return "; ".join(texts)
@@ -129,7 +135,8 @@ def _describe_flat(data: Dataset) -> list[str]:
     flat = np.flatnonzero([image.std() < _FLAT for image in data.images])
     if not len(flat):
         return []
-    named = ", ".join(map(str, flat[:_NAMED]))
+    names = data.names()
+    named = ", ".join(printable(names[i]) for i in flat[:_NAMED])
     return [f"{len(flat)} training images are nearly constant, such as {named}"]
 
 

@@ -76,6 +76,7 @@ def require_memory(data: int, step: int, batch_size: int, devices: Sequence[jax.
       batch_size: labelled images of a step, to say how many would do.
 
     Raises:
+<<<<<<< HEAD
       UsageError: it does not fit. CPU devices share the machine's memory.
     """
     count = len(local_devices(devices))
@@ -95,4 +96,29 @@ def require_memory(data: int, step: int, batch_size: int, devices: Sequence[jax.
             f"program and its data {memory.describe(limit - room)}; {where} is "
             f"{memory.describe(limit)}. A config.batch_size of about {fitting} would fit; a "
             "smaller config.uratio, image_size or network needs less, too"
+=======
+      UsageError: that is more than a device has.
+    """
+    size = sum(x.nbytes for x in data)
+    require_room("the data", size, devices)
+    return size
+
+
+def require_room(what: str, size: int, devices: Sequence[jax.Device]) -> None:
+    """Each device has room for `size` bytes of `what`. CPU devices share the machine's memory.
+
+    Raises:
+      UsageError: one has not.
+    """
+    for device in local_devices(devices):
+        stats = device.memory_stats()
+        if stats and "bytes_limit" in stats:
+            memory.require(what, size, stats["bytes_limit"], f"the memory of {device}")
+    if devices[0].platform == "cpu":
+        memory.require(
+            f"{what}, on each of {len(local_devices(devices))} CPU devices",
+            size * len(local_devices(devices)),
+            memory.host_bytes(),
+            "the machine's memory",
+>>>>>>> main
         )
