@@ -129,8 +129,8 @@ def build_seeds(
         raise UsageError(f"{given}; allowed for streams: 1")
     if len({tuple(len(part) for part in each.split) for each in experiments}) > 1:
         raise UsageError(f"{given}, whose splits differ in size; allowed for these data: 1")
-    devices.require_memory(
-        first.data_bytes, first.step_bytes * len(experiments), first.batch_size, first.devices
+    devices.require_step(
+        first.step_bytes * len(experiments), first.data_bytes, first.batch_size, first.devices
     )
     return [dataclasses.replace(each, dataset=first.dataset) for each in experiments]
 
@@ -224,15 +224,7 @@ def _build(
         stop_on=tuple(config.health.stop_on),
         train_url=config.stage.train_url,
     )
-<<<<<<< HEAD
-    with prefix_errors("config"):  # sizes that do not fit together show while the step is traced
-        _ = experiment.shapes
-    devices.require_memory(
-        experiment.data_bytes, experiment.step_bytes, experiment.batch_size, run_devices
-    )
-=======
     _require_room(experiment)
->>>>>>> main
     _check_batch_stats(config, experiment)
     return experiment
 
@@ -259,6 +251,9 @@ def _require_room(experiment: Experiment) -> None:
         f"config.model is {experiment.config['model']}: the state of training",
         sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(state)),
         experiment.devices,
+    )
+    devices.require_step(
+        experiment.step_bytes, experiment.data_bytes, experiment.batch_size, experiment.devices
     )
 
 

@@ -185,8 +185,8 @@ def test_the_memory_of_an_accelerator_is_its_own():
     with pytest.raises(
         UsageError, match="the data: 103.0 kB do not fit in the memory of gpu:1, 90"
     ):
-        devices.require_memory(103_000, 10**12, 8, [Device()])
-    devices.require_memory(80_000, 10**12, 8, [Device()])  # it may need less than is estimated
+        devices.require_room("the data", 103_000, [Device()])
+    devices.require_step(10**12, 80_000, 8, [Device()])  # it may need less than is estimated
 
 
 def test_a_step_that_does_not_fit_is_refused_with_the_batch_that_would(monkeypatch):
@@ -195,7 +195,7 @@ def test_a_step_that_does_not_fit_is_refused_with_the_batch_that_would(monkeypat
     monkeypatch.setattr("ssljax.data.memory.host_bytes", lambda: 1_510_000_000)
     with pytest.raises(
         UsageError,
-        match=r"a step needs about [\d.]+ MB on each of 4 CPU devices, .* 1\.5 GB; .* is 1\.5 GB\. "
+        match=r"a step needs about [\d.]+ MB on each of 4 CPU devices, .* 1\.5 GB; .* 1\.5 GB\. "
         r"A config\.batch_size of about \d+ would fit",
     ):
         recipe.build(config)

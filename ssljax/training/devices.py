@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 
 from ssljax.data import memory
+from ssljax.data.batches import TrainingData
 from ssljax.errors import UsageError
 
 # What the libraries, the compiler and Python need beside the step.
@@ -67,36 +68,10 @@ def require_even(devices: Sequence[jax.Device]) -> None:
         raise UsageError(f"the devices of a run are {each}; allowed: as many on each")
 
 
-def require_memory(data: int, step: int, batch_size: int, devices: Sequence[jax.Device]) -> None:
-    """Refuses a run that the memory will not hold; an accelerator is only asked about the data.
-
-    Args:
-      data: bytes of the data, which each device holds whole.
-      step: about how many bytes a step needs on each device beside them.
-      batch_size: labelled images of a step, to say how many would do.
+def require_memory(data: TrainingData, devices: Sequence[jax.Device]) -> int:
+    """How many bytes of `data` each device will hold: all of it.
 
     Raises:
-<<<<<<< HEAD
-      UsageError: it does not fit. CPU devices share the machine's memory.
-    """
-    count = len(local_devices(devices))
-    for device in local_devices(devices):
-        stats = device.memory_stats()
-        if stats and "bytes_limit" in stats:
-            memory.require("the data", data, stats["bytes_limit"], f"the memory of {device}")
-    if devices[0].platform != "cpu":
-        return
-    limit, where = memory.host_bytes(), "the memory that this process may use"
-    memory.require(f"the data, on each of {count} CPU devices", data * count, limit, where)
-    room = limit - data * count - _PROGRAM_BYTES
-    if step * count > room:
-        fitting = int(batch_size * max(0, room) / (step * count))
-        raise UsageError(
-            f"a step needs about {memory.describe(step)} on each of {count} CPU devices, and the "
-            f"program and its data {memory.describe(limit - room)}; {where} is "
-            f"{memory.describe(limit)}. A config.batch_size of about {fitting} would fit; a "
-            "smaller config.uratio, image_size or network needs less, too"
-=======
       UsageError: that is more than a device has.
     """
     size = sum(x.nbytes for x in data)
@@ -120,5 +95,30 @@ def require_room(what: str, size: int, devices: Sequence[jax.Device]) -> None:
             size * len(local_devices(devices)),
             memory.host_bytes(),
             "the machine's memory",
->>>>>>> main
+        )
+
+
+def require_step(step: int, beside: int, batch_size: int, devices: Sequence[jax.Device]) -> None:
+    """The machine has room for what a step computes. Accelerators are not asked: there, XLA makes
+    do with less than is estimated.
+
+    Args:
+      step: about how many bytes a step needs on each device.
+      beside: bytes that each device holds beside them.
+      batch_size: labelled images of a step, to say how many would do.
+
+    Raises:
+      UsageError: it has not.
+    """
+    if devices[0].platform != "cpu":
+        return
+    count, limit = len(local_devices(devices)), memory.host_bytes()
+    room = limit - beside * count - _PROGRAM_BYTES
+    if step * count > room:
+        fitting = int(batch_size * max(0, room) / (step * count))
+        raise UsageError(
+            f"a step needs about {memory.describe(step)} on each of {count} CPU devices, and the "
+            f"program and its data {memory.describe(limit - room)}; this process may use "
+            f"{memory.describe(limit)}. A config.batch_size of about {fitting} would fit; a "
+            "smaller config.uratio, image_size or network needs less, too"
         )
