@@ -12,7 +12,7 @@ import numpy as np
 import optax
 
 from ssljax.augment.augmentation import Augmentation
-from ssljax.data import fingerprint, memory, streaming
+from ssljax.data import check, fingerprint, memory, streaming
 from ssljax.data.batches import RawBatch, TrainingData
 from ssljax.data.datasets import Dataset
 from ssljax.data.splits import Split
