@@ -68,7 +68,8 @@ def _train(command: Command) -> None:
         return _sweep(command)
     config = command.config()
 
-    from ssljax import experiment, recipe
+    from ssljax import experiment, recipe, trained
+    from ssljax.inference import calibrate
     from ssljax.run import directory, loop, results, seeds
     from ssljax.storage import remote
     from ssljax.training import hosts
@@ -90,8 +91,11 @@ def _train(command: Command) -> None:
                 print(f"{name}: {results.headline(found)}")
             return
         home = workdir if remote.is_remote(workdir) else ""
-        found = loop.train(first, remote.local(workdir), home=home)
+        local = remote.local(workdir)
+        found = loop.train(first, local, home=home)
         if hosts.is_first():
+            model = trained.load(local, model=first.config["model"])
+            calibrate.store(model, first.dataset, first.split)
             print(results.headline(found))
 
 

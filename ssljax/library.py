@@ -48,7 +48,9 @@ def _train(experiment: Experiment, workdir: str) -> Trained:
     home = workdir if remote.is_remote(workdir) else ""
     local = remote.local(workdir).expanduser()
     results = loop.train(experiment, local, home=home)
-    model = load(local, model=experiment.config["model"])
+    model = calibrate.store(
+        load(local, model=experiment.config["model"]), experiment.dataset, experiment.split
+    )
     return dataclasses.replace(model, results=results)
 
 

@@ -1,5 +1,6 @@
 """A trained run -> its temperature, `calibration.json`."""
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -60,9 +61,15 @@ def measure(trained: Trained, data: Dataset | StreamedDataset, split: Split) -> 
     return found
 
 
-def store(trained: Trained, data: Dataset | StreamedDataset, split: Split) -> None:
-    """Writes `calibration.json` into the run directory of `trained`, and says what it holds."""
+def store(trained: Trained, data: Dataset | StreamedDataset, split: Split) -> Trained:
+    """Writes `calibration.json` into the run directory of `trained`, and says what it holds.
+
+    Returns:
+      The model with its calibration.
+    """
     assert trained.workdir is not None
+    if trained.calibration:
+        return trained  # of these weights already
     found = measure(trained, data, split)
     write_json(trained.workdir / CALIBRATION, found)
     LOG.info(
@@ -71,6 +78,7 @@ def store(trained: Trained, data: Dataset | StreamedDataset, split: Split) -> No
         found["temperature"], found["images"], found["on"],
         100 * found["ece_before"], 100 * found["ece_after"],
     )  # fmt: skip
+    return dataclasses.replace(trained, calibration=found)
 
 
 def trusted_confidence(trained: Trained, max_error: float) -> calibration.Trusted:
