@@ -16,6 +16,7 @@ from ssljax.data.datasets import Dataset
 from ssljax.data.splits import Split
 from ssljax.errors import UsageError
 from ssljax.experiment import Experiment, describe
+from ssljax.inference import calibrate
 from ssljax.log import LOG, printable
 from ssljax.run import directory, loop
 from ssljax.storage import remote
