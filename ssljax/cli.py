@@ -67,7 +67,7 @@ def _reason(error: Exception) -> str | None:
     """One line about what the system refuses; None: it names no file, and is a fault of ours."""
     if not isinstance(error, OSError):
         return f"the memory is full ({error or 'MemoryError'})"
-    return "the disk is full" if files.is_full(error) else files.describe(error)
+    return files.describe(error)
 
 
 def _train(command: Command) -> None:

@@ -81,8 +81,10 @@ _AGAIN = "The newest checkpoint is intact: start all processes again to continue
 
 
 def _end(reason: str) -> None:
-    print(f"error: {reason}. {_AGAIN}", file=sys.stderr, flush=True)
-    os._exit(1)
+    try:
+        print(f"error: {reason}. {_AGAIN}", file=sys.stderr, flush=True)
+    finally:  # whether or not anybody reads it
+        os._exit(1)
 
 
 @contextmanager
