@@ -46,8 +46,7 @@ def main(arguments: Sequence[str], *, restart: bool = False) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        text = "the disk is full" if files.is_full(error) else files.describe(error)
-        if text is None:
+        if (text := files.describe(error)) is None:
             raise
         print(f"error: {text}", file=sys.stderr)
         return 1

@@ -16,7 +16,7 @@ from ssljax.data.datasets import Dataset
 from ssljax.data.splits import Split
 from ssljax.errors import UsageError
 from ssljax.experiment import Experiment, describe
-from ssljax.log import LOG
+from ssljax.log import LOG, printable
 from ssljax.run import directory, loop
 from ssljax.storage import remote
 from ssljax.trained import Trained, load
@@ -124,7 +124,7 @@ def _dataset(
         test_images=test,
         test_labels=np.array([numbers[label] for label in truth], np.int64),
         num_classes=len(classes),
-        class_names=tuple(map(str, classes)),
+        class_names=tuple(map(printable, classes)),
     )
     return dataset, classes
 

@@ -12,12 +12,32 @@ import re
 import select
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from itertools import islice
 from typing import Any
 
 from tqdm import tqdm
 
 LOG = logging.getLogger("ssljax")
+
+
+def printable(name: object) -> str:
+    """A name in one line that any terminal and file takes: line breaks, control characters, and
+    bytes that are no text are written as escapes, `\\n`, `\\x1b`, `\\xe9`."""
+    return "".join(c if c.isprintable() else _escaped(c) for c in str(name))
+
+
+def _escaped(character: str) -> str:
+    byte = ord(character) - 0xDC00  # how Python writes a byte of a file name that is no text
+    if 0x80 <= byte <= 0xFF:
+        return f"\\x{byte:02x}"
+    return character.encode("unicode_escape").decode()
+
+
+def some(names: Collection[object], most: int = 5) -> str:
+    """The first of many names, in one line: `a, b, c, … (of 12)`."""
+    shown = ", ".join(printable(name) for name in islice(names, most))
+    return shown if len(names) <= most else f"{shown}, … (of {len(names):,})"
 
 
 class _Lines(logging.Handler):
@@ -94,10 +114,7 @@ def outlive_readers() -> None:
     _have_streams()
     for name, descriptor in _OUTPUTS:
         stream = getattr(sys, name)
-        try:
-            if stream.fileno() != descriptor:
-                continue
-        except (OSError, AttributeError):  # somebody has put another stream there
+        if not isinstance(stream, io.TextIOWrapper):  # somebody has put another one there
             continue
         lasting = io.TextIOWrapper(
             io.BufferedWriter(_Lasting(descriptor, "w", closefd=False)),
@@ -128,7 +145,12 @@ def quiet_import() -> Iterator[None]:
         yield
         return
     failed = True
-    with tempfile.TemporaryFile() as held:
+    try:
+        held = tempfile.TemporaryFile()  # noqa: SIM115
+    except OSError:  # no folder can be written
+        yield
+        return
+    with held:
         sys.stderr.flush()
         before = os.dup(2)
         os.dup2(held.fileno(), 2)

@@ -50,11 +50,7 @@ def run(commands: Mapping[str, Sequence[str]], *, finished: Collection[str] = ()
       Interrupted: by a signal, after the running one has saved.
     """
     failed = []
-    with tempfile.TemporaryDirectory(prefix="ssljax-sweep-") as cache, _children() as children:
-        shared = {
-            "JAX_COMPILATION_CACHE_DIR": cache,
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        }
+    with _shared_programs() as shared, _children() as children:
         for number, (name, command) in enumerate(commands.items(), 1):
             done = " is finished" if name in finished else ""
             print(f"sweep: {number} of {len(commands)}, {name}{done}", flush=True)
@@ -67,6 +63,21 @@ def run(commands: Mapping[str, Sequence[str]], *, finished: Collection[str] = ()
                 raise Interrupted(children.signum, f"{signame}: the sweep stopped in {name}")
     if failed:
         raise RunError(f"{len(failed)} of {len(commands)} runs failed: {', '.join(failed)}")
+
+
+@contextmanager
+def _shared_programs() -> Iterator[dict[str, str]]:
+    """The variables that let runs share what they compile; {}: no temporary folder can be made."""
+    try:
+        cache = tempfile.TemporaryDirectory(prefix="ssljax-sweep-")
+    except OSError:
+        yield {}
+        return
+    with cache as path:
+        yield {
+            "JAX_COMPILATION_CACHE_DIR": path,
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        }
 
 
 class _Children:

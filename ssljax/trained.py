@@ -17,6 +17,7 @@ import numpy as np
 from ssljax import recorded
 from ssljax.augment.ops import to_float
 from ssljax.errors import UsageError
+from ssljax.log import printable
 from ssljax.network import make_model
 from ssljax.storage import runs
 from ssljax.storage.checkpoints import Checkpoints
@@ -145,7 +146,7 @@ def load(
         model=network,
         variables={"params": params} | ({"batch_stats": batch_stats} if batch_stats else {}),
         image_shape=tuple(data["image_shape"]),
-        class_names=tuple(data["class_names"]),
+        class_names=tuple(map(printable, data["class_names"])),
         config=config,
         step=step,
         weights=weights,

@@ -14,6 +14,7 @@ from helpers.tiny import tiny_config
 from ssljax import overrides, sweep
 from ssljax.errors import Interrupted, RunError, UsageError
 from ssljax.run import metrics
+from ssljax.storage import lock
 
 ROOT = Path(__file__).parents[1]
 LAUNCH = [sys.executable, "launch.py"]
@@ -94,6 +95,15 @@ def test_a_failure_does_not_keep_the_other_runs_from_running(tmp_path):
     with pytest.raises(RunError, match="1 of 2 runs failed: bad"):
         sweep.run(commands)
     assert (tmp_path / "ran").exists()
+
+
+def test_two_sweeps_do_not_share_a_directory(tmp_path, capsys):
+    args = [*TINY, "--sweep=seed=1,2", f"--workdir={tmp_path / 'runs'}"]
+    with lock.held_directory(tmp_path / "runs", ""):
+        assert "runs is in use: another sweep runs there" in refused(capsys, *args)
+        code, output, _ = command(capsys, *args, "--sweep_list")
+        assert code == 0, output
+    assert not list((tmp_path / "runs").iterdir())
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGHUP])

@@ -16,8 +16,10 @@ import numpy as np
 from ssljax.data import folder as folder_source
 from ssljax.data import npz as npz_source
 from ssljax.data import stl10_folds, tfds_source
-from ssljax.data.cache import Arrays
+from ssljax.data.arrays import Arrays
+from ssljax.data.tfds_parts import Splits
 
+_TRAIN_TEST = Splits(("train",), ("test",))
 Batches = Iterator[tuple[np.ndarray, np.ndarray]]  # uint8 [n, H, W, C], int64 [n]
 
 
@@ -73,30 +75,30 @@ def digits() -> Dataset:
 
 def cifar10(data_dir: str) -> Dataset:
     """CIFAR-10: 50,000 training and 10,000 test images of 32×32, in the order of their batches."""
-    return _dataset(tfds_source.read("cifar10", train=["train"], test=["test"], data_dir=data_dir))
+    return _dataset(tfds_source.read("cifar10", _TRAIN_TEST, data_dir=data_dir))
 
 
 def cifar100(data_dir: str) -> Dataset:
     """CIFAR-100: as CIFAR-10, with the 100 fine labels."""
-    return _dataset(tfds_source.read("cifar100", train=["train"], test=["test"], data_dir=data_dir))
+    return _dataset(tfds_source.read("cifar100", _TRAIN_TEST, data_dir=data_dir))
 
 
 def svhn(data_dir: str) -> Dataset:
     """SVHN with its extra images: 73,257 + 531,131 training and 26,032 test images of 32×32."""
-    return _svhn(["train", "extra"], data_dir)
+    return _svhn(("train", "extra"), data_dir)
 
 
 def svhn_noextra(data_dir: str) -> Dataset:
     """SVHN without its extra images."""
-    return _svhn(["train"], data_dir)
+    return _svhn(("train",), data_dir)
 
 
-def _svhn(train: list[str], data_dir: str) -> Dataset:
+def _svhn(train: tuple[str, ...], data_dir: str) -> Dataset:
     """The published scripts number the digits 1, 2, …, 9, 0; TFDS 0, 1, …, 9.
 
     Classes take turns by their number when labelled images are chosen, so the numbers matter.
     """
-    arrays = tfds_source.read("svhn_cropped", train=train, test=["test"], data_dir=data_dir)
+    arrays = tfds_source.read("svhn_cropped", Splits(train, ("test",)), data_dir=data_dir)
     for name in ("labels", "test_labels"):
         arrays[name] = (arrays[name] - 1) % 10
     return _dataset(arrays | {"class_names": np.array(list("1234567890"))})
@@ -109,13 +111,8 @@ def stl10(data_dir: str) -> Dataset:
     published `create_split.py` counts the other images as class 0 and draws most "labelled" images
     of that class from them; we do not follow it in that.
     """
-    arrays = tfds_source.read(
-        "stl10",
-        train=["train", "unlabelled"],
-        test=["test"],
-        data_dir=data_dir,
-        keyed_by_index=True,
-    )
+    splits = Splits(("train",), ("test",), unlabeled=("unlabelled",))
+    arrays = tfds_source.read("stl10", splits, data_dir=data_dir, keyed_by_index=True)
     fold = partial(stl10_folds.read, data_dir=data_dir, labels=arrays["labels"])
     return _dataset(arrays)._replace(folds={1000: fold})
 
@@ -123,17 +120,10 @@ def stl10(data_dir: str) -> Dataset:
 def tfds(where: str, data_dir: str, image_size: int) -> Dataset:
     """Any TFDS data set with `image`, `label` and a split `train`: `name[/config][:version]`.
 
-    Its test images are those of `test`, or else of `validation`.
+    Its test images are those of `test`, or where it has none or no labels for them, those of
+    `validation`. The images of a split `unlabelled` are training images without labels.
     """
-    return _dataset(
-        tfds_source.read(
-            where,
-            train=["train"],
-            test=["test", "validation"],
-            data_dir=data_dir,
-            image_size=image_size,
-        )
-    )
+    return _dataset(tfds_source.read(where, None, data_dir=data_dir, image_size=image_size))
 
 
 def folder(where: str, image_size: int) -> Dataset:
@@ -144,7 +134,8 @@ def folder(where: str, image_size: int) -> Dataset:
 
 def npz(where: str) -> Dataset:
     """One's own images in an .npz file: see `npz.py`."""
-    return _dataset(npz_source.read(Path(where).expanduser()))
+    arrays, num_valid = npz_source.read(Path(where).expanduser())
+    return _dataset(arrays)._replace(num_valid=num_valid)
 
 
 def _dataset(arrays: Arrays) -> Dataset:

@@ -6,12 +6,21 @@ from pathlib import Path
 import numpy as np
 
 from ssljax.checks import check_returned
-from ssljax.data import datasets, folder, image_index, imagenet_folds, split_file, splits
+from ssljax.data import (
+    datasets,
+    folder,
+    image_index,
+    imagenet_folds,
+    split_file,
+    splits,
+    streaming,
+    tensorflow_import,
+)  # fmt: skip
 from ssljax.data.datasets import Dataset
 from ssljax.data.splits import Split, SplitName
 from ssljax.data.streaming import StreamedDataset
 from ssljax.errors import UsageError
-from ssljax.log import LOG
+from ssljax.log import LOG, printable, some
 from ssljax.lookup import find
 
 CONVENTIONS = ("exclude_labeled", "all", "strict")  # of the unlabelled list, see `make_split`
@@ -48,12 +57,30 @@ def load(
         name = splits.parse(dataset)
         data = (_stream if stream else _read)(name.dataset, data_dir, image_size)
         split = _given(path, data) if path else _split(name, data, unlabeled)
+    data = data._replace(class_names=tuple(map(printable, data.class_names)))
+    _require_classes(dataset, data, split)
     if not len(data.test_labels) and not len(labeled_validation(data, split)):
         raise UsageError(
             f"config.dataset {dataset} has neither test images nor labelled validation images to "
             "evaluate on; allowed: a name that ends with a number of validation images"
         )
     return data, split
+
+
+def _require_classes(name: str, data: Dataset | StreamedDataset, split: Split) -> None:
+    """Refuses a single class, and names the classes that nothing can be learned about."""
+    if data.num_classes < 2:
+        raise UsageError(
+            f"config.dataset {printable(name)} has one class, {', '.join(data.class_names)}; "
+            "allowed: from two classes up"
+        )
+    counts = np.bincount(data.labels[split.labeled], minlength=data.num_classes)
+    without = [data.class_names[c] for c in np.flatnonzero(counts == 0)]
+    if without:
+        LOG.warning(
+            f"warning: {len(without)} of {data.num_classes} classes have no labelled image and "
+            f"cannot be learned: {some(without)}"
+        )
 
 
 def labeled_validation(data: Dataset | StreamedDataset, split: Split) -> np.ndarray:
@@ -80,6 +107,11 @@ def _read(name: str, data_dir: str, image_size: int) -> Dataset:
 def _check(name: str, data: Dataset) -> None:
     """Looks at what a function of one's own returned."""
     check_returned("config.dataset", name, data, Dataset)
+    if len(data.class_names) != data.num_classes:
+        raise UsageError(
+            f"config.dataset {name!r} has {len(data.class_names)} class_names; allowed: "
+            f"{data.num_classes}, its num_classes"
+        )
     for part, images, labels, least in (
         ("images", data.images, data.labels, -1),
         ("test_images", data.test_images, data.test_labels, 0),
@@ -129,23 +161,20 @@ def _stream(name: str, data_dir: str, image_size: int) -> StreamedDataset:
     kind, _, where = name.partition(":")
     if not image_size:
         raise UsageError("config.image_size is 0; allowed for streams: from 1 up, the crops' side")
-    if kind == "tfds" and where:
-        train, classes = image_index.of_tfds(where, ["train"], data_dir)
-        test, _ = image_index.of_tfds(where, ["test", "validation"], data_dir)
+    if kind not in ("tfds", "folder") or not where:
+        raise UsageError(
+            f"config.dataset names {name!r}, which cannot be streamed; allowed with config.stream: "
+            "folder:<…>, tfds:<…>, imagenet"
+        )
+    tensorflow_import.require("tensorflow", "config.stream")
+    if kind == "tfds":
+        train, test, classes = image_index.of_tfds(where, data_dir)
         return StreamedDataset(train, test, len(classes), tuple(classes), image_size)
-    if kind == "folder" and where:
-        names, train_files, test_files, num_valid = folder.listing(Path(where).expanduser())
-        train_index, test_index = (
-            image_index.of_files(train_files),
-            image_index.of_files(test_files),
-        )
-        return StreamedDataset(
-            train_index, test_index, len(names), tuple(names), image_size, num_valid
-        )
-    raise UsageError(
-        f"config.dataset names {name!r}, which cannot be streamed; allowed with config.stream: "
-        "folder:<…>, tfds:<…>, imagenet"
-    )
+    names, train_files, test_files, num_valid = folder.listing(Path(where).expanduser())
+    train, test = map(image_index.of_files, (train_files, test_files))
+    streaming.require_decodable(train, "training")
+    streaming.require_decodable(test, "test")
+    return StreamedDataset(train, test, len(names), tuple(names), image_size, num_valid)
 
 
 def _split(name: SplitName, data: Dataset | StreamedDataset, unlabeled: str) -> Split:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-_NAME = re.compile(r"(?P<dataset>.+)\.(?P<seed>\d+)@(?P<size>\d+|all)-(?P<valid>\d+)")
+_NAME = re.compile(r"(?P<dataset>.+)\.(?P<seed>\d+)@(?P<size>\d+|all)-(?P<valid>\d+)", re.DOTALL)
 
 _PLACES = ("folder", "npz")  # data sets that are named by a path
 
@@ -98,10 +98,11 @@ def make_split(
     """Chooses labelled, unlabelled and validation records as the published scripts do.
 
     Args:
-      labels: `[N]` class of every training record in original order, 0..C-1, each class present;
-        -1: no label. Such a record is never a labelled one, and comes last in the unlabelled order.
+      labels: `[N]` class of every training record in original order, from 0 up; -1: no label. Such
+        a record is never a labelled one, and comes last in the unlabelled order.
       seed: 0 takes records in order; another seeds NumPy's legacy MT19937 generator.
-      size: number of labelled records; None labels all of them.
+      size: number of labelled records; None labels all of them, but for validation records that
+        are not to be labelled.
       valid: number of validation records, taken from the head of the unlabelled order.
       include_labeled: whether the unlabelled order holds the labelled records too. False is
         MixMatch's convention. True is FixMatch's, where a validation image can be a labelled one.
@@ -110,12 +111,17 @@ def make_split(
       labeled: the labelled records, where they are published; `size` and `seed` then choose none.
 
     Raises:
-      ValueError: `size` or `valid` do not fit the records.
+      ValueError: `size` or `valid` do not fit the records, or none has a label.
     """
     labels = np.asarray(labels)
     counts = np.bincount(labels[labels >= 0])
+    if not len(counts):
+        raise ValueError("no training image has a label")
     share = counts / counts.max() if share is None else np.asarray(share, np.float64)
-    if labeled is None:
+    share = np.where(counts, share, -np.inf)  # a class without images never has its turn
+    if labeled is None and size is None and (strict or not include_labeled):
+        labeled = _all_but_valid(labels, share, valid)
+    elif labeled is None:
         labeled = _choose_labeled(labels, counts, share, seed, size)
     is_labeled = np.zeros(len(labels), bool)
     is_labeled[labeled] = True
@@ -126,6 +132,20 @@ def make_split(
         raise ValueError(f"{valid} validation images were asked for; allowed: 0 to {len(eligible)}")
     head = eligible[:valid]
     return Split(np.sort(labeled), np.delete(order, head), order[head])
+
+
+def _all_but_valid(labels: np.ndarray, share: np.ndarray, valid: int) -> np.ndarray:
+    """All records with labels but for those that will be the first `valid` in the unlabelled order.
+
+    Nothing published takes all labels and validation images beside them.
+    """
+    known = np.flatnonzero(labels >= 0)
+    if not 0 <= valid < len(known):
+        raise ValueError(
+            f"{valid} validation images were asked for; allowed with all labels: 0 to "
+            f"{len(known) - 1}"
+        )
+    return np.sort(known[_balanced_order(labels[known], share)][valid:])
 
 
 def _choose_labeled(

@@ -54,6 +54,9 @@ def import_run(
         raise UsageError(f"workdir {workdir} is not empty")
     output = bundle / "run" if output is None else output
     path, rows_then = _newest(output)
+    log = output / "metrics.jsonl"
+    if rows_then and not rows_then.begins(log.read_bytes() if log.exists() else b""):
+        raise UsageError(f"{log} has changed since {path.name} was saved")
     experiment = recipe.build(
         recorded.config(
             manifest["config"],
@@ -66,9 +69,6 @@ def import_run(
     resume.require_same_data(str(bundle), manifest, experiment.data_record)
     state = _state(experiment, manifest, _reader(path), path)
     step = int(state.step)
-    log = output / "metrics.jsonl"
-    if rows_then and not rows_then.begins(log.read_bytes() if log.exists() else b""):
-        raise UsageError(f"{log} has changed since step {step} was saved")
     rows = [row for row in metrics.read_rows(log) if row["step"] <= step]
     empty = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), experiment.shapes["window"])
     metric_sums = _metric_sums(output / f"window-{step}.json", empty)

@@ -28,6 +28,7 @@ STYLE: Any = {
     "legend.frameon": False,
     "svg.fonttype": "path",
     "svg.hashsalt": "ssljax",  # the same figure is the same file
+    "text.parse_math": False,  # names may have dollars
 }
 
 

@@ -8,7 +8,7 @@ import fcntl
 import json
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import fsspec
@@ -28,9 +28,15 @@ def is_remote(path: str) -> bool:
 
 
 def local(workdir: str) -> Path:
-    """Where a run directory is worked on: itself, or for a remote one a folder of this machine."""
+    """Where a run directory is worked on: itself, or for a remote one a folder of this machine.
+
+    Raises:
+      UsageError: a remote one leads out of its storage.
+    """
     if not is_remote(workdir):
         return Path(workdir)
+    if ".." in PurePosixPath(workdir).parts:
+        raise UsageError(f"--workdir is {workdir}; allowed: a URL without ..")
     return Path.home() / ".cache/ssljax/runs" / workdir.replace("://", "/").strip("/")
 
 
@@ -75,8 +81,16 @@ def copy_in(url: str, directory: Path, field: str) -> None:
 
 
 def _names(storage: Any, path: str) -> list[str]:
-    """The files below a remote directory, relative to it."""
-    return [file.removeprefix(path).lstrip("/") for file in storage.find(path)]
+    """The files below a remote directory, relative to it.
+
+    Raises:
+      ValueError: a name leads out of the directory, as names in buckets and archives may.
+    """
+    names = [file.removeprefix(path).lstrip("/") for file in storage.find(path)]
+    for name in names:
+        if ".." in PurePosixPath(name).parts:
+            raise ValueError(f"the name {name!r} leads out of the directory")
+    return [name for name in names if name and not name.endswith("/")]  # those stand for folders
 
 
 def _copy(storage: Any, path: str, names: list[str], directory: Path, also: dict[str, str]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ssljax.errors import UsageError
+from ssljax.storage.files import PARTIAL
 
 _SHOWN = 5  # run directories that a line names
 
@@ -23,7 +24,7 @@ def below(directory: Path) -> Iterator[Path]:
         if is_run(Path(here)):
             directories.clear()
             yield Path(here)
-        directories.sort()
+        directories[:] = sorted(x for x in directories if not x.endswith(PARTIAL))
 
 
 def require_one(workdir: Path) -> None:

@@ -44,9 +44,35 @@ def test_strict_validation_images_are_never_labelled(file):
     assert sorted([*strict.unlabeled, *strict.valid]) == [*range(50)]
 
 
+@pytest.mark.parametrize("unlabeled", ["exclude_labeled", "strict"])
+def test_all_labels_and_a_validation_set(file, unlabeled):
+    data, split = load(f"npz:{file}.1@all-7", unlabeled=unlabeled)
+    assert sorted([*split.labeled, *split.valid]) == [*range(30)]
+    assert np.bincount(data.labels[split.valid]).tolist() == [3, 2, 2]
+    kept = 20 if unlabeled == "exclude_labeled" else 43
+    assert len(split.unlabeled) == kept
+    assert split.unlabeled[-20:].tolist() == [*range(30, 50)]
+    with pytest.raises(
+        ValueError, match="30 validation images .*; allowed with all labels: 0 to 29"
+    ):
+        load(f"npz:{file}.1@all-30", unlabeled=unlabeled)
+
+
+def test_classes_without_a_label_are_named(file, capsys):
+    load(f"npz:{file}.1@1-3", unlabeled="all")
+    assert capsys.readouterr().out == (
+        "warning: 2 of 3 classes have no labelled image and cannot be learned: 1, 2\n"
+    )
+
+
+def test_a_single_class_is_refused(tmp_path):
+    np.savez(tmp_path / "a.npz", train_images=np.zeros((9, 8, 8), np.uint8),
+             train_labels=np.zeros(9, int))  # fmt: skip
+    with pytest.raises(UsageError, match="has one class, 0; allowed: from two classes up"):
+        load(f"npz:{tmp_path}/a.npz.1@4-1", unlabeled="all")
+
+
 def test_validation_images_without_labels_are_not_evaluated(file):
-    with pytest.raises(UsageError, match="neither test images nor labelled validation images"):
-        load(f"npz:{file}.1@all-5", unlabeled="exclude_labeled")
     data, split = load(f"npz:{file}.1@28-5", unlabeled="exclude_labeled")
     assert len(split.valid) == 5
     assert len(labeled_validation(data, split)) == 2

@@ -301,32 +301,80 @@ def test_arrays_of_an_older_bundle_are_whole_or_refused(runner, bundle, tmp_path
     assert refused > 200
 
 
-OF_A_CHECKPOINT = ("checkpoint-12.index", "checkpoint-12.data-00000-of-00001", "window-12.json")
-
-
-@pytest.mark.parametrize("name", [*OF_A_CHECKPOINT, "manifest-12.json", "metrics.jsonl"])
+@pytest.mark.parametrize(
+    "name", ["checkpoint-12.index", "checkpoint-12.data-00000-of-00001", "window-12.json"]
+)
 def test_a_damaged_checkpoint_is_neither_gone_on_from_nor_imported(
     name, runner, bundle, staged, tmp_path
 ):
     output = tmp_path / "run"
     shutil.copytree(staged, output)
     assert runner.saved_steps(output) == [12, 8, 4]
-    recorded = runner._verified(output, 12)
-    assert len(runner.Log(output, 12, recorded).rows) == 6
-    for damage in (flip, lambda path: path.unlink()):
+    runner._verified(output, 12)
+    for damage in (flip, Path.unlink):
         damage(output / name)
-        if name == "metrics.jsonl" and not (output / name).exists():
-            assert runner.Log(output, 12, recorded).rows == []  # which is told
-        elif name == "metrics.jsonl":
-            with pytest.raises(runner.Mistake, match="changed or lost rows since step 12 was"):
-                runner.Log(output, 12, recorded)
-        elif (output / name).exists() or not name.startswith("manifest"):
-            with pytest.raises(runner.Mistake, match=f"{name} .*or remove .* to go on from step 8"):
-                runner._verified(output, 12, 8)
-        if (output / name).exists() or not name.startswith("manifest"):
-            with pytest.raises(UsageError, match=name):
-                npu_import.import_run(bundle, tmp_path / "imported", output=output)
+        with pytest.raises(runner.Mistake, match=f"{name} .*or remove .* to go on from step 8"):
+            runner._verified(output, 12, 8)
+        with pytest.raises(UsageError, match=f"run is damaged: {name} "):
+            npu_import.import_run(bundle, tmp_path / "imported", output=output)
+    (output / "manifest-12.json").write_text("{")
+    with pytest.raises(runner.Mistake, match="manifest-12.json cannot be read"):
+        runner._verified(output, 12, 8)
+    with pytest.raises(UsageError, match=r"manifest-12.json is damaged"):
+        npu_import.import_run(bundle, tmp_path / "imported", output=output)
     assert not (tmp_path / "imported").exists()
+
+
+def test_rows_of_the_runner_do_not_change_without_a_word(runner, bundle, staged, tmp_path, capsys):
+    output = tmp_path / "run"
+    shutil.copytree(staged, output)
+    recorded, rows = runner._verified(output, 12), output / "metrics.jsonl"
+    content = rows.read_bytes()
+    rows.write_bytes(content + b'{"step": 14}\n{"st')  # after the checkpoint
+    assert len(runner.Log(output, 12, recorded).rows) == 6
+    assert rows.read_bytes() == content
+    rows.write_bytes(content.partition(b"\n")[2])
+    with pytest.raises(runner.Mistake, match="changed or lost rows since step 12 was saved"):
+        runner.Log(output, 12, recorded)
+    with pytest.raises(UsageError, match="metrics.jsonl has changed since checkpoint-12 was saved"):
+        npu_import.import_run(bundle, tmp_path / "imported", output=output)
+    rows.write_bytes(b"{]\n" + content)
+    with pytest.raises(runner.Mistake, match="metrics.jsonl cannot be read in line 1"):
+        runner.Log(output, 12, None)  # of an older version
+    rows.unlink()
+    assert runner.Log(output, 12, recorded).rows == []
+    assert "metrics.jsonl is missing: the rows up to step 12 are lost" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["OSError", "OutOfRangeError", "PermissionError"])
+def test_what_the_system_refuses_is_one_line(name, runner, bundle, capsys, monkeypatch):
+    def refuse(options, stop):
+        if name == "OutOfRangeError":
+            raise runner.tf.errors.OutOfRangeError(None, None, "/out/checkpoint-2; File too large")
+        if name == "PermissionError":
+            raise PermissionError(13, "Permission denied", "/out")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(runner, "train", refuse)
+    monkeypatch.setattr(runner, "StopSignal", lambda: None)
+    assert runner.main(["--device=cpu", f"--bundle={bundle}"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    reasons = {
+        "OSError": "No space left on device; the checkpoint",
+        "PermissionError": "Permission",
+    }
+    assert reasons.get(name, "File too large; the checkpoint before is intact") in line
+
+
+def test_a_run_of_something_else_is_left_alone(runner, tmp_path):
+    (tmp_path / "metrics.jsonl").touch()
+    (tmp_path / "lock").touch()
+    runner.require_own(tmp_path)  # one that was killed before its first checkpoint
+    (tmp_path / "config.json").touch()
+    with pytest.raises(runner.Mistake, match="holds no run of a bundle, but config.json"):
+        runner.require_own(tmp_path)
+    (tmp_path / "manifest-4.json").touch()
+    runner.require_own(tmp_path)
 
 
 def test_one_process_trains_in_an_output_directory(runner, tmp_path):

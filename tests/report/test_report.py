@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from helpers.run_directories import VERSIONS, make, write
-from ssljax.errors import UsageError
+from ssljax.errors import RunError, UsageError
 from ssljax.report import plots, report
 from ssljax.report.runs import Predictions, read_all
 
@@ -94,6 +94,8 @@ def test_runs_in_any_state_are_named_and_the_rest_is_rendered(tmp_path):
     start = json.loads((old / "environment.json").read_text())["starts"][0]
     older = start | {"versions": VERSIONS | {"jax": "0.9"}}
     write(old / "environment.json", {"starts": [older]})
+    (tmp_path / ".new.ssljax.partial").mkdir()  # an import that was killed
+    (tmp_path / ".new.ssljax.partial" / "config.json").write_text("{}")
     moved = make(tmp_path / "moved", seed=16)
     write(moved / "environment.json", {"starts": [older, start | {"step": 50}]})
 
@@ -118,11 +120,21 @@ def test_runs_in_any_state_are_named_and_the_rest_is_rendered(tmp_path):
         name, _, words = note.partition(": ")
         assert re.search(f"^note: {name}: {re.escape(words)}", text, re.MULTILINE), note
         assert words in page.text, note
+    assert "partial" not in text
     for good in ("good", "cut_metrics", "no_sheet"):
         assert f"note: {good}:" not in text
     (row,) = [line for line in text.splitlines() if " finished" in line]
     assert row.split()[:4] == ["fixmatch", "digits", "40", "10"]
     assert "Confusion matrix" in page.text
+
+
+def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
+    def full(path, data):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(report, "write_bytes", full)
+    with pytest.raises(RunError, match="out cannot be written: its disk is full"):
+        report.write([make(tmp_path / "run")], tmp_path / "out")
 
 
 def test_the_same_seeds_twice_are_said(tmp_path):

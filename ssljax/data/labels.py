@@ -1,0 +1,23 @@
+"""Numbers of classes."""
+
+import numpy as np
+
+
+def count_classes(labels: np.ndarray) -> int:
+    """How many classes labels name: each number from 0 up to the largest one occurs; -1: no label.
+
+    Takes the memory of the labels, whatever numbers they are.
+
+    Raises:
+      ValueError: there is none, or a number is left out.
+    """
+    present = np.unique(labels[labels >= 0])
+    missing = np.flatnonzero(present != np.arange(len(present)))
+    if not len(present):
+        raise ValueError("there is no label")
+    if len(missing):
+        raise ValueError(
+            f"there is no image of class {missing[0]} of {int(present[-1]) + 1:,}; allowed: each "
+            "number from 0 up has an image"
+        )
+    return len(present)
