@@ -17,6 +17,7 @@ from ssljax import overrides, parts
 from ssljax.checks import check_choice, check_range, prefix_errors
 from ssljax.data import splits
 from ssljax.data.datasets import Dataset
+from ssljax.data.load import labeled_validation
 from ssljax.data.splits import Split
 from ssljax.data.streaming import StreamedDataset
 from ssljax.errors import UsageError
@@ -26,6 +27,7 @@ from ssljax.training import devices, hosts, parallel
 from ssljax.training import join as joining
 
 _LOG = logging.getLogger("ssljax")
+_MOST_STEPS = 2**31 - 1  # that a state of training counts
 # `config.distributed` of what is recorded.
 _ALONE = {"coordinator": "", "num_processes": 0, "process_id": 0}
 # Knob -> (smallest value, largest value, whether the smallest one is refused).
@@ -36,7 +38,7 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
     "batch_size": (1, math.inf, False),
     "uratio": (1, math.inf, False),
     "per_worker_batch_size": (0, math.inf, False),
-    "num_steps": (1, math.inf, False),
+    "num_steps": (1, _MOST_STEPS, False),
     "num_epochs": (0, math.inf, False),
     "steps_per_run": (1, math.inf, False),
     "log_every": (1, math.inf, False),
@@ -181,7 +183,10 @@ def _build(
     method = parts.make_method(config, split)
     steps_per_epoch = len(split.labeled) / config.batch_size
     if config.num_epochs:
-        config.num_steps = math.ceil(steps_per_epoch * config.num_epochs)
+        steps = steps_per_epoch * config.num_epochs
+        with prefix_errors(f"config.num_epochs is {config.num_epochs}"):
+            check_range("num_steps", steps, 0, _MOST_STEPS)
+        config.num_steps = math.ceil(steps)
     schedule, optimizer = parts.make_optimizer(config, steps_per_epoch)
     resident, platform = isinstance(dataset, Dataset), run_devices[0].platform
     experiment = Experiment(
@@ -210,18 +215,40 @@ def _build(
         steps_per_run=config.steps_per_run if resident and platform != "cpu" else 1,
         log_every=config.log_every,
         eval_every=config.eval_every,
-        eval_batch_size=config.eval_batch_size,
+        eval_batch_size=min(config.eval_batch_size, _most_evaluated(dataset, split)),
         keep_checkpoints=config.keep_checkpoints,
         fallback=config.checkpoint.fallback,
         stop_on=tuple(config.health.stop_on),
         train_url=config.stage.train_url,
     )
-    if resident:
-        devices.require_memory(experiment.data(), run_devices)
-    with prefix_errors("config"):  # sizes that do not fit together show while the step is traced
-        _ = experiment.shapes
+    _require_room(experiment)
     _check_batch_stats(config, experiment)
     return experiment
+
+
+def _most_evaluated(dataset: Dataset | StreamedDataset, split: Split) -> int:
+    """The images of the larger part that is evaluated."""
+    return max(1, len(dataset.test_labels), len(labeled_validation(dataset, split)))
+
+
+def _require_room(experiment: Experiment) -> None:
+    """Refuses data, steps and models that the devices cannot hold, before anything is compiled."""
+    if isinstance(experiment.dataset, Dataset):
+        devices.require_memory(experiment.data(), experiment.devices)
+    count, shape = experiment.images_per_step, experiment.dataset.image_shape
+    devices.require_room(
+        f"config.batch_size is {experiment.batch_size} and config.uratio {experiment.uratio}: the "
+        f"{count:,} images of a step",
+        4 * count * math.prod(shape) // len(experiment.devices),  # float32, and nothing else yet
+        experiment.devices,
+    )
+    with prefix_errors("config"):  # sizes that do not fit together show while the step is traced
+        state = experiment.shapes["state"]
+    devices.require_room(
+        f"config.model is {experiment.config['model']}: the state of training",
+        sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(state)),
+        experiment.devices,
+    )
 
 
 def _check_batch_stats(config: ml_collections.ConfigDict, experiment: Experiment) -> None:

@@ -63,7 +63,7 @@ def change(config, knob, value):
             "nowhere.json",
             r"config.split_file nowhere.json cannot be read: .* No such",
         ),
-        ("num_steps", -1, r"config.num_steps is -1; allowed: from 1 up"),
+        ("num_steps", -1, r"config.num_steps is -1; allowed: from 1 to 2147483647"),
     ],
 )
 def test_bad_values_are_named_with_what_is_allowed(config, knob, value, message):
@@ -136,6 +136,37 @@ def test_data_that_does_not_fit_in_memory_is_refused_with_its_size(config, monke
         UsageError, match=r"on each of 4 CPU devices: 411.9 kB do not fit in .* 300"
     ):
         recipe.build(config)
+
+
+@pytest.mark.parametrize(
+    ("knob", "value", "message"),
+    [
+        ("num_steps", 2**31, "config.num_steps is 2147483648; allowed: from 1 to 2147483647"),
+        (
+            "num_epochs",
+            1e18,
+            r"config.num_epochs is 1e\+18: num_steps is .*; allowed: from 0 to 21",
+        ),
+        (
+            "batch_size",
+            10**9,
+            "config.batch_size is 1000000000 and .*: the 5,000,000,000 images of",
+        ),
+        ("uratio", 10**12, "config.uratio 1000000000000: the .* images of a step.* do not fit in"),
+        ("filters", 10**7, "config.model is wide_resnet: the state of training, .* do not fit in"),
+    ],
+)
+def test_sizes_that_no_machine_has_are_refused(config, knob, value, message):
+    setattr(config.model_args if knob == "filters" else config, knob, value)
+    with pytest.raises(UsageError, match=message):
+        recipe.build(config)
+
+
+def test_an_evaluation_has_no_more_room_than_images(config):
+    config.eval_batch_size = 10**8
+    experiment = recipe.build(config)
+    assert experiment.eval_batch_size == 360
+    assert experiment.config["eval_batch_size"] == 10**8
 
 
 def test_the_memory_of_an_accelerator_is_its_own():

@@ -69,18 +69,27 @@ def require_memory(data: TrainingData, devices: Sequence[jax.Device]) -> int:
     """How many bytes of `data` each device will hold: all of it.
 
     Raises:
-      UsageError: that is more than a device has. CPU devices share the machine's memory.
+      UsageError: that is more than a device has.
     """
     size = sum(x.nbytes for x in data)
+    require_room("the data", size, devices)
+    return size
+
+
+def require_room(what: str, size: int, devices: Sequence[jax.Device]) -> None:
+    """Each device has room for `size` bytes of `what`. CPU devices share the machine's memory.
+
+    Raises:
+      UsageError: one has not.
+    """
     for device in local_devices(devices):
         stats = device.memory_stats()
         if stats and "bytes_limit" in stats:
-            memory.require("the data", size, stats["bytes_limit"], f"the memory of {device}")
+            memory.require(what, size, stats["bytes_limit"], f"the memory of {device}")
     if devices[0].platform == "cpu":
         memory.require(
-            f"the data, on each of {len(local_devices(devices))} CPU devices",
+            f"{what}, on each of {len(local_devices(devices))} CPU devices",
             size * len(local_devices(devices)),
             memory.host_bytes(),
             "the machine's memory",
         )
-    return size
