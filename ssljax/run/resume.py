@@ -8,6 +8,7 @@ from typing import Any
 from ssljax.data import splits
 from ssljax.errors import UsageError
 from ssljax.overrides import complete, flatten
+from ssljax.storage import runs
 from ssljax.storage.files import as_json, read_json
 
 # Knobs that do not change what is computed at any step of the planned run, or only its length.
@@ -56,7 +57,8 @@ def require_same_run(workdir: Path, config: Mapping[str, Any], split_hash: str) 
     Raises:
       UsageError: they are of different runs; names the first difference.
     """
-    recorded, may_move = read_json(workdir / "config.json"), "fingerprint" in recorded_data(workdir)
+    recorded = read_json(workdir / "config.json")
+    may_move = bool(runs.data_record(workdir)["fingerprint"])
     require_same_recipe(str(workdir), recorded, config, may_move=may_move)
     require_same_split(workdir, split_hash)
 
@@ -116,12 +118,12 @@ def require_same_data(name: str, found: Mapping[str, Any], record: Mapping[str, 
 
 def other_kind(name: str, found: Mapping[str, Any], record: Mapping[str, Any]) -> str:
     """How data differ from a record, as for `require_same_data`, in what a network knows of them;
-    "": in nothing. A field that the record lacks is not compared."""
-    shapes = found.get("image_shape", record["image_shape"]), record["image_shape"]
+    "": in nothing."""
+    shapes = found["image_shape"], record["image_shape"]
     if shapes[0] != shapes[1]:
         before, after = ("×".join(map(str, shape)) for shape in shapes)
         return f"{name} is of images of {before}; those of config.dataset are {after}"
-    classes = found.get("class_names", record["class_names"]), record["class_names"]
+    classes = found["class_names"], record["class_names"]
     for number, (before, after) in enumerate(itertools.zip_longest(*classes)):
         if before != after:
             return (
@@ -141,12 +143,6 @@ def other_images(name: str, found: Mapping[str, Any], record: Mapping[str, Any])
                 f"fingerprint is {before}, not {after}"
             )
     return ""
-
-
-def recorded_data(workdir: Path) -> dict[str, Any]:
-    """`data.json`; {} where there is none."""
-    path = workdir / "data.json"
-    return read_json(path, class_names=list) if path.exists() else {}
 
 
 def require_not_past(workdir: Path, newest: int, num_steps: int) -> None:
