@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import ml_collections
 from absl import flags
 
-from ssljax import overrides
+from ssljax import overrides, paths, spelling
 from ssljax.errors import UsageError
 
 _EXPORTS = ("saved_model", "tf1", "onnx", "npu_bundle")
@@ -38,6 +38,10 @@ class Mode(NamedTuple):
     flags: tuple[str, ...]  # that it takes, beside --mode
 
 
+_OF_EXPORT = (
+    "workdir", "config", _KNOB, "output", "format", "weights", "input", "batch_sizes", "opset",
+    "limit", "overwrite",
+)  # fmt: skip
 MODES: dict[str, Mode] = {
     "train": Mode(
         "trains a recipe, or goes on where it was interrupted; the default.",
@@ -62,19 +66,7 @@ MODES: dict[str, Mode] = {
     ),
     "export": Mode(
         "writes a run's model in the form that is served, or a bundle for Ascend NPUs.",
-        (
-            "workdir",
-            "config",
-            _KNOB,
-            "output",
-            "format",
-            "weights",
-            "input",
-            "batch_sizes",
-            "opset",
-            "limit",
-            "overwrite",
-        ),
+        _OF_EXPORT,
     ),
     "import_npu": Mode(
         "makes a run directory of what a bundle has trained.",
@@ -135,6 +127,27 @@ class Command:
         """`<recipe>/<data set name>`, without separators of paths and URLs."""
         return f"{self.recipe_name}/{config.dataset.replace('/', '_').replace(':', '_')}"
 
+    @property
+    def program(self) -> list[str]:
+        """How this process was started, without its flags."""
+        count, started = len(self.arguments), sys.orig_argv
+        if count and started[-count:] == self.arguments and len(started) > count:
+            return [sys.executable, *started[1:-count]]
+        return [sys.executable, "-m", "ssljax"]
+
+    def again_without(self, *names: str) -> list[str]:
+        """How it was started, but for some flags: `--name=value`, `--name value` or, of bools,
+        `--name`."""
+        kept, left = self.program, iter(self.arguments)
+        for argument in left:
+            name, equals, _ = argument.lstrip("-").partition("=")
+            name = name.removeprefix("no") if name.removeprefix("no") in names else name
+            if name not in names or not argument.startswith("-"):
+                kept.append(argument)
+            elif not equals and not self.flags[name].boolean:
+                next(left, None)
+        return kept
+
 
 def _define() -> flags.FlagValues:
     values = flags.FlagValues()
@@ -163,23 +176,7 @@ def _define() -> flags.FlagValues:
     )  # fmt: skip
     define(flags.DEFINE_bool, "oracle", False, "Reports the best error on the test set too.")
     define(flags.DEFINE_bool, "follow", False, "Reports again whenever a run goes on.")
-    define(
-        flags.DEFINE_string, "images", None,
-        "A folder, a file, a pattern with *, an .npz, or of the run: unlabeled or test.",
-    )  # fmt: skip
-    define(
-        flags.DEFINE_float, "max_error", None,
-        "Marks the predictions that can be trusted with this error, above 0 and below 1.",
-    )  # fmt: skip
-    define(flags.DEFINE_integer, "budget", None, "How many images to label.", lower_bound=1)
-    define(
-        flags.DEFINE_enum, "strategy", "typical",
-        ["typical", "margin", "entropy", "coreset", "committee"], "Which images are chosen.",
-    )  # fmt: skip
-    define(
-        flags.DEFINE_string, "labels", None,
-        "A CSV with the columns file and label, or Label Studio's JSON export.",
-    )  # fmt: skip
+    _define_labeling(define)
     define(flags.DEFINE_integer, "count", 8, "How many images are shown.", lower_bound=1)
     define(flags.DEFINE_enum, "format", None, list(_EXPORTS), "What is written.")
     define(flags.DEFINE_string, "output", None, "The directory that is written.")
@@ -202,6 +199,27 @@ def _define() -> flags.FlagValues:
     return values
 
 
+def _define_labeling(define: Callable[..., None]) -> None:
+    """The flags of `modes/labeling.py`."""
+    define(
+        flags.DEFINE_string, "images", None,
+        "A folder, a file, a pattern with *, an .npz, or of the run: unlabeled or test.",
+    )  # fmt: skip
+    define(
+        flags.DEFINE_float, "max_error", None,
+        "Marks the predictions that can be trusted with this error, above 0 and below 1.",
+    )  # fmt: skip
+    define(flags.DEFINE_integer, "budget", None, "How many images to label.", lower_bound=1)
+    define(
+        flags.DEFINE_enum, "strategy", "typical",
+        ["typical", "margin", "entropy", "coreset", "committee"], "Which images are chosen.",
+    )  # fmt: skip
+    define(
+        flags.DEFINE_string, "labels", None,
+        "A CSV with the columns file and label, or Label Studio's JSON export.",
+    )  # fmt: skip
+
+
 def parse(arguments: list[str]) -> Command | None:
     """A command line, without the program's name; None: it asks for help.
 
@@ -222,6 +240,9 @@ def parse(arguments: list[str]) -> Command | None:
         raise UsageError(
             f"argument {positional[0]!r} is not a flag; flags are written --name=value"
         )
+    for name in _PATHS:
+        if given_path := values[name].value:
+            values[name].value = paths.expand(str(given_path), f"--{name}")
     command = Command(str(values["mode"].value), values, given, arguments)
     _check_mode(command)
     return command
@@ -257,7 +278,7 @@ def _unknown_flag(name: str, values: flags.FlagValues) -> str:
         return f"--{name} does not exist; did you mean --{near[0]}?"
     if difflib.get_close_matches(name, knobs, n=1, cutoff=0.7):
         return (
-            f"--{name} does not exist; did you mean --config.{overrides.nearest_knob(name, knobs)}?"
+            f"--{name} does not exist; did you mean --config.{spelling.nearest_knob(name, knobs)}?"
         )
     return f"--{name} does not exist; --help lists the flags"
 

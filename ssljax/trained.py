@@ -6,6 +6,7 @@ Reads no data set, and needs neither the method nor the optimizer that trained i
 import dataclasses
 import functools
 from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssljax import recorded
+from ssljax import paths, recorded
 from ssljax.augment.ops import to_float
 from ssljax.errors import UsageError
-from ssljax.log import printable
 from ssljax.network import make_model
 from ssljax.storage import runs
 from ssljax.storage.checkpoints import Checkpoints
 from ssljax.storage.files import read_json
+from ssljax.training import devices
 
 PyTree = Any
 OUTPUTS = ("logits", "probabilities")
@@ -128,38 +129,37 @@ def load(
       fallback: whether a damaged checkpoint gives way to the one before.
 
     Raises:
-      UsageError: there is no run or no checkpoint, or it cannot be read.
+      UsageError: there is no run or no checkpoint, it cannot be read, or JAX finds no device.
     """
+    devices.available()
     workdir = _opened(workdir)
     runs.require_one(workdir)
-    config = read_json(workdir / "config.json")
-    data = read_json(workdir / "data.json")
+    config = read_json(workdir / "config.json", model=str)
+    data = runs.data_record(workdir)
     known = recorded.of_run(workdir, [f"model={model}"] if model else [], code=("model",))
     with Checkpoints(workdir, keep=0) as checkpoints:
         newest = checkpoints.restore_newest(fallback=fallback)
     if newest is None:
         raise UsageError(f"{workdir} holds no checkpoint yet")
-    step, state = newest[0], newest[1]["state"]
-    params, batch_stats = state["params"], state["batch_stats"]
-    if weights == "ema":
-        params, batch_stats = state["ema"], state.get("ema_batch_stats") or batch_stats
-    # Heads are further outputs of a method that only training uses.
-    params = {name: value for name, value in params.items() if name != "heads"}
     network = make_model(
         known,
         num_classes=len(data["class_names"]),
         dtype=jnp.float32,
         axis_name=None,
     )
+    step, state = newest[0], newest[1]["state"]
+    with _fitting(workdir, step):
+        variables = _variables(state, weights)
+        _require_fits(network, variables, tuple(data["image_shape"]))
     results, calibrated = workdir / "results.json", workdir / CALIBRATION
     calibration = read_json(calibrated) if calibrated.exists() else {}
     if (calibration.get("step"), calibration.get("weights")) != (step, weights):
         calibration = {}  # of other weights
     return Trained(
         model=network,
-        variables={"params": params} | ({"batch_stats": batch_stats} if batch_stats else {}),
+        variables=variables,
         image_shape=tuple(data["image_shape"]),
-        class_names=tuple(map(printable, data["class_names"])),
+        class_names=tuple(data["class_names"]),
         config=config,
         step=step,
         weights=weights,
@@ -170,9 +170,39 @@ def load(
     )
 
 
+def _variables(state: PyTree, weights: str) -> PyTree:
+    """What a network is called with, of a state of training."""
+    params, batch_stats = state["params"], state["batch_stats"]
+    if weights == "ema":
+        params, batch_stats = state["ema"], state.get("ema_batch_stats") or batch_stats
+    # Heads are further outputs of a method that only training uses.
+    params = {name: value for name, value in params.items() if name != "heads"}
+    return {"params": params} | ({"batch_stats": batch_stats} if batch_stats else {})
+
+
+def _require_fits(network: nn.Module, variables: PyTree, image_shape: tuple[int, ...]) -> None:
+    """Raises ValueError unless the variables are of the network's shapes."""
+    images = jnp.zeros((1, *image_shape))
+    made = jax.eval_shape(lambda: network.init(jax.random.key(0), images, train=False))
+    expected, found = (jax.tree.map(lambda x: x.shape, tree) for tree in (dict(made), variables))
+    if expected != found:
+        raise ValueError("its weights have other shapes")
+
+
+@contextmanager
+def _fitting(workdir: Path, step: int) -> Iterator[None]:
+    try:
+        yield
+    except (KeyError, AttributeError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"the checkpoint of step {step} in {workdir} does not fit its config.json: "
+            f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        ) from error
+
+
 def _opened(workdir: Path | str) -> Path:
     if "://" not in str(workdir):
-        return Path(workdir).expanduser()
+        return Path(paths.expand(str(workdir), "workdir"))
     from ssljax.storage import remote  # imports what reads URLs
 
     return remote.opened(workdir)

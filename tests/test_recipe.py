@@ -155,7 +155,7 @@ def test_data_that_does_not_fit_in_memory_is_refused_with_its_size(config, monke
             "config.batch_size is 1000000000 and .*: the 5,000,000,000 images of",
         ),
         ("uratio", 10**12, "config.uratio 1000000000000: the .* images of a step.* do not fit in"),
-        ("filters", 10**7, "config.model is wide_resnet: the state of training, .* do not fit in"),
+        ("filters", 10**6, "config.model is wide_resnet: the state of training, .* do not fit in"),
     ],
 )
 def test_sizes_that_no_machine_has_are_refused(config, knob, value, message):

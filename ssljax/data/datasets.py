@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ssljax import paths
 from ssljax.data import folder as folder_source
 from ssljax.data import npz as npz_source
 from ssljax.data import stl10_folds, tfds_source
@@ -144,15 +145,19 @@ def tfds(where: str, data_dir: str, image_size: int) -> Dataset:
 
 def folder(where: str, image_size: int) -> Dataset:
     """One's own images in folders: see `folder.py`."""
-    arrays, num_valid = folder_source.read(Path(where).expanduser(), image_size=image_size)
+    arrays, num_valid = folder_source.read(_path(where), image_size=image_size)
     files = tuple(arrays.pop("files").tolist())
     return _dataset(arrays)._replace(num_valid=num_valid, files=files)
 
 
 def npz(where: str) -> Dataset:
     """One's own images in an .npz file: see `npz.py`."""
-    arrays, num_valid = npz_source.read(Path(where).expanduser())
+    arrays, num_valid = npz_source.read(_path(where))
     return _dataset(arrays)._replace(num_valid=num_valid)
+
+
+def _path(where: str) -> Path:
+    return Path(paths.expand(where, "config.dataset"))
 
 
 def _dataset(arrays: Arrays) -> Dataset:

@@ -82,7 +82,11 @@ def listing(folder: Path) -> tuple[list[str], Files, Files, int]:
         raise UsageError(f"{printable(error.filename)} cannot be read: {error.strerror}") from error
     if empty := set(numbers.values()) - {number for _, number in train}:
         without = [*classes.values()][min(empty)][0]
-        raise UsageError(f"{printable(without)} holds no image: a class needs one")
+        there = [path.relative_to(without) for path in left if without in path.parents]
+        raise UsageError(
+            f"{printable(without)} holds no image: a class needs one; there are: "
+            f"{some(there) or 'no files'}"
+        )
     _tell(folder, left)
     records = [*train, *((path, -1) for path in unlabeled), *valid]
     return [folders[0].name for folders in classes.values()], records, test, len(valid)

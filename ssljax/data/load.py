@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ssljax import paths
 from ssljax.checks import check_returned
 from ssljax.data import (
     datasets,
@@ -171,7 +172,8 @@ def _stream(name: str, data_dir: str, image_size: int) -> StreamedDataset:
     if kind == "tfds":
         train, test, classes = image_index.of_tfds(where, data_dir)
         return StreamedDataset(train, test, len(classes), tuple(classes), image_size)
-    names, train_files, test_files, num_valid = folder.listing(Path(where).expanduser())
+    place = Path(paths.expand(where, "config.dataset"))
+    names, train_files, test_files, num_valid = folder.listing(place)
     train, test = map(image_index.of_files, (train_files, test_files))
     streaming.require_decodable(train, "training")
     streaming.require_decodable(test, "test")

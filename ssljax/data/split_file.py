@@ -29,6 +29,7 @@ import numpy as np
 from ssljax.data.labels import with_added
 from ssljax.data.splits import Split, fingerprint
 from ssljax.errors import UsageError
+from ssljax.storage.files import parse_json
 
 
 def record(
@@ -65,7 +66,7 @@ def read(
       UsageError: it cannot be read, was changed, or does not fit the records.
     """
     try:
-        found = json.loads(path.read_text())
+        found = parse_json(path.read_bytes())
         split = Split(*(_indices(path, name, found, len(labels)) for name in Split._fields))
         given = {str(k): str(v) for k, v in dict(found.get("labels", {})).items()}
     except (OSError, ValueError, KeyError, TypeError) as error:

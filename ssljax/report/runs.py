@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from ssljax.data import arrays
 from ssljax.errors import UsageError
@@ -116,6 +117,9 @@ def read(path: Path, name: str) -> Run:
     predictions = None
     if any("test/accuracy_ema" in row or "valid/accuracy_ema" in row for row in rows):
         predictions = optional("predictions.npz", _predictions, None)
+    for picture in ("labelled.png", "augment.png"):
+        if (path / picture).exists():
+            optional(picture, _look_at, None)
     failure_file = path / "failure.txt"
     failure = failure_file.read_text().strip() if failure_file.exists() else ""
     run = Run(
@@ -139,6 +143,12 @@ def _config(file: Path, tell: Callable[[str], None]) -> dict[str, Any]:
         if knob not in config:
             raise ValueError(f"it has no {knob}")
     return config
+
+
+def _look_at(picture: Path) -> None:
+    """Compares a PNG with the checksums in it; raises what Pillow does."""
+    with Image.open(picture) as image:
+        image.verify()
 
 
 def _predictions(file: Path) -> Predictions:

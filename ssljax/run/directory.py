@@ -22,7 +22,7 @@ from ssljax.data.splits import fingerprint
 from ssljax.errors import UsageError
 from ssljax.experiment import Experiment
 from ssljax.run import resume
-from ssljax.storage import lock
+from ssljax.storage import lock, runs
 from ssljax.storage.checkpoints import Checkpoints
 from ssljax.storage.files import PARTIAL, SUMS, read_json, write_sealed
 
@@ -77,8 +77,7 @@ def require_same(workdir: Path, experiment: Experiment) -> None:
       UsageError: it is another one, or its data are others.
     """
     resume.require_same_run(workdir, experiment.config, fingerprint(experiment.split))
-    found = resume.recorded_data(workdir)
-    resume.require_same_data(str(workdir), found, experiment.data_record)
+    resume.require_same_data(str(workdir), runs.data_record(workdir), experiment.data_record)
 
 
 def require_ours(path: Path, value: dict[str, Any]) -> None:
@@ -94,7 +93,7 @@ def require_ours(path: Path, value: dict[str, Any]) -> None:
 def recorded_batch_size(workdir: Path) -> int | None:
     """Of the run in a directory; None where there is none."""
     path = workdir / "config.json"
-    return read_json(path)["batch_size"] if path.exists() else None
+    return read_json(path, batch_size=int)["batch_size"] if path.exists() else None
 
 
 def newest_state(workdir: Path, template: PyTree, *, keep: int, fallback: bool = False) -> Any:

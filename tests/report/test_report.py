@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from helpers.run_directories import VERSIONS, make, write
-from ssljax.errors import UsageError
+from ssljax.errors import RunError, UsageError
 from ssljax.report import plots, report
 from ssljax.report.runs import Predictions, read_all
 
@@ -126,6 +126,15 @@ def test_runs_in_any_state_are_named_and_the_rest_is_rendered(tmp_path):
     (row,) = [line for line in text.splitlines() if " finished" in line]
     assert row.split()[:4] == ["fixmatch", "digits", "40", "10"]
     assert "Confusion matrix" in page.text
+
+
+def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
+    def full(path, data):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(report, "write_bytes", full)
+    with pytest.raises(RunError, match="out cannot be written: its disk is full"):
+        report.write([make(tmp_path / "run")], tmp_path / "out")
 
 
 def test_the_same_seeds_twice_are_said(tmp_path):
