@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from ssljax import flags, interrupts, log, overrides, paths, recipe_files
+from ssljax import flags, interrupts, log, overrides, paths, recipe_files, usage
 from ssljax.errors import Interrupted, RunError, UsageError
 from ssljax.flags import Command
 from ssljax.log import LOG
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str], *, restart: bool = False) -> int:
     try:
         command = flags.parse(list(arguments))
         if command is None:
-            print(flags.help_text())
+            print(usage.help_text())
         else:
             if restart and command.mode == "train" and command.sweep is None:
                 from ssljax.training import huge_pages

@@ -26,7 +26,7 @@ ROOMS = (
     "inference",
     "library",
     "flags",
-    "modes",
+    "modes usage",
     "cli",
     "__init__ __main__",
 )
