@@ -14,6 +14,7 @@ import ml_collections
 from ssljax import defaults, overrides
 from ssljax.checks import prefix_errors
 from ssljax.errors import UsageError
+from ssljax.storage import runs
 from ssljax.storage.files import read_json
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ def load_data(workdir: Path, given: Sequence[str] = (), *, allowed: Collection[s
         found.dataset, found.split_file = splits.whole(found.dataset), ""
     data, split = parts.load_data(found)
 
-    known, record = read_json(workdir / "data.json"), fingerprint.record(data)
+    known, record = runs.data_record(workdir), fingerprint.record(data)
     if problem := resume.other_kind(str(workdir), known, record):
         raise UsageError(problem)
     problem = resume.other_images(str(workdir), known, record)

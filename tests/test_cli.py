@@ -90,14 +90,14 @@ def test_views_of_the_current_folder_lie_beside_it(tmp_path, capsys, monkeypatch
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     args = ("--mode=augment", DIGITS, "--count=1", "--workdir=.")
-    code, output, _ = command(capsys, *args)
+    code, _, _ = command(capsys, *args)
     assert code == 0
     assert (tmp_path / "here_augment.png").exists()
 
 
 def test_a_directory_with_a_comma_is_one(tmp_path, capsys):
     make(tmp_path / "a,b", evaluations=1)
-    code, output, _ = command(capsys, "--mode=report", f"--workdir={tmp_path}/a,b")
+    code, _, _ = command(capsys, "--mode=report", f"--workdir={tmp_path}/a,b")
     assert code == 0
     assert (tmp_path / "a,b/report.html").exists()
 

@@ -126,6 +126,15 @@ def test_a_run_directory_runs_no_code_that_nobody_names(run, knob, tmp_path, cap
     assert not (tmp_path / "made").exists()
 
 
+def test_weights_that_do_not_fit_the_recipe_are_one_line(run, tmp_path, capsys):
+    copy = hostile(run, tmp_path / "copy", model_args={"filters": 2, "scales": 1})
+    line = refused(capsys, "--mode=eval", f"--workdir={copy}")
+    assert f"the checkpoint of step 2 in {copy} does not fit its config.json: ValueError: " in line
+    for record in ({"class_names": ["0"]}, {"image_shape": [8, 8]}, {"image_shape": "x"}):
+        write_sealed(copy / "data.json", record)
+        assert "data.json" in refused(capsys, "--mode=eval", f"--workdir={copy}")
+
+
 def test_what_a_recipe_says_of_its_machine_is_left_out(run):
     config = read_json(run / "config.json") | {
         "distributed": {"coordinator": "evil:1", "num_processes": 2, "process_id": 1},

@@ -128,7 +128,8 @@ def test_mode_data_shows_the_data_and_trains_nothing(tmp_path, capsys):
     ("error", "line"),
     [
         (PermissionError(13, "Permission denied", "/data/x.npz"), "/data/x.npz: Permission denied"),
-        (OSError(28, "No space left on device"), "the disk is full"),
+        (OSError(28, "No space left on device"), "a file cannot be written: the disk is full"),
+        (OSError(27, "File too large"), "File too large"),
     ],
 )
 def test_what_the_system_refuses_is_one_line(error, line, capsys, monkeypatch):

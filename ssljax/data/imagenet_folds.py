@@ -58,7 +58,17 @@ def read_list(path: Path, names: np.ndarray) -> np.ndarray:
     chosen = np.unique([where[name] for name in listed])
     if len(chosen) < len(listed):
         raise UsageError(f"config.split_file {path} names an image twice")
+    if len(where) < len(names) and (same := set(listed) & _repeated(names)):
+        raise UsageError(
+            f"config.split_file {path} names {min(same)}, and several images are called so; "
+            "allowed: a .json of numbers"
+        )
     return chosen
+
+
+def _repeated(names: np.ndarray) -> set[str]:
+    different, counts = np.unique(names, return_counts=True)
+    return set(different[counts > 1].tolist())
 
 
 def draw(size: int | None, seed: int, labels: np.ndarray) -> np.ndarray:

@@ -27,7 +27,7 @@ from ssljax.errors import UsageError
 from ssljax.log import LOG
 
 _FORMAT = 2  # of the cached arrays; a change makes old caches stale
-_EDGE = 2**16  # bytes at both ends of a prepared file by which a cache knows it
+_EDGE = 2**14  # bytes at both ends of a prepared file by which a cache knows it
 
 
 def read(

@@ -20,6 +20,7 @@ import math
 import os
 import queue
 import re
+import select
 import shutil
 import signal
 import sys
@@ -120,6 +121,19 @@ def sync(path):
     """Waits until a file is on the disk."""
     with open(path, "rb") as file:
         os.fsync(file.fileno())
+
+
+_OWN = re.compile(r"(manifest|window|checkpoint)-\d+[._]|lock$|(metrics\.jsonl|results\.json)\b")
+
+
+def require_own(directory):
+    """Refuses a directory whose `metrics.jsonl` or `results.json` are of something else."""
+    names = set(os.listdir(directory))
+    has_run = "checkpoint" in names or saved_steps(directory)
+    others = sorted(name for name in names if not _OWN.match(name))
+    if names & {"metrics.jsonl", "results.json"} and others and not has_run:
+        text = "--output %s holds no run of a bundle, but %s; allowed: another directory"
+        raise Mistake(text % (directory, others[0]))
 
 
 @contextlib.contextmanager
@@ -957,6 +971,7 @@ def train(options, stop):
             return text
 
     with alone(options.output):
+        require_own(options.output)
         model = Model(options.bundle, manifest, options.loss_scale, options.device)
         sampler = Sampler(manifest, data, options.bundle)
         with tf1.Session(graph=model.graph, config=session_config(options)) as session:
@@ -987,7 +1002,11 @@ class Lasting(io.FileIO):
 
     def write(self, data):
         try:
-            return io.FileIO.write(self, data)
+            while True:
+                count = io.FileIO.write(self, data)
+                if count is not None:
+                    return count
+                select.select([], [self], [])  # the reader of this pipe is slow
         except OSError as error:
             if error.errno in (errno.EPIPE, errno.EIO):  # for good; TensorFlow is to know it too
                 nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -1008,6 +1027,9 @@ def outlive_readers():
         setattr(sys, name, io.TextIOWrapper(stream, errors="replace", line_buffering=True))
 
 
+_OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE)
+
+
 def main(arguments=None):
     stop = StopSignal()
     try:
@@ -1019,11 +1041,12 @@ def main(arguments=None):
         print("error: %s" % error, file=sys.stderr)
         return 1
     except (OSError, tf.errors.OpError) as error:
-        is_full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
-        if not is_full and getattr(error, "filename", None) is None:
+        # TensorFlow has its own errors, with the system's words.
+        full = [text for text in map(os.strerror, _OF_DISKS) if text in str(error)]
+        if not full and getattr(error, "filename", None) is None:
             raise
-        text = "the disk is full; the checkpoint before is intact: make room and start again"
-        print("error: %s" % (text if is_full else error), file=sys.stderr)
+        text = "the output cannot be written: %s; the checkpoint before is intact" % "".join(full)
+        print("error: %s" % (text if full else error), file=sys.stderr)
         return 1
     except Interrupted as error:
         print("%s; run the same command again to continue" % error, file=sys.stderr)

@@ -11,7 +11,7 @@ from ssljax.log import printable
 from ssljax.report import groups as grouping
 from ssljax.report import page, reference, table
 from ssljax.report.runs import Run, find, read_all
-from ssljax.storage.files import write_bytes
+from ssljax.storage.files import telling_of_storage, write_bytes
 
 _EVERY = 5  # seconds between two looks at runs that are followed
 _REFRESH = 15  # seconds after which a browser reads their page again
@@ -47,7 +47,6 @@ def write(
     results = table.make(groups, rows, oracle=oracle)
     title = ", ".join(dict.fromkeys(printable(path) for path in paths))
     html, pictures = page.make(title, runs, groups, results, remarks=remarks, refresh=refresh)
-    output.mkdir(parents=True, exist_ok=True)
     files: dict[str, bytes] = {
         "report.md": table.markdown(results).encode(),
         "report.csv": table.comma_separated(results).encode(),
@@ -55,9 +54,10 @@ def write(
         **{f"report_figures/{p.name}.{p.kind}": p.data for p in pictures},
         "report.html": html.encode(),
     }
-    (output / "report_figures").mkdir(exist_ok=True)
-    for name, data in files.items():
-        write_bytes(output / name, data)
+    with telling_of_storage(output, "its disk is full"):
+        (output / "report_figures").mkdir(parents=True, exist_ok=True)
+        for name, data in files.items():
+            write_bytes(output / name, data)
     return "\n".join([*_lines(results), *remarks, *_notes(runs)])
 
 

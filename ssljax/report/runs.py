@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from ssljax.data import arrays
 from ssljax.errors import UsageError
@@ -135,6 +136,9 @@ def read(path: Path, name: str) -> Run:
     predictions = None
     if any("test/accuracy_ema" in row or "valid/accuracy_ema" in row for row in rows):
         predictions = optional("predictions.npz", _predictions, None)
+    for picture in ("labelled.png", "augment.png"):
+        if (path / picture).exists():
+            optional(picture, _look_at, None)
     failure = ""
     if (path / "failure.txt").exists():
         failure = optional("failure.txt", _text, "it cannot be read why")
@@ -193,6 +197,12 @@ def _starts(recorded: dict[str, Any]) -> list[dict[str, Any]]:
         if not all(isinstance(text, str) for text in texts) or not isinstance(start["step"], int):
             raise ValueError("a start is of another form")
     return recorded["starts"]
+
+
+def _look_at(picture: Path) -> None:
+    """Compares a PNG with the checksums in it; raises what Pillow does."""
+    with Image.open(picture) as image:
+        image.verify()
 
 
 def _predictions(file: Path) -> Predictions:

@@ -22,7 +22,7 @@ from ssljax.data.splits import fingerprint
 from ssljax.errors import UsageError
 from ssljax.experiment import Experiment
 from ssljax.run import resume
-from ssljax.storage import lock
+from ssljax.storage import lock, runs
 from ssljax.storage.checkpoints import Checkpoints
 from ssljax.storage.files import PARTIAL, SUMS, read_json, write_sealed
 
@@ -56,7 +56,7 @@ def open_directory(workdir: Path, experiment: Experiment) -> None:
     Raises:
       UsageError: the directory holds something else.
     """
-    split = split_file.record(experiment.split)
+    split = split_file.record(experiment.split, experiment.dataset.added_labels)
     if (workdir / "config.json").exists():
         require_same(workdir, experiment)
     else:
@@ -77,8 +77,7 @@ def require_same(workdir: Path, experiment: Experiment) -> None:
       UsageError: it is another one, or its data are others.
     """
     resume.require_same_run(workdir, experiment.config, fingerprint(experiment.split))
-    found = resume.recorded_data(workdir)
-    resume.require_same_data(str(workdir), found, experiment.data_record)
+    resume.require_same_data(str(workdir), runs.data_record(workdir), experiment.data_record)
 
 
 def require_ours(path: Path, value: dict[str, Any]) -> None:

@@ -119,8 +119,7 @@ def read_rows(
     """The rows of a `metrics.jsonl`; a last line that a kill cut short is left out.
 
     Args:
-      tell: is given a line for each thing that is wrong, and what can be read is returned; None:
-        the first one raises.
+      tell: is given a line for what is wrong, and what can be read is returned; None: it raises.
       recorded_only: whether only what the newest checkpoint records of the file counts, if it does.
 
     Raises:
@@ -135,13 +134,15 @@ def read_rows(
         tell(f"{path} has {what} since the newest checkpoint was saved")
     elif recorded and recorded_only:
         content = content[: recorded.size]
-    rows = []
+    rows, damaged = [], []
     for number, line in enumerate(content.split(b"\n")[:-1], 1):
         try:
             rows.append(_row(line))
         except (ValueError, RecursionError) as error:
-            reason = " ".join(str(error).split())[:100]
-            tell(f"{path} cannot be read in line {number} ({reason})")
+            damaged.append(f"line {number} ({' '.join(str(error).split())[:100]})")
+    if damaged:
+        more = f" and {len(damaged) - 1} others" if len(damaged) > 1 else ""
+        tell(f"{path} cannot be read in {damaged[0]}{more}")
     return rows
 
 

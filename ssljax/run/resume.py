@@ -1,13 +1,16 @@
 """Which run a directory holds, and which knobs may change when it goes on. Needs no JAX."""
 
 import itertools
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ssljax.data import splits
 from ssljax.errors import UsageError
+from ssljax.log import printable
 from ssljax.overrides import complete, flatten
+from ssljax.storage import runs
 from ssljax.storage.files import as_json, read_json
 
 # Knobs that do not change what is computed at any step of the planned run, or only its length.
@@ -56,7 +59,8 @@ def require_same_run(workdir: Path, config: Mapping[str, Any], split_hash: str) 
     Raises:
       UsageError: they are of different runs; names the first difference.
     """
-    recorded, may_move = read_json(workdir / "config.json"), "fingerprint" in recorded_data(workdir)
+    recorded = read_json(workdir / "config.json")
+    may_move = bool(runs.data_record(workdir)["fingerprint"])
     require_same_recipe(str(workdir), recorded, config, may_move=may_move)
     require_same_split(workdir, split_hash)
 
@@ -116,13 +120,15 @@ def require_same_data(name: str, found: Mapping[str, Any], record: Mapping[str, 
 
 def other_kind(name: str, found: Mapping[str, Any], record: Mapping[str, Any]) -> str:
     """How data differ from a record, as for `require_same_data`, in what a network knows of them;
-    "": in nothing. A field that the record lacks is not compared."""
-    shapes = found.get("image_shape", record["image_shape"]), record["image_shape"]
+    "": in nothing."""
+    shapes = found["image_shape"], record["image_shape"]
     if shapes[0] != shapes[1]:
         before, after = ("×".join(map(str, shape)) for shape in shapes)
         return f"{name} is of images of {before}; those of config.dataset are {after}"
-    classes = found.get("class_names", record["class_names"]), record["class_names"]
-    for number, (before, after) in enumerate(itertools.zip_longest(*classes)):
+    classes = found["class_names"], record["class_names"]
+    # Systems write é in one of two ways.
+    names = ([unicodedata.normalize("NFC", printable(name)) for name in each] for each in classes)
+    for number, (before, after) in enumerate(itertools.zip_longest(*names)):
         if before != after:
             return (
                 f"{name} knows class {number} as {before!r}, which in config.dataset is "
@@ -141,12 +147,6 @@ def other_images(name: str, found: Mapping[str, Any], record: Mapping[str, Any])
                 f"fingerprint is {before}, not {after}"
             )
     return ""
-
-
-def recorded_data(workdir: Path) -> dict[str, Any]:
-    """`data.json`; {} where there is none."""
-    path = workdir / "data.json"
-    return read_json(path, class_names=list) if path.exists() else {}
 
 
 def require_not_past(workdir: Path, newest: int, num_steps: int) -> None:

@@ -243,20 +243,31 @@ def _reason(error: BaseException, directory: Path) -> str | None:
     """What the system says of a file in a directory, or of the disk; None: it is about another."""
     here = directory.absolute()
     for x in _chain(error):
-        if isinstance(x, OSError) and (text := describe(x)):
-            path = Path(os.fsdecode(x.filename)).absolute()
-            return text if any(map(path.is_relative_to, (here, partial_path(here)))) else None
-        for number in (errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE):
+        if isinstance(x, OSError) and (path := _path(x)) is not None:
+            places = here, partial_path(here)
+            return describe(x) if any(map(path.absolute().is_relative_to, places)) else None
+        for number in _OF_DISKS:
             if getattr(x, "errno", None) == number or os.strerror(number) in str(x):
                 return os.strerror(number)
     return None
 
 
+_OF_DISKS = (errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE)
+
+
+def _path(error: OSError) -> Path | None:
+    """The file that an error is about."""
+    named = isinstance(error.filename, str | bytes | os.PathLike) and error.errno is not None
+    return Path(os.fsdecode(error.filename)) if named else None
+
+
 def describe(error: OSError) -> str | None:
-    """One line for what the system refuses: the file, and why; None: it names no file."""
-    if not isinstance(error.filename, str | bytes | os.PathLike) or error.errno is None:
-        return None
-    return f"{os.fsdecode(error.filename)}: {os.strerror(error.errno)}"
+    """One line for what the system refuses, with the file if it is known; None: it is no disk's."""
+    if is_full(error):
+        return f"{_path(error) or 'a file'} cannot be written: the disk is full"
+    if (path := _path(error)) is not None:
+        return f"{path}: {error.strerror}"
+    return error.strerror if error.errno in _OF_DISKS else None
 
 
 # Characters of patterns, and bytes that are no UTF-8.

@@ -4,9 +4,11 @@ import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from ssljax.errors import UsageError
-from ssljax.storage.files import PARTIAL
+from ssljax.log import printable
+from ssljax.storage.files import PARTIAL, read_json
 
 _SHOWN = 5  # run directories that a line names
 
@@ -58,3 +60,21 @@ def require_none(output: Path, field: str) -> None:
 def _is_own(part: Path) -> bool:
     """Whether a path within a run directory is the run's: an export may lie beside its files."""
     return part.parts[0] == "checkpoints"
+
+
+def data_record(workdir: Path) -> dict[str, Any]:
+    """`data.json` of a run, see `data/fingerprint.py`; its names are printable.
+
+    Raises:
+      UsageError: it is missing or damaged.
+    """
+    path = workdir / "data.json"
+    found = read_json(path)
+    shape, names = found.get("image_shape"), found.get("class_names")
+    prints = found.get("fingerprint", {})
+    sizes = isinstance(shape, list) and [x for x in shape if isinstance(x, int) and x > 0]
+    if not sizes or sizes != shape or len(shape) != 3:
+        raise UsageError(f"{path}: image_shape is {shape}; allowed: [height, width, channels]")
+    if not isinstance(names, list) or not names or not isinstance(prints, dict):
+        raise UsageError(f"{path} has no class_names, or a fingerprint of another form")
+    return {"image_shape": shape, "class_names": [*map(printable, names)], "fingerprint": prints}

@@ -81,8 +81,12 @@ _AGAIN = "The newest checkpoint is intact: start all processes again to continue
 
 
 def _end(reason: str) -> None:
-    print(f"error: {reason}. {_AGAIN}", file=sys.stderr, flush=True)
-    os._exit(1)
+    try:
+        print(f"error: {reason}. {_AGAIN}", file=sys.stderr, flush=True)
+        if distributed.global_state.process_id == 0:
+            time.sleep(4 * _PERIOD)  # it keeps what the others read: without it, JAX aborts them
+    finally:  # whether or not anybody reads it
+        os._exit(1)
 
 
 @contextmanager

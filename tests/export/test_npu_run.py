@@ -346,6 +346,37 @@ def test_rows_of_the_runner_do_not_change_without_a_word(runner, bundle, staged,
     assert "metrics.jsonl is missing: the rows up to step 12 are lost" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", ["OSError", "OutOfRangeError", "PermissionError"])
+def test_what_the_system_refuses_is_one_line(name, runner, bundle, capsys, monkeypatch):
+    def refuse(options, stop):
+        if name == "OutOfRangeError":
+            raise runner.tf.errors.OutOfRangeError(None, None, "/out/checkpoint-2; File too large")
+        if name == "PermissionError":
+            raise PermissionError(13, "Permission denied", "/out")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(runner, "train", refuse)
+    monkeypatch.setattr(runner, "StopSignal", lambda: None)
+    assert runner.main(["--device=cpu", f"--bundle={bundle}"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    reasons = {
+        "OSError": "No space left on device; the checkpoint",
+        "PermissionError": "Permission",
+    }
+    assert reasons.get(name, "File too large; the checkpoint before is intact") in line
+
+
+def test_a_run_of_something_else_is_left_alone(runner, tmp_path):
+    (tmp_path / "metrics.jsonl").touch()
+    (tmp_path / "lock").touch()
+    runner.require_own(tmp_path)  # one that was killed before its first checkpoint
+    (tmp_path / "config.json").touch()
+    with pytest.raises(runner.Mistake, match="holds no run of a bundle, but config.json"):
+        runner.require_own(tmp_path)
+    (tmp_path / "manifest-4.json").touch()
+    runner.require_own(tmp_path)
+
+
 def test_one_process_trains_in_an_output_directory(runner, tmp_path):
     with (
         runner.alone(tmp_path),

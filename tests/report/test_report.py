@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from helpers.run_directories import VERSIONS, make, write
-from ssljax.errors import UsageError
+from ssljax.errors import RunError, UsageError
 from ssljax.report import pictures, plots, report
 from ssljax.report.runs import Predictions, read_all
 
@@ -154,6 +154,15 @@ def test_a_long_name_makes_a_short_file_name():
     assert len(names) == 2
     assert max(len(name.encode()) for name in names) < 100
     assert pictures._file_name("a/../b c") == "a_.._b_c"
+
+
+def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
+    def full(path, data):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(report, "write_bytes", full)
+    with pytest.raises(RunError, match="out cannot be written: its disk is full"):
+        report.write([make(tmp_path / "run")], tmp_path / "out")
 
 
 def test_the_same_seeds_twice_are_said(tmp_path):

@@ -11,8 +11,8 @@ import pytest
 
 from helpers.run_directories import make, write
 from ssljax import cli
-from ssljax.report import pictures, report, runs
 from ssljax.report import groups as grouping
+from ssljax.report import pictures, report, runs
 
 
 @pytest.fixture
@@ -32,15 +32,16 @@ def arrays(path, **changes):
         np.savez(path, **(dict(file) | changes))
 
 
+NESTED = b"[" * 500 + b"]" * 500
 ODD = {
     "failure.txt": [b"\xff\xfe bad", b"caf\xed\xb3\xa9"],
-    "config.json": [b"[]", b"[" * 100_000, b'{"method": "x"}', b'{"method": 1, "dataset": 2}',
+    "config.json": [b"[]", b"[" * 100_000, b'{"a": 3}',
+                    b'{"method": "x"}', b'{"method": 1, "dataset": 2}',
                     b'{"method": "x", "dataset": "y.1@4-0", "num_steps": "many"}',
                     b'{"method": "x", "method_args": 3, "dataset": "y", "num_steps": 3}',
-                    b'{"method": "x", "dataset": "y", "num_steps": 3, "a": ' + b"[" * 500 + b"]" * 500
-                    + b"}"],
+                    b'{"method": "x", "dataset": "y", "num_steps": 3, "a": ' + NESTED + b"}"],
     "metrics.jsonl": [b"[]\n", b"{}\n", b"5\n", b"null\n", b'{"mine": 1}\n', b"\xff\n",
-                      b'{"step": "3"}\n', b'{"step": 3, "loss/total": "low"}\n', b"[" * 100_000 + b"\n"],
+                      b'{"step": "3"}\n', b'{"step": 3, "loss/total": "low"}\n', NESTED + b"\n"],
     "data.json": [b"[]", b'{"class_names": [1, null]}', b'{"class_names": 3}', b"{"],
     "split.json": [b"null", b'{"labeled": 5}'],
     "environment.json": [b'{"starts": [5]}', b'{"starts": 5}', b'{"starts": [{"step": 1}]}', b"[]",
