@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from ssljax import flags, interrupts, log, overrides, paths, recipe_files
+from ssljax import flags, interrupts, log, overrides, paths, recipe_files, usage
 from ssljax.errors import Interrupted, RunError, UsageError
 from ssljax.flags import Command
 from ssljax.log import LOG
+from ssljax.modes import labeling
 from ssljax.storage import files, flock
 
 
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str], *, restart: bool = False) -> int:
     try:
         command = flags.parse(list(arguments))
         if command is None:
-            print(flags.help_text())
+            print(usage.help_text())
         else:
             if restart and command.mode == "train" and command.sweep is None:
                 from ssljax.training import huge_pages
@@ -75,7 +76,8 @@ def _train(command: Command) -> None:
         return _sweep(command)
     config = command.config()
 
-    from ssljax import experiment, recipe
+    from ssljax import experiment, recipe, trained
+    from ssljax.inference import calibrate
     from ssljax.run import loop, results, seeds
     from ssljax.storage import remote
     from ssljax.training import hosts
@@ -95,8 +97,11 @@ def _train(command: Command) -> None:
                 print(f"{name}: {results.headline(found)}")
             return
         home = workdir if remote.is_remote(workdir) else ""
-        found = loop.train(first, remote.local(workdir), home=home)
+        local = remote.local(workdir)
+        found = loop.train(first, local, home=home)
         if hosts.is_first():
+            model = trained.load(local, model=first.config["model"])
+            calibrate.store(model, first.dataset, first.split)
             print(results.headline(found))
 
 
@@ -249,7 +254,8 @@ def _show_data(command: Command) -> None:
     paths.require_writable(workdir, "--workdir")
 
     from ssljax import parts
-    from ssljax.data import overview, split_file
+    from ssljax.data import check, overview, split_file
+    from ssljax.data.datasets import Dataset
     from ssljax.run import directory
     from ssljax.storage.files import write_json
 
@@ -264,6 +270,9 @@ def _show_data(command: Command) -> None:
     write_json(workdir / "split.json", record)
     overview.contact_sheet(data, split).save(workdir / "labelled.png")
     print(f"{config.dataset}\n{overview.table(data, split)}")
+    if isinstance(data, Dataset):
+        for line in check.lines(data, split):
+            print(f"note: {line}")
     print(f"wrote {workdir}/split.json and {workdir}/labelled.png")
 
 
@@ -303,6 +312,9 @@ def _list_recipes(command: Command) -> None:
 _RUN: dict[str, Callable[[Command], None]] = {
     "train": _train,
     "eval": _evaluate,
+    "predict": labeling.predict,
+    "label_next": labeling.label_next,
+    "add_labels": labeling.add_labels,
     "report": _report,
     "export": _export,
     "import_npu": _import_bundle,

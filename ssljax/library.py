@@ -15,6 +15,7 @@ from ssljax.data.datasets import Dataset
 from ssljax.data.splits import Split
 from ssljax.errors import UsageError
 from ssljax.experiment import Experiment, describe
+from ssljax.inference import calibrate
 from ssljax.log import LOG, printable
 from ssljax.run import directory, loop
 from ssljax.storage import remote
@@ -47,7 +48,9 @@ def _train(experiment: Experiment, workdir: str) -> Trained:
     home = workdir if remote.is_remote(workdir) else ""
     local = remote.local(workdir)
     results = loop.train(experiment, local, home=home)
-    model = load(local, model=experiment.config["model"])
+    model = calibrate.store(
+        load(local, model=experiment.config["model"]), experiment.dataset, experiment.split
+    )
     return dataclasses.replace(model, results=results)
 
 

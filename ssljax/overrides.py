@@ -79,12 +79,20 @@ def _annotation(default: Any) -> Any:
 def apply(config: ml_collections.ConfigDict, overrides: Sequence[str]) -> ml_collections.ConfigDict:
     """The config with overrides, `<knob>=<value>`, the later ones last.
 
+    Of images of one's own (`folder:`, `npz:`) no validation image is a labelled one, whatever the
+    recipe has, unless an override of `unlabeled` says otherwise.
+
     Raises:
       UsageError: there is no such knob, or a value has another type.
     """
     check_kinds(config)
     choose_arguments(config, overrides)
-    return change(config, overrides)
+    config = change(config, overrides)
+    given = {override.partition("=")[0] for override in overrides}
+    own_images = str(config.get("dataset", "")).startswith(("folder:", "npz:"))
+    if own_images and "unlabeled" not in given and config.get("unlabeled") == "all":
+        config.unlabeled = "strict"  # the published overlap serves comparisons alone
+    return config
 
 
 def change(

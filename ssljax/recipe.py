@@ -129,6 +129,9 @@ def build_seeds(
         raise UsageError(f"{given}; allowed for streams: 1")
     if len({tuple(len(part) for part in each.split) for each in experiments}) > 1:
         raise UsageError(f"{given}, whose splits differ in size; allowed for these data: 1")
+    devices.require_step(
+        first.step_bytes * len(experiments), first.data_bytes, first.batch_size, first.devices
+    )
     return [dataclasses.replace(each, dataset=first.dataset) for each in experiments]
 
 
@@ -232,6 +235,9 @@ def _require_room(experiment: Experiment) -> None:
         f"config.model is {experiment.config['model']}: the state of training",
         sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(state)),
         experiment.devices,
+    )
+    devices.require_step(
+        experiment.step_bytes, experiment.data_bytes, experiment.batch_size, experiment.devices
     )
 
 

@@ -12,10 +12,14 @@ from types import ModuleType
 from ssljax import lookup, paths
 from ssljax.errors import UsageError
 
+# What recipes share.
+_SHARED = frozenset({"__init__", "base", "digits", "imagenet", "published"})
+
 
 def shipped() -> dict[str, Path]:
     """The recipes that ship with the package, by their names."""
-    return {path.stem: path for path in sorted(_folder().glob("*_*.py"))}
+    files = sorted(_folder().glob("*.py"))
+    return {path.stem: path for path in files if path.stem not in _SHARED}
 
 
 def _folder() -> Path:

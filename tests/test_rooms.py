@@ -23,8 +23,10 @@ ROOMS = (
     "recorded",
     "sweep trained",
     "evaluation export report",
+    "inference",
     "library",
     "flags",
+    "modes usage",
     "cli",
     "__init__ __main__",
 )

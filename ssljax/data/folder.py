@@ -41,8 +41,8 @@ def read(folder: Path, *, image_size: int) -> tuple[Arrays, int]:
 
     Returns:
       Arrays: images `[N, H, W, C]` uint8 of train, unlabeled and valid, labels `[N]` int64 (-1:
-      none), test_images, test_labels, class_names; and the number of validation images, the last
-      ones. C is 1 where all files are grey, else 3.
+      none), test_images, test_labels, class_names, and files `[N + T]`, below the folder; and the
+      number of validation images, the last ones. C is 1 where all files are grey, else 3.
 
     Raises:
       UsageError: a folder or file is missing, unreadable, empty or not where it should be.
@@ -55,6 +55,7 @@ def read(folder: Path, *, image_size: int) -> tuple[Arrays, int]:
         "test_images": pixels[len(records) :],
         "test_labels": np.array([c for _, c in tests], np.int64),
         "class_names": np.array(classes),
+        "files": np.array([path.relative_to(folder).as_posix() for path, _ in records + tests]),
     }
     return arrays, num_valid
 

@@ -56,7 +56,7 @@ def open_directory(workdir: Path, experiment: Experiment) -> None:
     Raises:
       UsageError: the directory holds something else.
     """
-    split = split_file.record(experiment.split)
+    split = split_file.record(experiment.split, experiment.dataset.added_labels)
     if (workdir / "config.json").exists():
         require_same(workdir, experiment)
     else:

@@ -12,6 +12,9 @@ from ssljax.data import memory
 from ssljax.data.batches import TrainingData
 from ssljax.errors import RunError, UsageError
 
+# What the libraries, the compiler and Python need beside the step.
+_PROGRAM_BYTES = 1_500_000_000
+
 
 def local_devices(devices: Sequence[jax.Device]) -> list[jax.Device]:
     """The devices local to this process, of those of a run."""
@@ -130,4 +133,30 @@ def require_room(what: str, size: int, devices: Sequence[jax.Device]) -> None:
             size * len(local_devices(devices)),
             memory.host_bytes(),
             "the machine's memory",
+        )
+
+
+def require_step(step: int, beside: int, batch_size: int, devices: Sequence[jax.Device]) -> None:
+    """The machine has room for what a step computes. Accelerators are not asked: there, XLA makes
+    do with less than is estimated.
+
+    Args:
+      step: about how many bytes a step needs on each device.
+      beside: bytes that each device holds beside them.
+      batch_size: labelled images of a step, to say how many would do.
+
+    Raises:
+      UsageError: it has not.
+    """
+    if devices[0].platform != "cpu":
+        return
+    count, limit = len(local_devices(devices)), memory.host_bytes()
+    room = limit - beside * count - _PROGRAM_BYTES
+    if step * count > room:
+        fitting = int(batch_size * max(0, room) / (step * count))
+        raise UsageError(
+            f"a step needs about {memory.describe(step)} on each of {count} CPU devices, and the "
+            f"program and its data {memory.describe(limit - room)}; this process may use "
+            f"{memory.describe(limit)}. A config.batch_size of about {fitting} would fit; a "
+            "smaller config.uratio, image_size or network needs less, too"
         )

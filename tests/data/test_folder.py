@@ -102,6 +102,7 @@ def test_usual_spellings_of_the_parts_are_read(pets, capsys):
 def assert_same(found, expected):
     for a, b in zip(found[:4], expected[:4], strict=True):
         np.testing.assert_array_equal(a, b)
+    found, expected = found._replace(files=()), expected._replace(files=())
     assert found[4:] == expected[4:]
 
 
