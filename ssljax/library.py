@@ -7,20 +7,20 @@ from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import ml_collections
 import numpy as np
 
-from ssljax import defaults, log, overrides, recipe
+from ssljax import defaults, log, overrides, recipe, spelling
 from ssljax.data.datasets import Dataset
 from ssljax.data.splits import Split
 from ssljax.errors import UsageError
 from ssljax.experiment import Experiment, describe
+from ssljax.inference import calibrate
 from ssljax.log import LOG, printable
 from ssljax.run import directory, loop
 from ssljax.storage import remote
 from ssljax.trained import Trained, load
-from ssljax.training import hosts
+from ssljax.training import devices, hosts
 
 _TINY = 16  # side in pixels below which views are those of the digits
 
@@ -46,9 +46,11 @@ def train(config: ml_collections.ConfigDict, workdir: Path | str) -> Trained:
 def _train(experiment: Experiment, workdir: str) -> Trained:
     LOG.info("%s\nrun directory: %s", describe(experiment), workdir)
     home = workdir if remote.is_remote(workdir) else ""
-    local = remote.local(workdir).expanduser()
+    local = remote.local(workdir)
     results = loop.train(experiment, local, home=home)
-    model = load(local, model=experiment.config["model"])
+    model = calibrate.store(
+        load(local, model=experiment.config["model"]), experiment.dataset, experiment.split
+    )
     return dataclasses.replace(model, results=results)
 
 
@@ -92,9 +94,9 @@ def fit(
     split = Split(labeled, np.arange(len(dataset.labels)), np.arange(0))
     config = _config(dataset, len(labeled), method)
     _change(config, knobs)
-    devices = jax.device_count()
+    count = len(devices.available())
     sizes = config.batch_size, config.batch_size * config.uratio
-    usable = max(n for n in range(1, devices + 1) if not any(size % n for size in sizes))
+    usable = max(n for n in range(1, count + 1) if not any(size % n for size in sizes))
     experiment = recipe.build(config, data=(dataset, split), max_devices=usable)
     if workdir is None:
         workdir = hosts.broadcast_from_first(lambda: tempfile.mkdtemp(prefix="ssljax-"))
@@ -206,11 +208,11 @@ def _change(config: ml_collections.ConfigDict, knobs: Mapping[str, Any]) -> None
     for knob, value in knobs.items():
         if knob not in (*known, *groups):
             near = difflib.get_close_matches(knob, [*config], n=1, cutoff=0.7)
-            name = near[0] if near else overrides.nearest_knob(knob, known)
+            name = near[0] if near else spelling.nearest_knob(knob, known)
             raise UsageError(f"{knob}={value!r}: there is no such knob; the nearest is {name}")
     for knob, value in overrides.flatten(knobs).items():
         if knob not in known:
-            raise UsageError(overrides.unknown_knob(knob, known))
+            raise UsageError(spelling.unknown_knob(knob, known))
         try:
             config.update_from_flattened_dict({knob: value})
         except (TypeError, ValueError) as error:

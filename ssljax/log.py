@@ -3,6 +3,7 @@
 A notebook is quiet with `logging.getLogger("ssljax").setLevel(logging.ERROR)`.
 """
 
+import codecs
 import contextlib
 import errno
 import io
@@ -50,9 +51,41 @@ class _Lines(logging.Handler):
             sys.stdout.flush()
 
 
+# What stands for characters that a terminal or a log file cannot show.
+_PLAIN = {
+    "×": "x", "±": "+-", "−": "-", "–": "-", "—": "-", "…": "...", "→": "->", "·": "*", "Π": "Pi",
+}  # fmt: skip
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    """Handles an encoding error: what stands for the character, or its number."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end]
+    plain = [_PLAIN.get(c) or c.encode("ascii", "backslashreplace").decode() for c in text]
+    return "".join(plain), error.end
+
+
+def _show_all() -> None:
+    """Lets standard output and errors take any character, also where they are no UTF-8."""
+    codecs.register_error("ssljax", _plain)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a notebook's are not
+            stream.reconfigure(errors="ssljax")
+
+
+def end_output() -> None:
+    """Lets go of what cannot be written any more: Python would complain of it at its end."""
+    try:
+        print(end="", flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def show_lines() -> None:
     """Prints notes and progress on standard output, unless the program has set up logging."""
     _have_streams()
+    _show_all()
     # A handler that lets no note through is not the program's: libraries add such ones.
     root = logging.getLogger()
     is_set_up = root.level < logging.WARNING and not all(map(_is_foreign, root.handlers))

@@ -11,9 +11,17 @@ import optax
 
 import ssljax.methods
 import ssljax.models
+from ssljax import paths
 from ssljax.augment import augmentation, policies
 from ssljax.augment.augmentation import Augmentation
-from ssljax.checks import call, check_choice, check_range, check_returned, prefix_errors
+from ssljax.checks import (
+    call,
+    check_choice,
+    check_kinds,
+    check_range,
+    check_returned,
+    prefix_errors,
+)
 from ssljax.data import splits
 from ssljax.data.datasets import Dataset
 from ssljax.data.load import CONVENTIONS, load
@@ -62,7 +70,7 @@ def load_data(config: ml_collections.ConfigDict) -> tuple[Dataset | StreamedData
                 f"config.data_dir is {config.data_dir!r}; allowed with config.stage.data_url: the "
                 "local directory that it is copied to"
             )
-        copy_to = Path(config.data_dir).expanduser()
+        copy_to = Path(paths.expand(config.data_dir, "config.data_dir"))
         remote.copy_in(config.stage.data_url, copy_to, "config.stage.data_url")
     with prefix_errors("config.dataset"):
         return load(
@@ -70,7 +78,7 @@ def load_data(config: ml_collections.ConfigDict) -> tuple[Dataset | StreamedData
             unlabeled=config.unlabeled,
             data_dir=config.data_dir,
             image_size=config.image_size,
-            path=config.split_file,
+            path=paths.expand(config.split_file, "config.split_file"),
             stream=config.stream,
         )
 
@@ -108,6 +116,8 @@ def make_augmentation(
         found = Augmentation(lambda state: {"weak": weak, "strong": strong}, lambda image: {})
     else:
         given = {arg: weak if arg == "weak" else knobs[arg] for arg in takes if arg in knobs}
+        with prefix_errors(""):
+            check_kinds("config.augment", strong, given)
         with prefix_errors("config.augment"):
             found = strong(**given)
         check_returned(f"config.augment.{name}", knobs.strong, found, Augmentation)

@@ -7,14 +7,13 @@ import dataclasses
 import functools
 import logging
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 
+import flax.linen as nn
 import jax
 import ml_collections
 
 from ssljax import overrides, parts
-from ssljax.checks import check_choice, check_range, prefix_errors
+from ssljax.checks import check_choice, check_range, missing_knobs, prefix_errors
 from ssljax.data import splits
 from ssljax.data.datasets import Dataset
 from ssljax.data.load import labeled_validation
@@ -22,7 +21,7 @@ from ssljax.data.splits import Split
 from ssljax.data.streaming import StreamedDataset
 from ssljax.errors import UsageError
 from ssljax.experiment import HEALTH_KINDS, Experiment
-from ssljax.network import make_model, training_dtype
+from ssljax.network import make_model, require_outputs, training_dtype
 from ssljax.training import devices, hosts, parallel
 from ssljax.training import join as joining
 
@@ -34,7 +33,7 @@ _ALONE = {"coordinator": "", "num_processes": 0, "process_id": 0}
 _RANGES: dict[str, tuple[float, float, bool]] = {
     "image_size": (0, math.inf, False),
     "seed": (0, 2**32 - 1, False),
-    "num_seeds": (1, math.inf, False),
+    "num_seeds": (1, 1000, False),
     "batch_size": (1, math.inf, False),
     "uratio": (1, math.inf, False),
     "per_worker_batch_size": (0, math.inf, False),
@@ -45,7 +44,7 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
     "eval_every": (1, math.inf, False),
     "eval_batch_size": (1, math.inf, False),
     "keep_checkpoints": (0, math.inf, False),
-    "cpu_devices": (0, math.inf, False),
+    "cpu_devices": (0, 4096, False),
     "ema_decay": (0, 1, False),
     "optimizer.lr": (0, math.inf, True),
     "optimizer.lr_batch_size": (0, math.inf, False),
@@ -67,14 +66,15 @@ def prepare(config: ml_collections.ConfigDict, *, join: bool = True) -> None:
       UsageError: a knob is out of range.
       RunError: the other processes of the run do not come.
     """
-    with _missing_knobs():
+    with missing_knobs():
         _check_ranges(config)
         devices.cache_programs(config.compilation_cache)
         several = join and joining.are_several(**config.distributed)
         devices.split_cpu(config.cpu_devices or _cpu_devices(config, several=several))
         if join:
             joining.start(**config.distributed)
-        if jax.default_backend() == "cpu" and not config.cpu_devices and config.num_seeds == 1:
+        platform = devices.available()[0].platform
+        if platform == "cpu" and not config.cpu_devices and config.num_seeds == 1:
             _note_cores(config)
 
 
@@ -95,7 +95,7 @@ def build(
     Raises:
       UsageError: a knob is unknown, missing or out of range, or the parts do not fit together.
     """
-    with _missing_knobs():
+    with missing_knobs():
         return _build(config, data, batch_size, max_devices)
 
 
@@ -114,7 +114,7 @@ def build_seeds(
       UsageError: as `build`; or there are several, of a stream, of splits of different sizes, or
         for several processes.
     """
-    with _missing_knobs():
+    with missing_knobs():
         _check_ranges(config)
     configs = [_of_seed(config, i) for i in range(config.num_seeds)]
     if len(configs) == 1:
@@ -129,6 +129,9 @@ def build_seeds(
         raise UsageError(f"{given}; allowed for streams: 1")
     if len({tuple(len(part) for part in each.split) for each in experiments}) > 1:
         raise UsageError(f"{given}, whose splits differ in size; allowed for these data: 1")
+    devices.require_step(
+        first.step_bytes * len(experiments), first.data_bytes, first.batch_size, first.devices
+    )
     return [dataclasses.replace(each, dataset=first.dataset) for each in experiments]
 
 
@@ -142,21 +145,8 @@ def _of_seed(config: ml_collections.ConfigDict, i: int) -> ml_collections.Config
     return single
 
 
-@contextmanager
-def _missing_knobs() -> Iterator[None]:
-    """Turns what ml_collections raises for a knob that a config lacks into one line."""
-    try:
-        yield
-    except AttributeError as error:
-        if isinstance(error.obj, ml_collections.ConfigDict):
-            knob = " ".join(str(error).split())
-            raise UsageError(
-                f"the config has no {knob}; ssljax/defaults.py has all knobs"
-            ) from error
-        raise
-
-
 def _check_ranges(config: ml_collections.ConfigDict) -> None:
+    overrides.check_kinds(config)
     with prefix_errors(""):
         for knob, (low, high, open_low) in _RANGES.items():
             value = functools.reduce(getattr, knob.split("."), config)
@@ -172,7 +162,7 @@ def _build(
     max_devices: int | None,
 ) -> Experiment:
     _check_ranges(config)
-    run_devices = jax.devices()[:max_devices]
+    run_devices = devices.available()[:max_devices]
     devices.require_even(run_devices)
     config = config.copy_and_resolve_references()
     overrides.choose_arguments(config)
@@ -193,12 +183,7 @@ def _build(
         config=config.to_dict(),
         dataset=dataset,
         split=split,
-        model=make_model(
-            config,
-            num_classes=dataset.num_classes,
-            dtype=training_dtype(config),
-            axis_name=parallel.AXIS if config.sync_bn else None,
-        ),
+        model=_network(config, dataset),
         method=method,
         optimizer=optimizer,
         schedule=schedule,
@@ -242,12 +227,17 @@ def _require_room(experiment: Experiment) -> None:
         4 * count * math.prod(shape) // len(experiment.devices),  # float32, and nothing else yet
         experiment.devices,
     )
-    with prefix_errors("config"):  # sizes that do not fit together show while the step is traced
+    method = experiment.config["method"]
+    # Sizes that do not fit together show while the step is traced.
+    with prefix_errors(f"config.method {method!r}" if "." in method else "config"):
         state = experiment.shapes["state"]
     devices.require_room(
         f"config.model is {experiment.config['model']}: the state of training",
         sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(state)),
         experiment.devices,
+    )
+    devices.require_step(
+        experiment.step_bytes, experiment.data_bytes, experiment.batch_size, experiment.devices
     )
 
 
@@ -260,6 +250,20 @@ def _check_batch_stats(config: ml_collections.ConfigDict, experiment: Experiment
             f"config.sync_bn is True for {len(experiment.devices)} devices; allowed for "
             f"config.model {config.model!r}, which has batch_stats and no argument axis_name: False"
         )
+
+
+def _network(config: ml_collections.ConfigDict, dataset: Dataset | StreamedDataset) -> nn.Module:
+    model = make_model(
+        config,
+        num_classes=dataset.num_classes,
+        dtype=training_dtype(config),
+        axis_name=parallel.AXIS if config.sync_bn else None,
+    )
+    if "." in config.model:
+        require_outputs(
+            model, config.model, image_shape=dataset.image_shape, num_classes=dataset.num_classes
+        )
+    return model
 
 
 def _set_batch_size(config: ml_collections.ConfigDict, devices: int, resumed: int | None) -> None:

@@ -22,7 +22,8 @@ def is_finished(workdir: Path, config: Mapping[str, Any]) -> bool:
     A finished run of another recipe is not: training refuses it by name, and a longer one goes on.
     """
     try:
-        results, saved = (read_json(workdir / name) for name in ("results.json", "config.json"))
+        results = read_json(workdir / "results.json")
+        saved = read_json(workdir / "config.json", num_steps=int)
     except UsageError:
         return False
     wanted, found = knobs(config), knobs(saved)

@@ -15,16 +15,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssljax import recorded
+from ssljax import paths, recorded
 from ssljax.augment.ops import to_float
 from ssljax.errors import UsageError
 from ssljax.network import make_model
 from ssljax.storage import runs
 from ssljax.storage.checkpoints import Checkpoints
 from ssljax.storage.files import read_json
+from ssljax.training import devices
 
 PyTree = Any
 OUTPUTS = ("logits", "probabilities")
+CALIBRATION = "calibration.json"  # in a run directory: see `inference/calibrate.py`
 _BATCH = 256  # images of a prediction that are on the device at once
 
 
@@ -40,6 +42,8 @@ class Trained:
     step: int
     weights: str  # "ema" or "raw"
     results: dict[str, Any] = dataclasses.field(default_factory=dict)  # `results.json`, if any
+    # `calibration.json`, if it is about these weights
+    calibration: dict[str, Any] = dataclasses.field(default_factory=dict)
     state: PyTree = None  # the whole state of training, nested dicts of NumPy arrays
     classes: tuple[Hashable, ...] = ()  # what `predict` returns; (): the class names
     workdir: Path | None = None  # the run directory
@@ -48,14 +52,21 @@ class Trained:
         """`f(variables, images) -> outputs`, what every format computes.
 
         Images are `[N, H, W, C]`, uint8 or float32, 0..255; `logits` and `probabilities` are
-        `[N, classes]` float32.
+        `[N, classes]` float32. Probabilities are of the logits divided by the temperature.
         """
 
         def f(variables: PyTree, images: jax.Array) -> dict[str, jax.Array]:
             logits, _ = self.model.apply(variables, to_float(images), train=False)
-            return {"logits": logits, "probabilities": jax.nn.softmax(logits)}
+            # Without a temperature the graph stays as it was.
+            scaled = logits if self.temperature == 1 else logits / self.temperature
+            return {"logits": logits, "probabilities": jax.nn.softmax(scaled)}
 
         return f
+
+    @property
+    def temperature(self) -> float:
+        """What logits are divided by so that probabilities are calibrated; 1: nothing is known."""
+        return float(self.calibration.get("temperature", 1.0))
 
     @functools.cached_property
     def _serve(self) -> Callable[[PyTree, jax.Array], dict[str, jax.Array]]:
@@ -118,11 +129,12 @@ def load(
       fallback: whether a damaged checkpoint gives way to the one before.
 
     Raises:
-      UsageError: there is no run or no checkpoint, or it cannot be read.
+      UsageError: there is no run or no checkpoint, it cannot be read, or JAX finds no device.
     """
+    devices.available()
     workdir = _opened(workdir)
     runs.require_one(workdir)
-    config = read_json(workdir / "config.json")
+    config = read_json(workdir / "config.json", model=str)
     data = runs.data_record(workdir)
     known = recorded.of_run(workdir, [f"model={model}"] if model else [], code=("model",))
     with Checkpoints(workdir, keep=0) as checkpoints:
@@ -139,7 +151,10 @@ def load(
     with _fitting(workdir, step):
         variables = _variables(state, weights)
         _require_fits(network, variables, tuple(data["image_shape"]))
-    results = workdir / "results.json"
+    results, calibrated = workdir / "results.json", workdir / CALIBRATION
+    calibration = read_json(calibrated) if calibrated.exists() else {}
+    if (calibration.get("step"), calibration.get("weights")) != (step, weights):
+        calibration = {}  # of other weights
     return Trained(
         model=network,
         variables=variables,
@@ -149,6 +164,7 @@ def load(
         step=step,
         weights=weights,
         results=read_json(results) if results.exists() else {},
+        calibration=calibration,
         state=state,
         workdir=workdir,
     )
@@ -186,7 +202,7 @@ def _fitting(workdir: Path, step: int) -> Iterator[None]:
 
 def _opened(workdir: Path | str) -> Path:
     if "://" not in str(workdir):
-        return Path(workdir).expanduser()
+        return Path(paths.expand(str(workdir), "workdir"))
     from ssljax.storage import remote  # imports what reads URLs
 
     return remote.opened(workdir)

@@ -183,7 +183,7 @@ def test_every_recipe_loads_in_an_empty_folder_without_jax(tmp_path):
         "assert not {'jax', 'flax', 'optax'} & set(sys.modules)\n"
     )
     lines = in_a_folder_of_its_own(tmp_path, program)
-    assert len(lines) == len(recipe_files.shipped()) == 45
+    assert len(lines) == len(recipe_files.shipped()) == 46
 
 
 @pytest.mark.parametrize("folder", ["configs", "anywhere"])
@@ -218,6 +218,7 @@ def test_reading_and_comparing_a_run_imports_nothing_that_it_names(tmp_path, mon
     run.mkdir()
     (run / "config.json").write_text(json.dumps(config))
     (run / "split.json").write_text(json.dumps({"hash": "x"}))
+    (run / "data.json").write_text(json.dumps({"image_shape": [8, 8, 1], "class_names": ["0"]}))
     (run / "results.json").write_text(json.dumps({"step": 2000}))
     assert runs.read(run, "run").config["method"] == "evil_module.method"
     assert sweep.is_finished(run, config)
@@ -231,6 +232,8 @@ def test_a_recorded_config_without_arguments_is_the_same_run(tmp_path):
     before = {**config, "model_args": {}, "method_args": {"unlabeled_weight": 10, "threshold": 0.7}}
     (tmp_path / "config.json").write_text(json.dumps(before))
     (tmp_path / "split.json").write_text(json.dumps({"hash": "x"}))
+    data = {"image_shape": [224, 224, 3], "class_names": ["0"]}
+    (tmp_path / "data.json").write_text(json.dumps(data))
     resume.require_same_run(tmp_path, config, "x")
     config["model_args"]["blocks"] = (1, 1, 1, 1)
     with pytest.raises(UsageError, match=r"config.model_args.blocks=\[3, 4, 6, 3\], not \[1, 1"):

@@ -1,3 +1,4 @@
+import re
 import types
 
 import jax
@@ -5,6 +6,7 @@ import pytest
 
 from helpers.tiny import tiny_config
 from ssljax import recipe
+from ssljax.data import memory
 from ssljax.errors import UsageError
 from ssljax.experiment import describe
 from ssljax.training import devices
@@ -153,7 +155,7 @@ def test_data_that_does_not_fit_in_memory_is_refused_with_its_size(config, monke
             "config.batch_size is 1000000000 and .*: the 5,000,000,000 images of",
         ),
         ("uratio", 10**12, "config.uratio 1000000000000: the .* images of a step.* do not fit in"),
-        ("filters", 10**7, "config.model is wide_resnet: the state of training, .* do not fit in"),
+        ("filters", 10**6, "config.model is wide_resnet: the state of training, .* do not fit in"),
     ],
 )
 def test_sizes_that_no_machine_has_are_refused(config, knob, value, message):
@@ -180,15 +182,40 @@ def test_the_memory_of_an_accelerator_is_its_own():
         def __str__(self):
             return "gpu:1"
 
-    data = recipe.build(tiny_config()).data()
     with pytest.raises(
         UsageError, match="the data: 103.0 kB do not fit in the memory of gpu:1, 90"
     ):
-        devices.require_memory(data, [Device()])
+        devices.require_room("the data", 103_000, [Device()])
+    devices.require_step(10**12, 80_000, 8, [Device()])  # it may need less than is estimated
+
+
+def test_a_step_that_does_not_fit_is_refused_with_the_batch_that_would(monkeypatch):
+    config = tiny_config()
+    config.batch_size = 64
+    monkeypatch.setattr("ssljax.data.memory.host_bytes", lambda: 1_510_000_000)
+    with pytest.raises(
+        UsageError,
+        match=r"a step needs about [\d.]+ MB on each of 4 CPU devices, .* 1\.5 GB; .* 1\.5 GB\. "
+        r"A config\.batch_size of about \d+ would fit",
+    ):
+        recipe.build(config)
+
+
+def test_the_memory_of_a_process_is_what_it_is_limited_to(monkeypatch):
+    real = memory.host_bytes()
+    assert real > 10**8
+    monkeypatch.setattr("resource.getrlimit", lambda which: (5_000_000, -1))
+    assert memory.host_bytes() == 5_000_000
+    monkeypatch.setattr("resource.getrlimit", lambda which: (-1, -1))
+    assert memory.host_bytes() == real
 
 
 def test_the_memory_a_device_will_need_is_described(config):
-    assert "data on each device: 103.0 kB of uint8 images" in describe(recipe.build(config))
+    text = describe(recipe.build(config))
+    assert re.search(
+        r"data on each device: 103\.0 kB of uint8 images and indices; a step needs about [\d.]+ kB",
+        text,
+    )
 
 
 @pytest.mark.parametrize(

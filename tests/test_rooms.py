@@ -6,9 +6,9 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "ssljax"
 # From bottom to top. Rooms of one line know nothing of each other; modules of one room may.
 ROOMS = (
-    "errors log interrupts",
-    "lookup",
-    "checks recipe_files losses defaults",
+    "errors log drawing interrupts",
+    "lookup paths",
+    "checks recipe_files losses defaults spelling",
     "overrides",
     "storage",
     "data",
@@ -23,8 +23,10 @@ ROOMS = (
     "recorded",
     "sweep trained",
     "evaluation export report",
+    "inference",
     "library",
     "flags",
+    "modes usage",
     "cli",
     "__init__ __main__",
 )

@@ -23,6 +23,7 @@ def load_or_build(
     holds.
 
     Args:
+      paths: none where nothing can be kept.
       source: identifies what the arrays are decoded from; asked again after `build`, which may
         have downloaded it. A cache of another source is built anew, and so is a damaged one.
       build: arrays by name, none called "source".
@@ -32,7 +33,8 @@ def load_or_build(
         if (arrays := _read(path, wanted)) is not None:
             return arrays
     arrays = build()
-    _write(paths[-1], {"source": np.array(source()), **arrays})
+    if paths:
+        _write(paths[-1], {"source": np.array(source()), **arrays})
     return arrays
 
 

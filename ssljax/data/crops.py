@@ -56,6 +56,7 @@ def _central(shape):
     import tensorflow as tf
 
     side = tf.cast(_EVALUATED * tf.cast(tf.minimum(shape[0], shape[1]), tf.float32), tf.int32)
+    side = tf.maximum(side, 1)  # of images of one pixel's height or width
     return tf.stack([(shape[0] - side + 1) // 2, (shape[1] - side + 1) // 2, side, side])
 
 

@@ -13,10 +13,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ssljax import paths
 from ssljax.data import folder as folder_source
 from ssljax.data import npz as npz_source
 from ssljax.data import stl10_folds, tfds_source
 from ssljax.data.arrays import Arrays
+from ssljax.data.labels import with_added as _with_added
 from ssljax.data.tfds_parts import Splits
 
 _TRAIN_TEST = Splits(("train",), ("test",))
@@ -33,6 +35,9 @@ class Dataset(NamedTuple):
     num_classes: int
     class_names: tuple[str, ...]
     num_valid: int = 0  # how many of the last of `images` serve for validation only
+    files: tuple[str, ...] = ()  # of `images`, then of `test_images`, below their folder; (): none
+    # Labels of training images that the data set does not have itself: names of classes.
+    added_labels: Mapping[int, str] = MappingProxyType({})
     # Published labelled sets, by their size: seed -> indices of the labelled images.
     folds: Mapping[int, Callable[[int], np.ndarray]] = MappingProxyType({})
 
@@ -41,6 +46,18 @@ class Dataset(NamedTuple):
         """(height, width, channels)."""
         _, height, width, channels = self.images.shape
         return height, width, channels
+
+    def with_labels(self, added: Mapping[int, str]) -> "Dataset":
+        """The same images, some of which people gave a label: class names by their numbers."""
+        known = _with_added(self.labels, added, self.class_names)
+        return self._replace(labels=known, added_labels=added)
+
+    def names(self, part: str = "train") -> list[str]:
+        """A name of each image of `train` or `test`: its file, or else its number from 0."""
+        split = len(self.images)
+        if not self.files:
+            return [str(i) for i in range(split if part == "train" else len(self.test_images))]
+        return [*(self.files[:split] if part == "train" else self.files[split:])]
 
     def pick(self, indices: np.ndarray) -> np.ndarray:
         """Some training images, to look at: uint8 `[n, H, W, C]`."""
@@ -128,14 +145,19 @@ def tfds(where: str, data_dir: str, image_size: int) -> Dataset:
 
 def folder(where: str, image_size: int) -> Dataset:
     """One's own images in folders: see `folder.py`."""
-    arrays, num_valid = folder_source.read(Path(where).expanduser(), image_size=image_size)
-    return _dataset(arrays)._replace(num_valid=num_valid)
+    arrays, num_valid = folder_source.read(_path(where), image_size=image_size)
+    files = tuple(arrays.pop("files").tolist())
+    return _dataset(arrays)._replace(num_valid=num_valid, files=files)
 
 
 def npz(where: str) -> Dataset:
     """One's own images in an .npz file: see `npz.py`."""
-    arrays, num_valid = npz_source.read(Path(where).expanduser())
+    arrays, num_valid = npz_source.read(_path(where))
     return _dataset(arrays)._replace(num_valid=num_valid)
+
+
+def _path(where: str) -> Path:
+    return Path(paths.expand(where, "config.dataset"))
 
 
 def _dataset(arrays: Arrays) -> Dataset:

@@ -41,8 +41,8 @@ def read(folder: Path, *, image_size: int) -> tuple[Arrays, int]:
 
     Returns:
       Arrays: images `[N, H, W, C]` uint8 of train, unlabeled and valid, labels `[N]` int64 (-1:
-      none), test_images, test_labels, class_names; and the number of validation images, the last
-      ones. C is 1 where all files are grey, else 3.
+      none), test_images, test_labels, class_names, and files `[N + T]`, below the folder; and the
+      number of validation images, the last ones. C is 1 where all files are grey, else 3.
 
     Raises:
       UsageError: a folder or file is missing, unreadable, empty or not where it should be.
@@ -55,6 +55,7 @@ def read(folder: Path, *, image_size: int) -> tuple[Arrays, int]:
         "test_images": pixels[len(records) :],
         "test_labels": np.array([c for _, c in tests], np.int64),
         "class_names": np.array(classes),
+        "files": np.array([path.relative_to(folder).as_posix() for path, _ in records + tests]),
     }
     return arrays, num_valid
 
@@ -81,7 +82,11 @@ def listing(folder: Path) -> tuple[list[str], Files, Files, int]:
         raise UsageError(f"{printable(error.filename)} cannot be read: {error.strerror}") from error
     if empty := set(numbers.values()) - {number for _, number in train}:
         without = [*classes.values()][min(empty)][0]
-        raise UsageError(f"{printable(without)} holds no image: a class needs one")
+        there = [path.relative_to(without) for path in left if without in path.parents]
+        raise UsageError(
+            f"{printable(without)} holds no image: a class needs one; there are: "
+            f"{some(there) or 'no files'}"
+        )
     _tell(folder, left)
     records = [*train, *((path, -1) for path in unlabeled), *valid]
     return [folders[0].name for folders in classes.values()], records, test, len(valid)

@@ -1,4 +1,6 @@
-"""Numbers of classes."""
+"""Labels as numbers of classes."""
+
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -21,3 +23,14 @@ def count_classes(labels: np.ndarray) -> int:
             "number from 0 up has an image"
         )
     return len(present)
+
+
+def with_added(
+    labels: np.ndarray, added: Mapping[int, str], class_names: Sequence[str]
+) -> np.ndarray:
+    """`[N]` labels of training images, with those that were added, by their numbers."""
+    classes = {name: number for number, name in enumerate(class_names)}
+    labels = labels.copy()
+    for number, name in added.items():
+        labels[number] = classes[name]
+    return labels

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ssljax import paths
 from ssljax.checks import check_returned
 from ssljax.data import (
     datasets,
@@ -56,8 +57,8 @@ def load(
     else:
         name = splits.parse(dataset)
         data = (_stream if stream else _read)(name.dataset, data_dir, image_size)
-        split = _given(path, data) if path else _split(name, data, unlabeled)
-    data = data._replace(class_names=tuple(map(printable, data.class_names)))
+        data = data._replace(class_names=tuple(map(printable, data.class_names)))
+        data, split = _given(path, data) if path else (data, _split(name, data, unlabeled))
     _require_classes(dataset, data, split)
     if not len(data.test_labels) and not len(labeled_validation(data, split)):
         raise UsageError(
@@ -132,7 +133,7 @@ def _imagenet(size, seed, data_dir, image_size, path):
     """ImageNet streamed, and a fold of it."""
     data = _stream("tfds:imagenet2012", data_dir, image_size)
     if path:
-        return data, _given(path, data)
+        return _given(path, data)
     if size is not None:
         LOG.info(
             f"note: the {size} labelled images are a plain random fold of seed {seed}, not the "
@@ -141,12 +142,13 @@ def _imagenet(size, seed, data_dir, image_size, path):
     return data, _around(imagenet_folds.draw(size, seed, data.labels), data)
 
 
-def _given(path: str, data: Dataset | StreamedDataset) -> Split:
-    """The split that a file holds."""
+def _given(path: str, data: Dataset | StreamedDataset) -> tuple[Dataset | StreamedDataset, Split]:
+    """The split that a file holds, and the data with the labels that it adds."""
     if path.endswith(".json"):
-        return split_file.read(Path(path), data.labels)
+        split, added = split_file.read(Path(path).expanduser(), data.labels, data.class_names)
+        return data.with_labels(added) if added else data, split
     if isinstance(data, StreamedDataset):
-        return _around(imagenet_folds.read_list(Path(path), data.train_index.names), data)
+        return data, _around(imagenet_folds.read_list(Path(path), data.train_index.names), data)
     raise UsageError(
         f"config.split_file is {path}; allowed: a .json, or with streams a list of files"
     )
@@ -170,7 +172,8 @@ def _stream(name: str, data_dir: str, image_size: int) -> StreamedDataset:
     if kind == "tfds":
         train, test, classes = image_index.of_tfds(where, data_dir)
         return StreamedDataset(train, test, len(classes), tuple(classes), image_size)
-    names, train_files, test_files, num_valid = folder.listing(Path(where).expanduser())
+    place = Path(paths.expand(where, "config.dataset"))
+    names, train_files, test_files, num_valid = folder.listing(place)
     train, test = map(image_index.of_files, (train_files, test_files))
     streaming.require_decodable(train, "training")
     streaming.require_decodable(test, "test")

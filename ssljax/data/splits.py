@@ -106,7 +106,7 @@ def make_split(
       valid: number of validation records, taken from the head of the unlabelled order.
       include_labeled: whether the unlabelled order holds the labelled records too. False is
         MixMatch's convention. True is FixMatch's, where a validation image can be a labelled one.
-      strict: whether labelled records are passed over for validation all the same.
+      strict: whether labelled records, and those without a label, are passed over for validation.
       share: `[C]` size of each class relative to the largest; None counts `labels`.
       labeled: the labelled records, where they are published; `size` and `seed` then choose none.
 
@@ -127,9 +127,13 @@ def make_split(
     is_labeled[labeled] = True
     rest = np.arange(len(labels)) if include_labeled else np.flatnonzero(~is_labeled)
     order = rest[_balanced_order(labels[rest], share)]
-    eligible = np.flatnonzero(~is_labeled[order]) if strict else np.arange(len(order))
+    useful = ~is_labeled[order] & (labels[order] >= 0) if strict else np.ones(len(order), bool)
+    eligible = np.flatnonzero(useful)
     if not 0 <= valid <= len(eligible):
-        raise ValueError(f"{valid} validation images were asked for; allowed: 0 to {len(eligible)}")
+        what = ", the images with a label that are not the labelled ones" if strict else ""
+        raise ValueError(
+            f"{valid} validation images were asked for; allowed: 0 to {len(eligible)}{what}"
+        )
     head = eligible[:valid]
     return Split(np.sort(labeled), np.delete(order, head), order[head])
 

@@ -19,6 +19,7 @@ from ssljax.data.batches import RawBatch
 from ssljax.data.datasets import Batches
 from ssljax.data.image_index import ImageIndex
 from ssljax.data.images import as_bmp, is_plain_jpeg
+from ssljax.data.labels import with_added
 from ssljax.data.splits import Split
 from ssljax.errors import RunError, UsageError
 from ssljax.log import LOG
@@ -37,6 +38,7 @@ class StreamedDataset(NamedTuple):
     image_size: int  # side in pixels of the crops
     num_valid: int = 0  # how many of the last training images serve for validation only
     folds: Mapping[int, Callable[[int], np.ndarray]] = MappingProxyType({})
+    added_labels: Mapping[int, str] = MappingProxyType({})
 
     @property
     def labels(self) -> np.ndarray:
@@ -52,6 +54,21 @@ class StreamedDataset(NamedTuple):
     def image_shape(self) -> tuple[int, int, int]:
         """(height, width, channels)."""
         return self.image_size, self.image_size, 3
+
+    def with_labels(self, added: Mapping[int, str]) -> "StreamedDataset":
+        """As `Dataset.with_labels`."""
+        known = with_added(self.labels, added, self.class_names)
+        index = self.train_index._replace(labels=known)
+        return self._replace(train_index=index, added_labels=added)
+
+    def names(self, part: str = "train") -> list[str]:
+        """As `Dataset.names`."""
+        index = self.train_index if part == "train" else self.test_index
+        if not index.are_files:
+            return [str(name) for name in index.names]
+        both = [*self.train_index.files, *self.test_index.files]
+        above = os.path.commonpath([os.path.dirname(file) for file in both])
+        return [os.path.relpath(file, above) for file in index.files[index.file_index]]
 
     def pick(self, indices: np.ndarray) -> np.ndarray:
         """Some training images, to look at: uint8 `[n, H, W, C]`; damaged ones are left out."""
@@ -218,17 +235,23 @@ def _evaluation(
     damage = _Damage(
         image_index, f"{total} images to evaluate", " and is not evaluated", tolerated * total
     )
+    for images, valid, chosen in decoded(image_index, indices, size, image_size):
+        damage.note(chosen[~valid])
+        yield images[valid], image_index.labels[chosen[valid]]
+
+
+def decoded(
+    image_index: ImageIndex, indices: np.ndarray, size: int, image_size: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Central crops `[n, H, W, 3]` uint8 of some images, `size` at a time; whether each could be
+    decoded; and which ones they are."""
 
     def choose(batch: int) -> tuple[np.ndarray, np.ndarray]:
         chosen = indices[batch * size : (batch + 1) * size]
         return chosen, np.zeros((len(chosen), 2), np.int64)
 
-    batches = range(-(-total // size))
-    for images, valid, chosen in _decoded(
-        image_index, choose, batches, size, image_size, crops.evaluation
-    ):
-        damage.note(chosen[~valid])
-        yield images[valid], image_index.labels[chosen[valid]]
+    batches = range(-(-len(indices) // size))
+    return _decoded(image_index, choose, batches, size, image_size, crops.evaluation)
 
 
 def _decoded(

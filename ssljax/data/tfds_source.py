@@ -18,6 +18,7 @@ from urllib.request import getproxies
 
 import numpy as np
 
+from ssljax import paths
 from ssljax.data import cache, memory, tensorflow_import, tfds_parts
 from ssljax.data.arrays import Arrays
 from ssljax.data.images import fit
@@ -26,7 +27,7 @@ from ssljax.errors import UsageError
 from ssljax.log import LOG
 
 _FORMAT = 2  # of the cached arrays; a change makes old caches stale
-_EDGE = 2**16  # bytes at both ends of a prepared file by which a cache knows it
+_EDGE = 2**14  # bytes at both ends of a prepared file by which a cache knows it
 
 
 def read(
@@ -95,7 +96,8 @@ def read(
 def directory(data_dir: str) -> str:
     """Where prepared data sets are; "" is TFDS's own choice. `gs://…` passes through."""
     data_dir = data_dir or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
-    return data_dir if "://" in data_dir else str(Path(data_dir).expanduser().absolute())
+    data_dir = paths.expand(data_dir, "config.data_dir")
+    return data_dir if "://" in data_dir else str(Path(data_dir).absolute())
 
 
 def cache_files(data_dir: str, file: str) -> list[Path]:
@@ -106,8 +108,12 @@ def cache_files(data_dir: str, file: str) -> list[Path]:
     # os.access is true for root even where the owner asked for read-only.
     if beside and os.access(parent, os.W_OK) and parent.stat().st_mode & 0o222:
         return beside
-    user = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ssljax"
-    return [*beside, user / hashlib.sha256(data_dir.encode()).hexdigest()[:16] / file]
+    try:
+        user = paths.expand(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "XDG_CACHE_HOME")
+    except UsageError:  # no home directory is known
+        return beside
+    name = hashlib.sha256(data_dir.encode()).hexdigest()[:16]
+    return [*beside, Path(user, "ssljax", name, file)]
 
 
 def fingerprint(data_dir: str, name: str) -> str:

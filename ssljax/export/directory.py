@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ssljax import paths
 from ssljax.errors import UsageError
 from ssljax.storage import runs
 from ssljax.storage.files import is_at, partial_path, telling_of_storage
@@ -16,7 +17,15 @@ _FULL = "its disk is full. Nothing has changed: make room and run the same comma
 
 
 def require_free(output: Path, *, overwrite: bool) -> None:
-    """Raises UsageError for a file, and for a directory with files that is not to be replaced."""
+    """Refuses a directory that is not to be replaced, and a place where none can be made.
+
+    Raises:
+      UsageError: it is one; or a file; or the folder that the command runs in, or one above it.
+    """
+    here = Path.cwd()
+    if output.resolve() in (here, *here.parents):
+        raise UsageError(f"--output {output} holds the current folder; allowed: another directory")
+    paths.require_writable(output.resolve().parent, "--output")
     if output.exists() and not (output.is_dir() and (overwrite or not any(output.iterdir()))):
         raise UsageError(f"--output {output} is not empty; --overwrite replaces it")
     runs.require_none(output, "--output")

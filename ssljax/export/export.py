@@ -60,6 +60,7 @@ def export(
     config = recorded.of_run(workdir, given, allowed=KNOBS, code=("model",))
     if unread := [x for x in given if x.partition("=")[0] in recorded.DATA and limit == 0]:
         raise UsageError(f"--config.{unread[0]} is given with --limit=0, which reads no data")
+    _require_installed(format, opset)
     model = trained.load(
         workdir, weights=weights, model=config.model, fallback=config.checkpoint.fallback
     )
@@ -85,14 +86,33 @@ def export(
         text = readme.readme(model, format, input_dtype, sorted(artefacts), verdict)
         write_text(partial / "README.md", text)
         checksums.seal(partial)
-        print(verdict)
         if report and not report["passed"]:
             failed = directory.put_aside(partial, output)
+            print(verdict)
             raise RunError(
                 f"the exported model differs from the JAX model; it is left in {failed}, and "
                 f"{output} is as it was"
             )
+    print(verdict)
     print(f"wrote {output}: {format} of step {model.step}, {model.weights} weights")
+
+
+def _require_installed(format: str, opset: int) -> None:
+    """What a format needs is there, before anything is computed."""
+    try:
+        if format == "onnx":
+            from ssljax.export import onnx_model
+
+            onnx_model.require_opset(opset)
+        elif format == "tf1":
+            from ssljax.export import tf1_model  # noqa: F401
+        else:
+            from ssljax.export import saved_model  # noqa: F401
+    except ModuleNotFoundError as error:
+        extra = "onnx" if format == "onnx" else "tensorflow"
+        raise UsageError(
+            f"--format={format} needs the extra {extra}: pip install -e '.[{extra}]' ({error})"
+        ) from error
 
 
 def _require_exportable(model: Trained) -> None:
@@ -115,33 +135,27 @@ def _write(
     opset: int,
 ) -> dict[str, Artefact]:
     """Writes the model in one format; returns what can be run."""
-    try:
-        if format == "onnx":
-            from ssljax.export import onnx_model
+    if format == "onnx":
+        from ssljax.export import onnx_model
 
-            path = folder / "model.onnx"
-            onnx_model.write(model, path, input_dtype=input_dtype, opset=opset)
-            return {path.name: Artefact(onnx_model.runner(path))}
-        if format == "tf1":
-            from ssljax.export import tf1_model
+        path = folder / "model.onnx"
+        onnx_model.write(model, path, input_dtype=input_dtype, opset=opset)
+        return {path.name: Artefact(onnx_model.runner(path))}
+    if format == "tf1":
+        from ssljax.export import tf1_model
 
-            paths = {
-                size: folder / (f"model_b{size}.pb" if size else "model.pb")
-                for size in batch_sizes or (None,)
-            }
-            for size, path in paths.items():
-                tf1_model.write(model, path, input_dtype=input_dtype, batch_size=size)
-            readme.write_atc(folder / "atc.sh", model, paths)
-            return {p.name: Artefact(tf1_model.runner(p), s) for s, p in paths.items()}
-        from ssljax.export import saved_model
+        paths = {
+            size: folder / (f"model_b{size}.pb" if size else "model.pb")
+            for size in batch_sizes or (None,)
+        }
+        for size, path in paths.items():
+            tf1_model.write(model, path, input_dtype=input_dtype, batch_size=size)
+        readme.write_atc(folder / "atc.sh", model, paths)
+        return {p.name: Artefact(tf1_model.runner(p), s) for s, p in paths.items()}
+    from ssljax.export import saved_model
 
-        saved_model.write(model, folder, input_dtype=input_dtype)
-        return {"saved_model.pb": Artefact(saved_model.runner(folder))}
-    except ModuleNotFoundError as error:
-        extra = "onnx" if format == "onnx" else "tensorflow"
-        raise UsageError(
-            f"--format={format} needs the extra {extra}: pip install -e '.[{extra}]' ({error})"
-        ) from error
+    saved_model.write(model, folder, input_dtype=input_dtype)
+    return {"saved_model.pb": Artefact(saved_model.runner(folder))}
 
 
 def _test_images(

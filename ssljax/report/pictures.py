@@ -6,11 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.figure import Figure
 from PIL import Image
 
+from ssljax.drawing import Figure, mpl
 from ssljax.report import groups as grouping
 from ssljax.report import plots
 from ssljax.report.groups import Group

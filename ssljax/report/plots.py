@@ -4,11 +4,9 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
+from ssljax.drawing import Figure, MaxNLocator, mpl
 from ssljax.report.groups import Group
 from ssljax.report.runs import Predictions, Run
 

@@ -123,7 +123,7 @@ def write_curve(workdir: Path, rows: Sequence[metrics.Row]) -> Path | None:
     points = [(row["step"], 100 * (1 - row[key])) for row in rows if row.get(key) is not None]
     if not points:
         return None
-    from matplotlib.figure import Figure  # takes a second; without pyplot it needs no screen
+    from ssljax.drawing import Figure  # takes a second
 
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.add_subplot(

@@ -56,7 +56,7 @@ def open_directory(workdir: Path, experiment: Experiment) -> None:
     Raises:
       UsageError: the directory holds something else.
     """
-    split = split_file.record(experiment.split)
+    split = split_file.record(experiment.split, experiment.dataset.added_labels)
     if (workdir / "config.json").exists():
         require_same(workdir, experiment)
     else:
@@ -93,7 +93,7 @@ def require_ours(path: Path, value: dict[str, Any]) -> None:
 def recorded_batch_size(workdir: Path) -> int | None:
     """Of the run in a directory; None where there is none."""
     path = workdir / "config.json"
-    return read_json(path)["batch_size"] if path.exists() else None
+    return read_json(path, batch_size=int)["batch_size"] if path.exists() else None
 
 
 def newest_state(workdir: Path, template: PyTree, *, keep: int, fallback: bool = False) -> Any:

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from ssljax.data import splits
-from ssljax.errors import Interrupted
+from ssljax.errors import Interrupted, RunError
 from ssljax.experiment import Experiment
 from ssljax.run import artifacts, evaluate, results, resume
 from ssljax.run.evaluate import Predictions
@@ -21,7 +21,7 @@ from ssljax.run.signals import Stop, Stopped, stop_signal
 from ssljax.run.watchdog import Watchdog
 from ssljax.run.writer import RunWriter
 from ssljax.storage.files import telling_of_storage
-from ssljax.training import hosts, parallel
+from ssljax.training import devices, hosts, parallel
 from ssljax.training.monitors import Metrics
 from ssljax.training.state import TrainState
 from ssljax.training.stream import Feed, Stream
@@ -146,6 +146,7 @@ def run(program: Program, saved: dict[str, Any], empty: Metrics) -> None:
         logged=not any(np.any(average.count) for average in saved["window"].values()),
     )
     with (
+        devices.telling_of_full_memory(),
         stop_signal() as stop,
         program.feed(step) as feed,
         ProgressBar(experiment, step, feed) as progress,
@@ -194,6 +195,7 @@ def _log_and_evaluate(session: Session, now: LoopState) -> LoopState:
 
     Raises:
       Interrupted: a signal came within the evaluation: when the run goes on, this comes first.
+      RunError: it could not be evaluated; so too.
     """
     program, progress, experiment = session.program, session.progress, session.program.experiment
     rates, states = progress.rates(), program.split(now.state, axis=1)
@@ -206,6 +208,9 @@ def _log_and_evaluate(session: Session, now: LoopState) -> LoopState:
             found = [_evaluate(session, *x) for x in zip(program.members, states, strict=True)]
         except Stopped:
             _leave(session, now, session.stop.now())
+        except RunError:  # images cannot be read: what was trained until here is kept
+            _save(session, now)
+            raise
         for member, row, (scores, _) in zip(program.members, rows, found, strict=True):
             row |= scores
             progress.show(row, results.describe(scores), member.title)

@@ -1,16 +1,17 @@
 """Which run a directory holds, and which knobs may change when it goes on. Needs no JAX."""
 
 import itertools
-import json
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ssljax.data import splits
 from ssljax.errors import UsageError
+from ssljax.log import printable
 from ssljax.overrides import complete, flatten
 from ssljax.storage import runs
-from ssljax.storage.files import read_json
+from ssljax.storage.files import as_json, read_json
 
 # Knobs that do not change what is computed at any step of the planned run, or only its length.
 RESUMABLE = frozenset(
@@ -97,7 +98,7 @@ def require_same_split(workdir: Path, split_hash: str) -> None:
 
 def knobs(config: Mapping[str, Any]) -> dict[str, Any]:
     """A config as JSON has it, flat and complete, without who trains it."""
-    flat = flatten(complete(json.loads(json.dumps(config))))  # tuples become lists, as in the file
+    flat = flatten(complete(as_json(config)))
     return {knob: value for knob, value in flat.items() if not knob.startswith("distributed.")}
 
 
@@ -125,7 +126,9 @@ def other_kind(name: str, found: Mapping[str, Any], record: Mapping[str, Any]) -
         before, after = ("×".join(map(str, shape)) for shape in shapes)
         return f"{name} is of images of {before}; those of config.dataset are {after}"
     classes = found["class_names"], record["class_names"]
-    for number, (before, after) in enumerate(itertools.zip_longest(*classes)):
+    # Systems write é in one of two ways.
+    names = ([unicodedata.normalize("NFC", printable(name)) for name in each] for each in classes)
+    for number, (before, after) in enumerate(itertools.zip_longest(*names)):
         if before != after:
             return (
                 f"{name} knows class {number} as {before!r}, which in config.dataset is "

@@ -46,7 +46,7 @@ def train(experiments: Sequence[Experiment], workdir: Path) -> dict[str, dict[st
         with telling_of_storage(workdir), ExitStack() as stack:
             _train(left, stack)
     artifacts.tell_what_is_there(workdir, [path.name for path in workdirs])
-    return {path.name: read_json(path / "results.json") for path in workdirs}
+    return {path.name: read_json(path / "results.json", headline=dict) for path in workdirs}
 
 
 def _is_complete(experiment: Experiment, workdir: Path) -> bool:

@@ -5,21 +5,24 @@ reads. A line that begins with `#` is of the version before: a kill can leave th
 """
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
+
 from ssljax.errors import RunError, UsageError
+from ssljax.storage import flock
 
 SUMS = "SHA256SUMS"
 PARTIAL = ".ssljax.partial"  # ends the names of what is not whole yet, which begin with a dot
+_DEEPEST = 30  # objects and lists inside each other
 _LINE = re.compile(r"(?:# )?([0-9a-f]{64})  (.+)")
 
 
@@ -52,7 +55,7 @@ def _opened_alone(path: Path) -> BinaryIO:
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         with suppress(OSError):  # some network file systems have no locks
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            flock.exclusive(descriptor)
         if is_at(descriptor, path):
             os.ftruncate(descriptor, 0)
             return os.fdopen(descriptor, "wb")
@@ -74,8 +77,17 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """As `write_bytes`, in UTF-8."""
-    write_bytes(path, text.encode())
+    """As `write_bytes`, in UTF-8; names of files that are none have their bytes."""
+    write_bytes(path, text.encode(errors="surrogateescape"))
+
+
+def as_json(value: Mapping[str, Any]) -> dict[str, Any]:
+    """The value as it is read again: tuples are lists, NumPy's numbers Python's.
+
+    Raises:
+      UsageError: something in it cannot be written.
+    """
+    return json.loads(_json(value))
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
@@ -96,27 +108,37 @@ def write_sealed(path: Path, value: dict[str, Any]) -> None:
     write_bytes(path, content)
 
 
-def _json(value: dict[str, Any]) -> bytes:
-    return (json.dumps(value, indent=2) + "\n").encode()
+def _json(value: Mapping[str, Any]) -> bytes:
+    return (json.dumps(value, indent=2, default=_plain) + "\n").encode()
 
 
-def read_json(path: Path, tell: Callable[[str], None] | None = None) -> dict[str, Any]:
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    raise UsageError(f"{value!r} cannot be recorded; allowed: numbers, text, lists of these")
+
+
+def read_json(
+    path: Path, tell: Callable[[str], None] | None = None, **kinds: type
+) -> dict[str, Any]:
     """Reads a JSON file that holds an object.
 
     Args:
+      kinds: what must be in it: names and the types of their values.
       tell: is given the line that says so where the file was changed after it was written, and is
         read all the same; None: that raises.
 
     Raises:
-      UsageError: it is missing or damaged.
+      UsageError: it is missing, damaged, or holds something else.
     """
     try:
         content = path.read_bytes()
-        value = json.loads(content)
-    except (OSError, ValueError, RecursionError) as error:
+        value = parse_json(content)
+        for name, kind in kinds.items():
+            if not isinstance(value.get(name), kind):
+                raise ValueError(f"{name} is {str(value.get(name))[:60]!r}, no {kind.__name__}")
+    except (OSError, ValueError) as error:
         raise UsageError(f"{path} cannot be read: {error}") from error
-    if not isinstance(value, dict):
-        raise UsageError(f"{path} cannot be read: it holds no JSON object")
     sums = recorded_sums(path.parent).get(path.name)
     if sums and digest(content) not in sums:
         text = f"{path} has changed since it was written"
@@ -126,6 +148,27 @@ def read_json(path: Path, tell: Callable[[str], None] | None = None) -> dict[str
             )
         tell(text)
     return value
+
+
+def parse_json(content: str | bytes) -> dict[str, Any]:
+    """The object that some JSON holds.
+
+    Raises:
+      ValueError: it is no JSON, no object, or deeper than anything that is written here.
+    """
+    try:
+        found = json.loads(content)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if not isinstance(found, dict):
+        raise ValueError("it holds no JSON object")
+    level: list[Any] = [found]
+    for _ in range(_DEEPEST):
+        inner = (part.values() if isinstance(part, dict) else part for part in level)
+        level = [x for parts in inner for x in parts if isinstance(x, dict | list)]
+    if level:
+        raise ValueError("it is nested too deeply")
+    return found
 
 
 def digest(content: bytes) -> str:

@@ -1,7 +1,6 @@
 """One process at a time trains in a run directory, or writes an output directory."""
 
 import contextlib
-import fcntl
 import json
 import os
 import socket
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from ssljax.errors import UsageError
 from ssljax.log import LOG
+from ssljax.storage import flock
 from ssljax.storage.files import is_at
 
 NAME = "lock"
@@ -81,7 +81,7 @@ def held_directory(directory: Path, refusal: str) -> Iterator[int]:
 
 def _lock(descriptor: int, path: Path) -> None:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        flock.exclusive(descriptor, wait=False)
     except BlockingIOError:
         raise
     except OSError as error:  # some network file systems have no locks

@@ -4,7 +4,6 @@ A run always trains in a local directory. Where its home is remote, the director
 there before and back to there while and after it trains.
 """
 
-import fcntl
 import json
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,8 +12,10 @@ from typing import Any
 
 import fsspec
 
+from ssljax import paths
 from ssljax.errors import RunError, UsageError
 from ssljax.log import LOG
+from ssljax.storage import flock
 from ssljax.storage.files import SUMS
 
 _SOURCE = ".source"  # in a copied directory: where it is from; written last
@@ -34,10 +35,12 @@ def local(workdir: str) -> Path:
       UsageError: a remote one leads out of its storage.
     """
     if not is_remote(workdir):
-        return Path(workdir)
+        return Path(paths.expand(workdir, "workdir"))
     if ".." in PurePosixPath(workdir).parts:
         raise UsageError(f"--workdir is {workdir}; allowed: a URL without ..")
-    return Path.home() / ".cache/ssljax/runs" / workdir.replace("://", "/").strip("/")
+    return Path(paths.expand("~/.cache/ssljax/runs", "workdir")) / workdir.replace(
+        "://", "/"
+    ).strip("/")
 
 
 def opened(workdir: Path | str) -> Path:
@@ -46,10 +49,9 @@ def opened(workdir: Path | str) -> Path:
     Raises:
       UsageError: it cannot be read.
     """
-    if not is_remote(str(workdir)):
-        return Path(workdir).expanduser()
     directory = local(str(workdir))
-    Mirror(str(workdir), directory, "--workdir").pull()
+    if is_remote(str(workdir)):
+        Mirror(str(workdir), directory, "--workdir").pull()
     return directory
 
 
@@ -62,10 +64,10 @@ def copy_in(url: str, directory: Path, field: str) -> None:
       UsageError: there is none, it cannot be read, or `directory` holds something else.
     """
     directory.parent.mkdir(parents=True, exist_ok=True)
-    with directory.with_name(f".{directory.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with directory.with_name(f".{directory.name}.lock").open("w", encoding="utf-8") as lock:
+        flock.exclusive(lock.fileno())
         if (directory / _SOURCE).exists():
-            if (source := (directory / _SOURCE).read_text()) == url:
+            if (source := (directory / _SOURCE).read_text("utf-8")) == url:
                 return
             raise UsageError(f"{field} is {url}, but {directory} was copied from {source}")
         if directory.exists() and any(directory.iterdir()):
@@ -101,7 +103,7 @@ def _copy(storage: Any, path: str, names: list[str], directory: Path, also: dict
         (partial / name).parent.mkdir(parents=True, exist_ok=True)
         storage.get_file(f"{path}/{name}", str(partial / name))
     for name, text in also.items():
-        (partial / name).write_text(text)
+        (partial / name).write_text(text, "utf-8")
     shutil.rmtree(directory, ignore_errors=True)
     partial.rename(directory)
 

@@ -124,7 +124,7 @@ def test_a_split_file_decides(file, tmp_path):
     data, split = load(f"npz:{file}.9@30-0", unlabeled="all", path=path)
     assert [part.tolist() for part in split] == [[5, 0, 1], [40, 2, 3], [8]]
     (tmp_path / "again.json").write_text(json.dumps(split_file.record(split)))
-    again = split_file.read(tmp_path / "again.json", data.labels)
+    again, _ = split_file.read(tmp_path / "again.json", data.labels, data.class_names)
     assert fingerprint(again) == fingerprint(split)
 
 
@@ -167,3 +167,29 @@ def test_the_record_is_the_split_and_its_hash():
     assert split_file.record(split) == {
         "hash": fingerprint(split), "labeled": [1], "unlabeled": [3, 2], "valid": []
     }  # fmt: skip
+
+
+def test_labels_that_people_gave_are_read_with_the_split(tmp_path):
+    labels, names = np.array([0, 1, -1, -1]), ("cat", "dog")
+    split = Split(np.array([0, 2]), np.array([0, 1, 2, 3]), np.array([1]))
+    record = split_file.record(split, {2: "dog"}, parent="41d0")
+    assert record["parent"] == "41d0"
+    assert record["labels"] == {"2": "dog"}
+    path = tmp_path / "split.json"
+    path.write_text(json.dumps(record))
+    found, added = split_file.read(path, labels, names)
+    assert added == {2: "dog"}
+    assert found.labeled.tolist() == [0, 2]
+
+    path.write_text(json.dumps(record | {"labels": {"2": "cat"}}))
+    with pytest.raises(UsageError, match="its labels were changed after its labels_hash"):
+        split_file.read(path, labels, names)
+    record.pop("labels_hash")
+    for wrong in ({"4": "dog"}, {"2": "fox"}, {"-1": "dog"}):
+        path.write_text(json.dumps(record | {"labels": wrong}))
+        with pytest.raises(UsageError, match=r"labels has .*; allowed: images 0 to 3, and the cl"):
+            split_file.read(path, labels, names)
+    without = split_file.record(split)
+    path.write_text(json.dumps(without))
+    with pytest.raises(UsageError, match="each must have a label"):
+        split_file.read(path, labels, names)

@@ -18,7 +18,7 @@ from PIL import Image
 
 from helpers.tfds_data import prepare
 from ssljax import parts, recipe
-from ssljax.data import crops, streaming
+from ssljax.data import crops, imagenet_folds, streaming
 from ssljax.data.load import load
 from ssljax.errors import Interrupted, RunError, UsageError
 from ssljax.report.runs import read
@@ -238,6 +238,9 @@ def test_a_published_list_selects_labelled_images_by_file_name(data_dir, tmp_pat
         path.write_text(text)
         with pytest.raises(UsageError, match=message):
             parts.load_data(config)
+    path.write_text("0.png\n")
+    with pytest.raises(UsageError, match="names 0.png, and several images are called so; allowed"):
+        imagenet_folds.read_list(path, np.array(["0.png", "1.png", "0.png"]))
 
 
 def test_without_a_list_the_fold_is_random_and_says_so(data_dir, capsys):
@@ -428,6 +431,7 @@ UNUSUAL = {
     "a.webp": lambda path: quarters().save(path, lossless=True),
     "a.tiff": lambda path: quarters().save(path),
     "a.bmp": lambda path: quarters().convert("RGBA").save(path),
+    "thin.png": lambda path: Image.new("RGB", (40, 1), (9, 99, 199)).save(path),
 }
 
 
@@ -474,8 +478,8 @@ def test_an_image_that_is_gone_is_named_and_replaced(pets, tmp_path, capsys, mon
     data, split = load(f"folder:{tmp_path}.0@all-0", unlabeled="all", image_size=8, stream=True)
     gone = tmp_path / "train/a/palette.png"
     gone.unlink()
-    with pytest.raises(RunError, match=r"1 of 20 images to evaluate cannot be decoded, more than"):
-        [*data.batches(np.arange(20), 20)]
+    with pytest.raises(RunError, match=r"1 of 22 images to evaluate cannot be decoded, more than"):
+        [*data.batches(np.arange(22), 22)]
     monkeypatch.setattr(streaming, "_TOLERATED", 0.1)
     capsys.readouterr()
     for sample in stream(data, split, 0, 1):

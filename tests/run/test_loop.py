@@ -44,6 +44,15 @@ def test_at_a_boundary_the_steps_of_a_stream_are_done():
     assert (now.step, feed.done) == (4, 4)
 
 
+def test_what_was_trained_is_kept_where_an_evaluation_is_impossible(config, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_evaluate", lambda *_: (_ for _ in ()).throw(RunError("no images")))
+        with pytest.raises(RunError, match="no images"):
+            loop.train(build(config), tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run/checkpoints").iterdir()] == ["4"]
+    assert [row["step"] for row in rows_of(tmp_path / "run")] == [2]
+
+
 def test_a_run_leaves_everything_that_is_promised(config, tmp_path, capsys):
     experiment = build(config)
     record = loop.train(experiment, tmp_path / "run")
