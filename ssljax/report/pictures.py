@@ -2,6 +2,7 @@
 
 import base64
 import io
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,7 +49,9 @@ class Mistake(NamedTuple):
 
 def _svg(name: str, title: str, figure: Figure, text: str = "") -> Picture:
     file = io.BytesIO()
-    with mpl.rc_context(plots.STYLE):
+    with mpl.rc_context(plots.STYLE), warnings.catch_warnings():
+        # A class may have a name that the font has no letters for; the page itself shows it.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
         figure.savefig(file, format="svg", metadata={"Date": None})
     return Picture(name, title, text, "svg", file.getvalue())
 
