@@ -34,7 +34,27 @@ _DAY = 86_400_000  # milliseconds: others wait for the first process, or for its
 @contextmanager
 def telling(text: Callable[[], str]) -> Iterator[None]:
     """Prints a line if what is waited for takes longer than 10 seconds."""
-    timer = threading.Timer(_PATIENCE, lambda: LOG.info("note: %s", text()))
+    with _timer(_PATIENCE, lambda: LOG.info("note: %s", text())):
+        yield
+
+
+@contextmanager
+def ending_after(seconds: float, reason: str) -> Iterator[None]:
+    """Ends this process with one line if something takes longer, which JAX would end by an abort."""
+
+    def end() -> None:
+        try:
+            print(f"error: {reason}", file=sys.stderr, flush=True)
+        finally:
+            os._exit(1)
+
+    with _timer(seconds, end):
+        yield
+
+
+@contextmanager
+def _timer(seconds: float, call: Callable[[], None]) -> Iterator[None]:
+    timer = threading.Timer(seconds, call)
     timer.daemon = True
     timer.start()
     try:
