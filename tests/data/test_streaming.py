@@ -395,6 +395,11 @@ def test_a_folder_of_images_streams_through_the_same_code(tmp_path):
     config.image_size = 0
     with pytest.raises(UsageError, match="config.image_size is 0; allowed for streams: from 1 up"):
         recipe.build(config)
+    config.image_size, config.dataset = 10**6, f"folder:{tmp_path}.1@20-0"
+    with pytest.raises(
+        UsageError, match="config.image_size is 1000000: crops: 768,000.0 GB do not"
+    ):
+        recipe.build(config)
 
 
 QUARTERS = ((200, 30, 60), (40, 160, 90), (20, 60, 220), (150, 150, 150))  # from the top left on
