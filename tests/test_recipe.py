@@ -195,7 +195,7 @@ def test_no_unlabelled_images_are_refused_for_a_method_that_needs_them(config):
         recipe.build(config)
 
 
-def test_the_default_unlabelled_list_of_each_recipe_is_the_published_one():
+def test_the_default_unlabelled_list_of_each_recipe_is_the_published_one(untraced):
     fixmatch = recipe.build(tiny_config("fixmatch")).split
     mixmatch = recipe.build(tiny_config("mixmatch")).split
     assert len(fixmatch.unlabeled) + len(fixmatch.valid) == 1437
@@ -241,7 +241,7 @@ def test_an_evaluation_has_no_more_room_than_images(config):
     assert experiment.config["eval_batch_size"] == 10**8
 
 
-def test_the_memory_of_an_accelerator_is_its_own():
+def test_the_memory_of_an_accelerator_is_its_own(untraced):
     class Device:
         platform = "gpu"
         process_index = 0

@@ -40,7 +40,7 @@ def telling(text: Callable[[], str]) -> Iterator[None]:
 
 @contextmanager
 def ending_after(seconds: float, reason: str) -> Iterator[None]:
-    """Ends this process with one line if something takes longer, which JAX would end by an abort."""
+    """Ends this process with one line if something takes longer; JAX would end it by an abort."""
 
     def end() -> None:
         try:

@@ -10,7 +10,7 @@ from ssljax.errors import RunError, UsageError
 from ssljax.training import hosts
 
 # Seconds after which a silent process counts as dead for JAX, and after which it does not wait for
-# others any more. Its way to say so is an abort with a stack trace: `hosts.py`, or this, is earlier.
+# others any more. It says so by an abort with a stack trace: `hosts.py`, or this, is earlier.
 _SILENCE, _WAITING = 45, 360
 _PATIENCE = 300.0  # seconds until the others have to be there
 
