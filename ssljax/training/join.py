@@ -9,8 +9,8 @@ from jax._src import clusters, distributed  # no public way to either; jax>=0.10
 from ssljax.errors import RunError, UsageError
 from ssljax.training import hosts
 
-# Seconds after which a silent process counts as dead for JAX, and after which it does not wait for
-# others any more. It says so by an abort with a stack trace: `hosts.py`, or this, is earlier.
+# Seconds after which a silent process counts as dead for JAX, and after which it waits for others
+# no more. Its way to say so is an abort with a stack trace: `hosts.py` and this file are earlier.
 _SILENCE, _WAITING = 45, 360
 _PATIENCE = 300.0  # seconds until the others have to be there
 
