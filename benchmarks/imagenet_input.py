@@ -27,7 +27,7 @@ from PIL import Image
 
 from configs import fixmatch_imagenet
 from ssljax import recipe
-from ssljax.data import image_index, streaming
+from ssljax.data import crops, image_index, streaming
 from ssljax.data.batches import RawBatch
 from ssljax.data.splits import Split
 from ssljax.data.streaming import StreamedDataset
@@ -90,7 +90,7 @@ def _by_order(paths: list[Path], count: int, size: int) -> None:
     import tensorflow as tf
 
     def decode(path, number):
-        return streaming._training_image(tf.io.read_file(path), number, size)
+        return crops.training(tf.io.read_file(path), number, size)
 
     names = [str(paths[i % len(paths)]) for i in range(count)]
     numbers = np.stack([np.zeros(count, np.int64), np.arange(count)], axis=1)

@@ -8,8 +8,10 @@ TensorBoard or Perfetto. `--images=N` trains on random images in place of the da
 are those of `launch.py`; with several hosts' devices, or a stream, use its progress line instead.
 """
 
+import argparse
 import dataclasses
 import json
+import math
 import os
 import platform
 import resource
@@ -26,40 +28,39 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from absl import app, flags
-from ml_collections import config_flags
 
-from ssljax import recipe
+from ssljax import overrides, recipe
 from ssljax.augment import policies
 from ssljax.augment.augmentation import Augmentation
 from ssljax.experiment import Experiment
 from ssljax.training import huge_pages, parallel
 from ssljax.training.stream import Feed
 
-_CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of configs/.")
-_STEPS = flags.DEFINE_integer("steps", 10, "Timed steps.", lower_bound=1)
-_IMAGES = flags.DEFINE_integer("images", 0, "Random images to train on; 0: the data set.")
-_SIZE = flags.DEFINE_integer("size", 32, "Their side in pixels.")
-_BREAKDOWN = flags.DEFINE_bool("breakdown", False, "Also say where the time goes.")
-_TRACE = flags.DEFINE_string("trace", None, "A directory for a profile of the timed steps.")
-_JSON = flags.DEFINE_bool("json", False, "Print one line of JSON.")
 
-
-def main(argv: list[str]) -> None:
+def main() -> None:
     """Measures and prints."""
-    del argv
+    parser = argparse.ArgumentParser(description=__doc__.partition(":")[0], allow_abbrev=False)
+    parser.add_argument("--config", required=True, help="a recipe; overrides are --config.<knob>=…")
+    parser.add_argument("--steps", type=int, default=10, help="timed steps")
+    parser.add_argument("--images", type=int, default=0, help="random images; 0: the data set")
+    parser.add_argument("--size", type=int, default=32, help="their side in pixels")
+    parser.add_argument("--breakdown", action="store_true", help="also say where the time goes")
+    parser.add_argument("--trace", help="a directory for a profile of the timed steps")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON")
+    args, rest = parser.parse_known_args()
+    config = overrides.load(args.config, [x.removeprefix("--config.") for x in rest])
     with tempfile.TemporaryDirectory() as directory:
-        config = _CONFIG.value
-        if _IMAGES.value:
-            config.dataset = _random_images(Path(directory), _IMAGES.value, _SIZE.value)
+        if args.images:
+            config.dataset = random_images(Path(directory), args.images, args.size)
+        recipe.prepare(config)
         experiment = recipe.build(config)
-    result = measure(experiment, _STEPS.value, trace=_TRACE.value)
-    if _BREAKDOWN.value:
-        result["breakdown_s"] = breakdown(experiment, _STEPS.value, result["fastest_step_s"])
-    print(json.dumps(result) if _JSON.value else describe(result))
+    result = measure(experiment, args.steps, trace=args.trace)
+    if args.breakdown:
+        result["breakdown_s"] = breakdown(experiment, args.steps, result["fastest_step_s"])
+    print(json.dumps(result) if args.json else describe(result))
 
 
-def _random_images(directory: Path, count: int, size: int) -> str:
+def random_images(directory: Path, count: int, size: int) -> str:
     """The name of a data set of ten classes, of which 250 images are labelled."""
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (count, size, size, 3), np.uint8)
@@ -79,6 +80,9 @@ def measure(experiment: Experiment, steps: int, *, trace: str | None = None) -> 
         compile_s, times = _timed(experiment, feed, steps, trace)
     images, flops = _arithmetic(experiment)
     step_s = statistics.median(times)
+    memory = _peak_memory(
+        experiment.devices
+    )  # before the matrices, which take more than some steps
     peak = _matrix_peak(experiment)
     return {
         "hardware": hardware(experiment.devices),
@@ -88,7 +92,7 @@ def measure(experiment: Experiment, steps: int, *, trace: str | None = None) -> 
         "step_s": step_s,
         "fastest_step_s": min(times),
         "compile_s": compile_s,
-        "peak_memory_bytes": _peak_memory(experiment.devices),
+        "peak_memory_bytes": memory,
         "flop_per_step": flops,
         "matrix_peak_flop_per_s": peak,
         "share_of_peak": flops / step_s / peak,
@@ -126,7 +130,8 @@ def _arithmetic(experiment: Experiment) -> tuple[int, float]:
     """Of one step, the whole batch on one device: the images that enter the network, those of
     passes without gradient too, and multiplications and additions.
 
-    Of the program for a TPU: that for a CPU has loops, which XLA counts once.
+    Of the program for a TPU: that for a CPU has loops, which XLA counts once. The CPU's client
+    counts, since those of GPUs and TPUs count compiled programs only.
     """
     images = 0
 
@@ -142,23 +147,27 @@ def _arithmetic(experiment: Experiment) -> tuple[int, float]:
         lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype),
         (experiment.shapes["state"], experiment.data()),
     )
-    with nn.intercept_methods(count):
+    with nn.intercept_methods(count), jax.default_device(jax.devices("cpu")[0]):
         lowered = step.trace(*arguments).lower(lowering_platforms=("tpu",))
-    return images, lowered.cost_analysis()["flops"]
+    return images, (lowered.cost_analysis() or {}).get("flops", math.nan)
 
 
 def _matrix_peak(experiment: Experiment) -> float:
     """Arithmetic per second of large matrix products, on all devices at once."""
     size = 1024 if experiment.devices[0].platform == "cpu" else 8192
     dtype = jnp.bfloat16 if experiment.config["bfloat16"] else jnp.float32
-    multiply = jax.pmap(lambda a: a @ a, devices=experiment.devices)
-    matrices = parallel.replicate(np.ones((size, size), dtype), experiment.devices)
-    times = []
-    for _ in range(6):
-        start = time.perf_counter()
-        jax.block_until_ready(multiply(matrices))
+    multiply = jax.pmap(jnp.matmul, devices=experiment.devices)
+    # Random ones: GPUs are faster with others. Products of products neither vanish nor overflow.
+    random = np.random.default_rng(0).standard_normal((size, size), np.float32) / np.sqrt(size)
+    matrices = parallel.replicate(random.astype(dtype), experiment.devices)
+    times, count = [], 5
+    for _ in range(4):
+        start, product = time.perf_counter(), matrices
+        for _ in range(count):
+            product = multiply(matrices, product)
+        jax.block_until_ready(product)
         times.append(time.perf_counter() - start)
-    return len(experiment.devices) * 2 * size**3 / min(times)
+    return len(experiment.devices) * count * 2 * size**3 / min(times)
 
 
 def _peak_memory(devices: list[jax.Device]) -> int:
@@ -259,4 +268,4 @@ def describe(result: dict[str, Any]) -> str:
 
 if __name__ == "__main__":
     huge_pages.restart()
-    app.run(main)
+    main()

@@ -3,12 +3,34 @@
 import difflib
 import inspect
 import math
-from collections.abc import Callable, Iterable, Iterator
+import numbers
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
 
+import ml_collections
+
+from ssljax import lookup
 from ssljax.errors import UsageError
 from ssljax.lookup import FIXED
+
+# What a value has to be, for a message.
+KINDS: dict[Any, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    tuple: "values such as (10, 20)",
+    type(None): "None",
+    ml_collections.ConfigDict: "a ConfigDict of its knobs",
+}
+# The types of values that count as one.
+_TYPES = {
+    int: numbers.Integral,
+    float: numbers.Real,
+    tuple: tuple | list,
+}
 
 
 def check_range(
@@ -51,19 +73,69 @@ def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
         raise ValueError(f"{name} is {value!r}; allowed: {', '.join(map(str, choices))}")
 
 
+def check_kind(name: str, value: Any, annotation: Any) -> None:
+    """Raises ValueError for a value of another type than an annotation of plain types allows.
+
+    Args:
+      annotation: such as `int`, `float | None` or `tuple[int, ...]`; any other allows everything.
+    """
+    is_union = get_origin(annotation) in (Union, UnionType)
+    kinds = get_args(annotation) if is_union else (annotation,)
+    plain = [get_origin(kind) or kind for kind in kinds]
+    known = all(isinstance(kind, type) and kind in KINDS for kind in plain)
+    if known and not any(_is_kind(value, kind) for kind in plain):
+        allowed = " or ".join(KINDS[kind] for kind in plain)
+        raise ValueError(f"{name} is {value!r}; allowed: {allowed}")
+    for kind in kinds:
+        if get_origin(kind) is tuple and isinstance(value, tuple | list):
+            for part in value:
+                check_kind(f"{name}, with {value!r},", part, get_args(kind)[0])
+
+
+def _is_kind(value: Any, kind: Any) -> bool:
+    is_bool = isinstance(value, bool)  # which is an int, too
+    return is_bool if kind is bool else isinstance(value, _TYPES.get(kind, kind)) and not is_bool
+
+
+def check_kinds(field: str, function: Callable[..., Any], given: Mapping[str, Any]) -> None:
+    """Raises ValueError for an argument of another type than the function's signature has."""
+    for key, parameter in inspect.signature(function).parameters.items():
+        if key in given:
+            check_kind(f"{field}.{key}", given[key], parameter.annotation)
+
+
 @contextmanager
 def prefix_errors(field: str) -> Iterator[None]:
-    """Turns what plain functions raise about their arguments into an error that names the field.
+    """Turns what plain functions raise about their arguments into an error that names the field,
+    and whatever someone's own code raises into one that names its file and line.
 
     Raises:
-      UsageError: a ValueError or TypeError was raised inside; "" adds no field to its message.
+      UsageError: such an error was raised inside; "" adds no field to its message.
     """
     try:
         yield
     except UsageError:
         raise
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"{field}: {error}" if field else str(error)) from error
+    except Exception as error:
+        place = lookup.place(error)
+        if not place and not isinstance(error, TypeError | ValueError):
+            raise
+        text = lookup.reason(error) if place else " ".join(str(error).split())
+        raise UsageError(f"{field}: {text}" if field else text) from error
+
+
+@contextmanager
+def missing_knobs() -> Iterator[None]:
+    """Turns what ml_collections raises for a knob that a config lacks into one line."""
+    try:
+        yield
+    except AttributeError as error:
+        if isinstance(error.obj, ml_collections.ConfigDict):
+            knob = " ".join(str(error).split())
+            raise UsageError(
+                f"the config has no {knob}; ssljax/defaults.py has all knobs"
+            ) from error
+        raise
 
 
 def call(function: Callable[..., Any], config: Any, knob: str, **fixed: Any) -> Any:
@@ -89,6 +161,8 @@ def call(function: Callable[..., Any], config: Any, knob: str, **fixed: Any) -> 
             f"a recipe for another {knob} sets it: replace config.{knob}_args in your recipe"
         )
     taken = {key: value for key, value in fixed.items() if takes_any or key in parameters}
+    with prefix_errors(""):
+        check_kinds(f"config.{knob}_args", function, given)
     with prefix_errors(f"config.{knob}_args"):
         return function(**given, **taken)
 

@@ -1,21 +1,24 @@
 """The command line: `launch.py`, `ssljax` and `python -m ssljax`. `flags.py` has the flags."""
 
+import os
 import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
-import ml_collections
-
-from ssljax import flags, log, overrides, recipe_files
+from ssljax import flags, interrupts, log, overrides, paths, recipe_files, usage
 from ssljax.errors import Interrupted, RunError, UsageError
 from ssljax.flags import Command
 from ssljax.log import LOG
+from ssljax.modes import labeling
+from ssljax.storage import files, flock
 
 
 def run() -> None:
     """The entry point of the scripts: ends the process with the command's exit code."""
+    log.outlive_readers()
     sys.exit(main(sys.argv[1:], restart=True))
 
 
@@ -29,26 +32,43 @@ def main(arguments: Sequence[str], *, restart: bool = False) -> int:
     try:
         command = flags.parse(list(arguments))
         if command is None:
-            print(flags.help_text())
-            return 0
-        if restart and command.mode == "train" and command.sweep is None:
-            from ssljax.training import huge_pages
+            print(usage.help_text())
+        else:
+            if restart and command.mode == "train" and command.sweep is None:
+                from ssljax.training import huge_pages
 
-            huge_pages.restart()
-        _RUN[command.mode](command)
+                huge_pages.restart()
+            flock.require()
+            # Training handles signals itself, once there is something to save.
+            with nullcontext() if command.mode == "train" else interrupts.handled(interrupts.end):
+                _RUN[command.mode](command)
     except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return _end(f"error: {error}", 2)
     except RunError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return _end(f"error: {error}", 1)
+    except (OSError, MemoryError) as error:
+        text = _reason(error)
+        if text is None:
+            raise
+        return _end(f"error: {text}", 1)
     except Interrupted as stop:
-        print(f"{stop}; run the same command again to continue", file=sys.stderr)
-        return 128 + stop.signum
-    except KeyboardInterrupt:  # training notes signals itself
-        print("SIGINT: there was nothing to save", file=sys.stderr)
-        return 128 + signal.SIGINT
+        return _end(f"{stop}; run the same command again to continue", 128 + stop.signum)
+    except KeyboardInterrupt as stop:
+        signum = stop.signum if isinstance(stop, interrupts.Ended) else signal.SIGINT
+        return _end(f"{signal.Signals(signum).name}: there was nothing to save", 128 + signum)
     return 0
+
+
+def _end(message: str, code: int) -> int:
+    print(log.printable(message), file=sys.stderr)
+    return code
+
+
+def _reason(error: Exception) -> str | None:
+    """One line about what the system refuses; None: it names no file, and is a fault of ours."""
+    if not isinstance(error, OSError):
+        return f"the memory is full ({str(error) or type(error).__name__})"
+    return files.describe(error)
 
 
 def _train(command: Command) -> None:
@@ -56,17 +76,16 @@ def _train(command: Command) -> None:
         return _sweep(command)
     config = command.config()
 
-    from ssljax import experiment, recipe
-    from ssljax.run import directory, loop, results, seeds
+    from ssljax import experiment, recipe, trained
+    from ssljax.inference import calibrate
+    from ssljax.run import loop, results, seeds
     from ssljax.storage import remote
     from ssljax.training import hosts
 
     workdir = command.run_directory(config)
     recipe.prepare(config)
     with hosts.abort_together():
-        batch_size = hosts.broadcast_from_first(
-            lambda: directory.recorded_batch_size(_local(workdir))
-        )
+        batch_size = hosts.broadcast_from_first(lambda: _open(workdir))
         first, *others = recipe.build_seeds(config, batch_size=batch_size)
         if hosts.is_first():
             LOG.info("%s\nrun directory: %s", experiment.describe(first), workdir)
@@ -78,33 +97,47 @@ def _train(command: Command) -> None:
                 print(f"{name}: {results.headline(found)}")
             return
         home = workdir if remote.is_remote(workdir) else ""
-        found = loop.train(first, remote.local(workdir), home=home)
+        local = remote.local(workdir)
+        found = loop.train(first, local, home=home)
         if hosts.is_first():
+            model = trained.load(local, model=first.config["model"])
+            calibrate.store(model, first.dataset, first.split)
             print(results.headline(found))
+
+
+def _open(workdir: str) -> int | None:
+    """The batch size of the run that a directory holds, or none; it must take files."""
+    from ssljax.run import directory
+    from ssljax.storage import remote
+
+    local = remote.opened(workdir)
+    paths.require_writable(local, "--workdir")
+    return directory.recorded_batch_size(local)
 
 
 def _sweep(command: Command) -> None:
     """Runs the points of `--sweep`, prints them, or runs one; finished ones are skipped."""
     from ssljax import sweep
     from ssljax.run import resume
+    from ssljax.storage import lock
 
     command.config()
     points = (
-        overrides.listed(_get_sweep(command))
+        overrides.own_grid(str(command.recipe))
         if command.sweep == "config"
         else overrides.grid(command.sweep)
     )
     runs = dict(zip(overrides.names(points), points, strict=True))
     root = Path(command.workdir or f"runs/{command.recipe_name}/sweep")
     resume.require_no_run(root)
-    kept = _without(command, "sweep", "sweep_index", "sweep_list", "workdir")
+    kept = command.again_without("sweep", "sweep_index", "sweep_list", "workdir")
     commands, finished = {}, []
     for name, point in runs.items():
         more = [f"{knob}={value}" for knob, value in point.items()]
         if sweep.is_finished(root / name, command.config(more).to_dict()):
             finished.append(name)
         commands[name] = [
-            *_program(command), *kept, *(f"--config.{override}" for override in more),
+            *kept, *(f"--config.{override}" for override in more),
             f"--workdir={root / name}",
         ]  # fmt: skip
     if command.sweep_list:
@@ -116,49 +149,27 @@ def _sweep(command: Command) -> None:
         if not 0 <= index < len(commands):
             raise UsageError(f"--sweep_index is {index}; allowed: from 0 to {len(commands) - 1}")
         commands = dict([list(commands.items())[index]])
-    sweep.run(commands, finished=finished)
-    print(f"report: {shlex.join([*_program(command), '--mode=report', f'--workdir={root}'])}")
-
-
-def _get_sweep(command: Command) -> list[dict[str, object]]:
-    path = recipe_files.recipe_file((command.recipe or "").partition(":")[0])
-    get_sweep = getattr(recipe_files.load_module(path), "get_sweep", None)
-    if get_sweep is None:
-        raise UsageError(f"--sweep=config needs a function get_sweep() in {path}")
-    return get_sweep()
-
-
-def _program(command: Command) -> list[str]:
-    """How this process was started, without its flags."""
-    count, started = len(command.arguments), sys.orig_argv
-    if count and started[-count:] == command.arguments and len(started) > count:
-        return [sys.executable, *started[1:-count]]
-    return [sys.executable, "-m", "ssljax"]
-
-
-def _without(command: Command, *names: str) -> list[str]:
-    """The arguments but for some flags: `--name=value`, `--name value` or, of bools, `--name`."""
-    kept, left = [], iter(command.arguments)
-    for argument in left:
-        name, equals, _ = argument.lstrip("-").partition("=")
-        name = name.removeprefix("no") if name.removeprefix("no") in names else name
-        if name not in names or not argument.startswith("-"):
-            kept.append(argument)
-        elif not equals and not command.flags[name].boolean:
-            next(left, None)
-    return kept
+    paths.require_writable(root, "--workdir")
+    refusal = f"workdir {root} is in use: another sweep runs there; wait for its end"
+    # Points that run alone, of schedulers, share the directory; each has the lock of its own run.
+    with nullcontext() if index is not None else lock.held_directory(root.resolve(), refusal):
+        sweep.run(commands, finished=finished)
+    print(f"report: {shlex.join([*command.program, '--mode=report', f'--workdir={root}'])}")
 
 
 def _evaluate(command: Command) -> None:
-    from ssljax import recipe
-    from ssljax.run import evaluate, metrics, results
-    from ssljax.storage.files import read_json
+    from ssljax import evaluation
+    from ssljax.run import metrics, results
+    from ssljax.storage import remote
 
-    workdir = _local(command.require("workdir"))
-    config = ml_collections.ConfigDict(read_json(workdir / "config.json"))
-    recipe.prepare(config)
-    step, scores = evaluate.evaluate_directory(recipe.build(config), workdir)
-    print(f"step {step}: {results.describe(scores)}")
+    workdir = remote.opened(command.require("workdir"))
+    evaluation.prepare(workdir, command.overrides)
+    found = evaluation.evaluate_directory(workdir, command.overrides)
+    if not found.is_own:
+        LOG.info("note: %s has other images than the run was trained with", found.name)
+    print(f"step {found.step}: {results.describe(found.scores)}")
+    if not found.is_own:
+        return
     rows = metrics.read_rows(workdir / "metrics.jsonl")
     print(results.headline(results.results(rows)))
 
@@ -166,30 +177,36 @@ def _evaluate(command: Command) -> None:
 def _report(command: Command) -> None:
     from ssljax.report import report
 
-    paths = [Path(path) for path in command.require("workdir").split(",")]
-    if command.output is None and len(paths) > 1:
+    workdirs = _workdirs(command.require("workdir"))
+    if command.output is None and len(workdirs) > 1:
         raise UsageError("--output is missing, which several directories in --workdir need")
-    output = Path(command.output or paths[0])
+    output = Path(command.output or workdirs[0])
+    paths.require_writable(output, "--output" if command.output else "--workdir")
     options = {"published": command.reference == "paper", "oracle": command.oracle}
     if command.follow:
         print(f"writing {output}/report.html whenever a run goes on, until Ctrl-C", flush=True)
-        report.follow(paths, output, say=lambda text: print(f"\n{text}", flush=True), **options)
+        say = lambda text: print(f"\n{text}", flush=True)  # noqa: E731
+        if not report.follow(workdirs, output, say=say, **options):
+            return
     else:
-        print(report.write(paths, output, **options))
+        print(report.write(workdirs, output, **options))
     print(f"wrote {output}/report.html, .md, .csv, .tex and report_figures/")
+
+
+def _workdirs(given: str) -> list[Path]:
+    """Directories, separated by commas where none is called just that."""
+    several = [given] if Path(given).exists() else given.split(",")
+    return [Path(paths.expand(path, "--workdir")) for path in several]
 
 
 def _export(command: Command) -> None:
     if command.require("format") == "npu_bundle":
         return _export_bundle(command)
-    if command.recipe is not None or command.overrides:
-        raise UsageError(
-            f"--config is given with --format={command.format}; allowed: --format=npu_bundle"
-        )
     from ssljax.export import export
+    from ssljax.storage import remote
 
     export.export(
-        _local(command.require("workdir")),
+        remote.opened(command.require("workdir")),
         Path(command.require("output")),
         format=command.format,
         weights=command.weights,
@@ -198,30 +215,23 @@ def _export(command: Command) -> None:
         opset=command.opset,
         limit=command.limit,
         overwrite=command.overwrite,
+        given=command.overrides,
     )
 
 
 def _export_bundle(command: Command) -> None:
     """Of `--config`, from its initial weights, or of `--workdir`, from its newest checkpoint."""
-    from ssljax import recipe
-    from ssljax.export import directory, npu_bundle
-    from ssljax.run.directory import newest_state
-    from ssljax.storage.files import read_json
+    from ssljax.export import npu_export
+    from ssljax.storage import remote
 
     output = Path(command.require("output"))
-    directory.require_free(output, overwrite=command.overwrite)
-    workdir = None if command.workdir is None else Path(command.workdir)
-    if workdir is None:
-        config = command.config()
+    if command.workdir is None:
+        npu_export.of_recipe(command.config(), output, overwrite=command.overwrite)
+    elif command.recipe is not None:
+        raise UsageError("--config and --workdir are given; allowed: one of them")
     else:
-        config = ml_collections.ConfigDict(read_json(workdir / "config.json"))
-    recipe.prepare(config)
-    experiment = recipe.build(config)
-    state = None
-    if workdir is not None:
-        state = newest_state(workdir, experiment.shapes, keep=experiment.keep_checkpoints)
-    with directory.replaced(output) as partial:
-        npu_bundle.write(experiment, partial, state=state)
+        workdir = remote.opened(command.workdir)
+        npu_export.of_run(workdir, output, command.overrides, overwrite=command.overwrite)
     print(f"wrote {output}: train it with python run.py --device=npu; see docs/npu.md")
 
 
@@ -230,7 +240,8 @@ def _import_bundle(command: Command) -> None:
 
     bundle, workdir = Path(command.require("bundle")), Path(command.require("workdir"))
     output = Path(command.output) if command.output else None
-    step = npu_import.import_run(bundle, workdir, output=output)
+    paths.require_writable(workdir, "--workdir")
+    step = npu_import.import_run(bundle, workdir, output=output, given=command.overrides)
     print(f"wrote {workdir}: step {step} of the bundle's runner")
 
 
@@ -242,24 +253,37 @@ def _batch_sizes(values: list[str]) -> tuple[int, ...]:
 
 def _show_data(command: Command) -> None:
     config = command.config()
+    workdir = Path(command.workdir or f"runs/data/{command.default_name(config)}")
+    paths.require_writable(workdir, "--workdir")
 
     from ssljax import parts
-    from ssljax.data import overview, split_file
+    from ssljax.data import check, overview, split_file
+    from ssljax.data.datasets import Dataset
+    from ssljax.run import directory
     from ssljax.storage.files import write_json
 
     data, split = parts.load_data(config)
-    workdir = Path(command.workdir or f"runs/data/{command.default_name(config)}")
     if (workdir / "config.json").exists():
         raise UsageError(f"workdir {workdir} holds a run; --mode=data needs another directory")
+    record = split_file.record(split)
+    directory.require_ours(workdir / "split.json", record)
+    if (workdir / "labelled.png").exists() and not (workdir / "split.json").exists():
+        raise UsageError(f"{workdir}/labelled.png is there already; use another workdir")
     workdir.mkdir(parents=True, exist_ok=True)
-    write_json(workdir / "split.json", split_file.record(split))
+    write_json(workdir / "split.json", record)
     overview.contact_sheet(data, split).save(workdir / "labelled.png")
     print(f"{config.dataset}\n{overview.table(data, split)}")
+    if isinstance(data, Dataset):
+        for line in check.lines(data, split):
+            print(f"note: {line}")
     print(f"wrote {workdir}/split.json and {workdir}/labelled.png")
 
 
 def _show_views(command: Command) -> None:
     config = command.config()
+    # Beside the run directory: inside, it would keep a run from starting there.
+    workdir = Path(os.path.abspath(command.run_directory(config)))
+    paths.require_writable(workdir.parent, "--workdir")
 
     import jax
     import numpy as np
@@ -268,13 +292,11 @@ def _show_views(command: Command) -> None:
     from ssljax import recipe
     from ssljax.augment import contact_sheet
 
-    recipe.prepare(config)
+    recipe.prepare(config, join=False)
     experiment = recipe.build(config)
     images = experiment.dataset.pick(np.arange(min(command.count, len(experiment.dataset.labels))))
     sheet = contact_sheet.draw(jax.random.key(experiment.seed), images, experiment.augmentation)
-    # Beside the run directory: inside, it would keep a run from starting there.
-    workdir = Path(command.run_directory(config))
-    path = workdir.with_name(workdir.name + "_augment.png")
+    path = workdir.parent / f"{workdir.name}_augment.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(sheet).save(path)
     print(f"wrote {path}: {len(images)} images, and each operation at increasing magnitude")
@@ -290,19 +312,12 @@ def _list_recipes(command: Command) -> None:
         print(f"{name:<28} {recipe_files.summary(path)}")
 
 
-def _local(workdir: str) -> Path:
-    """A run directory to read, copied here where it is remote."""
-    from ssljax.storage import remote
-
-    directory = remote.local(workdir)
-    if remote.is_remote(workdir):
-        remote.Mirror(workdir, directory, "--workdir").pull()
-    return directory
-
-
 _RUN: dict[str, Callable[[Command], None]] = {
     "train": _train,
     "eval": _evaluate,
+    "predict": labeling.predict,
+    "label_next": labeling.label_next,
+    "add_labels": labeling.add_labels,
     "report": _report,
     "export": _export,
     "import_npu": _import_bundle,

@@ -9,7 +9,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     # Data: <data set>.<seed of the labelled set>@<labelled images>-<validation images>, where the
     # data set is a function of ssljax/data/datasets.py, or tfds:<name>, folder:<path>, npz:<file>;
-    # @all takes every label.
+    # @all takes every label that no validation image has, where those are not to be labelled.
     config.dataset = "digits.1@40-100"
     # Whether unlabelled images leave out the labelled ones ("exclude_labeled", MixMatch's
     # convention) or are all training images ("all", FixMatch's, whose validation images can be
@@ -91,6 +91,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.distributed.coordinator = ""  # host:port of process 0; "": one process
     config.distributed.num_processes = 0
     config.distributed.process_id = 0  # this one's, from 0
+    config.distributed.auto = True  # whether TPU pods, SLURM and Open MPI are asked for these
 
     # The machine.
     config.compilation_cache = ""  # directory of compiled programs, for faster starts; "": none

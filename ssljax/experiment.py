@@ -12,18 +12,19 @@ import numpy as np
 import optax
 
 from ssljax.augment.augmentation import Augmentation
-from ssljax.data import memory, streaming
+from ssljax.data import check, fingerprint, memory, streaming
 from ssljax.data.batches import RawBatch, TrainingData
 from ssljax.data.datasets import Dataset
 from ssljax.data.splits import Split
 from ssljax.data.streaming import StreamedDataset
 from ssljax.methods.method import Method
-from ssljax.training import devices, monitors, parallel
+from ssljax.training import monitors, parallel, step_memory
 from ssljax.training.state import TrainState, init_state
 from ssljax.training.step import SINGLE, make_eval_step, make_train_step
 from ssljax.training.stream import Feed, Stream
 
 # What may go wrong in training, see `run/health.py`.
+_ROUNDS = 3  # times that an average must be able to forget where it began
 HEALTH_KINDS = ("non_finite", "mask_rate", "collapse")
 
 
@@ -59,6 +60,11 @@ class Experiment:
     def images_per_step(self) -> int:
         """Images that enter the network in a step, each view counted."""
         return self.batch_size * (1 + self.uratio * len(self.method.views))
+
+    @functools.cached_property
+    def data_record(self) -> dict[str, Any]:
+        """What tells the data from others, see `data/fingerprint.py`."""
+        return fingerprint.record(self.dataset)
 
     def init_state(self) -> TrainState:
         """The state before the first step, on the host."""
@@ -130,16 +136,31 @@ class Experiment:
             **options,
         )
 
-    @functools.cached_property
+    @property
     def shapes(self) -> dict[str, Any]:
         """Shapes of what a checkpoint holds: the state, and the sums of metrics not yet logged.
 
         Traces the step, so that sizes that do not fit together raise here; compiles nothing.
         """
+        return self._traced[0]
+
+    @property
+    def step_bytes(self) -> int:
+        """About how much memory a device needs for a step, beside the data and the state."""
+        return self._traced[1]
+
+    @property
+    def data_bytes(self) -> int:
+        """How much memory the data need on each device; of a stream nothing stays there."""
+        resident = isinstance(self.dataset, Dataset)
+        return sum(x.nbytes for x in self.data()) if resident else 0
+
+    @functools.cached_property
+    def _traced(self) -> tuple[dict[str, Any], int]:
         state = jax.eval_shape(self._initialize, self._key())
         data = self._batch_shape() if isinstance(self.dataset, StreamedDataset) else self.data()
-        sums = parallel.metric_shapes(self.train_step, state, data, self.devices)
-        return {"state": state, "window": sums}
+        sums, program = parallel.trace_step(self.train_step, state, data, self.devices)
+        return {"state": state, "window": sums}, step_memory.estimate(program)
 
     def evaluator(self) -> parallel.Evaluate:
         """The exact evaluation, which is compiled once."""
@@ -208,14 +229,44 @@ class Experiment:
         )
 
 
+def notes(experiment: Experiment) -> list[str]:
+    """What may be amiss with a run, a line each; nothing where all is well."""
+    lines, steps = [], experiment.num_steps
+    rates = {
+        "config.ema_decay": experiment.ema_decay,
+        "config.model_args.batch_norm_momentum": getattr(
+            experiment.model, "batch_norm_momentum", 0.0
+        ),
+    }
+    for knob, decay in rates.items():
+        if 0 < decay < 1 and steps * (1 - decay) < _ROUNDS:
+            fitting = max(0.5, 1 - 10 / steps)
+            lines.append(
+                f"note: {knob} is {decay}, which averages over more steps than the {steps} of this "
+                f"run: at most {fitting:.3g} would fit"
+            )
+    overlap = len(np.intersect1d(experiment.split.valid, experiment.split.labeled))
+    if overlap:
+        lines.append(
+            f"note: {overlap} of the {len(experiment.split.valid)} validation images are labelled "
+            "images that are trained on; config.unlabeled=strict keeps them apart"
+        )
+    own_images = experiment.config["dataset"].startswith(("folder:", "npz:", "arrays."))
+    if own_images and isinstance(experiment.dataset, Dataset):
+        odd = check.lines(experiment.dataset, experiment.split)
+        lines += [f"note: {line}" for line in odd]
+    return lines
+
+
 def describe(experiment: Experiment) -> str:
-    """What will be trained, on what, in three lines."""
+    """What will be trained, on what, in three lines, and notes."""
     data, split = experiment.dataset, experiment.split
     height, width, channels = data.image_shape
     where = "data: read from storage step by step, as uint8 images"
     if isinstance(data, Dataset):
-        size = memory.describe(devices.require_memory(experiment.data(), experiment.devices))
+        size = memory.describe(experiment.data_bytes)
         where = f"data on each device: {size} of uint8 images and indices"
+    where += f"; a step needs about {memory.describe(experiment.step_bytes)} more there"
     weights = sum(x.size for x in jax.tree.leaves(experiment.shapes["state"].params))
     return (
         f"{experiment.config['dataset']}: {len(split.labeled)} labelled, {len(split.unlabeled)} "
@@ -225,4 +276,5 @@ def describe(experiment: Experiment) -> str:
         f"{experiment.config['method']}: {experiment.config['model']} with {weights:,} weights, "
         f"{experiment.num_steps} steps of {experiment.images_per_step} images on "
         f"{len(experiment.devices)} {experiment.devices[0].platform} device(s)"
+        + "".join(f"\n{line}" for line in notes(experiment))
     )

@@ -11,51 +11,72 @@ from typing import Any, NamedTuple
 import ml_collections
 from absl import flags
 
-from ssljax import overrides
+from ssljax import overrides, paths, spelling
 from ssljax.errors import UsageError
 
 _EXPORTS = ("saved_model", "tf1", "onnx", "npu_bundle")
+KNOB = "config.<knob>"
+# Flags that some formats of an export alone take.
+_FORMATS = {
+    "batch_sizes": ("tf1",),
+    "config": ("npu_bundle",),
+    "input": ("saved_model", "tf1", "onnx"),
+    "limit": ("saved_model", "tf1", "onnx"),
+    "opset": ("onnx",),
+    "weights": ("saved_model", "tf1", "onnx"),
+}
+# Flags that are paths, and the modes in which they can be URLs.
+_PATHS: dict[str, tuple[str, ...]] = {
+    "bundle": (), "images": (), "labels": (), "output": (), "workdir": ("train", "eval", "export")
+}  # fmt: skip
 
 
 class Mode(NamedTuple):
     """What `--mode` can be."""
 
     help: str
-    flags: tuple[str, ...]  # that it takes, beside --mode and --config.<knob>
+    flags: tuple[str, ...]  # that it takes, beside --mode
 
 
+_OF_EXPORT = (
+    "workdir", "config", KNOB, "output", "format", "weights", "input", "batch_sizes", "opset",
+    "limit", "overwrite",
+)  # fmt: skip
 MODES: dict[str, Mode] = {
     "train": Mode(
         "trains a recipe, or goes on where it was interrupted; the default.",
-        ("config", "workdir", "sweep", "sweep_index", "sweep_list"),
+        ("config", KNOB, "workdir", "sweep", "sweep_index", "sweep_list"),
     ),
-    "eval": Mode("evaluates a run's newest checkpoint again.", ("workdir",)),
+    "eval": Mode("evaluates a run's newest checkpoint again.", ("workdir", KNOB)),
+    "predict": Mode(
+        "predicts the classes of images with a run's model.",
+        ("workdir", KNOB, "images", "output", "weights", "max_error", "overwrite"),
+    ),
+    "label_next": Mode(
+        "chooses the images without a label that are worth labelling next.",
+        ("workdir", "config", KNOB, "budget", "strategy", "output", "overwrite"),
+    ),
+    "add_labels": Mode(
+        "reads labels that people gave into a new split.json.",
+        ("workdir", "config", KNOB, "labels", "output", "overwrite"),
+    ),
     "report": Mode(
         "a table and a page of the runs in and below directories, separated by commas.",
         ("workdir", "output", "reference", "oracle", "follow"),
     ),
     "export": Mode(
         "writes a run's model in the form that is served, or a bundle for Ascend NPUs.",
-        (
-            "workdir",
-            "config",
-            "output",
-            "format",
-            "weights",
-            "input",
-            "batch_sizes",
-            "opset",
-            "limit",
-            "overwrite",
-        ),
+        _OF_EXPORT,
     ),
     "import_npu": Mode(
         "makes a run directory of what a bundle has trained.",
-        ("bundle", "workdir", "output"),
+        ("bundle", "workdir", KNOB, "output"),
     ),
-    "data": Mode("shows a recipe's data and split; trains nothing.", ("config", "workdir")),
-    "augment": Mode("draws what the augmentation does to images.", ("config", "workdir", "count")),
-    "recipes": Mode("lists the recipes, or a recipe's knobs.", ("config",)),
+    "data": Mode("shows a recipe's data and split; trains nothing.", ("config", KNOB, "workdir")),
+    "augment": Mode(
+        "draws what the augmentation does to images.", ("config", KNOB, "workdir", "count")
+    ),
+    "recipes": Mode("lists the recipes, or a recipe's knobs.", ("config", KNOB)),
 }
 
 
@@ -106,8 +127,29 @@ class Command:
         """`<recipe>/<data set name>`, without separators of paths and URLs."""
         return f"{self.recipe_name}/{config.dataset.replace('/', '_').replace(':', '_')}"
 
+    @property
+    def program(self) -> list[str]:
+        """How this process was started, without its flags."""
+        count, started = len(self.arguments), sys.orig_argv
+        if count and started[-count:] == self.arguments and len(started) > count:
+            return [sys.executable, *started[1:-count]]
+        return [sys.executable, "-m", "ssljax"]
 
-def _define() -> flags.FlagValues:
+    def again_without(self, *names: str) -> list[str]:
+        """How it was started, but for some flags: `--name=value`, `--name value` or, of bools,
+        `--name`."""
+        kept, left = self.program, iter(self.arguments)
+        for argument in left:
+            name, equals, _ = argument.lstrip("-").partition("=")
+            name = name.removeprefix("no") if name.removeprefix("no") in names else name
+            if name not in names or not argument.startswith("-"):
+                kept.append(argument)
+            elif not equals and not self.flags[name].boolean:
+                next(left, None)
+        return kept
+
+
+def define_flags() -> flags.FlagValues:
     values = flags.FlagValues()
 
     def define(kind: Callable[..., Any], name: str, *args: Any, **options: Any) -> None:
@@ -134,6 +176,7 @@ def _define() -> flags.FlagValues:
     )  # fmt: skip
     define(flags.DEFINE_bool, "oracle", False, "Reports the best error on the test set too.")
     define(flags.DEFINE_bool, "follow", False, "Reports again whenever a run goes on.")
+    _define_labeling(define)
     define(flags.DEFINE_integer, "count", 8, "How many images are shown.", lower_bound=1)
     define(flags.DEFINE_enum, "format", None, list(_EXPORTS), "What is written.")
     define(flags.DEFINE_string, "output", None, "The directory that is written.")
@@ -156,6 +199,27 @@ def _define() -> flags.FlagValues:
     return values
 
 
+def _define_labeling(define: Callable[..., None]) -> None:
+    """The flags of `modes/labeling.py`."""
+    define(
+        flags.DEFINE_string, "images", None,
+        "A folder, a file, a pattern with *, an .npz, or of the run: unlabeled or test.",
+    )  # fmt: skip
+    define(
+        flags.DEFINE_float, "max_error", None,
+        "Marks the predictions that can be trusted with this error, above 0 and below 1.",
+    )  # fmt: skip
+    define(flags.DEFINE_integer, "budget", None, "How many images to label.", lower_bound=1)
+    define(
+        flags.DEFINE_enum, "strategy", "typical",
+        ["typical", "margin", "entropy", "coreset", "committee"], "Which images are chosen.",
+    )  # fmt: skip
+    define(
+        flags.DEFINE_string, "labels", None,
+        "A CSV with the columns file and label, or Label Studio's JSON export.",
+    )  # fmt: skip
+
+
 def parse(arguments: list[str]) -> Command | None:
     """A command line, without the program's name; None: it asks for help.
 
@@ -165,7 +229,7 @@ def parse(arguments: list[str]) -> Command | None:
     if any(re.fullmatch(r"--?(help\w*|h)(=.*)?", argument) for argument in arguments):
         return None
     rest, given = _split(arguments)
-    values = _define()
+    values = define_flags()
     try:
         positional = values(["ssljax", *rest])[1:]
     except flags.UnrecognizedFlagError as error:
@@ -176,6 +240,9 @@ def parse(arguments: list[str]) -> Command | None:
         raise UsageError(
             f"argument {positional[0]!r} is not a flag; flags are written --name=value"
         )
+    for name in _PATHS:
+        if given_path := values[name].value:
+            values[name].value = paths.expand(str(given_path), f"--{name}")
     command = Command(str(values["mode"].value), values, given, arguments)
     _check_mode(command)
     return command
@@ -211,52 +278,35 @@ def _unknown_flag(name: str, values: flags.FlagValues) -> str:
         return f"--{name} does not exist; did you mean --{near[0]}?"
     if difflib.get_close_matches(name, knobs, n=1, cutoff=0.7):
         return (
-            f"--{name} does not exist; did you mean --config.{overrides.nearest_knob(name, knobs)}?"
+            f"--{name} does not exist; did you mean --config.{spelling.nearest_knob(name, knobs)}?"
         )
     return f"--{name} does not exist; --help lists the flags"
 
 
 def _check_mode(command: Command) -> None:
-    """Refuses a flag of another mode."""
+    """Refuses a flag of another mode or format, and a URL where a path belongs."""
     mode = command.mode
     allowed = {"mode", *MODES[mode].flags}
     given = [name for name in command.flags if command.flags[name].present]
-    if command.overrides and "config" not in given:
-        given.append("config")
-    for name in given:
+    for name in [*given, *([KNOB] if command.overrides else [])]:
         if name not in allowed:
             modes = [other for other, spec in MODES.items() if name in spec.flags]
             raise UsageError(
                 f"--{name} is given with --mode={mode}; allowed: --mode={' or '.join(modes)}"
             )
+    for name in given:
+        if mode == "export" and command.format not in _FORMATS.get(name, (command.format,)):
+            raise UsageError(
+                f"--{name} is given with --format={command.format}; allowed: "
+                f"--format={' or '.join(_FORMATS[name])}"
+            )
+        is_url = name in _PATHS and "://" in str(command.flags[name].value)
+        if is_url and (mode not in _PATHS[name] or command.sweep is not None):
+            which = f"--mode={mode}" if command.sweep is None else "--sweep"
+            raise UsageError(
+                f"--{name}={command.flags[name].value} is a URL; allowed with {which}: a path"
+            )
+    if command.sweep_list and command.sweep_index is not None:
+        raise UsageError("--sweep_list and --sweep_index are given; allowed: one of them")
     if command.sweep is None and (command.sweep_list or command.sweep_index is not None):
         raise UsageError("--sweep is missing, which --sweep_list and --sweep_index need")
-
-
-def help_text() -> str:
-    """What `--help` prints."""
-    values = _define()
-    program = _program_name()
-    lines = [
-        "Semi-supervised image classification in JAX.",
-        "",
-        f"  {program} --config=fixmatch_digits --config.num_steps=400 --workdir=runs/first",
-        f"  {program} --mode=report --workdir=runs",
-        "",
-        "--mode=recipes lists the recipes; with --config=<recipe> it lists the recipe's knobs. Any",
-        "knob is overridden by --config.<knob>=<value>.",
-    ]
-    for mode, spec in MODES.items():
-        lines += ["", f"--mode={mode}: {spec.help}"]
-        for name in spec.flags:
-            flag = values[name]
-            choices = getattr(flag.parser, "enum_values", None)
-            value = "" if flag.boolean else f"=<{'|'.join(choices) if choices else '…'}>"
-            text = flag.help.rpartition(">: ")[2] if choices else flag.help
-            lines.append(f"  --{name + value:<32} {text}")
-    return "\n".join(lines)
-
-
-def _program_name() -> str:
-    name = Path(sys.argv[0]).name
-    return f"python {name}" if name == "launch.py" else "ssljax"

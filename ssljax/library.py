@@ -7,18 +7,20 @@ from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import ml_collections
 import numpy as np
 
-from ssljax import defaults, log, overrides, recipe
+from ssljax import defaults, log, overrides, recipe, spelling
 from ssljax.data.datasets import Dataset
 from ssljax.data.splits import Split
 from ssljax.errors import UsageError
 from ssljax.experiment import Experiment, describe
-from ssljax.log import LOG
+from ssljax.inference import calibrate
+from ssljax.log import LOG, printable
 from ssljax.run import directory, loop
+from ssljax.storage import remote
 from ssljax.trained import Trained, load
+from ssljax.training import devices, hosts
 
 _TINY = 16  # side in pixels below which views are those of the digits
 
@@ -35,17 +37,21 @@ def train(config: ml_collections.ConfigDict, workdir: Path | str) -> Trained:
       UsageError, RunError, Interrupted: as `recipe.build` and `run.loop.train`.
     """
     log.show_lines()
-    workdir = Path(workdir).expanduser()
     if config.num_seeds > 1:
         raise UsageError(f"config.num_seeds is {config.num_seeds}; allowed here: 1")
-    batch_size = directory.recorded_batch_size(workdir)
-    return _train(recipe.build(config, batch_size=batch_size), workdir)
+    batch_size = directory.recorded_batch_size(remote.opened(workdir))
+    return _train(recipe.build(config, batch_size=batch_size), str(workdir))
 
 
-def _train(experiment: Experiment, workdir: Path) -> Trained:
+def _train(experiment: Experiment, workdir: str) -> Trained:
     LOG.info("%s\nrun directory: %s", describe(experiment), workdir)
-    results = loop.train(experiment, workdir)
-    return dataclasses.replace(load(workdir), results=results)
+    home = workdir if remote.is_remote(workdir) else ""
+    local = remote.local(workdir)
+    results = loop.train(experiment, local, home=home)
+    model = calibrate.store(
+        load(local, model=experiment.config["model"]), experiment.dataset, experiment.split
+    )
+    return dataclasses.replace(model, results=results)
 
 
 def fit(
@@ -88,12 +94,13 @@ def fit(
     split = Split(labeled, np.arange(len(dataset.labels)), np.arange(0))
     config = _config(dataset, len(labeled), method)
     _change(config, knobs)
-    devices = jax.device_count()
+    count = len(devices.available())
     sizes = config.batch_size, config.batch_size * config.uratio
-    usable = max(n for n in range(1, devices + 1) if not any(size % n for size in sizes))
+    usable = max(n for n in range(1, count + 1) if not any(size % n for size in sizes))
     experiment = recipe.build(config, data=(dataset, split), max_devices=usable)
-    home = Path(tempfile.mkdtemp(prefix="ssljax-")) if workdir is None else Path(workdir)
-    return dataclasses.replace(_train(experiment, home.expanduser()), classes=classes)
+    if workdir is None:
+        workdir = hosts.broadcast_from_first(lambda: tempfile.mkdtemp(prefix="ssljax-"))
+    return dataclasses.replace(_train(experiment, str(workdir)), classes=classes)
 
 
 def _dataset(
@@ -119,7 +126,7 @@ def _dataset(
         test_images=test,
         test_labels=np.array([numbers[label] for label in truth], np.int64),
         num_classes=len(classes),
-        class_names=tuple(map(str, classes)),
+        class_names=tuple(map(printable, classes)),
     )
     return dataset, classes
 
@@ -180,7 +187,7 @@ def _config(dataset: Dataset, labeled: int, method: str) -> ml_collections.Confi
     config.augment.strong = "strong_digits" if side < _TINY else "randaugment"
     config.batch_size = 8 if side < _TINY else 16
     config.uratio = 1 if method in ("mixmatch", "remixmatch") else 7
-    config.num_steps = 2000 if side < _TINY else 1000
+    config.num_steps = 1000
     config.optimizer.name = "sgd"
     config.optimizer.lr = 0.03
     config.optimizer.schedule = "cosine"
@@ -201,11 +208,11 @@ def _change(config: ml_collections.ConfigDict, knobs: Mapping[str, Any]) -> None
     for knob, value in knobs.items():
         if knob not in (*known, *groups):
             near = difflib.get_close_matches(knob, [*config], n=1, cutoff=0.7)
-            name = near[0] if near else overrides.nearest_knob(knob, known)
+            name = near[0] if near else spelling.nearest_knob(knob, known)
             raise UsageError(f"{knob}={value!r}: there is no such knob; the nearest is {name}")
     for knob, value in overrides.flatten(knobs).items():
         if knob not in known:
-            raise UsageError(overrides.unknown_knob(knob, known))
+            raise UsageError(spelling.unknown_knob(knob, known))
         try:
             config.update_from_flattened_dict({knob: value})
         except (TypeError, ValueError) as error:

@@ -3,29 +3,89 @@
 A notebook is quiet with `logging.getLogger("ssljax").setLevel(logging.ERROR)`.
 """
 
+import codecs
 import contextlib
+import errno
+import io
 import logging
 import os
 import re
+import select
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from itertools import islice
+from typing import Any
 
 from tqdm import tqdm
 
 LOG = logging.getLogger("ssljax")
 
 
+def printable(name: object) -> str:
+    """A name in one line that any terminal and file takes: line breaks, control characters, and
+    bytes that are no text are written as escapes, `\\n`, `\\x1b`, `\\xe9`."""
+    return "".join(c if c.isprintable() else _escaped(c) for c in str(name))
+
+
+def _escaped(character: str) -> str:
+    byte = ord(character) - 0xDC00  # how Python writes a byte of a file name that is no text
+    if 0x80 <= byte <= 0xFF:
+        return f"\\x{byte:02x}"
+    return character.encode("unicode_escape").decode()
+
+
+def some(names: Collection[object], most: int = 5) -> str:
+    """The first of many names, in one line: `a, b, c, … (of 12)`."""
+    shown = ", ".join(printable(name) for name in islice(names, most))
+    return shown if len(names) <= most else f"{shown}, … (of {len(names):,})"
+
+
 class _Lines(logging.Handler):
     """Prints messages as they are, above a progress bar if there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(record.getMessage(), file=sys.stdout)
-        sys.stdout.flush()
+        line = record.getMessage()
+        with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
+            tqdm.write(line, file=sys.stdout)
+            sys.stdout.flush()
+
+
+# What stands for characters that a terminal or a log file cannot show.
+_PLAIN = {
+    "×": "x", "±": "+-", "−": "-", "–": "-", "—": "-", "…": "...", "→": "->", "·": "*", "Π": "Pi",
+}  # fmt: skip
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    """Handles an encoding error: what stands for the character, or its number."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end]
+    plain = [_PLAIN.get(c) or c.encode("ascii", "backslashreplace").decode() for c in text]
+    return "".join(plain), error.end
+
+
+def _show_all() -> None:
+    """Lets standard output and errors take any character, also where they are no UTF-8."""
+    codecs.register_error("ssljax", _plain)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a notebook's are not
+            stream.reconfigure(errors="ssljax")
+
+
+def end_output() -> None:
+    """Lets go of what cannot be written any more: Python would complain of it at its end."""
+    try:
+        print(end="", flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def show_lines() -> None:
     """Prints notes and progress on standard output, unless the program has set up logging."""
+    _have_streams()
+    _show_all()
     # A handler that lets no note through is not the program's: libraries add such ones.
     root = logging.getLogger()
     is_set_up = root.level < logging.WARNING and not all(map(_is_foreign, root.handlers))
@@ -39,6 +99,64 @@ def show_lines() -> None:
 def _is_foreign(handler: logging.Handler) -> bool:
     """Whether a library or a test runner has added a handler, rather than the program."""
     return type(handler).__module__.partition(".")[0] in ("absl", "_pytest")
+
+
+def _have_streams() -> None:
+    """Gives a process that has no standard input, output or error (a daemon) empty ones.
+
+    Otherwise the next file that is opened, a checkpoint perhaps, would be what C++ prints into.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            if nowhere != descriptor:
+                os.dup2(nowhere, descriptor)
+                os.close(nowhere)
+            os.set_inheritable(descriptor, True)
+    for name, descriptor in _OUTPUTS:
+        stream = getattr(sys, name)
+        if stream is None or getattr(stream, "closed", False):
+            raw = io.FileIO(descriptor, "w", closefd=False)
+            setattr(sys, name, io.TextIOWrapper(io.BufferedWriter(raw), "utf-8", "replace"))
+
+
+_OUTPUTS = (("stdout", 1), ("stderr", 2))
+
+
+class _Lasting(io.FileIO):
+    """A standard stream that drops what it cannot write: the program outlives its reader."""
+
+    def write(self, data: Any) -> int:
+        try:
+            while (count := super().write(data)) is None:  # the reader of this pipe is slow
+                select.select([], [self], [])
+            return count
+        except OSError as error:
+            if error.errno in (errno.EPIPE, errno.EIO):  # for good; C++ is to know it too
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, self.fileno())
+                os.close(nowhere)
+            return len(data)
+
+
+def outlive_readers() -> None:
+    """A pipe that is closed (`| head`), a terminal that is gone or a full disk under the output
+    ends no command from now on."""
+    _have_streams()
+    for name, descriptor in _OUTPUTS:
+        stream = getattr(sys, name)
+        if not isinstance(stream, io.TextIOWrapper):  # somebody has put another one there
+            continue
+        lasting = io.TextIOWrapper(
+            io.BufferedWriter(_Lasting(descriptor, "w", closefd=False)),
+            encoding=stream.encoding,
+            errors=stream.errors,
+            line_buffering=stream.line_buffering,
+            write_through=stream.write_through,
+        )
+        setattr(sys, name, lasting)
 
 
 # Notes and warnings of TensorFlow and absl, written in C++ while they are imported, when no setting
@@ -60,7 +178,12 @@ def quiet_import() -> Iterator[None]:
         yield
         return
     failed = True
-    with tempfile.TemporaryFile() as held:
+    try:
+        held = tempfile.TemporaryFile()  # noqa: SIM115
+    except OSError:  # no folder can be written
+        yield
+        return
+    with held:
         sys.stderr.flush()
         before = os.dup(2)
         os.dup2(held.fileno(), 2)

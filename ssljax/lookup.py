@@ -5,6 +5,7 @@ imported, so that nobody has to edit the package.
 """
 
 import ast
+import contextlib
 import difflib
 import functools
 import importlib
@@ -12,10 +13,11 @@ import inspect
 import os
 import pkgutil
 import re
+import site
 import sys
 import sysconfig
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -63,12 +65,10 @@ def find_dotted(field: str, name: str) -> Callable[..., Any]:
     module, _, attribute = name.rpartition(".")
     if not all(part.isidentifier() for part in name.split(".")):
         raise UsageError(f"{field} is {name!r}; allowed: a name, or <module>.<name>")
-    if os.getcwd() not in sys.path and "" not in sys.path:
-        sys.path.append(os.getcwd())  # scripts have their own folder there instead
-    importlib.invalidate_caches()  # of a file that was written a moment ago
     try:
-        imported = importlib.import_module(module)
-    except Exception as error:  # whatever the module does while it is imported
+        with _current_folder_counts():
+            imported = importlib.import_module(module)
+    except (Exception, SystemExit) as error:  # whatever the module does while it is imported
         raise UsageError(f"{field} {name!r} cannot be imported: {reason(error)}") from error
     if not hasattr(imported, attribute):
         there = [key for key, value in vars(imported).items() if callable(value)]
@@ -83,26 +83,46 @@ def find_dotted(field: str, name: str) -> Callable[..., Any]:
     return found
 
 
-def reason(error: Exception) -> str:
+@contextlib.contextmanager
+def _current_folder_counts() -> Iterator[None]:
+    """Lets modules be found there, after all other places, for as long as one is imported."""
+    here = os.getcwd()
+    added = here not in sys.path and "" not in sys.path  # scripts have their own folder instead
+    if added:
+        sys.path.append(here)
+    importlib.invalidate_caches()  # of a file that was written a moment ago
+    try:
+        yield
+    finally:
+        if added:
+            sys.path.remove(here)
+
+
+def reason(error: BaseException) -> str:
     """One line about an error in someone's own file: the file, the line and what it says."""
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}, line {error.lineno}: {type(error).__name__}: {error.msg}"
     text = " ".join(str(error).replace("\\n", " ").split())
     # ml_collections prints the whole config where a knob is misspelt.
     text = re.sub(r"Other fields present: .*?(?=Did you mean|$)", "", text).strip()
-    if text[:1] == text[-1:] == "'":  # as a KeyError quotes its message
+    if text[:1] == text[-1:] == "'" and text.count("'") == 2:  # as a KeyError quotes its message
         text = text[1:-1].strip()
-    place = ""
-    if isinstance(error, SyntaxError):
-        place, text = f"{error.filename}, line {error.lineno}: ", str(error.msg)
-    else:
-        for frame in traceback.extract_tb(error.__traceback__):
-            if not frame.filename.startswith(("<", *_NOT_THEIRS)):
-                place = f"{frame.filename}, line {frame.lineno}: "
-    return f"{place}{type(error).__name__}: {text[:300]}"
+    return f"{place(error)}{type(error).__name__}: {text[:300]}"
+
+
+def place(error: BaseException) -> str:
+    """`<file>, line <number>: ` of someone's own code that an error comes from, "": none."""
+    found = ""
+    for frame in traceback.extract_tb(error.__traceback__):
+        if not frame.filename.startswith(("<", *_NOT_THEIRS)):
+            found = f"{frame.filename}, line {frame.lineno}: "
+    return found
 
 
 # Folders of Python, of installed packages and of this package.
 _NOT_THEIRS = (
     *(sysconfig.get_path(kind) for kind in ("stdlib", "purelib", "platlib")),
+    *site.getsitepackages(),
     str(Path(__file__).parent),
 )
 
@@ -176,7 +196,7 @@ def _declared_in(file: Path, changed: int) -> dict[str, dict[str, Any]]:
       changed: when; a file that changes is read again.
     """
     del changed
-    body, found = ast.parse(file.read_text()).body, {}
+    body, found = ast.parse(file.read_bytes()).body, {}
     for node in body:
         name = getattr(node, "name", "")
         if isinstance(node, ast.Assign):

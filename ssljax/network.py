@@ -4,9 +4,11 @@ import inspect
 from typing import Any
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
 
 import ssljax.models
-from ssljax.checks import call, check_returned
+from ssljax.checks import call, check_returned, prefix_errors
 from ssljax.errors import UsageError
 from ssljax.lookup import find, modules_of
 
@@ -29,6 +31,37 @@ def make_model(config: Any, **fixed: Any) -> nn.Module:
     model = call(function, config, "model", **fixed)
     check_returned("config.model", config.model, model, nn.Module)
     return model
+
+
+def require_outputs(
+    model: nn.Module, name: str, *, image_shape: tuple[int, ...], num_classes: int
+) -> None:
+    """Looks at what a network of one's own returns for two images, without computing it.
+
+    Raises:
+      UsageError: it is something else than logits and features, or the network fails.
+    """
+    images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
+    field = f"config.model {name!r}"
+    with prefix_errors(field):
+        key = jax.random.PRNGKey(0)
+        found, variables = jax.eval_shape(
+            lambda images: model.init_with_output(key, images, train=False), images
+        )
+    shapes = [getattr(x, "shape", None) for x in found] if isinstance(found, tuple) else []
+    if len(shapes) != 2 or shapes[0] != (2, num_classes) or shapes[1] is None:
+        told = jax.tree.map(lambda x: f"{x.dtype} {list(x.shape)}", found)
+        raise UsageError(
+            f"{field} returns {told} of 2 images; allowed: a pair, logits [2, {num_classes}] and "
+            "features [2, <any number>]"
+        )
+    if "params" not in variables:
+        raise UsageError(f"{field} has no weights; allowed: a network that learns")
+
+
+def training_dtype(config: Any) -> Any:
+    """What the network computes in while it is trained and evaluated."""
+    return jnp.bfloat16 if config.bfloat16 else jnp.float32
 
 
 def _takes(function: Any, argument: str) -> bool:

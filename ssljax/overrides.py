@@ -4,9 +4,9 @@ Recipes that ship with the package are known by their names, `fixmatch_digits`; 
 with a function `get_config()`.
 """
 
-import difflib
 import functools
 import itertools
+import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,33 +16,9 @@ from absl import flags
 from ml_collections import config_flags
 from ml_collections.config_dict import placeholder
 
-from ssljax import lookup, recipe_files
+from ssljax import defaults, lookup, recipe_files, spelling
+from ssljax.checks import KINDS, check_kind, prefix_errors
 from ssljax.errors import UsageError
-
-# How other code calls a knob -> the last part of its name here, the likeliest first.
-_ALIASES: dict[str, tuple[str, ...]] = {
-    "wd": ("weight_decay",),
-    "learning_rate": ("lr",),
-    "mu": ("uratio",),
-    "T": ("temperature",),
-    "tau": ("threshold",),
-    "p_cutoff": ("threshold",),
-    "lambda_u": ("unlabeled_weight", "w_match", "consistency_weight", "vat_weight"),
-    "wu": ("unlabeled_weight", "w_match", "consistency_weight", "vat_weight"),
-    "epochs": ("num_epochs",),
-    "steps": ("num_steps",),
-    "num_train_iter": ("num_steps",),
-    "bs": ("batch_size",),
-    "batch": ("batch_size",),
-    "ema_m": ("ema_decay",),
-}
-# What a value has to be, for a message.
-_VALUES = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    tuple: "values such as (10, 20)",
-}
 
 
 def load(
@@ -63,8 +39,8 @@ def load(
     """
     name, _, argument = recipe.partition(":")
     path = recipe_files.recipe_file(name)
-    with recipe_files.running(path):  # functions of the file may import, too
-        get_config = getattr(recipe_files._execute(path), "get_config", None)
+    with recipe_files.running(path) as module:
+        get_config = getattr(module, "get_config", None)
         if get_config is None:
             raise UsageError(f"--config={name} has no function get_config()")
         config = get_config(*([argument] if argument else []))
@@ -78,13 +54,51 @@ def load(
     return apply(config, overrides)
 
 
+def check_kinds(config: ml_collections.ConfigDict) -> None:
+    """Compares the types of a config's knobs with those in `defaults.py`.
+
+    Raises:
+      UsageError: one is of another type; those that are missing or not there are not looked for.
+    """
+    with prefix_errors(""):
+        for knob, default in flatten(defaults.get_config().to_dict(), groups=True).items():
+            *path, last = knob.split(".")
+            group: Any = config
+            for key in path:
+                group = group.get(key, {})
+            if last in group:
+                check_kind(f"config.{knob}", group[last], _annotation(default))
+
+
+def _annotation(default: Any) -> Any:
+    if isinstance(default, tuple):
+        return tuple[str, ...] if isinstance(default[0], str) else tuple[float, ...]
+    return ml_collections.ConfigDict if isinstance(default, dict) else type(default)
+
+
 def apply(config: ml_collections.ConfigDict, overrides: Sequence[str]) -> ml_collections.ConfigDict:
     """The config with overrides, `<knob>=<value>`, the later ones last.
+
+    Of images of one's own (`folder:`, `npz:`) no validation image is a labelled one, whatever the
+    recipe has, unless an override of `unlabeled` says otherwise.
 
     Raises:
       UsageError: there is no such knob, or a value has another type.
     """
+    check_kinds(config)
     choose_arguments(config, overrides)
+    config = change(config, overrides)
+    given = {override.partition("=")[0] for override in overrides}
+    own_images = str(config.get("dataset", "")).startswith(("folder:", "npz:"))
+    if own_images and "unlabeled" not in given and config.get("unlabeled") == "all":
+        config.unlabeled = "strict"  # the published overlap serves comparisons alone
+    return config
+
+
+def change(
+    config: ml_collections.ConfigDict, overrides: Sequence[str]
+) -> ml_collections.ConfigDict:
+    """As `apply`, without a look at the method and the model: nothing is imported."""
     _check_names(config, overrides)
     for override in overrides:  # one by one, so that an error is of one
         given = ["", f"--config.{override}"]
@@ -101,8 +115,8 @@ def apply(config: ml_collections.ConfigDict, overrides: Sequence[str]) -> ml_col
 def _bad_value(config: ml_collections.ConfigDict, override: str, error: Exception) -> str:
     *path, last = override.partition("=")[0].split(".")
     kind = functools.reduce(getattr, path, config).get_type(last)
-    if kind in _VALUES:
-        return f"--config.{override} has another type; allowed: {_VALUES[kind]}"
+    if kind in KINDS:
+        return f"--config.{override} has another type; allowed: {KINDS[kind]}"
     return " ".join(str(error).split())
 
 
@@ -117,6 +131,8 @@ def choose_arguments(config: ml_collections.ConfigDict, overrides: Sequence[str]
             if knob not in config:
                 continue  # `recipe.build` says so
             name = chosen.get(knob, config[knob])
+            if name != config[knob]:
+                _require_no_effect_lost(config, knob, chosen)
             if name != config[knob] or f"{knob}_args" not in config:
                 config[f"{knob}_args"] = ml_collections.ConfigDict()
             args = config[f"{knob}_args"]
@@ -126,6 +142,22 @@ def choose_arguments(config: ml_collections.ConfigDict, overrides: Sequence[str]
             for key in lookup.without_default(knob, name):  # there only if an override sets it
                 if key not in args and f"{knob}_args.{key}" in chosen:
                     args[key] = placeholder(object)
+
+
+def _require_no_effect_lost(
+    config: ml_collections.ConfigDict, knob: str, chosen: Mapping[str, str]
+) -> None:
+    """Refuses an override of a knob that is an argument of the method (or model) by another name,
+    as `wu` of the ImageNet recipes, where an override chooses another method."""
+    args = config.get(f"{knob}_args", {})
+    for other in set(chosen) & set(config):
+        for arg in args:
+            if config.get_ref(other) is args.get_ref(arg):
+                raise UsageError(
+                    f"--config.{other}={chosen[other]} would change nothing: it stands for "
+                    f"config.{knob}_args.{arg} of {config[knob]}, and --config.{knob} is "
+                    f"{chosen[knob]}; set --config.{knob}_args.<argument>"
+                )
 
 
 def complete(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -142,14 +174,15 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     return full
 
 
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested knobs -> `{"optimizer.lr": 0.03}`."""
+def flatten(tree: Mapping[str, Any], prefix: str = "", *, groups: bool = False) -> dict[str, Any]:
+    """Nested knobs -> `{"optimizer.lr": 0.03}`, with `groups` the nested parts, too."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
+        is_group = isinstance(value, Mapping)
+        if groups or not is_group:
             flat[prefix + key] = value
+        if is_group:
+            flat |= flatten(value, f"{prefix}{key}.", groups=groups)
     return flat
 
 
@@ -162,103 +195,100 @@ def _check_names(config: ml_collections.ConfigDict, overrides: Sequence[str]) ->
         if not equals:
             raise UsageError(f"config.{knob} has no value; overrides are written --config.{knob}=…")
         if knob not in known and knob not in groups:
-            raise UsageError(unknown_knob(knob, known))
-
-
-def unknown_knob(knob: str, known: Sequence[str] | Mapping[str, Any]) -> str:
-    """The line about a knob that does not exist: how it is spelt, which one is nearest, or that it
-    is an argument of another method or model."""
-    missing = f"config.{knob} does not exist"
-    if "-" in knob and knob.replace("-", "_") in known:
-        return f"{missing}: knobs are written with _, --config.{knob.replace('-', '_')}"
-    names = _names(knob)
-    ends = {name.rpartition(".")[2] for name in known}
-    near = difflib.get_close_matches(names[-1], ends, n=1, cutoff=0.7)
-    if isinstance(known, Mapping) and not ends & {*names}:
-        for kind in lookup.PACKAGES:
-            if kind in known and (owners := _owners(kind, names, close=not near)):
-                args = lookup.arguments(kind, str(known[kind]))
-                name, of = owners
-                return (
-                    f"{missing}: config.{kind} {known[kind]} has no {name}, which is of {of}; "
-                    f"config.{kind}_args has {', '.join(args) or 'no argument'}"
-                )
-    return f"{missing}; the nearest knob is config.{nearest_knob(knob, known)}"
-
-
-def _names(knob: str) -> tuple[str, ...]:
-    """What the last part of a knob's name can mean."""
-    last = knob.replace("-", "_").rpartition(".")[2]
-    return (*_ALIASES.get(last, ()), last)
-
-
-def _owners(kind: str, names: Sequence[str], *, close: bool) -> tuple[str, str] | None:
-    """The first of the names that is an argument of some methods or models, and which have it.
-
-    Args:
-      close: whether one that is nearly spelt like the last name counts, too.
-    """
-    declared = lookup.declared(kind)
-    if close:
-        every = {arg: None for args in declared.values() for arg in args}
-        names = [*names, *difflib.get_close_matches(names[-1], every, n=1, cutoff=0.8)]
-    for name in names:
-        of = [owner for owner, args in declared.items() if name in args]
-        if of:
-            return name, ", ".join(of)
-    return None
-
-
-def nearest_knob(knob: str, known: Sequence[str] | Mapping[str, Any]) -> str:
-    """The nearest of the known knobs: by the last part of its name, then by all of it."""
-    spelt = knob.replace("-", "_")
-    last = spelt.rpartition(".")[2]
-    ends = {name.rpartition(".")[2]: name for name in reversed(list(known))}
-    for name in _names(knob):
-        if name in ends:
-            return ends[name]
-    nearest = difflib.get_close_matches(spelt, known, n=1, cutoff=0.7)
-    nearest = nearest or difflib.get_close_matches(last, ends, n=1, cutoff=0.6)
-    nearest = nearest or difflib.get_close_matches(spelt, known, n=1, cutoff=0.0)
-    return ends[nearest[0]] if nearest[0] in ends else nearest[0]
+            raise UsageError(spelling.unknown_knob(knob, known))
 
 
 # Grids
 
 Point = dict[str, str]  # knob -> value, as after --config.
+_LONGEST = 255  # bytes of a file's name
 
 
 def grid(text: str) -> list[Point]:
     """`seed=1,2;method_args.threshold=0.9,0.95` -> its four points; the last knob varies fastest.
 
-    Commas inside brackets belong to the value: `optimizer.decay_epochs=(10,20),(15,25)`.
+    Commas inside brackets or quotes belong to the value: `optimizer.decay_epochs=(10,20),(15,25)`,
+    `dataset='folder:/a,b.1@40-0'`.
 
     Raises:
       UsageError: `text` has another form.
     """
     knobs: dict[str, list[str]] = {}
-    for part in text.split(";"):
-        knob, equals, values = part.strip().partition("=")
-        knob = knob.removeprefix("config.")
+    for part in _split(text, ";"):
+        knob, equals, values = part.partition("=")
+        knob = _knob(knob)
         if not equals or not knob or knob in knobs:
             raise UsageError(
-                f"--sweep={text!r} has {part.strip()!r}; allowed: <knob>=<value>,<value>… of "
-                "different knobs, separated by semicolons, or config for the config's get_sweep()"
+                f"--sweep={text!r} has {part!r}; allowed: <knob>=<value>,<value>… of different "
+                "knobs, separated by semicolons, or config for the config's get_sweep()"
             )
-        knobs[knob] = [value.strip() for value in re.split(r",(?![^(\[]*[)\]])", values)]
+        knobs[knob] = [_unquoted(value) for value in _split(values, ",")]
     return [dict(zip(knobs, chosen, strict=True)) for chosen in itertools.product(*knobs.values())]
 
 
+def _split(text: str, separator: str) -> list[str]:
+    """The parts between separators that are in no brackets and no quotes, without outer spaces."""
+    parts, closing, before = [""], "", separator
+    for c in text:
+        if c == separator and not closing:
+            parts.append("")
+        else:
+            parts[-1] += c
+        if c == closing[-1:]:
+            closing = closing[:-1]
+        elif closing[-1:] not in ("'", '"'):
+            begins = before in "=,;(["  # an apostrophe within a word is none
+            closing += {"(": ")", "[": "]"}.get(c, c if c in "'\"" and begins else "")
+        before = before if c.isspace() else c
+    if closing:
+        raise UsageError(f"--sweep: {parts[-1].strip()!r} lacks {closing[::-1]}")
+    return [part.strip() for part in parts]
+
+
+def _knob(name: str) -> str:
+    return name.strip().removeprefix("config.")
+
+
+def _unquoted(value: str) -> str:
+    return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else value
+
+
+def own_grid(recipe: str) -> list[Point]:
+    """What the function `get_sweep()` of a recipe's file returns.
+
+    Raises:
+      UsageError: there is none, it fails, or returns something else than points.
+    """
+    path = recipe_files.recipe_file(recipe.partition(":")[0])
+    with recipe_files.running(path) as module:
+        get_sweep = getattr(module, "get_sweep", None)
+        if get_sweep is None:
+            raise UsageError(f"--sweep=config needs a function get_sweep() in {path}")
+        points = get_sweep()
+    return listed(points)
+
+
 def listed(points: Sequence[Mapping[str, Any]]) -> list[Point]:
-    """What a recipe's `get_sweep()` returned, a list of {knob: value}."""
-    return [{knob: str(value) for knob, value in point.items()} for point in points]
+    """What a recipe's `get_sweep()` returned, a list of {knob: value}.
+
+    Raises:
+      UsageError: it is something else.
+    """
+    given = [points] if not isinstance(points, list | tuple) else points
+    for point in given:
+        if given is not points or not isinstance(point, Mapping):
+            raise UsageError(
+                f"get_sweep() returned {type(point).__name__} {str(point)[:60]!r}; allowed: a list "
+                "of {knob: value}"
+            )
+    return [{_knob(str(knob)): str(value) for knob, value in point.items()} for point in points]
 
 
 def names(points: Sequence[Point]) -> list[str]:
     """The points' directories, `seed=1+method_args.threshold=0.9`.
 
     Raises:
-      UsageError: there are no points, or two share a directory.
+      UsageError: there are no points, two share a directory, or its name is too long.
     """
     found = [
         re.sub(r"[^\w.@=+-]", "_", "+".join(f"{knob}={value}" for knob, value in point.items()))
@@ -267,4 +297,8 @@ def names(points: Sequence[Point]) -> list[str]:
     twice = [name for i, name in enumerate(found) if not name or name in found[:i]]
     if twice or not found:
         raise UsageError(f"--sweep has {f'{twice[0]!r} twice' if twice else 'no points'}")
+    if (longest := max(len(os.fsencode(name)) for name in found)) > _LONGEST:
+        raise UsageError(
+            f"--sweep makes a directory whose name has {longest} bytes; allowed: up to {_LONGEST}"
+        )
     return found

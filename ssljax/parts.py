@@ -11,9 +11,18 @@ import optax
 
 import ssljax.methods
 import ssljax.models
+from ssljax import paths
 from ssljax.augment import augmentation, policies
 from ssljax.augment.augmentation import Augmentation
-from ssljax.checks import call, check_choice, check_range, check_returned, prefix_errors
+from ssljax.checks import (
+    call,
+    check_choice,
+    check_kinds,
+    check_range,
+    check_returned,
+    prefix_errors,
+)
+from ssljax.data import splits
 from ssljax.data.datasets import Dataset
 from ssljax.data.load import CONVENTIONS, load
 from ssljax.data.splits import Split
@@ -46,13 +55,22 @@ def load_data(config: ml_collections.ConfigDict) -> tuple[Dataset | StreamedData
     with prefix_errors(""):
         check_choice("config.unlabeled", config.unlabeled, CONVENTIONS)
         check_range("config.image_size", config.image_size)
+    for knob, place in (
+        ("dataset", splits.place(config.dataset)),
+        ("split_file", config.split_file),
+    ):
+        if remote.is_remote(place):
+            raise UsageError(
+                f"config.{knob} is at the URL {place}; allowed: a path, to which "
+                "config.stage.data_url can copy it"
+            )
     if config.stage.data_url:
         if not config.data_dir or remote.is_remote(config.data_dir):
             raise UsageError(
                 f"config.data_dir is {config.data_dir!r}; allowed with config.stage.data_url: the "
                 "local directory that it is copied to"
             )
-        copy_to = Path(config.data_dir).expanduser()
+        copy_to = Path(paths.expand(config.data_dir, "config.data_dir"))
         remote.copy_in(config.stage.data_url, copy_to, "config.stage.data_url")
     with prefix_errors("config.dataset"):
         return load(
@@ -60,7 +78,7 @@ def load_data(config: ml_collections.ConfigDict) -> tuple[Dataset | StreamedData
             unlabeled=config.unlabeled,
             data_dir=config.data_dir,
             image_size=config.image_size,
-            path=config.split_file,
+            path=paths.expand(config.split_file, "config.split_file"),
             stream=config.stream,
         )
 
@@ -98,6 +116,8 @@ def make_augmentation(
         found = Augmentation(lambda state: {"weak": weak, "strong": strong}, lambda image: {})
     else:
         given = {arg: weak if arg == "weak" else knobs[arg] for arg in takes if arg in knobs}
+        with prefix_errors(""):
+            check_kinds("config.augment", strong, given)
         with prefix_errors("config.augment"):
             found = strong(**given)
         check_returned(f"config.augment.{name}", knobs.strong, found, Augmentation)

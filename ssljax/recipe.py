@@ -7,41 +7,44 @@ import dataclasses
 import functools
 import logging
 import math
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 
+import flax.linen as nn
 import jax
 import ml_collections
-import numpy as np
 
 from ssljax import overrides, parts
-from ssljax.checks import check_choice, check_range, prefix_errors
+from ssljax.checks import check_choice, check_range, missing_knobs, prefix_errors
+from ssljax.data import splits
 from ssljax.data.datasets import Dataset
+from ssljax.data.load import labeled_validation
 from ssljax.data.splits import Split
 from ssljax.data.streaming import StreamedDataset
 from ssljax.errors import UsageError
 from ssljax.experiment import HEALTH_KINDS, Experiment
-from ssljax.network import make_model
+from ssljax.network import make_model, require_outputs, training_dtype
 from ssljax.training import devices, hosts, parallel
+from ssljax.training import join as joining
 
 _LOG = logging.getLogger("ssljax")
+_MOST_STEPS = 2**31 - 1  # that a state of training counts
+# `config.distributed` of what is recorded.
+_ALONE = {"coordinator": "", "num_processes": 0, "process_id": 0}
 # Knob -> (smallest value, largest value, whether the smallest one is refused).
 _RANGES: dict[str, tuple[float, float, bool]] = {
     "image_size": (0, math.inf, False),
     "seed": (0, 2**32 - 1, False),
-    "num_seeds": (1, math.inf, False),
+    "num_seeds": (1, 1000, False),
     "batch_size": (1, math.inf, False),
     "uratio": (1, math.inf, False),
     "per_worker_batch_size": (0, math.inf, False),
-    "num_steps": (1, math.inf, False),
+    "num_steps": (1, _MOST_STEPS, False),
     "num_epochs": (0, math.inf, False),
     "steps_per_run": (1, math.inf, False),
     "log_every": (1, math.inf, False),
     "eval_every": (1, math.inf, False),
     "eval_batch_size": (1, math.inf, False),
     "keep_checkpoints": (0, math.inf, False),
-    "cpu_devices": (0, math.inf, False),
+    "cpu_devices": (0, 4096, False),
     "ema_decay": (0, 1, False),
     "optimizer.lr": (0, math.inf, True),
     "optimizer.lr_batch_size": (0, math.inf, False),
@@ -50,23 +53,28 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
 }
 
 
-def prepare(config: ml_collections.ConfigDict) -> None:
+def prepare(config: ml_collections.ConfigDict, *, join: bool = True) -> None:
     """Sets up this process for a run: compiled programs, CPU devices, the other processes.
 
-    For programs that train and do nothing else, before JAX starts its backend. `build` works
-    without it, on the devices that are there.
+    For programs that do nothing else, before JAX starts its backend. `build` works without it, on
+    the devices that are there.
+
+    Args:
+      join: whether the other processes of the run are waited for; only training has any.
 
     Raises:
       UsageError: a knob is out of range.
       RunError: the other processes of the run do not come.
     """
-    with _missing_knobs():
+    with missing_knobs():
         _check_ranges(config)
         devices.cache_programs(config.compilation_cache)
-        automatic = 1 if config.num_seeds > 1 else _cpu_devices(config)
-        devices.split_cpu(config.cpu_devices or automatic)
-        hosts.start(**config.distributed)
-        if jax.default_backend() == "cpu" and not config.cpu_devices and config.num_seeds == 1:
+        several = join and joining.are_several(**config.distributed)
+        devices.split_cpu(config.cpu_devices or _cpu_devices(config, several=several))
+        if join:
+            joining.start(**config.distributed)
+        platform = devices.available()[0].platform
+        if platform == "cpu" and config.num_seeds == 1:
             _note_cores(config)
 
 
@@ -87,7 +95,7 @@ def build(
     Raises:
       UsageError: a knob is unknown, missing or out of range, or the parts do not fit together.
     """
-    with _missing_knobs():
+    with missing_knobs():
         return _build(config, data, batch_size, max_devices)
 
 
@@ -106,7 +114,7 @@ def build_seeds(
       UsageError: as `build`; or there are several, of a stream, of splits of different sizes, or
         for several processes.
     """
-    with _missing_knobs():
+    with missing_knobs():
         _check_ranges(config)
     configs = [_of_seed(config, i) for i in range(config.num_seeds)]
     if len(configs) == 1:
@@ -121,6 +129,9 @@ def build_seeds(
         raise UsageError(f"{given}; allowed for streams: 1")
     if len({tuple(len(part) for part in each.split) for each in experiments}) > 1:
         raise UsageError(f"{given}, whose splits differ in size; allowed for these data: 1")
+    devices.require_step(
+        first.step_bytes * len(experiments), first.data_bytes, first.batch_size, first.devices
+    )
     return [dataclasses.replace(each, dataset=first.dataset) for each in experiments]
 
 
@@ -130,25 +141,12 @@ def _of_seed(config: ml_collections.ConfigDict, i: int) -> ml_collections.Config
     single.num_seeds = 1
     single.seed += i
     if not config.split_file:
-        single.dataset = re.sub(r"\.(\d+)@", lambda m: f".{int(m[1]) + i}@", config.dataset)
+        single.dataset = splits.with_later_seed(config.dataset, i)
     return single
 
 
-@contextmanager
-def _missing_knobs() -> Iterator[None]:
-    """Turns what ml_collections raises for a knob that a config lacks into one line."""
-    try:
-        yield
-    except AttributeError as error:
-        if isinstance(error.obj, ml_collections.ConfigDict):
-            knob = " ".join(str(error).split())
-            raise UsageError(
-                f"the config has no {knob}; ssljax/defaults.py has all knobs"
-            ) from error
-        raise
-
-
 def _check_ranges(config: ml_collections.ConfigDict) -> None:
+    overrides.check_kinds(config)
     with prefix_errors(""):
         for knob, (low, high, open_low) in _RANGES.items():
             value = functools.reduce(getattr, knob.split("."), config)
@@ -164,30 +162,28 @@ def _build(
     max_devices: int | None,
 ) -> Experiment:
     _check_ranges(config)
-    run_devices = jax.devices()[:max_devices]
+    run_devices = devices.available()[:max_devices]
     devices.require_even(run_devices)
     config = config.copy_and_resolve_references()
     overrides.choose_arguments(config)
     # What a run is, and whoever reads it, has nothing to do with who trains it.
-    config.distributed.update(coordinator="", num_processes=0, process_id=0)
+    config.distributed = ml_collections.ConfigDict(_ALONE)
     _set_batch_size(config, len(run_devices), resumed_batch_size)
     dataset, split = data or parts.load_data(config)
     method = parts.make_method(config, split)
     steps_per_epoch = len(split.labeled) / config.batch_size
     if config.num_epochs:
-        config.num_steps = math.ceil(steps_per_epoch * config.num_epochs)
+        steps = steps_per_epoch * config.num_epochs
+        with prefix_errors(f"config.num_epochs is {config.num_epochs}"):
+            check_range("num_steps", steps, 0, _MOST_STEPS)
+        config.num_steps = math.ceil(steps)
     schedule, optimizer = parts.make_optimizer(config, steps_per_epoch)
     resident, platform = isinstance(dataset, Dataset), run_devices[0].platform
     experiment = Experiment(
         config=config.to_dict(),
         dataset=dataset,
         split=split,
-        model=make_model(
-            config,
-            num_classes=dataset.num_classes,
-            dtype=jax.numpy.bfloat16 if config.bfloat16 else np.float32,
-            axis_name=parallel.AXIS if config.sync_bn else None,
-        ),
+        model=_network(config, dataset),
         method=method,
         optimizer=optimizer,
         schedule=schedule,
@@ -204,17 +200,70 @@ def _build(
         steps_per_run=config.steps_per_run if resident and platform != "cpu" else 1,
         log_every=config.log_every,
         eval_every=config.eval_every,
-        eval_batch_size=config.eval_batch_size,
+        eval_batch_size=min(config.eval_batch_size, _most_evaluated(dataset, split)),
         keep_checkpoints=config.keep_checkpoints,
         fallback=config.checkpoint.fallback,
         stop_on=tuple(config.health.stop_on),
         train_url=config.stage.train_url,
     )
-    if resident:
-        devices.require_memory(experiment.data(), run_devices)
-    with prefix_errors("config"):  # sizes that do not fit together show while the step is traced
-        _ = experiment.shapes
+    _require_room(experiment)
+    _check_batch_stats(config, experiment)
     return experiment
+
+
+def _most_evaluated(dataset: Dataset | StreamedDataset, split: Split) -> int:
+    """The images of the larger part that is evaluated."""
+    return max(1, len(dataset.test_labels), len(labeled_validation(dataset, split)))
+
+
+def _require_room(experiment: Experiment) -> None:
+    """Refuses data, steps and models that the devices cannot hold, before anything is compiled."""
+    if isinstance(experiment.dataset, Dataset):
+        devices.require_memory(experiment.data(), experiment.devices)
+    count, shape = experiment.images_per_step, experiment.dataset.image_shape
+    devices.require_room(
+        f"config.batch_size is {experiment.batch_size} and config.uratio {experiment.uratio}: the "
+        f"{count:,} images of a step",
+        4 * count * math.prod(shape) // len(experiment.devices),  # float32, and nothing else yet
+        experiment.devices,
+    )
+    method = experiment.config["method"]
+    # Sizes that do not fit together show while the step is traced.
+    with prefix_errors(f"config.method {method!r}" if "." in method else "config"):
+        state = experiment.shapes["state"]
+    devices.require_room(
+        f"config.model is {experiment.config['model']}: the state of training",
+        sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(state)),
+        experiment.devices,
+    )
+    devices.require_step(
+        experiment.step_bytes, experiment.data_bytes, experiment.batch_size, experiment.devices
+    )
+
+
+def _check_batch_stats(config: ml_collections.ConfigDict, experiment: Experiment) -> None:
+    """Refuses a network of one's own whose statistics cannot be those of all devices' images."""
+    several = config.sync_bn and len(experiment.devices) > 1
+    has_statistics = bool(jax.tree.leaves(experiment.shapes["state"].batch_stats))
+    if several and has_statistics and not hasattr(experiment.model, "axis_name"):
+        raise UsageError(
+            f"config.sync_bn is True for {len(experiment.devices)} devices; allowed for "
+            f"config.model {config.model!r}, which has batch_stats and no argument axis_name: False"
+        )
+
+
+def _network(config: ml_collections.ConfigDict, dataset: Dataset | StreamedDataset) -> nn.Module:
+    model = make_model(
+        config,
+        num_classes=dataset.num_classes,
+        dtype=training_dtype(config),
+        axis_name=parallel.AXIS if config.sync_bn else None,
+    )
+    if "." in config.model:
+        require_outputs(
+            model, config.model, image_shape=dataset.image_shape, num_classes=dataset.num_classes
+        )
+    return model
 
 
 def _set_batch_size(config: ml_collections.ConfigDict, devices: int, resumed: int | None) -> None:
@@ -233,19 +282,23 @@ def _set_batch_size(config: ml_collections.ConfigDict, devices: int, resumed: in
             )
 
 
-def _cpu_devices(config: ml_collections.ConfigDict) -> int:
+def _cpu_devices(config: ml_collections.ConfigDict, *, several: bool) -> int:
     """For `config.cpu_devices` 0: what is computed must not depend on the number of cores."""
-    if (
-        config.per_worker_batch_size
-        or not config.sync_bn
-        or hosts.are_several(**config.distributed)
-    ):
+    if several or config.num_seeds > 1 or config.per_worker_batch_size or not config.sync_bn:
         return 1
     return devices.devices_for(config.batch_size)
 
 
 def _note_cores(config: ml_collections.ConfigDict) -> None:
-    cores = devices.cores()
+    cores, begun = devices.cores(), jax.local_device_count()
+    if config.cpu_devices:
+        if config.cpu_devices != begun:
+            _LOG.info(
+                "note: config.cpu_devices is %d, but JAX has started with %d in this process, and "
+                "goes on with these; the figures are the same",
+                config.cpu_devices, begun,
+            )  # fmt: skip
+        return
     if config.batch_size % cores and config.sync_bn:
         _LOG.info(
             "note: %d of %d cores are devices, since config.batch_size is %d; a multiple of %d "

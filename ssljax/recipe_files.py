@@ -9,13 +9,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
-from ssljax import lookup
+from ssljax import lookup, paths
 from ssljax.errors import UsageError
+
+# What recipes share.
+_SHARED = frozenset({"__init__", "base", "digits", "imagenet", "published"})
 
 
 def shipped() -> dict[str, Path]:
     """The recipes that ship with the package, by their names."""
-    return {path.stem: path for path in sorted(_folder().glob("*_*.py"))}
+    files = sorted(_folder().glob("*.py"))
+    return {path.stem: path for path in files if path.stem not in _SHARED}
 
 
 def _folder() -> Path:
@@ -26,7 +30,7 @@ def _folder() -> Path:
 
 def summary(path: Path) -> str:
     """The first line of a recipe's docstring."""
-    match = re.match(r'\s*"""(.+?)(\n|""")', path.read_text())
+    match = re.match(r'\s*"""(.+?)(\n|""")', path.read_text(encoding="utf-8"))
     return match[1].strip() if match else ""
 
 
@@ -36,7 +40,7 @@ def recipe_file(recipe: str) -> Path:
     Raises:
       UsageError: there is none; names the nearest.
     """
-    path = Path(recipe).expanduser()
+    path = Path(paths.expand(recipe, "--config"))
     if path.is_file():
         return path
     names = shipped()
@@ -50,13 +54,30 @@ def recipe_file(recipe: str) -> Path:
 
 
 def load_module(path: Path) -> ModuleType:
-    """Runs a recipe's file. `from configs import …` finds the folder of the file, or ours.
+    """What a recipe's file defines.
 
     Raises:
       UsageError: the file cannot be run; names the line.
     """
-    with running(path):
-        return _execute(path)
+    with running(path) as module:
+        return module
+
+
+@contextlib.contextmanager
+def running(path: Path) -> Iterator[ModuleType]:
+    """Runs a recipe's file. `from configs import …` finds the folder of the file, or ours, also in
+    functions that are called inside.
+
+    Raises:
+      UsageError: the file, or what is called inside, fails; names the line.
+    """
+    try:
+        with _importing(path.absolute()):
+            yield _execute(path)
+    except UsageError:
+        raise
+    except (Exception, SystemExit) as error:  # whatever the file does
+        raise UsageError(f"--config={path} fails: {lookup.reason(error)}") from error
 
 
 def _execute(path: Path) -> ModuleType:
@@ -69,23 +90,17 @@ def _execute(path: Path) -> ModuleType:
 
 
 @contextlib.contextmanager
-def running(path: Path) -> Iterator[None]:
-    """Turns what a recipe's file raises into one line, and lets it import what it needs."""
-    try:
-        with _importing(path.absolute()):
-            yield
-    except UsageError:
-        raise
-    except Exception as error:  # whatever the file does
-        raise UsageError(f"--config={path} fails: {lookup.reason(error)}") from error
-
-
-@contextlib.contextmanager
 def _importing(path: Path) -> Iterator[None]:
     """Where a recipe's file finds what it imports, for as long as it is run."""
-    before, modules = list(sys.path), _pop_configs()
+    before, modules = [*sys.path], _pop_configs()
     home = path.parents[1] if path.parent.name == "configs" else path.parent
-    sys.path[:] = [str(home), *before, str(_folder().parent)]
+    if path.parent != _folder():
+        sys.path.insert(0, str(home))
+    folders = [Path(entry) / "configs" for entry in sys.path]
+    if not any((folder / "__init__.py").exists() for folder in folders):
+        # Parts of one package: beside the file, on the path, and ours, whose folder is not there.
+        sys.modules["configs"] = ModuleType("configs")
+        sys.modules["configs"].__path__ = [*map(str, folders), str(_folder())]
     try:
         yield
     finally:

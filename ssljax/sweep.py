@@ -1,6 +1,5 @@
 """The points of a sweep: ordinary runs, each in a directory and a process of its own."""
 
-import json
 import os
 import signal
 import subprocess
@@ -11,9 +10,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from ssljax import interrupts
 from ssljax.errors import Interrupted, RunError, UsageError
-from ssljax.overrides import complete, flatten
-from ssljax.run.resume import RESUMABLE
+from ssljax.run.resume import RESUMABLE, knobs
 from ssljax.storage.files import read_json
 
 
@@ -23,11 +22,11 @@ def is_finished(workdir: Path, config: Mapping[str, Any]) -> bool:
     A finished run of another recipe is not: training refuses it by name, and a longer one goes on.
     """
     try:
-        results, saved = (read_json(workdir / name) for name in ("results.json", "config.json"))
+        results = read_json(workdir / "results.json")
+        saved = read_json(workdir / "config.json", num_steps=int)
     except UsageError:
         return False
-    wanted = flatten(complete(json.loads(json.dumps(config))))
-    found = flatten(complete(saved))
+    wanted, found = knobs(config), knobs(saved)
     free = RESUMABLE - {"num_steps", "num_epochs"}
     if wanted["num_epochs"]:  # what follows from another knob and the data
         free |= {"num_steps"}
@@ -49,14 +48,10 @@ def run(commands: Mapping[str, Sequence[str]], *, finished: Collection[str] = ()
 
     Raises:
       RunError: some failed; the others ran all the same.
-      Interrupted: by SIGINT or SIGTERM, after the running one has saved.
+      Interrupted: by a signal, after the running one has saved.
     """
     failed = []
-    with tempfile.TemporaryDirectory(prefix="ssljax-sweep-") as cache, _children() as children:
-        shared = {
-            "JAX_COMPILATION_CACHE_DIR": cache,
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        }
+    with _shared_programs() as shared, _children() as children:
         for number, (name, command) in enumerate(commands.items(), 1):
             done = " is finished" if name in finished else ""
             print(f"sweep: {number} of {len(commands)}, {name}{done}", flush=True)
@@ -71,8 +66,23 @@ def run(commands: Mapping[str, Sequence[str]], *, finished: Collection[str] = ()
         raise RunError(f"{len(failed)} of {len(commands)} runs failed: {', '.join(failed)}")
 
 
+@contextmanager
+def _shared_programs() -> Iterator[dict[str, str]]:
+    """The variables that let runs share what they compile; {}: no temporary folder can be made."""
+    try:
+        cache = tempfile.TemporaryDirectory(prefix="ssljax-sweep-")
+    except OSError:
+        yield {}
+        return
+    with cache as path:
+        yield {
+            "JAX_COMPILATION_CACHE_DIR": path,
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        }
+
+
 class _Children:
-    """The running process, in a group of its own: Ctrl-C must not reach it twice."""
+    """The running process, in a group of its own: a terminal's signals must not reach it twice."""
 
     def __init__(self) -> None:
         self.signum = 0
@@ -96,10 +106,5 @@ class _Children:
 @contextmanager
 def _children() -> Iterator[_Children]:
     children = _Children()
-    stops = (signal.SIGINT, signal.SIGTERM)
-    previous = {stop: signal.signal(stop, children.pass_on) for stop in stops}
-    try:
+    with interrupts.handled(children.pass_on):
         yield children
-    finally:
-        for stop, action in previous.items():
-            signal.signal(stop, action)

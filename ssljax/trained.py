@@ -6,23 +6,27 @@ Reads no data set, and needs neither the method nor the optimizer that trained i
 import dataclasses
 import functools
 from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 
+from ssljax import paths, recorded
 from ssljax.augment.ops import to_float
 from ssljax.errors import UsageError
 from ssljax.network import make_model
+from ssljax.storage import runs
 from ssljax.storage.checkpoints import Checkpoints
 from ssljax.storage.files import read_json
+from ssljax.training import devices
 
 PyTree = Any
 OUTPUTS = ("logits", "probabilities")
+CALIBRATION = "calibration.json"  # in a run directory: see `inference/calibrate.py`
 _BATCH = 256  # images of a prediction that are on the device at once
 
 
@@ -38,6 +42,8 @@ class Trained:
     step: int
     weights: str  # "ema" or "raw"
     results: dict[str, Any] = dataclasses.field(default_factory=dict)  # `results.json`, if any
+    # `calibration.json`, if it is about these weights
+    calibration: dict[str, Any] = dataclasses.field(default_factory=dict)
     state: PyTree = None  # the whole state of training, nested dicts of NumPy arrays
     classes: tuple[Hashable, ...] = ()  # what `predict` returns; (): the class names
     workdir: Path | None = None  # the run directory
@@ -46,14 +52,21 @@ class Trained:
         """`f(variables, images) -> outputs`, what every format computes.
 
         Images are `[N, H, W, C]`, uint8 or float32, 0..255; `logits` and `probabilities` are
-        `[N, classes]` float32.
+        `[N, classes]` float32. Probabilities are of the logits divided by the temperature.
         """
 
         def f(variables: PyTree, images: jax.Array) -> dict[str, jax.Array]:
             logits, _ = self.model.apply(variables, to_float(images), train=False)
-            return {"logits": logits, "probabilities": jax.nn.softmax(logits)}
+            # Without a temperature the graph stays as it was.
+            scaled = logits if self.temperature == 1 else logits / self.temperature
+            return {"logits": logits, "probabilities": jax.nn.softmax(scaled)}
 
         return f
+
+    @property
+    def temperature(self) -> float:
+        """What logits are divided by so that probabilities are calibrated; 1: nothing is known."""
+        return float(self.calibration.get("temperature", 1.0))
 
     @functools.cached_property
     def _serve(self) -> Callable[[PyTree, jax.Array], dict[str, jax.Array]]:
@@ -104,44 +117,92 @@ def _batches(images: np.ndarray) -> Iterator[np.ndarray]:
         yield np.pad(batch, [(0, size - len(batch)), (0, 0), (0, 0), (0, 0)])
 
 
-def load(workdir: Path | str, *, weights: str = "ema") -> Trained:
+def load(
+    workdir: Path | str, *, weights: str = "ema", model: str = "", fallback: bool = False
+) -> Trained:
     """The newest checkpoint of a run directory.
 
     Args:
       weights: `ema`, the moving average, or `raw`.
+      model: `config.model` of the run, where that is code of your own, `<module>.<name>`: a run
+        directory alone, which can be somebody else's, lets no other code run than ssljax's.
+      fallback: whether a damaged checkpoint gives way to the one before.
 
     Raises:
-      UsageError: there is no checkpoint, or it cannot be read.
+      UsageError: there is no run or no checkpoint, it cannot be read, or JAX finds no device.
     """
-    workdir = Path(workdir).expanduser()
-    config = read_json(workdir / "config.json")
-    data = read_json(workdir / "data.json")
+    devices.available()
+    workdir = _opened(workdir)
+    runs.require_one(workdir)
+    config = read_json(workdir / "config.json", model=str)
+    data = runs.data_record(workdir)
+    known = recorded.of_run(workdir, [f"model={model}"] if model else [], code=("model",))
     with Checkpoints(workdir, keep=0) as checkpoints:
-        newest = checkpoints.restore_newest()
+        newest = checkpoints.restore_newest(fallback=fallback)
     if newest is None:
         raise UsageError(f"{workdir} holds no checkpoint yet")
-    step, state = newest[0], newest[1]["state"]
-    params, batch_stats = state["params"], state["batch_stats"]
-    if weights == "ema":
-        params, batch_stats = state["ema"], state.get("ema_batch_stats") or batch_stats
-    # Heads are further outputs of a method that only training uses.
-    params = {name: value for name, value in params.items() if name != "heads"}
-    model = make_model(
-        ml_collections.ConfigDict(config),
+    network = make_model(
+        known,
         num_classes=len(data["class_names"]),
         dtype=jnp.float32,
         axis_name=None,
     )
-    results = workdir / "results.json"
+    step, state = newest[0], newest[1]["state"]
+    with _fitting(workdir, step):
+        variables = _variables(state, weights)
+        _require_fits(network, variables, tuple(data["image_shape"]))
+    results, calibrated = workdir / "results.json", workdir / CALIBRATION
+    calibration = read_json(calibrated) if calibrated.exists() else {}
+    if (calibration.get("step"), calibration.get("weights")) != (step, weights):
+        calibration = {}  # of other weights
     return Trained(
-        model=model,
-        variables={"params": params} | ({"batch_stats": batch_stats} if batch_stats else {}),
+        model=network,
+        variables=variables,
         image_shape=tuple(data["image_shape"]),
         class_names=tuple(data["class_names"]),
         config=config,
         step=step,
         weights=weights,
         results=read_json(results) if results.exists() else {},
+        calibration=calibration,
         state=state,
         workdir=workdir,
     )
+
+
+def _variables(state: PyTree, weights: str) -> PyTree:
+    """What a network is called with, of a state of training."""
+    params, batch_stats = state["params"], state["batch_stats"]
+    if weights == "ema":
+        params, batch_stats = state["ema"], state.get("ema_batch_stats") or batch_stats
+    # Heads are further outputs of a method that only training uses.
+    params = {name: value for name, value in params.items() if name != "heads"}
+    return {"params": params} | ({"batch_stats": batch_stats} if batch_stats else {})
+
+
+def _require_fits(network: nn.Module, variables: PyTree, image_shape: tuple[int, ...]) -> None:
+    """Raises ValueError unless the variables are of the network's shapes."""
+    images = jnp.zeros((1, *image_shape))
+    made = jax.eval_shape(lambda: network.init(jax.random.key(0), images, train=False))
+    expected, found = (jax.tree.map(lambda x: x.shape, tree) for tree in (dict(made), variables))
+    if expected != found:
+        raise ValueError("its weights have other shapes")
+
+
+@contextmanager
+def _fitting(workdir: Path, step: int) -> Iterator[None]:
+    try:
+        yield
+    except (KeyError, AttributeError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"the checkpoint of step {step} in {workdir} does not fit its config.json: "
+            f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        ) from error
+
+
+def _opened(workdir: Path | str) -> Path:
+    if "://" not in str(workdir):
+        return Path(paths.expand(str(workdir), "workdir"))
+    from ssljax.storage import remote  # imports what reads URLs
+
+    return remote.opened(workdir)

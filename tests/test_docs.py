@@ -5,6 +5,7 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import ssljax.methods
@@ -78,3 +79,21 @@ def test_the_method_of_the_readme_trains(tmp_path, monkeypatch):
     assert 0 < row["loss/entropy"] <= 2.31  # log 10
     total = row["loss/xe"] + 0.3 * row["loss/entropy"]
     assert row["loss/total"] == pytest.approx(total, rel=1e-5)
+
+
+def test_the_notebook_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/notebook.md").read_text(), re.DOTALL)
+    assert len(blocks) == 4
+    short = "num_steps=8, eval_every=4, log_every=4, model_args={'filters': 4, 'scales': 1}"
+    source = "".join(blocks)
+    assert source.count("num_steps=1000") == 1
+    names = {}
+    exec(compile(source.replace("num_steps=1000", short), "notebook.md", "exec"), names)
+
+    assert names["probabilities"].shape == (1337, 10)
+    assert names["guesses"].probabilities.shape == (56, 10)
+    assert set(np.asarray(names["guesses"].weights)) <= {0.0, 1.0}
+    assert [row["step"] for row in names["rows"]] == [4, 8]
+    assert (tmp_path / "digits.png").stat().st_size > 1000
+    assert "test accuracy: " in capsys.readouterr().out

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from helpers.command import command, refused
+from ssljax import cli
 
 ROOT = Path(__file__).parents[1]
 TINY = [
@@ -122,3 +123,19 @@ def test_mode_data_shows_the_data_and_trains_nothing(tmp_path, capsys):
     assert json.loads((tmp_path / "run/split.json").read_text()) == split
     line = refused(capsys, "--mode=data", *TINY, f"--workdir={tmp_path}/run")
     assert "holds a run" in line
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (PermissionError(13, "Permission denied", "/data/x.npz"), "/data/x.npz: Permission denied"),
+        (OSError(28, "No space left on device"), "a file cannot be written: the disk is full"),
+        (OSError(27, "File too large"), "File too large"),
+    ],
+)
+def test_what_the_system_refuses_is_one_line(error, line, capsys, monkeypatch):
+    def refuse(parsed):
+        raise error
+
+    monkeypatch.setitem(cli._RUN, "recipes", refuse)
+    assert command(capsys, "--mode=recipes") == (1, "", f"error: {line}\n")

@@ -1,5 +1,11 @@
+import io
+import os
 import subprocess
 import sys
+
+import pytest
+
+from ssljax import log
 
 # C++ writes to the file descriptor, past `sys.stderr`.
 PROGRAM = """
@@ -35,3 +41,74 @@ def test_an_import_that_fails_tells_everything():
     assert error.endswith("it is broken")
     assert after == "after"
     assert last == "ImportError: libtensorflow.so"
+
+
+@pytest.fixture
+def lasting():
+    """`lasting(descriptor)`: a text stream that drops what it cannot write."""
+
+    def make(descriptor):
+        raw = log._Lasting(descriptor, "w")
+        return io.TextIOWrapper(io.BufferedWriter(raw), write_through=True)
+
+    return make
+
+
+def test_output_outlives_its_reader(lasting):
+    reader, writer = os.pipe()
+    stream = lasting(writer)
+    print("heard", file=stream, flush=True)
+    assert os.read(reader, 100) == b"heard\n"
+    os.close(reader)
+    for _ in range(3):
+        print("x" * 10**5, file=stream, flush=True)
+    assert os.path.samestat(os.fstat(writer), os.stat(os.devnull))  # for C++ too
+    stream.close()
+
+
+def test_a_full_disk_under_the_output_loses_lines_alone(lasting):
+    with lasting(os.open("/dev/full", os.O_WRONLY)) as stream:
+        print("x" * 10**5, file=stream, flush=True)
+
+
+def test_a_slow_reader_is_waited_for(lasting):
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    command = [sys.executable, "-c", "import sys, time; time.sleep(0.3); sys.stdin.read()"]
+    with lasting(writer) as stream, subprocess.Popen(command, stdin=reader) as process:
+        os.close(reader)
+        text = "x" * 10**6  # more than a pipe holds
+        assert stream.write(text) == len(text)
+        stream.close()
+        assert process.wait() == 0
+
+
+def test_closed_streams_lead_nowhere_and_their_numbers_stay_free_of_files(tmp_path):
+    program = (
+        "import sys; from ssljax import log; log.outlive_readers(); print('x'); "
+        "print('y', file=sys.stderr, flush=True); "
+        f"print(open({str(tmp_path / 'first')!r}, 'w').fileno(), file=open(sys.argv[1], 'w'))"
+    )
+    script = 'exec "$0" -c "$1" "$2" <&- >&- 2>&-'
+    command = ["sh", "-c", script, sys.executable, program, tmp_path / "second"]
+    assert subprocess.run(command).returncode == 0
+    assert int((tmp_path / "second").read_text()) > 2
+
+
+@pytest.mark.parametrize(
+    ("encoding", "expected"),
+    [
+        ("ascii", b"3x4 +- 1 -> ... \\xe9 \\u72ac \\udce9\n"),
+        ("latin-1", b"3\xd74 \xb1 1 -> ... \xe9 \\u72ac \\udce9\n"),
+        ("utf-8", "3×4 ± 1 → … é 犬 \\udce9\n".encode()),
+    ],
+)
+def test_any_terminal_shows_any_line(encoding, expected, monkeypatch):
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding=encoding, write_through=True)
+    monkeypatch.setattr("sys.stdout", stream)
+    log.show_lines()
+    print("3×4 ± 1 → … é 犬 \udce9")
+    assert raw.getvalue() == expected
+    log.LOG.info("×")
+    assert raw.getvalue() != expected

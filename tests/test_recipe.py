@@ -1,12 +1,17 @@
+import re
 import types
 
 import jax
+import numpy as np
 import pytest
 
 from helpers.tiny import tiny_config
-from ssljax import recipe
-from ssljax.errors import UsageError
+from ssljax import overrides, parts, recipe
+from ssljax.data import memory
+from ssljax.data.splits import Split
+from ssljax.errors import RunError, UsageError
 from ssljax.experiment import describe
+from ssljax.network import make_model
 from ssljax.training import devices
 
 
@@ -63,7 +68,7 @@ def change(config, knob, value):
             "nowhere.json",
             r"config.split_file nowhere.json cannot be read: .* No such",
         ),
-        ("num_steps", -1, r"config.num_steps is -1; allowed: from 1 up"),
+        ("num_steps", -1, r"config.num_steps is -1; allowed: from 1 to 2147483647"),
     ],
 )
 def test_bad_values_are_named_with_what_is_allowed(config, knob, value, message):
@@ -71,6 +76,73 @@ def test_bad_values_are_named_with_what_is_allowed(config, knob, value, message)
     with pytest.raises(UsageError, match=message) as caught:
         recipe.build(config)
     assert "\n" not in str(caught.value)
+
+
+NONSENSE = {
+    "wide_resnet": [("filters", 0), ("filters", 2**70), ("repeat", 0), ("repeat", 10**12),
+                    ("scales", 0), ("scales", "abc"), ("scales", 1.5), ("filters", True),
+                    ("batch_norm_momentum", 2.0), ("batch_norm_momentum", "x")],
+    "cnn13": [("filters", -1)],
+    "convnet": [("filters", 0), ("scales", 10**6)],
+    "shake_resnet": [("repeat", 0), ("filters", None)],
+    "resnet18": [("blocks", ()), ("blocks", (1, 0)), ("blocks", ("x",)), ("blocks", 3)],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("model", "argument", "value"), [(m, *pair) for m, pairs in NONSENSE.items() for pair in pairs]
+)
+def test_a_network_of_nonsense_is_refused(model, argument, value):
+    config = overrides.load("supervised_digits", [f"model={model}"])
+    with config.unlocked(), config.ignore_type():
+        config.model_args[argument] = value
+    with pytest.raises(UsageError, match=rf"config.model_args.*{argument}.*; allowed: ") as caught:
+        make_model(config, num_classes=10)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("method", "argument", "value"),
+    [
+        ("mixmatch", "nu", 10**12), ("remixmatch", "strong_views", 0), ("mixmatch", "nu", 1.5),
+        ("fixmatch", "threshold", "x"), ("fixmatch", "weak_pass", 3), ("mixup", "beta", 0.0),
+        ("mixmatch", "use_ema_guess", "no"), ("uda", "temperature", None),
+    ],
+)  # fmt: skip
+def test_arguments_of_a_method_that_are_nonsense_are_refused(method, argument, value):
+    config = overrides.load("supervised_digits", [f"method={method}"])
+    with config.unlocked(), config.ignore_type():
+        config.method_args[argument] = value
+    split = Split(np.arange(4), np.arange(4), np.arange(0))
+    with pytest.raises(UsageError, match=rf"config.method_args.*{argument}.*; allowed: "):
+        parts.make_method(config, split)
+
+
+def test_a_ramp_longer_than_32_bits_is_no_overflow():
+    config = tiny_config("mixmatch")
+    config.method_args.ramp_images = 10**12
+    recipe.build(config)
+
+
+def test_devices_that_jax_cannot_start_are_one_line(monkeypatch):
+    def fail():
+        raise AssertionError
+
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    monkeypatch.setattr(jax, "devices", fail)
+    with pytest.raises(
+        UsageError, match="JAX_PLATFORMS is 'cuda', and JAX cannot start it"
+    ) as caught:
+        devices.available()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_full_device_is_one_line():
+    said = "a smaller config.batch_size, .* Out of memory allocating 9"
+    with pytest.raises(RunError, match=said), devices.telling_of_full_memory():
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory\nallocating 9 bytes")
+    with pytest.raises(jax.errors.JaxRuntimeError), devices.telling_of_full_memory():
+        raise jax.errors.JaxRuntimeError("INTERNAL: x")
 
 
 @pytest.mark.parametrize("strong", ["randaugment", "ctaugment"])
@@ -138,6 +210,37 @@ def test_data_that_does_not_fit_in_memory_is_refused_with_its_size(config, monke
         recipe.build(config)
 
 
+@pytest.mark.parametrize(
+    ("knob", "value", "message"),
+    [
+        ("num_steps", 2**31, "config.num_steps is 2147483648; allowed: from 1 to 2147483647"),
+        (
+            "num_epochs",
+            1e18,
+            r"config.num_epochs is 1e\+18: num_steps is .*; allowed: from 0 to 21",
+        ),
+        (
+            "batch_size",
+            10**9,
+            "config.batch_size is 1000000000 and .*: the 5,000,000,000 images of",
+        ),
+        ("uratio", 10**12, "config.uratio 1000000000000: the .* images of a step.* do not fit in"),
+        ("filters", 10**6, "config.model is wide_resnet: the state of training, .* do not fit in"),
+    ],
+)
+def test_sizes_that_no_machine_has_are_refused(config, knob, value, message):
+    setattr(config.model_args if knob == "filters" else config, knob, value)
+    with pytest.raises(UsageError, match=message):
+        recipe.build(config)
+
+
+def test_an_evaluation_has_no_more_room_than_images(config):
+    config.eval_batch_size = 10**8
+    experiment = recipe.build(config)
+    assert experiment.eval_batch_size == 360
+    assert experiment.config["eval_batch_size"] == 10**8
+
+
 def test_the_memory_of_an_accelerator_is_its_own(untraced):
     class Device:
         platform = "gpu"
@@ -149,20 +252,53 @@ def test_the_memory_of_an_accelerator_is_its_own(untraced):
         def __str__(self):
             return "gpu:1"
 
-    data = recipe.build(tiny_config()).data()
     with pytest.raises(
         UsageError, match="the data: 103.0 kB do not fit in the memory of gpu:1, 90"
     ):
-        devices.require_memory(data, [Device()])
+        devices.require_room("the data", 103_000, [Device()])
+    devices.require_step(10**12, 80_000, 8, [Device()])  # it may need less than is estimated
+
+
+def test_a_step_that_does_not_fit_is_refused_with_the_batch_that_would(monkeypatch):
+    config = tiny_config()
+    config.batch_size = 64
+    monkeypatch.setattr("ssljax.data.memory.host_bytes", lambda: 1_510_000_000)
+    with pytest.raises(
+        UsageError,
+        match=r"a step needs about [\d.]+ MB on each of 4 CPU devices, .* 1\.5 GB; .* 1\.5 GB\. "
+        r"A config\.batch_size of about \d+ would fit",
+    ):
+        recipe.build(config)
+
+
+def test_the_memory_of_a_process_is_what_it_is_limited_to(monkeypatch):
+    real = memory.host_bytes()
+    assert real > 10**8
+    monkeypatch.setattr("resource.getrlimit", lambda which: (5_000_000, -1))
+    assert memory.host_bytes() == 5_000_000
+    monkeypatch.setattr("resource.getrlimit", lambda which: (-1, -1))
+    assert memory.host_bytes() == real
 
 
 def test_the_memory_a_device_will_need_is_described(config):
-    assert "data on each device: 103.0 kB of uint8 images" in describe(recipe.build(config))
+    text = describe(recipe.build(config))
+    assert re.search(
+        r"data on each device: 103\.0 kB of uint8 images and indices; a step needs about [\d.]+ kB",
+        text,
+    )
 
 
 @pytest.mark.parametrize(
     ("coordinator", "num_processes", "process_id"),
-    [("host0:1234", 0, 0), ("host0:1234", 2, 2), ("host0", 2, 0)],
+    [
+        ("host0:1234", 0, 0),
+        ("host0:1234", 2, 2),
+        ("host0", 2, 0),
+        ("host0:x", 2, 0),
+        ("host0:70000", 2, 0),
+        ("", 2, 0),
+        ("", 0, 1),
+    ],
 )
 def test_processes_that_do_not_fit_together_are_refused(
     config, coordinator, num_processes, process_id
@@ -170,7 +306,7 @@ def test_processes_that_do_not_fit_together_are_refused(
     config.distributed.coordinator = coordinator
     config.distributed.num_processes = num_processes
     config.distributed.process_id = process_id
-    with pytest.raises(UsageError, match=f"config.distributed is coordinator={coordinator} "):
+    with pytest.raises(UsageError, match=f"config.distributed is coordinator='{coordinator}' "):
         recipe.prepare(config)
 
 
@@ -211,21 +347,33 @@ def test_a_cpu_is_one_device_per_core_where_the_batch_divides(
 
 def test_what_is_computed_does_not_depend_on_the_cores(config, monkeypatch):
     monkeypatch.setattr(devices, "devices_for", lambda batch_size: 8)
-    assert recipe._cpu_devices(config) == 8
-    for knob, value in (
-        ("sync_bn", False), ("per_worker_batch_size", 2), ("distributed.coordinator", "a:1")
-    ):  # fmt: skip
+    assert recipe._cpu_devices(config, several=False) == 8
+    assert recipe._cpu_devices(config, several=True) == 1
+    for knob, value in (("sync_bn", False), ("per_worker_batch_size", 2), ("num_seeds", 3)):
         one = config.copy_and_resolve_references()
         one.update_from_flattened_dict({knob: value})
-        assert recipe._cpu_devices(one) == 1, knob
+        assert recipe._cpu_devices(one, several=False) == 1, knob
 
 
 def test_cores_that_a_batch_leaves_idle_are_noted(config, monkeypatch, capsys):
     monkeypatch.setattr(devices, "cores", lambda: 3)
     monkeypatch.setattr(jax, "device_count", lambda: 2)
+    config.cpu_devices = 0
     recipe._note_cores(config)
     printed = capsys.readouterr().out
     assert "note: 2 of 3 cores are devices, since config.batch_size is 8" in printed
     config.batch_size = 9
     recipe._note_cores(config)
     assert not capsys.readouterr().out
+
+
+def test_a_second_recipe_of_a_process_takes_the_devices_that_are_there(config, capsys):
+    """As in a notebook: JAX has started with four devices."""
+    config.cpu_devices = 3
+    recipe.prepare(config)
+    assert jax.local_device_count() == 4
+    printed = capsys.readouterr().out
+    assert "note: config.cpu_devices is 3, but JAX has started with 4 in this process" in printed
+    config.cpu_devices = 4
+    recipe.prepare(config)
+    assert "note: config.cpu_devices" not in capsys.readouterr().out

@@ -14,6 +14,7 @@ from helpers.tiny import tiny_config
 from ssljax import overrides, sweep
 from ssljax.errors import Interrupted, RunError, UsageError
 from ssljax.run import metrics
+from ssljax.storage import lock
 
 ROOT = Path(__file__).parents[1]
 LAUNCH = [sys.executable, "launch.py"]
@@ -45,6 +46,46 @@ def test_commas_in_brackets_belong_to_the_value():
 def test_a_directory_s_name_is_one_path_component():
     (name,) = overrides.names(overrides.grid("dataset=folder:/data/my pets.1@40-0"))
     assert name == "dataset=folder__data_my_pets.1@40-0"
+
+
+def test_spaces_and_quotes_are_understood():
+    spaced = overrides.grid(" seed = 1, 2 ; config.lr = 3 ")
+    assert spaced == [{"seed": "1", "lr": "3"}, {"seed": "2", "lr": "3"}]
+    quoted = overrides.grid("dataset='folder:/a,b;c.1@4-0',\"digits.1@4-0\",folder:/bob's,x")
+    data = ["folder:/a,b;c.1@4-0", "digits.1@4-0", "folder:/bob's", "x"]
+    assert quoted == [{"dataset": x} for x in data]
+    tuples = overrides.grid("health.stop_on=('collapse','mask_rate'),()")
+    assert tuples == [{"health.stop_on": "('collapse','mask_rate')"}, {"health.stop_on": "()"}]
+    for text in ("seed=(1,2", "seed='1,2", "seed=[(1)"):
+        with pytest.raises(UsageError, match="--sweep: .* lacks"):
+            overrides.grid(text)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("return None", "get_sweep() returned NoneType 'None'; allowed: a list of"),
+        ("return {'seed': 1}", "get_sweep() returned dict"),
+        ("return [1]", "get_sweep() returned int '1'"),
+        ("yield 3", "get_sweep() returned generator"),
+        ("return nope", "own.py, line 2: NameError: name 'nope' is not defined"),
+    ],
+)
+def test_what_is_wrong_with_a_sweep_of_a_config_is_said(body, message, tmp_path):
+    (tmp_path / "own.py").write_text(f"def get_sweep():\n    {body}\n")
+    with pytest.raises(UsageError) as caught:
+        overrides.own_grid(str(tmp_path / "own.py"))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_knobs_of_a_config_s_sweep_can_be_as_on_the_command_line():
+    assert overrides.listed([{"config.seed": 1, "lr ": 0.5}]) == [{"seed": "1", "lr": "0.5"}]
+
+
+def test_a_directory_s_name_that_no_system_takes_is_refused():
+    with pytest.raises(UsageError, match="whose name has 308 bytes; allowed: up to 255"):
+        overrides.names([{"dataset": "é" * 150}])
 
 
 @pytest.mark.parametrize("text", ["", "seed", "=1", "seed=1;", "seed=1;seed=2"])
@@ -96,7 +137,16 @@ def test_a_failure_does_not_keep_the_other_runs_from_running(tmp_path):
     assert (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_two_sweeps_do_not_share_a_directory(tmp_path, capsys):
+    args = [*TINY, "--sweep=seed=1,2", f"--workdir={tmp_path / 'runs'}"]
+    with lock.held_directory(tmp_path / "runs", ""):
+        assert "runs is in use: another sweep runs there" in refused(capsys, *args)
+        code, output, _ = command(capsys, *args, "--sweep_list")
+        assert code == 0, output
+    assert not list((tmp_path / "runs").iterdir())
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGHUP])
 def test_a_signal_reaches_the_running_process_once_and_ends_the_sweep(stop, tmp_path):
     got, started = tmp_path / "got", tmp_path / "started"
     program = f"""
@@ -105,8 +155,9 @@ def handler(signum, frame):
     open({str(got)!r}, "a").write(f"{{signum}}\\n")
     time.sleep(0.3)  # a second signal would come now
     sys.exit(128 + signum)
-for s in (signal.SIGINT, signal.SIGTERM): signal.signal(s, handler)
-open({str(started)!r}, "w").write(str(os.getpgrp()))
+for s in (signal.SIGINT, signal.SIGHUP): signal.signal(s, handler)
+open({str(started)!r} + "?", "w").write(str(os.getpgrp()))
+os.rename({str(started)!r} + "?", {str(started)!r})
 time.sleep(60)
 """
 

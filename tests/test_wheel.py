@@ -10,6 +10,8 @@ from pathlib import Path
 import jax
 import pytest
 
+from ssljax import recipe_files
+
 ROOT = Path(__file__).parents[1]
 TINY = ("num_steps=4", "eval_every=4", "model_args.filters=4", "model_args.scales=1")
 OF_DEFAULTS = """
@@ -96,7 +98,7 @@ def test_the_wheel_lists_the_recipes(run, environment):
         str(environment.parent)
     )
     printed = run("python", "-m", "ssljax", "--mode=recipes")
-    recipes = {path.stem for path in (ROOT / "configs").glob("*_*.py")}
+    recipes = set(recipe_files.shipped())
     assert {line.split()[0] for line in printed.splitlines()} == recipes
 
 

@@ -38,6 +38,12 @@ def weak_stl10(keys: jax.Array, images: jax.Array) -> jax.Array:
 
 def _flip_and_shift(keys, images, *, pad, flip=0.5):
     """fixmatch, libml/augment.py: flips with probability `flip`; all offsets are as likely."""
+    height, width = images.shape[1:3]
+    if min(height, width) <= pad:
+        raise ValueError(
+            f"the images have {height}×{width} pixels; allowed for weak views that shift by {pad}: "
+            f"from {pad + 1}×{pad + 1} up"
+        )
     draws = jax.vmap(lambda key: jax.random.uniform(key, (3,)))(keys)
     offset = jnp.floor(draws[:, 1:] * (2 * pad + 1)).astype(jnp.int32)
     return ops.shift(ops.flip(images, draws[:, 0] < flip), pad, offset)

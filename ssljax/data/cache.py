@@ -5,41 +5,48 @@ checks. Deleting one is always safe.
 """
 
 import os
-import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from ssljax.data import arrays as npz_file
+from ssljax.data.arrays import Arrays
+from ssljax.errors import UsageError
 from ssljax.log import LOG
 
-Arrays = dict[str, np.ndarray]
 
-
-def load_or_build(path: Path, source: Callable[[], str], build: Callable[[], Arrays]) -> Arrays:
-    """What `path` holds of `source`, or what `build` returns, which is then written there.
+def load_or_build(
+    paths: Sequence[Path], source: Callable[[], str], build: Callable[[], Arrays]
+) -> Arrays:
+    """What one of `paths` holds of `source`, or what `build` returns, which the last one then
+    holds.
 
     Args:
+      paths: none where nothing can be kept.
       source: identifies what the arrays are decoded from; asked again after `build`, which may
         have downloaded it. A cache of another source is built anew, and so is a damaged one.
       build: arrays by name, none called "source".
     """
-    arrays = _read(path, source())
-    if arrays is None:
-        arrays = build()
-        _write(path, {"source": np.array(source()), **arrays})
+    wanted = source()
+    for path in paths:
+        if (arrays := _read(path, wanted)) is not None:
+            return arrays
+    arrays = build()
+    if paths:
+        _write(paths[-1], {"source": np.array(source()), **arrays})
     return arrays
 
 
 def _read(path: Path, source: str) -> Arrays | None:
-    try:
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            if str(file["source"]) != source:
-                return None
-            return {name: file[name] for name in file.files if name != "source"}
-    except FileNotFoundError:
+    if not path.exists():
         return None
-    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    try:
+        if str(npz_file.read(path, ["source"])["source"]) != source:
+            return None
+        names = [name for name in npz_file.names(path) if name != "source"]
+        return npz_file.read(path, names)
+    except UsageError as error:
         LOG.info(f"note: the cache {path} is damaged ({error}) and will be rebuilt")
         return None
 

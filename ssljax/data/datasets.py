@@ -14,11 +14,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ssljax import paths
 from ssljax.data import folder as folder_source
 from ssljax.data import npz as npz_source
 from ssljax.data import stl10_folds, tfds_source
-from ssljax.data.cache import Arrays
+from ssljax.data.arrays import Arrays
+from ssljax.data.labels import with_added as _with_added
+from ssljax.data.tfds_parts import Splits
 
+_TRAIN_TEST = Splits(("train",), ("test",))
 Batches = Iterator[tuple[np.ndarray, np.ndarray]]  # uint8 [n, H, W, C], int64 [n]
 
 
@@ -32,6 +36,9 @@ class Dataset(NamedTuple):
     num_classes: int
     class_names: tuple[str, ...]
     num_valid: int = 0  # how many of the last of `images` serve for validation only
+    files: tuple[str, ...] = ()  # of `images`, then of `test_images`, below their folder; (): none
+    # Labels of training images that the data set does not have itself: names of classes.
+    added_labels: Mapping[int, str] = MappingProxyType({})
     # Published labelled sets, by their size: seed -> indices of the labelled images.
     folds: Mapping[int, Callable[[int], np.ndarray]] = MappingProxyType({})
 
@@ -40,6 +47,18 @@ class Dataset(NamedTuple):
         """(height, width, channels)."""
         _, height, width, channels = self.images.shape
         return height, width, channels
+
+    def with_labels(self, added: Mapping[int, str]) -> "Dataset":
+        """The same images, some of which people gave a label: class names by their numbers."""
+        known = _with_added(self.labels, added, self.class_names)
+        return self._replace(labels=known, added_labels=added)
+
+    def names(self, part: str = "train") -> list[str]:
+        """A name of each image of `train` or `test`: its file, or else its number from 0."""
+        split = len(self.images)
+        if not self.files:
+            return [str(i) for i in range(split if part == "train" else len(self.test_images))]
+        return [*(self.files[:split] if part == "train" else self.files[split:])]
 
     def pick(self, indices: np.ndarray) -> np.ndarray:
         """Some training images, to look at: uint8 `[n, H, W, C]`."""
@@ -76,30 +95,30 @@ def digits() -> Dataset:
 
 def cifar10(data_dir: str) -> Dataset:
     """CIFAR-10: 50,000 training and 10,000 test images of 32×32, in the order of their batches."""
-    return _dataset(tfds_source.read("cifar10", train=["train"], test=["test"], data_dir=data_dir))
+    return _dataset(tfds_source.read("cifar10", _TRAIN_TEST, data_dir=data_dir))
 
 
 def cifar100(data_dir: str) -> Dataset:
     """CIFAR-100: as CIFAR-10, with the 100 fine labels."""
-    return _dataset(tfds_source.read("cifar100", train=["train"], test=["test"], data_dir=data_dir))
+    return _dataset(tfds_source.read("cifar100", _TRAIN_TEST, data_dir=data_dir))
 
 
 def svhn(data_dir: str) -> Dataset:
     """SVHN with its extra images: 73,257 + 531,131 training and 26,032 test images of 32×32."""
-    return _svhn(["train", "extra"], data_dir)
+    return _svhn(("train", "extra"), data_dir)
 
 
 def svhn_noextra(data_dir: str) -> Dataset:
     """SVHN without its extra images."""
-    return _svhn(["train"], data_dir)
+    return _svhn(("train",), data_dir)
 
 
-def _svhn(train: list[str], data_dir: str) -> Dataset:
+def _svhn(train: tuple[str, ...], data_dir: str) -> Dataset:
     """The published scripts number the digits 1, 2, …, 9, 0; TFDS 0, 1, …, 9.
 
     Classes take turns by their number when labelled images are chosen, so the numbers matter.
     """
-    arrays = tfds_source.read("svhn_cropped", train=train, test=["test"], data_dir=data_dir)
+    arrays = tfds_source.read("svhn_cropped", Splits(train, ("test",)), data_dir=data_dir)
     for name in ("labels", "test_labels"):
         arrays[name] = (arrays[name] - 1) % 10
     return _dataset(arrays | {"class_names": np.array(list("1234567890"))})
@@ -112,13 +131,8 @@ def stl10(data_dir: str) -> Dataset:
     published `create_split.py` counts the other images as class 0 and draws most "labelled" images
     of that class from them; we do not follow it in that.
     """
-    arrays = tfds_source.read(
-        "stl10",
-        train=["train", "unlabelled"],
-        test=["test"],
-        data_dir=data_dir,
-        keyed_by_index=True,
-    )
+    splits = Splits(("train",), ("test",), unlabeled=("unlabelled",))
+    arrays = tfds_source.read("stl10", splits, data_dir=data_dir, keyed_by_index=True)
     fold = partial(stl10_folds.read, data_dir=data_dir, labels=arrays["labels"])
     return _dataset(arrays)._replace(folds={1000: fold})
 
@@ -126,28 +140,27 @@ def stl10(data_dir: str) -> Dataset:
 def tfds(where: str, data_dir: str, image_size: int) -> Dataset:
     """Any TFDS data set with `image`, `label` and a split `train`: `name[/config][:version]`.
 
-    Its test images are those of `test`, or else of `validation`.
+    Its test images are those of `test`, or where it has none or no labels for them, those of
+    `validation`. The images of a split `unlabelled` are training images without labels.
     """
-    return _dataset(
-        tfds_source.read(
-            where,
-            train=["train"],
-            test=["test", "validation"],
-            data_dir=data_dir,
-            image_size=image_size,
-        )
-    )
+    return _dataset(tfds_source.read(where, None, data_dir=data_dir, image_size=image_size))
 
 
 def folder(where: str, image_size: int) -> Dataset:
     """One's own images in folders: see `folder.py`."""
-    arrays, num_valid = folder_source.read(Path(where).expanduser(), image_size=image_size)
-    return _dataset(arrays)._replace(num_valid=num_valid)
+    arrays, num_valid = folder_source.read(_path(where), image_size=image_size)
+    files = tuple(arrays.pop("files").tolist())
+    return _dataset(arrays)._replace(num_valid=num_valid, files=files)
 
 
 def npz(where: str) -> Dataset:
     """One's own images in an .npz file: see `npz.py`."""
-    return _dataset(npz_source.read(Path(where).expanduser()))
+    arrays, num_valid = npz_source.read(_path(where))
+    return _dataset(arrays)._replace(num_valid=num_valid)
+
+
+def _path(where: str) -> Path:
+    return Path(paths.expand(where, "config.dataset"))
 
 
 def _dataset(arrays: Arrays) -> Dataset:

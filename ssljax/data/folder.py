@@ -5,26 +5,31 @@
     valid/<class>/*       validation images, optional
     test/<class>/*        test images, optional
 
-Files of any format that Pillow reads, of any size. Records are in the order of their paths on any
-machine, so that the same names give the same labelled set.
+The parts are also read in other spellings (`spellings.py`). Images are files of any format that
+Pillow reads, of any size. Records are in the order of their paths on any machine, so that the same
+names give the same labelled set. What is passed over is named: other files and folders, hidden
+ones, and those that systems and cameras leave.
 """
 
 import os
+import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
-from ssljax.data import images, memory
-from ssljax.data.cache import Arrays
+from ssljax.data import images, memory, spellings
+from ssljax.data.arrays import Arrays
 from ssljax.errors import UsageError
-from ssljax.log import LOG
+from ssljax.log import LOG, printable, some
 
+Folders = dict[str, list[Path]]  # by the name of a class, of which most have one
 Files = list[tuple[Path, int]]  # image files and the numbers of their classes, -1: none
+# Folders of systems: some hold small copies of the images beside them.
+_SYSTEM = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found")
 
 
 def read(folder: Path, *, image_size: int) -> tuple[Arrays, int]:
@@ -36,8 +41,8 @@ def read(folder: Path, *, image_size: int) -> tuple[Arrays, int]:
 
     Returns:
       Arrays: images `[N, H, W, C]` uint8 of train, unlabeled and valid, labels `[N]` int64 (-1:
-      none), test_images, test_labels, class_names; and the number of validation images, the last
-      ones. C is 1 where all files are grey, else 3.
+      none), test_images, test_labels, class_names, and files `[N + T]`, below the folder; and the
+      number of validation images, the last ones. C is 1 where all files are grey, else 3.
 
     Raises:
       UsageError: a folder or file is missing, unreadable, empty or not where it should be.
@@ -50,6 +55,7 @@ def read(folder: Path, *, image_size: int) -> tuple[Arrays, int]:
         "test_images": pixels[len(records) :],
         "test_labels": np.array([c for _, c in tests], np.int64),
         "class_names": np.array(classes),
+        "files": np.array([path.relative_to(folder).as_posix() for path, _ in records + tests]),
     }
     return arrays, num_valid
 
@@ -61,70 +67,133 @@ def listing(folder: Path) -> tuple[list[str], Files, Files, int]:
     Raises:
       UsageError: a folder or file is missing, unreadable or not where it should be.
     """
+    left: list[Path] = []  # what is not read
     try:
-        classes = _classes(folder)
-        parts = {part: _labeled(folder / part, classes) for part in ("train", "valid", "test")}
-        parts["unlabeled"] = [(path, -1) for path in _files(folder / "unlabeled")]
+        parts = _parts(folder, left)
+        classes = _classes(folder, parts["train"], left)
+        numbers = {name: number for number, name in enumerate(classes)}
+        train = _labeled(classes, numbers, left)
+        valid, test = (
+            _labeled(_by_name(parts[part], left), numbers, left) if part in parts else []
+            for part in ("valid", "test")
+        )
+        unlabeled = [*_files(parts["unlabeled"], left)] if "unlabeled" in parts else []
     except OSError as error:
-        raise UsageError(f"{error.filename} cannot be read: {error.strerror}") from error
-    for c, count in enumerate(np.bincount([c for _, c in parts["train"]], minlength=len(classes))):
-        if not count:
-            raise UsageError(f"{folder / 'train' / classes[c]} holds no image: a class needs one")
-    records = parts["train"] + parts["unlabeled"] + parts["valid"]
-    return classes, records, parts["test"], len(parts["valid"])
+        raise UsageError(f"{printable(error.filename)} cannot be read: {error.strerror}") from error
+    if empty := set(numbers.values()) - {number for _, number in train}:
+        without = [*classes.values()][min(empty)][0]
+        there = [path.relative_to(without) for path in left if without in path.parents]
+        raise UsageError(
+            f"{printable(without)} holds no image: a class needs one; there are: "
+            f"{some(there) or 'no files'}"
+        )
+    _tell(folder, left)
+    records = [*train, *((path, -1) for path in unlabeled), *valid]
+    return [folders[0].name for folders in classes.values()], records, test, len(valid)
 
 
-def _classes(folder: Path) -> list[str]:
-    train = folder / "train"
-    if not train.is_dir():
-        raise UsageError(f"config.dataset folder:{folder}: there is no folder {train}")
-    classes = sorted(p.name for p in _visible(train) if p.is_dir())
+def _tell(folder: Path, left: list[Path]) -> None:
+    """Names what is not read, whole parts first."""
+    if left:
+        left.sort(key=lambda path: (len(path.parts), _is_hidden(path), path))
+        names = some([path.relative_to(folder) for path in left])
+        LOG.warning(f"warning: {printable(folder)} has entries that are not read: {names}")
+
+
+def _parts(folder: Path, left: list[Path]) -> dict[str, Path]:
+    """The folders that are read, by what they are: train, …"""
+    if not folder.is_dir():
+        raise UsageError(f"config.dataset folder:{printable(folder)}: there is no such folder")
+    entries = {entry.name: entry for entry in sorted(folder.iterdir())}
+    chosen = spellings.choose(name for name, entry in entries.items() if entry.is_dir())
+    if "train" not in chosen:
+        raise UsageError(
+            f"config.dataset folder:{printable(folder)}: there is no folder "
+            f"{printable(folder / 'train')}; there are: {some(entries) or 'none'}"
+        )
+    left += [entry for name, entry in entries.items() if name not in chosen.values()]
+    return {part: entries[name] for part, name in chosen.items()}
+
+
+def _classes(folder: Path, train: Path, left: list[Path]) -> Folders:
+    classes = _by_name(train, left)
     if not classes:
-        raise UsageError(f"{train} holds no class; allowed: a folder of images for each")
+        raise UsageError(f"{printable(train)} holds no class; allowed: a folder of images for each")
+    for name in classes:
+        if part := spellings.part_of(name):
+            LOG.warning(
+                f"warning: {printable(train / name)} is read as a class; images that are no class "
+                f"of train belong in {printable(folder / part)}"
+            )
     return classes
 
 
-def _labeled(folder: Path, classes: Sequence[str]) -> list[tuple[Path, int]]:
-    """The image files of `folder/<class>` and the numbers of their classes."""
-    if not folder.is_dir():
-        return []
-    for entry in _visible(folder):
-        if not entry.is_dir():
-            raise UsageError(f"{entry} is in no class; allowed: {folder}/<class>/")
-        if entry.name not in classes:
+def _by_name(folder: Path, left: list[Path]) -> Folders:
+    """The folders in `folder` by their names, in order.
+
+    A name is the same in either form of Unicode: what one system writes as é, another one writes as
+    e and an accent.
+
+    Raises:
+      UsageError: there is an image beside them.
+    """
+    found: Folders = {}
+    for entry in sorted(folder.iterdir()):
+        if _is_hidden(entry):
+            left.append(entry)
+        elif entry.is_dir():
+            found.setdefault(unicodedata.normalize("NFC", entry.name), []).append(entry)
+        elif entry.suffix.lower() in images.extensions():
             raise UsageError(
-                f"{entry} is a class that train does not have; allowed: {', '.join(classes)}"
+                f"{printable(entry)} is in no class; allowed: {printable(folder)}/<class>/"
             )
-    return [(path, c) for c, name in enumerate(classes) for path in _files(folder / name)]
+        else:
+            left.append(entry)
+    return found
 
 
-def _files(folder: Path) -> list[Path]:
-    """The image files in `folder` and below; none where there is no such folder."""
-    if not folder.is_dir():
-        return []
-    extensions = Image.registered_extensions()
-    paths = list(_walk(folder, ()))
-    others = [path for path in paths if path.suffix.lower() not in extensions]
-    if others:
-        LOG.warning(f"warning: {len(others)} files in {folder} are no images, such as {others[0]}")
-    return [path for path in paths if path.suffix.lower() in extensions]
+def _labeled(folders: Folders, numbers: Mapping[str, int], left: list[Path]) -> Files:
+    """The image files of folders and the numbers of their classes, class by class."""
+    found: Files = []
+    for name, same in folders.items():
+        files = [file for folder in same for file in _files(folder, left)]
+        if files and name not in numbers:
+            raise UsageError(
+                f"{printable(same[0])} is a class that train does not have; allowed: "
+                f"{some(numbers, 20)}"
+            )
+        if name not in numbers:
+            left += same
+        found += [(file, numbers[name]) for file in files]
+    return sorted(found, key=lambda file: file[1])
 
 
-def _walk(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
+def _files(folder: Path, left: list[Path], above: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """The image files in `folder` and below, in order.
+
+    Raises:
+      UsageError: a link leads to no file or back to a folder above it.
+    """
     real = folder.resolve()
     if real in above:
-        raise UsageError(f"{folder} is a symlink loop: it leads back to {real}")
-    for entry in _visible(folder):
-        if entry.is_dir():
-            yield from _walk(entry, (*above, real))
-        elif entry.exists():
+        raise UsageError(f"{printable(folder)} is a symlink loop: it leads back to {real}")
+    for entry in sorted(folder.iterdir()):
+        if _is_hidden(entry):
+            left.append(entry)
+        elif entry.is_dir():
+            yield from _files(entry, left, (*above, real))
+        elif entry.suffix.lower() not in images.extensions():
+            left.append(entry)
+        elif entry.is_file():
             yield entry
-        else:
-            raise UsageError(f"{entry} is a link that leads to no file")
+        elif entry.is_symlink():
+            raise UsageError(f"{printable(entry)} is a link that leads to no file")
+        else:  # a pipe or a device, which may have no end
+            left.append(entry)
 
 
-def _visible(folder: Path) -> list[Path]:
-    return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+def _is_hidden(path: Path) -> bool:
+    return path.name.startswith(".") or path.name in _SYSTEM
 
 
 def _decode(paths: Sequence[Path], image_size: int) -> np.ndarray:
@@ -138,9 +207,9 @@ def _decode(paths: Sequence[Path], image_size: int) -> np.ndarray:
         image, mode = images.read(paths[i])
         if not image_size and image.shape[:2] != shape:
             raise UsageError(
-                f"config.image_size is 0, but {paths[i]} has {image.shape[0]}×{image.shape[1]} "
-                f"pixels and {paths[0]} {shape[0]}×{shape[1]}; allowed: from 1 up, the side in "
-                "pixels that all get"
+                f"config.image_size is 0, but {printable(paths[i])} has {image.shape[0]}×"
+                f"{image.shape[1]} pixels and {printable(paths[0])} {shape[0]}×{shape[1]}; "
+                "allowed: from 1 up, the side in pixels that all get"
             )
         pixels[i] = images.fit(image, image_size) if image_size else image
         return mode

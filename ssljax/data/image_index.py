@@ -5,10 +5,12 @@ copies of parts of the data. A data set that TFDS has prepared is read through o
 index is cached beside it.
 """
 
+import functools
+import io
 import os
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,13 +18,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from ssljax.data import cache, tfds_source
-from ssljax.data.cache import Arrays
+from ssljax.data import cache, images, tfds_parts, tfds_source
+from ssljax.data.arrays import Arrays
 from ssljax.data.folder import Files
 from ssljax.errors import UsageError
-from ssljax.log import quiet_import
+from ssljax.log import printable, quiet_import
 
-_FORMAT = 1  # of the cached index; a change makes old caches stale
+_FORMAT = 2  # of the cached index; a change makes old caches stale
 _HEADER, _CHECKSUM = 12, 4  # bytes around a record of a TFRecord file: its length, checksums
 
 
@@ -35,6 +37,33 @@ class ImageIndex(NamedTuple):
     length: np.ndarray  # [N] int64, bytes of the image, -1: the whole file
     labels: np.ndarray  # [N] int64, -1: none
     names: np.ndarray  # [N] str, file names of the data set, or what else tells the image
+
+    def pick(self, chosen: np.ndarray) -> "ImageIndex":
+        """Some of the images, in the same files."""
+        picked = (array[chosen] for array in self[1:])
+        return ImageIndex(self.files, *picked)
+
+    @property
+    def are_files(self) -> bool:
+        """Whether each image is a file of its own, of anybody's making."""
+        return bool(np.all(self.length < 0))
+
+    def describe(self, index: int) -> str:
+        """What to call an image: the path of its file, or its name in the data set."""
+        is_file = self.length[index] < 0
+        return printable(self.files[self.file_index[index]] if is_file else self.names[index])
+
+    def damage(self, index: int) -> str:
+        """Why the file of an image cannot be read and decoded; "": it can, or it has no own one."""
+        if self.length[index] >= 0:
+            return ""
+        try:
+            images.decode(io.BytesIO(self.read(index)))
+        except OSError as error:
+            return error.strerror or str(error)
+        except ValueError as error:
+            return str(error)
+        return ""
 
     def read(self, index: int) -> bytes:
         """The encoded image."""
@@ -54,6 +83,12 @@ class ImageIndex(NamedTuple):
             return remote.read(length)
 
 
+_NONE = ImageIndex(
+    files=np.zeros(0, str), file_index=np.zeros(0, np.int32), offset=np.zeros(0, np.int64),
+    length=np.zeros(0, np.int64), labels=np.zeros(0, np.int64), names=np.zeros(0, str),
+)  # fmt: skip
+
+
 def of_files(files: Files) -> ImageIndex:
     """One image per file."""
     n = len(files)
@@ -64,9 +99,8 @@ def of_files(files: Files) -> ImageIndex:
     return ImageIndex(paths, np.arange(n, dtype=np.int32), nothing, nothing - 1, labels, names)
 
 
-def of_tfds(name: str, splits: list[str], data_dir: str) -> tuple[ImageIndex, list[str]]:
-    """The first of `splits` that a prepared TFDS data set has, without records if it has none, and
-    the names of its classes.
+def of_tfds(name: str, data_dir: str) -> tuple[ImageIndex, ImageIndex, list[str]]:
+    """The training and the test records of a prepared TFDS data set, and its classes' names.
 
     Args:
       name: as `tfds.builder` takes it; has `image` and `label`.
@@ -76,38 +110,88 @@ def of_tfds(name: str, splits: list[str], data_dir: str) -> tuple[ImageIndex, li
       UsageError: it is not prepared, not in TFRecord files, or has no images and labels.
     """
     data_dir = tfds_source.directory(data_dir)
-    request = f"records {_FORMAT} {name} {splits}"
 
     def source() -> str:
-        return f"{request} {tfds_source.fingerprint(data_dir, name)}"
+        return f"records {_FORMAT} {name} {tfds_source.fingerprint(data_dir, name)}"
 
-    def build() -> Arrays:
-        builder = tfds_source.prepared(name, data_dir)
-        features = builder.info.features
-        if not {"image", "label"} <= set(features):
-            raise UsageError(
-                f"config.dataset {name} has no image and label; it has: "
-                f"{', '.join(sorted(features))}"
-            )
-        if builder.info.file_format.value != "tfrecord":
-            raise UsageError(
-                f"config.dataset {name} is prepared in files of the format "
-                f"{builder.info.file_format.value}; allowed: tfrecord"
-            )
-        found = [split for split in splits if split in builder.info.splits][:1]
-        paths = [str(p) for split in found for p in builder.info.splits[split].filepaths]
-        classes = features["label"].names or map(str, range(features["label"].num_classes))
-        return {**_index(paths)._asdict(), "class_names": np.array(list(classes))}
+    file = re.sub(r"\W", "_", f"{name} records") + ".npz"
+    paths = tfds_source.cache_files(data_dir, file)
+    arrays = cache.load_or_build(paths, source, lambda: _build(name, data_dir))
+    tfds_parts.tell_of_others(name, arrays["not_read"].tolist())
+    train, test = (
+        ImageIndex(**{field: arrays[f"{part}_{field}"] for field in ImageIndex._fields})
+        for part in ("train", "test")
+    )
+    classes = arrays["class_names"].tolist()
+    return _moved(train, "", f"{data_dir}/"), _moved(test, "", f"{data_dir}/"), classes
 
-    file = re.sub(r"\W", "_", f"{name} {splits[0]} records") + ".npz"
-    arrays = cache.load_or_build(tfds_source.cache_folder(data_dir) / file, source, build)
-    classes = arrays.pop("class_names").tolist()
-    return ImageIndex(**arrays), classes
+
+def _build(name: str, data_dir: str) -> Arrays:
+    """What the cache of a data set holds. Paths of files are relative to `data_dir`."""
+    builder = tfds_source.prepared(name, data_dir)
+    _require_records(name, builder)
+    splits = tfds_parts.usual(builder.info.splits)
+    tfds_parts.require_splits(name, builder, splits)
+
+    @functools.cache
+    def index(split: str) -> ImageIndex:
+        return _index([str(path) for path in builder.info.splits[split].filepaths])
+
+    unlabeled = [index(split) for split in splits.unlabeled]
+    hidden = [each._replace(labels=np.full_like(each.labels, -1)) for each in unlabeled]
+    train = _joined([*map(index, splits.train), *hidden])
+    tested = tfds_parts.first_labeled(splits.test, lambda split: index(split).labels)
+    test = _joined([index(tested)] if tested else [])
+    test = test.pick(test.labels >= 0)
+    names = tfds_parts.class_names(name, builder.info.features, train.labels, test.labels)
+    arrays = {
+        f"{part}_{field}": array
+        for part, each in (("train", train), ("test", test))
+        for field, array in _moved(each, f"{data_dir}/", "")._asdict().items()
+    }
+    others = tfds_parts.not_read(builder.info.splits, splits, tested)
+    return {**arrays, "class_names": names, "not_read": others}
+
+
+def _require_records(name: str, builder: Any) -> None:
+    """Raises UsageError unless encoded images and their labels are in TFRecord files."""
+    features, form = builder.info.features, builder.info.file_format.value
+    tfds_parts.require_labeled_images(name, features)
+    if type(features["image"]).__name__ != "Image":
+        raise UsageError(
+            f"config.dataset {name} has images of the kind {type(features['image']).__name__}; "
+            "allowed with config.stream: Image, which is encoded"
+        )
+    if form != "tfrecord":
+        raise UsageError(
+            f"config.dataset {name} is prepared in files of the format {form}; allowed: tfrecord"
+        )
+
+
+def _moved(index: ImageIndex, old: str, new: str) -> ImageIndex:
+    """The index of a data set whose files were in `old` and are in `new`."""
+    files = [new + path.removeprefix(old) for path in index.files.tolist()]
+    return index._replace(files=np.array(files, str))
+
+
+def _joined(indices: Sequence[ImageIndex]) -> ImageIndex:
+    """The images of several data sets, one after the other."""
+    indices = [_NONE, *indices]
+    before = np.cumsum([0, *(len(index.files) for index in indices)])
+    shifted = [
+        index._replace(file_index=index.file_index + np.int32(count))
+        for index, count in zip(indices, before[:-1], strict=True)
+    ]
+    return ImageIndex(*(np.concatenate(arrays) for arrays in zip(*shifted, strict=True)))
 
 
 def _index(paths: list[str]) -> ImageIndex:
     def entries(path: str) -> list[tuple[int, int, int, str]]:
-        return list(_entries(path))
+        try:
+            return list(_entries(path))
+        except Exception as error:  # of files that are damaged or gone
+            reason = " ".join(f"{type(error).__name__} {error}".split())[:200]
+            raise UsageError(f"{path} cannot be read: {reason}") from error
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         bar = tqdm(pool.map(entries, paths), "indexing records", len(paths), disable=None)
@@ -150,4 +234,4 @@ def _label(feature: Any) -> int:
 
 
 def _text(feature: Any, key: str) -> str:
-    return feature[key].bytes_list.value[0].decode() if key in feature else ""
+    return feature[key].bytes_list.value[0].decode(errors="replace") if key in feature else ""

@@ -42,7 +42,7 @@ def read_list(path: Path, names: np.ndarray) -> np.ndarray:
       UsageError: it cannot be read, is empty, or names files that do not exist or one twice.
     """
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"config.split_file {path} cannot be read: {error}") from error
     listed = [line.split(",")[0].strip() for line in lines if line.strip()]
@@ -58,7 +58,17 @@ def read_list(path: Path, names: np.ndarray) -> np.ndarray:
     chosen = np.unique([where[name] for name in listed])
     if len(chosen) < len(listed):
         raise UsageError(f"config.split_file {path} names an image twice")
+    if len(where) < len(names) and (same := set(listed) & _repeated(names)):
+        raise UsageError(
+            f"config.split_file {path} names {min(same)}, and several images are called so; "
+            "allowed: a .json of numbers"
+        )
     return chosen
+
+
+def _repeated(names: np.ndarray) -> set[str]:
+    different, counts = np.unique(names, return_counts=True)
+    return set(different[counts > 1].tolist())
 
 
 def draw(size: int | None, seed: int, labels: np.ndarray) -> np.ndarray:

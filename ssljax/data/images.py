@@ -1,14 +1,34 @@
 """One image: from a file, and to the size that the others have."""
 
+import functools
+import io
 from pathlib import Path
+from typing import IO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from ssljax.errors import UsageError
+from ssljax.log import printable
 
 GREY_MODES = ("1", "L")  # Pillow's modes of one channel without colours
 _DEEP_MODES = ("I", "F")  # more than 8 bits a channel; also their variants, such as I;16
+# What Pillow recognises and does not decode itself. EPS would run another program.
+_NO_IMAGES = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")
+
+
+@functools.cache
+def formats() -> list[str]:
+    """Pillow's names of the formats that are read."""
+    Image.init()
+    return [name for name in Image.OPEN if name not in _NO_IMAGES]
+
+
+@functools.cache
+def extensions() -> frozenset[str]:
+    """The ends of names that images have, in lower case, with the dot."""
+    read = {*formats(), "MPO"}  # a JPEG with further images
+    return frozenset(end for end, name in Image.registered_extensions().items() if name in read)
 
 
 def fit(image: np.ndarray, size: int) -> np.ndarray:
@@ -19,22 +39,56 @@ def fit(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def read(path: Path) -> tuple[np.ndarray, str]:
-    """Decodes a file of any 8-bit format of Pillow's, turned upright as its EXIF data says.
+    """Decodes a file, see `decode`.
+
+    Raises:
+      UsageError: the file is missing or cannot be decoded; names it.
+    """
+    try:
+        with path.open("rb") as file:
+            return decode(file)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"image {printable(path)} cannot be read: {error}") from error
+
+
+def decode(file: IO[bytes]) -> tuple[np.ndarray, str]:
+    """Decodes any 8-bit format of Pillow's, turned upright as its EXIF data says.
 
     Returns:
       uint8 `[H, W, 3]`, and the mode it had in the file ("L", "RGB", "RGBA", …). Transparency is
       dropped; of several frames the first one is read.
 
     Raises:
-      UsageError: the file is missing or cannot be decoded; names it.
+      ValueError: it cannot be decoded; says why in one line.
     """
     try:
-        with Image.open(path) as picture:
+        with Image.open(file, formats=formats()) as picture:
             mode = picture.mode
             if mode.startswith(_DEEP_MODES):
                 raise ValueError(f"its pixels are of mode {mode}; allowed: 8 bits a channel")
             upright = ImageOps.exif_transpose(picture)
             return np.asarray(upright.convert("RGB")), mode
-    # Pillow's decoders raise SyntaxError and others about damaged files
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise UsageError(f"image {path} cannot be read: {' '.join(str(error).split())}") from error
+    except Exception as error:  # anything can be in a file, and Pillow raises as much
+        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
+
+
+def is_plain_jpeg(encoded: bytes) -> bool:
+    """Whether TensorFlow decodes an image to what `decode` gives, but for how it rounds: it is a
+    JPEG, upright, grey or in colours."""
+    try:
+        with Image.open(io.BytesIO(encoded), formats=["JPEG"]) as picture:
+            upright = picture.getexif().get(ExifTags.Base.Orientation, 1) == 1
+            return upright and picture.mode in ("L", "RGB")
+    except Exception:  # another format, or damaged
+        return False
+
+
+def as_bmp(encoded: bytes) -> bytes:
+    """What `decode` gives, as a BMP, which TensorFlow reads; b"": it cannot be decoded."""
+    try:
+        pixels, _ = decode(io.BytesIO(encoded))
+    except ValueError:
+        return b""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "BMP")
+    return file.getvalue()

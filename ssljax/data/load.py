@@ -5,13 +5,24 @@ from pathlib import Path
 
 import numpy as np
 
+from ssljax import paths
 from ssljax.checks import check_returned
-from ssljax.data import datasets, folder, image_index, imagenet_folds, split_file, splits
+from ssljax.data import (
+    datasets,
+    folder,
+    image_index,
+    imagenet_folds,
+    memory,
+    split_file,
+    splits,
+    streaming,
+    tensorflow_import,
+)  # fmt: skip
 from ssljax.data.datasets import Dataset
 from ssljax.data.splits import Split, SplitName
 from ssljax.data.streaming import StreamedDataset
 from ssljax.errors import UsageError
-from ssljax.log import LOG
+from ssljax.log import LOG, printable, some
 from ssljax.lookup import find
 
 CONVENTIONS = ("exclude_labeled", "all", "strict")  # of the unlabelled list, see `make_split`
@@ -47,13 +58,37 @@ def load(
     else:
         name = splits.parse(dataset)
         data = (_stream if stream else _read)(name.dataset, data_dir, image_size)
-        split = _given(path, data) if path else _split(name, data, unlabeled)
+        data = data._replace(class_names=tuple(map(printable, data.class_names)))
+        data, split = _given(path, data) if path else (data, _split(name, data, unlabeled))
+    _judge(dataset, data, split)
     if not len(data.test_labels) and not len(labeled_validation(data, split)):
         raise UsageError(
             f"config.dataset {dataset} has neither test images nor labelled validation images to "
             "evaluate on; allowed: a name that ends with a number of validation images"
         )
     return data, split
+
+
+def _judge(name: str, data: Dataset | StreamedDataset, split: Split) -> None:
+    """Refuses a single class, and names the classes that nothing can be learned about and a
+    validation that says nothing."""
+    if data.num_classes < 2:
+        raise UsageError(
+            f"config.dataset {printable(name)} has one class, {', '.join(data.class_names)}; "
+            "allowed: from two classes up"
+        )
+    counts = np.bincount(data.labels[split.labeled], minlength=data.num_classes)
+    if np.isin(split.valid, split.labeled).sum() > len(split.valid) / 2:
+        LOG.warning(
+            "warning: most validation images are labelled ones, which are trained on; "
+            "config.unlabeled=strict keeps them apart"
+        )
+    without = [data.class_names[c] for c in np.flatnonzero(counts == 0)]
+    if without:
+        LOG.warning(
+            f"warning: {len(without)} of {data.num_classes} classes have no labelled image and "
+            f"cannot be learned: {some(without)}"
+        )
 
 
 def labeled_validation(data: Dataset | StreamedDataset, split: Split) -> np.ndarray:
@@ -80,6 +115,11 @@ def _read(name: str, data_dir: str, image_size: int) -> Dataset:
 def _check(name: str, data: Dataset) -> None:
     """Looks at what a function of one's own returned."""
     check_returned("config.dataset", name, data, Dataset)
+    if len(data.class_names) != data.num_classes:
+        raise UsageError(
+            f"config.dataset {name!r} has {len(data.class_names)} class_names; allowed: "
+            f"{data.num_classes}, its num_classes"
+        )
     for part, images, labels, least in (
         ("images", data.images, data.labels, -1),
         ("test_images", data.test_images, data.test_labels, 0),
@@ -100,7 +140,7 @@ def _imagenet(size, seed, data_dir, image_size, path):
     """ImageNet streamed, and a fold of it."""
     data = _stream("tfds:imagenet2012", data_dir, image_size)
     if path:
-        return data, _given(path, data)
+        return _given(path, data)
     if size is not None:
         LOG.info(
             f"note: the {size} labelled images are a plain random fold of seed {seed}, not the "
@@ -109,12 +149,13 @@ def _imagenet(size, seed, data_dir, image_size, path):
     return data, _around(imagenet_folds.draw(size, seed, data.labels), data)
 
 
-def _given(path: str, data: Dataset | StreamedDataset) -> Split:
-    """The split that a file holds."""
+def _given(path: str, data: Dataset | StreamedDataset) -> tuple[Dataset | StreamedDataset, Split]:
+    """The split that a file holds, and the data with the labels that it adds."""
     if path.endswith(".json"):
-        return split_file.read(Path(path), data.labels)
+        split, added = split_file.read(Path(path).expanduser(), data.labels, data.class_names)
+        return data.with_labels(added) if added else data, split
     if isinstance(data, StreamedDataset):
-        return _around(imagenet_folds.read_list(Path(path), data.train_index.names), data)
+        return data, _around(imagenet_folds.read_list(Path(path), data.train_index.names), data)
     raise UsageError(
         f"config.split_file is {path}; allowed: a .json, or with streams a list of files"
     )
@@ -129,23 +170,25 @@ def _stream(name: str, data_dir: str, image_size: int) -> StreamedDataset:
     kind, _, where = name.partition(":")
     if not image_size:
         raise UsageError("config.image_size is 0; allowed for streams: from 1 up, the crops' side")
-    if kind == "tfds" and where:
-        train, classes = image_index.of_tfds(where, ["train"], data_dir)
-        test, _ = image_index.of_tfds(where, ["test", "validation"], data_dir)
-        return StreamedDataset(train, test, len(classes), tuple(classes), image_size)
-    if kind == "folder" and where:
-        names, train_files, test_files, num_valid = folder.listing(Path(where).expanduser())
-        train_index, test_index = (
-            image_index.of_files(train_files),
-            image_index.of_files(test_files),
+    if kind not in ("tfds", "folder") or not where:
+        raise UsageError(
+            f"config.dataset names {name!r}, which cannot be streamed; allowed with config.stream: "
+            "folder:<…>, tfds:<…>, imagenet"
         )
-        return StreamedDataset(
-            train_index, test_index, len(names), tuple(names), image_size, num_valid
-        )
-    raise UsageError(
-        f"config.dataset names {name!r}, which cannot be streamed; allowed with config.stream: "
-        "folder:<…>, tfds:<…>, imagenet"
+    crops = 3 * 4 * image_size**2 * streaming.AT_ONCE  # float32
+    memory.require(
+        f"config.image_size is {image_size}: crops", crops, memory.host_bytes(), "memory"
     )
+    tensorflow_import.require("tensorflow", "config.stream")
+    if kind == "tfds":
+        train, test, classes = image_index.of_tfds(where, data_dir)
+        return StreamedDataset(train, test, len(classes), tuple(classes), image_size)
+    place = Path(paths.expand(where, "config.dataset"))
+    names, train_files, test_files, num_valid = folder.listing(place)
+    train, test = map(image_index.of_files, (train_files, test_files))
+    streaming.require_decodable(train, "training")
+    streaming.require_decodable(test, "test")
+    return StreamedDataset(train, test, len(names), tuple(names), image_size, num_valid)
 
 
 def _split(name: SplitName, data: Dataset | StreamedDataset, unlabeled: str) -> Split:

@@ -1,13 +1,31 @@
 """How much data fits in memory: refused with its size before any of it is read."""
 
+import contextlib
 import os
+from pathlib import Path
 
 from ssljax.errors import UsageError
 
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
+_CONTAINER = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
 
 def host_bytes() -> int:
-    """The machine's memory in bytes, used or not."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """The memory in bytes that this process may have, used or not.
+
+    The machine's, or less where `ulimit -v` or a container's control group says so.
+    """
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    if resource is not None:
+        limits.append(resource.getrlimit(resource.RLIMIT_AS)[0])
+    for file in _CONTAINER:
+        with contextlib.suppress(OSError, ValueError):  # no such limit, or "max"
+            limits.append(int(Path(file).read_text("utf-8")))
+    return min(limit for limit in limits if limit > 0)  # -1 is no limit
 
 
 def require(what: str, size: int, limit: int, where: str) -> None:

@@ -9,6 +9,7 @@ from ssljax.data.splits import Split, fingerprint
 from ssljax.data.streaming import StreamedDataset
 
 _CELL = 32  # pixels of an image's side on the contact sheet
+_CLASSES = 1000  # that the contact sheet shows, at most
 _ROW = 50  # images of a class on the contact sheet, unless said
 
 
@@ -49,14 +50,16 @@ def _properties(data: Dataset | StreamedDataset, split: Split) -> list[str]:
 def contact_sheet(
     data: Dataset | StreamedDataset, split: Split, *, per_class: int = _ROW
 ) -> Image.Image:
-    """A row for each class: its name, and its first labelled images, `per_class` at most."""
+    """A row for each of the first 1,000 classes: its name, and its first labelled images,
+    `per_class` at most."""
+    names = data.class_names[:_CLASSES]
     draw_on = ImageDraw.Draw(Image.new("L", (1, 1)))
-    margin = 8 + int(max(draw_on.textlength(name) for name in data.class_names))
+    margin = 8 + int(max(draw_on.textlength(name) for name in names))
     labels = data.labels[split.labeled]
     longest = min(per_class, int(np.bincount(labels).max()))
-    sheet = Image.new("RGB", (margin + longest * _CELL, data.num_classes * _CELL), "white")
+    sheet = Image.new("RGB", (margin + longest * _CELL, len(names) * _CELL), "white")
     draw = ImageDraw.Draw(sheet)
-    for c, name in enumerate(data.class_names):
+    for c, name in enumerate(names):
         draw.text((4, c * _CELL + _CELL // 3), name, fill="black")
         chosen = split.labeled[labels == c][:per_class]
         for i, image in enumerate(data.pick(chosen) if len(chosen) else ()):

@@ -10,49 +10,99 @@
 Numbers count the training records from 0: CIFAR, SVHN and STL-10 in the order of their published
 files (SVHN: train, extra; STL-10: train, unlabeled), a folder as `folder.py` orders it, an .npz as
 `npz.py` does. The order of a list is kept. `unlabeled` may repeat `labeled`, as FixMatch's does.
+
+Where people gave labels that the data set does not have, the file has them too:
+
+      "parent": "41d0…",           the hash of the split that was added to
+      "labels": {"204": "cat"},    numbers of training images, and the names of their classes
+      "labels_hash": "b2e7…"       optional when written by hand
 """
 
+import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ssljax.data.labels import with_added
 from ssljax.data.splits import Split, fingerprint
 from ssljax.errors import UsageError
+from ssljax.storage.files import parse_json
 
 
-def record(split: Split) -> dict[str, Any]:
-    """What the file holds of `split`."""
+def record(
+    split: Split, labels: Mapping[int, str] | None = None, parent: str = ""
+) -> dict[str, Any]:
+    """What the file holds of `split`.
+
+    Args:
+      labels: class names of training images that the data set has no label of, by their numbers.
+      parent: the hash of the split that these were added to.
+    """
     lists = {name: indices.tolist() for name, indices in split._asdict().items()}
-    return {"hash": fingerprint(split), **lists}
+    found = {"hash": fingerprint(split), **lists}
+    if labels:
+        given = {str(number): name for number, name in sorted(labels.items())}
+        found |= {"parent": parent, "labels": given, "labels_hash": _labels_hash(given)}
+    return found
 
 
-def read(path: Path, labels: np.ndarray) -> Split:
+def _labels_hash(labels: Mapping[str, str]) -> str:
+    text = json.dumps(dict(labels), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def read(
+    path: Path, labels: np.ndarray, class_names: Sequence[str]
+) -> tuple[Split, dict[int, str]]:
     """Reads a file for training records with these labels `[N]` (-1: none).
+
+    Returns:
+      The split, and the labels that the file adds.
 
     Raises:
       UsageError: it cannot be read, was changed, or does not fit the records.
     """
     try:
-        found = json.loads(path.read_text())
+        found = parse_json(path.read_bytes())
         split = Split(*(_indices(path, name, found, len(labels)) for name in Split._fields))
+        given = {str(k): str(v) for k, v in dict(found.get("labels", {})).items()}
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, UsageError):
             raise
         raise UsageError(
             f"config.split_file {path} cannot be read: {type(error).__name__} {error}"
         ) from error
-    if not len(split.labeled) or labels[split.labeled].min() < 0:
+    added = _added(path, given, len(labels), class_names)
+    known = with_added(labels, added, class_names)
+    if not len(split.labeled) or known[split.labeled].min() < 0:
         raise UsageError(
             f"config.split_file {path}: labeled must name an image, and each must have a label"
         )
-    if found.get("hash", fingerprint(split)) != fingerprint(split):
-        raise UsageError(
-            f"config.split_file {path}: its lists were changed after its hash {found['hash']} was "
-            f"written; allowed: {fingerprint(split)}, or no hash"
-        )
-    return split
+    for what, name, expected in (
+        ("lists", "hash", fingerprint(split)),
+        ("labels", "labels_hash", _labels_hash(given)),
+    ):
+        if found.get(name, expected) != expected:
+            raise UsageError(
+                f"config.split_file {path}: its {what} were changed after its {name} "
+                f"{found[name]} was written; allowed: {expected}, or no {name}"
+            )
+    return split, added
+
+
+def _added(
+    path: Path, given: Mapping[str, str], images: int, class_names: Sequence[str]
+) -> dict[int, str]:
+    for number, name in given.items():
+        if not number.isdigit() or int(number) >= images or name not in class_names:
+            raise UsageError(
+                f"config.split_file {path}: labels has {number}: {name!r}; allowed: images 0 to "
+                f"{images - 1}, and the classes {', '.join(class_names)}"
+            )
+    return {int(number): name for number, name in given.items()}
 
 
 def _indices(path: Path, name: str, found: Any, size: int) -> np.ndarray:

@@ -10,7 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-_NAME = re.compile(r"(?P<dataset>.+)\.(?P<seed>\d+)@(?P<size>\d+|all)-(?P<valid>\d+)")
+_NAME = re.compile(r"(?P<dataset>.+)\.(?P<seed>\d+)@(?P<size>\d+|all)-(?P<valid>\d+)", re.DOTALL)
+
+_PLACES = ("folder", "npz")  # data sets that are named by a path
 
 
 class SplitName(NamedTuple):
@@ -34,7 +36,8 @@ def parse(name: str) -> SplitName:
     """Takes `<data set>.<seed>@<labels>-<validation images>` apart.
 
     Raises:
-      ValueError: the name has another form; the message shows an example.
+      ValueError: the name has another form, of which the message shows an example, or a seed that
+        is too large.
     """
     match = _NAME.fullmatch(name)
     if match is None:
@@ -42,8 +45,46 @@ def parse(name: str) -> SplitName:
             f"dataset {name!r} is not <data set>.<seed>@<labels>-<validation images>, "
             "for example digits.1@40-100"
         )
+    if int(match["seed"]) >= 2**32:
+        raise ValueError(f"dataset {name!r} has a seed above {2**32 - 1}, the largest one")
     size = None if match["size"] == "all" else int(match["size"])
     return SplitName(match["dataset"], int(match["seed"]), size, int(match["valid"]))
+
+
+def with_later_seed(name: str, by: int) -> str:
+    """A name with another seed of the labelled set; a name that has none stays as it is."""
+    match = _NAME.fullmatch(name)
+    if match is None:
+        return name
+    return f"{match['dataset']}.{int(match['seed']) + by}{name[match.end('seed') :]}"
+
+
+def place(name: str) -> str:
+    """Where the files of a name are, of `folder:…` and `npz:…`; "": the name is of no place."""
+    match = _NAME.fullmatch(name)
+    kind, _, where = (match["dataset"] if match else name).partition(":")
+    return where if kind in _PLACES else ""
+
+
+def without_place(name: str) -> str:
+    """A name without where its files are: a folder that has moved keeps it."""
+    where, kind = place(name), name.partition(":")[0]
+    return f"{kind}:{name.removeprefix(f'{kind}:{where}')}" if where else name
+
+
+def whole(name: str) -> str:
+    """A name, with or without its numbers, that takes all labels of the same data set."""
+    if name.startswith("imagenet"):
+        return "imagenet"
+    match = _NAME.fullmatch(name)
+    return f"{match['dataset'] if match else name}.0@all-0"
+
+
+def function_of(name: str) -> str:
+    """What a name calls: `tfds` of `tfds:pets.1@40-0`, `my_data.pets` of `my_data.pets.1@40-0`."""
+    match = _NAME.fullmatch(name)
+    called = match["dataset"] if match else re.sub(r"\.\d+$", "", name)  # imagenet128116.1
+    return called.partition(":")[0]
 
 
 def make_split(
@@ -60,34 +101,58 @@ def make_split(
     """Chooses labelled, unlabelled and validation records as the published scripts do.
 
     Args:
-      labels: `[N]` class of every training record in original order, 0..C-1, each class present;
-        -1: no label. Such a record is never a labelled one, and comes last in the unlabelled order.
+      labels: `[N]` class of every training record in original order, from 0 up; -1: no label. Such
+        a record is never a labelled one, and comes last in the unlabelled order.
       seed: 0 takes records in order; another seeds NumPy's legacy MT19937 generator.
-      size: number of labelled records; None labels all of them.
+      size: number of labelled records; None labels all of them, but for validation records that
+        are not to be labelled.
       valid: number of validation records, taken from the head of the unlabelled order.
       include_labeled: whether the unlabelled order holds the labelled records too. False is
         MixMatch's convention. True is FixMatch's, where a validation image can be a labelled one.
-      strict: whether labelled records are passed over for validation all the same.
+      strict: whether labelled records, and those without a label, are passed over for validation.
       share: `[C]` size of each class relative to the largest; None counts `labels`.
       labeled: the labelled records, where they are published; `size` and `seed` then choose none.
 
     Raises:
-      ValueError: `size` or `valid` do not fit the records.
+      ValueError: `size` or `valid` do not fit the records, or none has a label.
     """
     labels = np.asarray(labels)
     counts = np.bincount(labels[labels >= 0])
+    if not len(counts):
+        raise ValueError("no training image has a label")
     share = counts / counts.max() if share is None else np.asarray(share, np.float64)
-    if labeled is None:
+    share = np.where(counts, share, -np.inf)  # a class without images never has its turn
+    if labeled is None and size is None and (strict or not include_labeled):
+        labeled = _all_but_valid(labels, share, valid)
+    elif labeled is None:
         labeled = _choose_labeled(labels, counts, share, seed, size)
     is_labeled = np.zeros(len(labels), bool)
     is_labeled[labeled] = True
     rest = np.arange(len(labels)) if include_labeled else np.flatnonzero(~is_labeled)
     order = rest[_balanced_order(labels[rest], share)]
-    eligible = np.flatnonzero(~is_labeled[order]) if strict else np.arange(len(order))
+    useful = ~is_labeled[order] & (labels[order] >= 0) if strict else np.ones(len(order), bool)
+    eligible = np.flatnonzero(useful)
     if not 0 <= valid <= len(eligible):
-        raise ValueError(f"{valid} validation images were asked for; allowed: 0 to {len(eligible)}")
+        what = ", the images with a label that are not the labelled ones" if strict else ""
+        raise ValueError(
+            f"{valid} validation images were asked for; allowed: 0 to {len(eligible)}{what}"
+        )
     head = eligible[:valid]
     return Split(np.sort(labeled), np.delete(order, head), order[head])
+
+
+def _all_but_valid(labels: np.ndarray, share: np.ndarray, valid: int) -> np.ndarray:
+    """All records with labels but for those that will be the first `valid` in the unlabelled order.
+
+    Nothing published takes all labels and validation images beside them.
+    """
+    known = np.flatnonzero(labels >= 0)
+    if not 0 <= valid < len(known):
+        raise ValueError(
+            f"{valid} validation images were asked for; allowed with all labels: 0 to "
+            f"{len(known) - 1}"
+        )
+    return np.sort(known[_balanced_order(labels[known], share)][valid:])
 
 
 def _choose_labeled(

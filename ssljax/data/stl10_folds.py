@@ -25,7 +25,7 @@ def read(seed: int, *, data_dir: str, labels: np.ndarray) -> np.ndarray:
         )
     path = _find(data_dir)
     try:
-        fold = np.array(path.read_text().splitlines()[seed].split(), np.int64)
+        fold = np.array(path.read_text("utf-8").splitlines()[seed].split(), np.int64)
     except (OSError, ValueError, IndexError) as error:
         raise UsageError(f"{path} holds no fold {seed}: {error}") from error
     # Each published fold has 100 images per class: any other order of the records shows here.

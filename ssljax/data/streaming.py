@@ -4,8 +4,6 @@ The host decodes, crops and flips with tf.data and gives the devices uint8 image
 happens there. Which images a step reads, and how they are cropped, is a function of (seed, step):
 `image_index.py` finds any image at once, so that an interrupted run goes on with the same batches
 without reading again what came before.
-
-Crops are those of `datasets/imagenet.py` of fixmatch's imagenet code.
 """
 
 import functools
@@ -16,15 +14,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ssljax.data import crops, tensorflow_import
 from ssljax.data.batches import RawBatch
 from ssljax.data.datasets import Batches
 from ssljax.data.image_index import ImageIndex
+from ssljax.data.images import as_bmp, is_plain_jpeg
+from ssljax.data.labels import with_added
 from ssljax.data.splits import Split
-from ssljax.errors import RunError
-from ssljax.log import LOG, quiet_import
+from ssljax.errors import RunError, UsageError
+from ssljax.log import LOG
 
-_EVALUATED = 224 / 256  # share of the shorter side in the evaluation's central crop
-_TOLERATED = 0.01  # share of the training images that may be damaged
+_TOLERATED = 0.01  # share of the images that may be damaged
+AT_ONCE = 64  # images that are looked at in one batch, where no batch size is said
+_TRIED = 8  # images of a part that are decoded before anything is trained
 
 
 class StreamedDataset(NamedTuple):
@@ -37,6 +39,7 @@ class StreamedDataset(NamedTuple):
     image_size: int  # side in pixels of the crops
     num_valid: int = 0  # how many of the last training images serve for validation only
     folds: Mapping[int, Callable[[int], np.ndarray]] = MappingProxyType({})
+    added_labels: Mapping[int, str] = MappingProxyType({})
 
     @property
     def labels(self) -> np.ndarray:
@@ -53,9 +56,25 @@ class StreamedDataset(NamedTuple):
         """(height, width, channels)."""
         return self.image_size, self.image_size, 3
 
+    def with_labels(self, added: Mapping[int, str]) -> "StreamedDataset":
+        """As `Dataset.with_labels`."""
+        known = with_added(self.labels, added, self.class_names)
+        index = self.train_index._replace(labels=known)
+        return self._replace(train_index=index, added_labels=added)
+
+    def names(self, part: str = "train") -> list[str]:
+        """As `Dataset.names`."""
+        index = self.train_index if part == "train" else self.test_index
+        if not index.are_files:
+            return [str(name) for name in index.names]
+        both = [*self.train_index.files, *self.test_index.files]
+        above = os.path.commonpath([os.path.dirname(file) for file in both])
+        return [os.path.relpath(file, above) for file in index.files[index.file_index]]
+
     def pick(self, indices: np.ndarray) -> np.ndarray:
-        """Some training images, to look at: uint8 `[n, H, W, C]`."""
-        return np.concatenate([images for images, _ in self.batches(indices, 64)])
+        """Some training images, to look at: uint8 `[n, H, W, C]`; damaged ones are left out."""
+        batches = _evaluation(self.train_index, indices, AT_ONCE, self.image_size, tolerated=1)
+        return np.concatenate([images for images, _ in batches])
 
     def batches(self, indices: np.ndarray, size: int) -> Batches:
         """Central crops of some training images and their labels, `size` at a time."""
@@ -102,17 +121,23 @@ def batches(
             numbers.append(np.stack([np.full(len(mine), 2 * seed + part), counter], axis=1))
         return np.concatenate(chosen), np.concatenate(numbers)
 
-    damaged: set[int] = set()
+    total = len(data.labels)
+    damage = _Damage(
+        data.train_index,
+        f"{total} training images",
+        "; another image takes its place",
+        _TOLERATED * total,
+    )
     for images, valid, indices in _decoded(
         data.train_index,
         choose,
         range(start, stop),
         sum(len(mine) for _, _, mine in parts),
         data.image_size,
-        _training_image,
+        crops.training,
     ):
         if not valid.all():
-            _report(data.train_index, indices[~valid], damaged)
+            damage.note(indices[~valid])
             indices, images = indices.copy(), images.copy()
             for part in (slice(0, labeled), slice(labeled, None)):
                 good = _nearest_good(valid[part])
@@ -136,17 +161,54 @@ def _order(seed: tuple[int, int], epoch: int, size: int) -> np.ndarray:
     return np.random.default_rng([*seed, epoch]).permutation(size)
 
 
-def _report(image_index: ImageIndex, indices: np.ndarray, damaged: set[int]) -> None:
-    """Names what is damaged and was not known to be."""
-    for index in sorted(set(indices.tolist()) - damaged):
-        LOG.warning(
-            f"warning: {image_index.names[index]} cannot be decoded; another image takes its place"
-        )
-        damaged.add(index)
-    if len(damaged) > _TOLERATED * len(image_index.labels):
-        raise RunError(
-            f"{len(damaged)} of {len(image_index.labels)} training images cannot be decoded, more "
-            f"than {_TOLERATED:.0%}; the last one is {image_index.names[max(damaged)]}"
+class _Damage:
+    """The images that cannot be decoded: each is named once, and too many are an error.
+
+    Args:
+      images: what they are, for the reader: `200 training images`.
+      then: what becomes of one that cannot be decoded.
+      tolerated: how many are no error.
+    """
+
+    def __init__(self, image_index: ImageIndex, images: str, then: str, tolerated: float):
+        self._index, self._images, self._then = image_index, images, then
+        self._tolerated = tolerated
+        self._known: set[int] = set()
+
+    def note(self, indices: np.ndarray) -> None:
+        """Names what is damaged and was not known to be.
+
+        Raises:
+          RunError: it is too much.
+        """
+        for index in sorted(set(indices.tolist()) - self._known):
+            reason = self._index.damage(index)
+            LOG.warning(
+                f"warning: {self._index.describe(index)} cannot be decoded{self._then}"
+                f"{reason and ': ' + reason}"
+            )
+            self._known.add(index)
+        if len(self._known) > self._tolerated:
+            raise RunError(
+                f"{len(self._known)} of {self._images} cannot be decoded, more than "
+                f"{_TOLERATED:.0%}; the last one is {self._index.describe(max(self._known))}"
+            )
+
+
+def require_decodable(image_index: ImageIndex, part: str) -> None:
+    """Tries a few images of one's own, spread over all, before anything is trained.
+
+    Raises:
+      UsageError: most of them cannot be decoded.
+    """
+    total = len(image_index.labels)
+    tried = np.unique(np.linspace(0, total - 1, min(_TRIED, total)).astype(int)).tolist()
+    damaged = [index for index in tried if image_index.damage(index)]
+    if len(damaged) > len(tried) / 2:
+        first = image_index.describe(damaged[0]), image_index.damage(damaged[0])
+        raise UsageError(
+            f"config.dataset: {len(damaged)} of {len(tried)} {part} images that were tried cannot "
+            f"be decoded; {': '.join(first)}"
         )
 
 
@@ -159,23 +221,38 @@ def _nearest_good(valid: np.ndarray) -> np.ndarray:
 
 
 def _evaluation(
-    image_index: ImageIndex, indices: np.ndarray, size: int, image_size: int
+    image_index: ImageIndex,
+    indices: np.ndarray,
+    size: int,
+    image_size: int,
+    tolerated: float = _TOLERATED,
 ) -> Batches:
-    """Each image once, but for those that cannot be decoded, which are named."""
+    """Each image once, but for those that cannot be decoded, which are named.
+
+    Args:
+      tolerated: the share that may be damaged.
+    """
+    total = len(indices)
+    damage = _Damage(
+        image_index, f"{total} images to evaluate", " and is not evaluated", tolerated * total
+    )
+    for images, valid, chosen in decoded(image_index, indices, size, image_size):
+        damage.note(chosen[~valid])
+        yield images[valid], image_index.labels[chosen[valid]]
+
+
+def decoded(
+    image_index: ImageIndex, indices: np.ndarray, size: int, image_size: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Central crops `[n, H, W, 3]` uint8 of some images, `size` at a time; whether each could be
+    decoded; and which ones they are."""
 
     def choose(batch: int) -> tuple[np.ndarray, np.ndarray]:
         chosen = indices[batch * size : (batch + 1) * size]
         return chosen, np.zeros((len(chosen), 2), np.int64)
 
     batches = range(-(-len(indices) // size))
-    for images, valid, chosen in _decoded(
-        image_index, choose, batches, size, image_size, _evaluation_image
-    ):
-        for index in chosen[~valid]:
-            LOG.warning(
-                f"warning: {image_index.names[index]} cannot be decoded and is not evaluated"
-            )
-        yield images[valid], image_index.labels[chosen[valid]]
+    return _decoded(image_index, choose, batches, size, image_size, crops.evaluation)
 
 
 def _decoded(
@@ -191,10 +268,7 @@ def _decoded(
     Damaged images are rare and looking for them takes a fifth of the time, so that only the step in
     which one fails is done again with a guard around each image.
     """
-    with quiet_import():
-        import tensorflow as tf
-
-    tf.config.set_visible_devices([], "GPU")
+    tf = tensorflow_import.require("tensorflow", "config.stream")
     pipeline = functools.partial(_pipeline, image_index, choose, size, image_size, crop)
     step = steps.start
     while step < steps.stop:
@@ -211,15 +285,26 @@ def _pipeline(image_index, choose, size, image_size, crop, steps, *, guard):
     """Python reads files, in threads; all else runs in tf.data's own."""
     import tensorflow as tf
 
+    are_files = image_index.are_files
+
     def read(step):
         indices, numbers = choose(int(step))
-        return np.array([image_index.read(i) for i in indices], object), numbers, indices
+        encoded = [_encoded(image_index, i) for i in indices]
+        others = [are_files and not is_plain_jpeg(image) for image in encoded]
+        return np.array(encoded, object), np.array(others, bool), numbers, indices
 
     def read_step(step):
-        encoded, numbers, indices = tf.numpy_function(read, [step], (tf.string, tf.int64, tf.int64))
-        return tf.ensure_shape(encoded, [None]), tf.ensure_shape(numbers, [None, 2]), indices
+        types = (tf.string, tf.bool, tf.int64, tf.int64)
+        encoded, others, numbers, indices = tf.numpy_function(read, [step], types)
+        encoded, others = (tf.ensure_shape(x, [None]) for x in (encoded, others))
+        return encoded, others, tf.ensure_shape(numbers, [None, 2]), indices
 
-    def decode(encoded, number, index):
+    def decode(encoded, other, number, index):
+        encoded = tf.cond(
+            other, lambda: tf.numpy_function(as_bmp, [encoded], tf.string), lambda: encoded
+        )
+        encoded = tf.ensure_shape(encoded, [])
+
         def image():
             return crop(encoded, number, image_size)
 
@@ -237,6 +322,14 @@ def _pipeline(image_index, choose, size, image_size, crop, steps, *, guard):
     return dataset.as_numpy_iterator()
 
 
+def _encoded(image_index: ImageIndex, index: int) -> bytes:
+    """An image; nothing where it is gone or cannot be read."""
+    try:
+        return image_index.read(index)
+    except Exception:  # each storage raises its own
+        return b""
+
+
 def _guarded(decode, size):
     """`decode()` and True, or a black image and False where it fails."""
     import tensorflow as tf
@@ -245,71 +338,3 @@ def _guarded(decode, size):
     nothing = tf.data.Dataset.from_tensors((tf.zeros([size, size, 3], tf.uint8), False))
     either = image.ignore_errors().concatenate(nothing).take(1)
     return either.get_single_element()
-
-
-def _training_image(encoded, number, size):
-    """A random crop of 8 to 100 % of the image and of aspect 3/4 to 4/3, resized, maybe flipped.
-
-    As in the published code, it also has to cover a tenth of the image (`min_object_covered`), and
-    a crop that is the whole image becomes the evaluation's central crop.
-    """
-    import tensorflow as tf
-
-    crop_seed, flip_seed = tf.unstack(tf.random.split(number, 2))
-    shape = _shape(encoded)
-    begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
-        shape,
-        bounding_boxes=tf.constant([[[0.0, 0.0, 1.0, 1.0]]]),
-        seed=crop_seed,
-        min_object_covered=0.1,
-        aspect_ratio_range=(3 / 4, 4 / 3),
-        area_range=(0.08, 1.0),
-        max_attempts=10,
-        use_image_if_no_bounding_boxes=True,
-    )
-    whole = tf.reduce_all(extent[:2] == shape[:2])
-    window = tf.where(whole, _central(shape), tf.concat([begin[:2], extent[:2]], axis=0))
-    image = _cropped(encoded, window, size)
-    return tf.image.stateless_random_flip_left_right(image, flip_seed)
-
-
-def _evaluation_image(encoded, number, size):
-    del number
-    return _cropped(encoded, _central(_shape(encoded)), size)
-
-
-def _shape(encoded):
-    """Height, width and channels, `[3]` int32."""
-    import tensorflow as tf
-
-    return tf.cond(
-        tf.io.is_jpeg(encoded),
-        lambda: tf.image.extract_jpeg_shape(encoded),
-        lambda: tf.shape(tf.io.decode_image(encoded, channels=3, expand_animations=False)),
-    )
-
-
-def _central(shape):
-    """The central square of 224/256 of the shorter side: top, left, height, width `[4]` int32."""
-    import tensorflow as tf
-
-    side = tf.cast(_EVALUATED * tf.cast(tf.minimum(shape[0], shape[1]), tf.float32), tf.int32)
-    return tf.stack([(shape[0] - side + 1) // 2, (shape[1] - side + 1) // 2, side, side])
-
-
-def _cropped(encoded, window, size):
-    """A part of an image, `[size, size, 3]` uint8: bicubic, cut off at 0 and 255."""
-    import tensorflow as tf
-
-    def other():
-        image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
-        top, left, height, width = tf.unstack(window)
-        return image[top : top + height, left : left + width]
-
-    image = tf.cond(
-        tf.io.is_jpeg(encoded),
-        lambda: tf.image.decode_and_crop_jpeg(encoded, window, channels=3),
-        other,
-    )
-    image = tf.image.resize(image, [size, size], method=tf.image.ResizeMethod.BICUBIC)
-    return tf.ensure_shape(tf.saturate_cast(image, tf.uint8), [size, size, 3])

@@ -2,14 +2,15 @@
 
 The cache is `<data_dir>/ssljax/<name>.npz`. Where that cannot be written (a read-only folder,
 `gs://`), it is in `$XDG_CACHE_HOME/ssljax` (by default `~/.cache/ssljax`), in a folder a data_dir.
-A cache notices when the prepared files change; for `gs://`, delete it by hand.
+A cache notices when other files are prepared, and goes with a copy of the folder; for `gs://`,
+delete it by hand.
 """
 
 import hashlib
 import os
 import re
 import socket
-from collections.abc import Sequence
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,20 +18,22 @@ from urllib.request import getproxies
 
 import numpy as np
 
-from ssljax.data import cache, memory
-from ssljax.data.cache import Arrays
+from ssljax import paths
+from ssljax.data import cache, memory, tensorflow_import, tfds_parts
+from ssljax.data.arrays import Arrays
 from ssljax.data.images import fit
+from ssljax.data.tfds_parts import Splits
 from ssljax.errors import UsageError
-from ssljax.log import LOG, quiet_import
+from ssljax.log import LOG
 
-_FORMAT = 1  # of the cached arrays; a change makes old caches stale
+_FORMAT = 2  # of the cached arrays; a change makes old caches stale
+_EDGE = 2**14  # bytes at both ends of a prepared file by which a cache knows it
 
 
 def read(
     name: str,
+    splits: Splits | None,
     *,
-    train: Sequence[str],
-    test: Sequence[str],
     data_dir: str,
     image_size: int = 0,
     keyed_by_index: bool = False,
@@ -39,8 +42,7 @@ def read(
 
     Args:
       name: as `tfds.builder` takes it: `name[/config][:version]`; has `image` and `label`.
-      train: the splits whose records, one split after the other, are the training records.
-      test: names for the split of the test records: the first that there is; none if there is none.
+      splits: what is read; None: the usual splits, and the others are named.
       data_dir: where prepared data sets are, see `directory`.
       image_size: side in pixels to which images are cropped and resized; 0: as they are.
       keyed_by_index: TFDS shuffled the records by their index, so that their order can be restored
@@ -54,66 +56,84 @@ def read(
       UsageError: the data set cannot be prepared, or it is no labelled 8-bit images of one size.
     """
     data_dir = directory(data_dir)
-    request = f"{_FORMAT} {name} {list(train)} {list(test)} {image_size}"
+    request = f"{_FORMAT} {name} {splits} {image_size}"
 
     def source() -> str:
         return f"{request} {fingerprint(data_dir, name)}"
 
     def build() -> Arrays:
         builder = prepared(name, data_dir)
-        arrays = _decode(name, builder, list(train), image_size, keyed_by_index)
-        found = [split for split in test if split in builder.info.splits][:1]
-        tested = _decode(name, builder, found, image_size, keyed_by_index)
-        label = builder.info.features["label"]
+        features = builder.info.features
+        tfds_parts.require_labeled_images(name, features)
+        chosen = splits or tfds_parts.usual(builder.info.splits)
+        tfds_parts.require_splits(name, builder, chosen)
+        test = tfds_parts.first_labeled(chosen.test, lambda split: _labels(name, builder, split))
+
+        def decode(*names: str) -> Arrays:
+            return _decode(name, builder, names, image_size, keyed_by_index)
+
+        arrays = decode(*chosen.train, *chosen.unlabeled)
+        known = sum(builder.info.splits[split].num_examples for split in chosen.train)
+        arrays["labels"][known:] = -1
+        tested = decode(*([test] if test else []))
+        labeled = tested["labels"] >= 0
+        labels = arrays["labels"], tested["labels"]
         return {
             **arrays,
-            **{f"test_{key}": value for key, value in tested.items()},
-            "class_names": np.array(label.names or [str(c) for c in range(label.num_classes)]),
+            **{f"test_{key}": value[labeled] for key, value in tested.items()},
+            "class_names": tfds_parts.class_names(name, features, *labels),
+            "not_read": tfds_parts.not_read(builder.info.splits, chosen, test),
         }
 
-    path = cache_folder(data_dir) / (
-        re.sub(r"\W", "_", f"{name} {train[-1]} {image_size}") + ".npz"
-    )
-    return cache.load_or_build(path, source, build)
+    file = re.sub(r"\W", "_", f"{name} {splits.train[-1] if splits else 'train'} {image_size}")
+    arrays = cache.load_or_build(cache_files(data_dir, f"{file}.npz"), source, build)
+    others = arrays.pop("not_read").tolist()
+    if splits is None:
+        tfds_parts.tell_of_others(name, others)
+    return arrays
 
 
 def directory(data_dir: str) -> str:
     """Where prepared data sets are; "" is TFDS's own choice. `gs://…` passes through."""
     data_dir = data_dir or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
-    return data_dir if "://" in data_dir else str(Path(data_dir).expanduser().absolute())
+    data_dir = paths.expand(data_dir, "config.data_dir")
+    return data_dir if "://" in data_dir else str(Path(data_dir).absolute())
 
 
-def cache_folder(data_dir: str) -> Path:
-    """Where what was read once of a data_dir is cached."""
+def cache_files(data_dir: str, file: str) -> list[Path]:
+    """Where what was read once of a data_dir may be cached; the last one can be written."""
     local = Path(data_dir)
+    beside = [] if "://" in data_dir else [local / "ssljax" / file]
     parent = next((p for p in (local, *local.parents) if p.is_dir()), local)
     # os.access is true for root even where the owner asked for read-only.
-    if "://" not in data_dir and os.access(parent, os.W_OK) and parent.stat().st_mode & 0o222:
-        return local / "ssljax"
-    user = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    return user / "ssljax" / hashlib.sha256(data_dir.encode()).hexdigest()[:16]
+    if beside and os.access(parent, os.W_OK) and parent.stat().st_mode & 0o222:
+        return beside
+    try:
+        user = paths.expand(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "XDG_CACHE_HOME")
+    except UsageError:  # no home directory is known
+        return beside
+    name = hashlib.sha256(data_dir.encode()).hexdigest()[:16]
+    return [*beside, Path(user, "ssljax", name, file)]
 
 
 def fingerprint(data_dir: str, name: str) -> str:
-    """Changes with the prepared files of a local data set; needs no TensorFlow."""
+    """Changes with the prepared files of a local data set, and is that of a copy; needs no
+    TensorFlow."""
     folder = Path(data_dir, re.split("[/:]", name)[0])
-    files = sorted(p for p in folder.rglob("*") if p.is_file())
-    stats = [(str(p.relative_to(folder)), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
-    return hashlib.sha256(repr(stats).encode()).hexdigest()
+    digest = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            digest.update(f"{path.relative_to(folder)} {size} ".encode())
+            for start in (0, max(0, size - _EDGE)):
+                file.seek(start)
+                digest.update(file.read(_EDGE))
+    return digest.hexdigest()
 
 
 def prepared(name: str, data_dir: str) -> Any:
     """The TFDS builder of `name`, its data ready to read."""
-    try:
-        with quiet_import():
-            import tensorflow as tf
-            import tensorflow_datasets as tfds
-    except ImportError as error:
-        raise UsageError(
-            f"config.dataset {name} needs TensorFlow Datasets, which is not installed ({error}): "
-            "pip install -e '.[tensorflow]'"
-        ) from error
-    tf.config.set_visible_devices([], "GPU")
+    tfds = tensorflow_import.require("tensorflow_datasets", f"config.dataset {name}")
     try:
         builder = tfds.builder(name, data_dir=data_dir)
     except Exception as error:  # TFDS: unknown names, versions and configs are of many types
@@ -149,16 +169,10 @@ def _line(error: Exception) -> str:
 
 
 def _decode(
-    name: str, builder: Any, splits: list[str], image_size: int, keyed_by_index: bool
+    name: str, builder: Any, splits: Collection[str], image_size: int, keyed_by_index: bool
 ) -> Arrays:
     """Images and labels of some splits, one after the other, each in original order."""
     shape = _shape(name, builder, image_size)
-    for split in splits:
-        if split not in builder.info.splits:
-            raise UsageError(
-                f"config.dataset {name}: TFDS has no split {split!r}; there are: "
-                f"{', '.join(sorted(builder.info.splits))}"
-            )
     sizes = [builder.info.splits[split].num_examples for split in splits]
     memory.require(
         f"config.dataset {name}", sum(sizes) * int(np.prod(shape)), memory.host_bytes(), "memory"
@@ -167,7 +181,7 @@ def _decode(
     labels = np.empty(sum(sizes), np.int64)
     ends = np.cumsum(sizes)
     for split, start, end in zip(splits, ends - sizes, ends, strict=True):
-        ids = _fill(builder, split, images[start:end], labels[start:end], resize=image_size > 0)
+        ids = _fill(name, builder, split, images[start:end], labels[start:end], image_size > 0)
         order = _original_order(split, end - start, ids, keyed_by_index)
         images[start:end] = images[start:end][order]
         labels[start:end] = labels[start:end][order]
@@ -175,17 +189,7 @@ def _decode(
 
 
 def _shape(name: str, builder: Any, image_size: int) -> tuple[int, int, int]:
-    features = builder.info.features
-    if not {"image", "label"} <= set(features):
-        raise UsageError(
-            f"config.dataset {name} has no image and label; it has: {', '.join(sorted(features))}"
-        )
-    height, width, channels = features["image"].shape
-    if features["image"].np_dtype != np.uint8 or channels not in (1, 3):
-        raise UsageError(
-            f"config.dataset {name} has {features['image'].np_dtype} images of {channels} "
-            "channels; allowed: uint8, 1 or 3"
-        )
+    height, width, channels = builder.info.features["image"].shape
     if not image_size and None in (height, width):
         raise UsageError(
             f"config.image_size is 0, but the images of {name} have several sizes; allowed: from 1 "
@@ -194,17 +198,19 @@ def _shape(name: str, builder: Any, image_size: int) -> tuple[int, int, int]:
     return (image_size, image_size, channels) if image_size else (height, width, channels)
 
 
-def _fill(builder, split, images, labels, *, resize):
+def _labels(name: str, builder: Any, split: str) -> np.ndarray:
+    batches = _records(name, builder, split, {"label"}, 500)
+    return np.concatenate([np.zeros(0, np.int64), *(batch["label"] for batch in batches)])
+
+
+def _fill(name, builder, split, images, labels, resize):
     """Writes the split's records into `images` and `labels` as they come; returns their ids."""
-    import tensorflow_datasets as tfds
     from tqdm import tqdm
 
     wanted = {"image", "label", "id"} & set(builder.info.features)
-    decoders = tfds.decode.PartialDecoding(dict.fromkeys(wanted, True))
-    records = builder.as_dataset(split=split, shuffle_files=False, decoders=decoders)
     ids, start = [], 0
     with tqdm(total=len(labels), desc=f"decoding {split}", unit="image", disable=None) as bar:
-        for batch in records.batch(1 if resize else 500).prefetch(2).as_numpy_iterator():
+        for batch in _records(name, builder, split, wanted, 1 if resize else 500):
             end = start + len(batch["label"])
             images[start:end] = (
                 fit(batch["image"][0], images.shape[1]) if resize else batch["image"]
@@ -213,7 +219,26 @@ def _fill(builder, split, images, labels, *, resize):
             ids += list(batch.get("id", ()))
             bar.update(end - start)
             start = end
+    if start < len(labels):
+        raise UsageError(
+            f"config.dataset {name}: split {split} has {start} records, not {len(labels)}: its "
+            "files are damaged"
+        )
     return ids
+
+
+def _records(name, builder, split, features, size):
+    """Some features of the records of a split, in batches."""
+    import tensorflow_datasets as tfds
+
+    decoders = tfds.decode.PartialDecoding(dict.fromkeys(features, True))
+    records = builder.as_dataset(split=split, shuffle_files=False, decoders=decoders)
+    try:
+        yield from records.batch(size).prefetch(2).as_numpy_iterator()
+    except Exception as error:  # TensorFlow's, about files and images
+        raise UsageError(
+            f"config.dataset {name}: split {split} cannot be read: {_line(error)}"
+        ) from error
 
 
 def _original_order(split: str, size: int, ids: list, keyed_by_index: bool) -> np.ndarray:

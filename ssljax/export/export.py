@@ -1,7 +1,6 @@
 """`--mode=export`: a run directory -> the exported model, checked and described."""
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +8,17 @@ import flax.errors
 import jax
 import numpy as np
 
-from ssljax import trained
+from ssljax import recorded, trained
 from ssljax.errors import RunError, UsageError
 from ssljax.export import directory, parity, readme
 from ssljax.export.parity import Artefact
-from ssljax.storage.files import write_json
+from ssljax.log import LOG
+from ssljax.storage import checksums, runs
+from ssljax.storage.files import write_json, write_text
 from ssljax.trained import Trained
+
+# Knobs that an export takes: of the images that its report is about.
+KNOBS = recorded.DATA | {"checkpoint.fallback"}
 
 
 def export(
@@ -28,6 +32,7 @@ def export(
     opset: int = 17,
     limit: int | None = None,
     overwrite: bool = False,
+    given: Sequence[str] = (),
 ) -> None:
     """Exports the newest checkpoint, runs what it has written beside the JAX model, and reports.
 
@@ -39,6 +44,8 @@ def export(
       opset: of ONNX.
       limit: images of the parity report; None: all test images; 0: no report.
       overwrite: whether `output` may have files, which are removed.
+      given: `<knob>=<value>`, of `KNOBS`: other images for the report, or where they are; and a
+        model of one's own that the run names.
 
     Raises:
       UsageError: it cannot be exported.
@@ -49,11 +56,19 @@ def export(
     if limit is not None and limit < 0:
         raise UsageError(f"--limit is {limit}; allowed: from 0 up")
     directory.require_free(output, overwrite=overwrite)
-    model = trained.load(workdir, weights=weights)
+    runs.require_one(workdir)
+    config = recorded.of_run(workdir, given, allowed=KNOBS, code=("model",))
+    if unread := [x for x in given if x.partition("=")[0] in recorded.DATA and limit == 0]:
+        raise UsageError(f"--config.{unread[0]} is given with --limit=0, which reads no data")
+    _require_installed(format, opset)
+    model = trained.load(
+        workdir, weights=weights, model=config.model, fallback=config.checkpoint.fallback
+    )
     _require_exportable(model)
-    images = None if limit == 0 else _test_images(model)
+    images, is_own = (None, False) if limit == 0 else _test_images(workdir, given)
 
-    with directory.replaced(output) as partial:
+    accuracy = _accuracy(workdir, model) if is_own and limit is None else None
+    with directory.replaced(output, overwrite=overwrite) as partial:
         artefacts = _write(model, partial, format, input_dtype, batch_sizes, opset)
         report = None
         if images is not None:
@@ -63,21 +78,41 @@ def export(
                 images,
                 input_dtype=input_dtype,
                 limit=limit,
-                recorded=_recorded(workdir, model) if limit is None else None,
+                recorded=accuracy,
             )
             write_json(partial / "parity.json", report)
         verdict = parity.describe(report) if report else "no parity report was asked for"
-        (partial / "labels.txt").write_text("\n".join(model.class_names) + "\n")
+        write_text(partial / "labels.txt", "\n".join(model.class_names) + "\n")
         text = readme.readme(model, format, input_dtype, sorted(artefacts), verdict)
-        (partial / "README.md").write_text(text)
-        print(verdict)
+        write_text(partial / "README.md", text)
+        checksums.seal(partial)
         if report and not report["passed"]:
             failed = directory.put_aside(partial, output)
+            print(verdict)
             raise RunError(
                 f"the exported model differs from the JAX model; it is left in {failed}, and "
                 f"{output} is as it was"
             )
+    print(verdict)
     print(f"wrote {output}: {format} of step {model.step}, {model.weights} weights")
+
+
+def _require_installed(format: str, opset: int) -> None:
+    """What a format needs is there, before anything is computed."""
+    try:
+        if format == "onnx":
+            from ssljax.export import onnx_model
+
+            onnx_model.require_opset(opset)
+        elif format == "tf1":
+            from ssljax.export import tf1_model  # noqa: F401
+        else:
+            from ssljax.export import saved_model  # noqa: F401
+    except ModuleNotFoundError as error:
+        extra = "onnx" if format == "onnx" else "tensorflow"
+        raise UsageError(
+            f"--format={format} needs the extra {extra}: pip install -e '.[{extra}]' ({error})"
+        ) from error
 
 
 def _require_exportable(model: Trained) -> None:
@@ -100,54 +135,53 @@ def _write(
     opset: int,
 ) -> dict[str, Artefact]:
     """Writes the model in one format; returns what can be run."""
+    if format == "onnx":
+        from ssljax.export import onnx_model
+
+        path = folder / "model.onnx"
+        onnx_model.write(model, path, input_dtype=input_dtype, opset=opset)
+        return {path.name: Artefact(onnx_model.runner(path))}
+    if format == "tf1":
+        from ssljax.export import tf1_model
+
+        paths = {
+            size: folder / (f"model_b{size}.pb" if size else "model.pb")
+            for size in batch_sizes or (None,)
+        }
+        for size, path in paths.items():
+            tf1_model.write(model, path, input_dtype=input_dtype, batch_size=size)
+        readme.write_atc(folder / "atc.sh", model, paths)
+        return {p.name: Artefact(tf1_model.runner(p), s) for s, p in paths.items()}
+    from ssljax.export import saved_model
+
+    saved_model.write(model, folder, input_dtype=input_dtype)
+    return {"saved_model.pb": Artefact(saved_model.runner(folder))}
+
+
+def _test_images(
+    workdir: Path, given: Sequence[str]
+) -> tuple[Iterator[tuple[np.ndarray, np.ndarray]], bool]:
+    """Batches of test images and labels, or of training images if there are none; and whether they
+    are the run's own."""
     try:
-        if format == "onnx":
-            from ssljax.export import onnx_model
-
-            path = folder / "model.onnx"
-            onnx_model.write(model, path, input_dtype=input_dtype, opset=opset)
-            return {path.name: Artefact(onnx_model.runner(path))}
-        if format == "tf1":
-            from ssljax.export import tf1_model
-
-            paths = {
-                size: folder / (f"model_b{size}.pb" if size else "model.pb")
-                for size in batch_sizes or (None,)
-            }
-            for size, path in paths.items():
-                tf1_model.write(model, path, input_dtype=input_dtype, batch_size=size)
-            readme.write_atc(folder / "atc.sh", model, paths)
-            return {p.name: Artefact(tf1_model.runner(p), s) for s, p in paths.items()}
-        from ssljax.export import saved_model
-
-        saved_model.write(model, folder, input_dtype=input_dtype)
-        return {"saved_model.pb": Artefact(saved_model.runner(folder))}
-    except ModuleNotFoundError as error:
-        extra = "onnx" if format == "onnx" else "tensorflow"
-        raise UsageError(
-            f"--format={format} needs the extra {extra}: pip install -e '.[{extra}]' ({error})"
-        ) from error
-
-
-def _test_images(model: Trained) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Batches of the run's test images and labels, or of its training images if it has none."""
-    import ml_collections
-
-    from ssljax import parts
-
-    try:
-        data, _ = parts.load_data(ml_collections.ConfigDict(model.config))
+        found = recorded.load_data(workdir, given, allowed=KNOBS)
     except UsageError as error:
         raise UsageError(f"{error}; --limit=0 exports without the data, and no report") from error
+    data = found.dataset
     if len(data.test_labels):
-        return data.test_batches(np.arange(len(data.test_labels)), parity.BATCH)
-    return data.batches(np.arange(len(data.labels)), parity.BATCH)
+        return data.test_batches(np.arange(len(data.test_labels)), parity.BATCH), found.is_own
+    return data.batches(np.arange(len(data.labels)), parity.BATCH), found.is_own
 
 
-def _recorded(workdir: Path, model: Trained) -> float | None:
+def _accuracy(workdir: Path, model: Trained) -> float | None:
     """The test accuracy that the run has recorded for the step that is exported."""
-    path = workdir / "metrics.jsonl"
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    from ssljax.run import metrics
+
+    problems: list[str] = []
+    rows = metrics.read_rows(workdir / "metrics.jsonl", problems.append)
+    if problems:
+        LOG.warning(f"warning: {problems[0]}; the report leaves out what the run recorded")
+        return None
     found: list[Any] = [
         row.get(f"test/accuracy_{model.weights}") for row in rows if row["step"] == model.step
     ]

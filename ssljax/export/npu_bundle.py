@@ -6,6 +6,7 @@ views.pb       strong views of images, of random numbers; for methods that have 
 weights.npz    weights, statistics and their averages to start from
 data.npz       images, labels and the split
 manifest.json  names, shapes and everything else that the runner needs to know
+SHA256SUMS     checksums of all files, which the runner compares first
 run.py         the runner, `npu_run.py`
 
 The graphs draw no random numbers: the runner draws them, as the manifest says.
@@ -29,6 +30,7 @@ from ssljax.experiment import Experiment
 from ssljax.export import npu_arrays, tf1_graph
 from ssljax.export.npu_arrays import flat, nested
 from ssljax.methods.method import Batch, Progress
+from ssljax.storage import checksums
 from ssljax.storage.files import write_json
 from ssljax.training import optim
 from ssljax.training.monitors import monitors
@@ -92,6 +94,7 @@ def write(experiment: Experiment, directory: Path, *, state: TrainState | None =
     }
     write_json(directory / "manifest.json", manifest)
     shutil.copy(_RUNNER, directory / "run.py")
+    checksums.seal(directory)
 
 
 def _require_trainable(experiment: Experiment) -> None:
@@ -302,8 +305,7 @@ def _manifest(experiment: Experiment, state: TrainState) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "config": config,
-        "image_shape": list(experiment.dataset.image_shape),
-        "class_names": [str(name) for name in experiment.dataset.class_names],
+        **experiment.data_record,
         "labeled_view": _views(experiment)[0],
         "views": _views(experiment)[1:],
         "weak": _WEAK[config["augment"]["weak"]],

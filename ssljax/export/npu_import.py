@@ -1,25 +1,26 @@
 """What a bundle's runner has trained -> an ordinary run directory."""
 
 import json
-import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import ml_collections
 import numpy as np
 import optax
 
-from ssljax import recipe
+from ssljax import recipe, recorded
 from ssljax.errors import UsageError
 from ssljax.experiment import Experiment
+from ssljax.export import directory
 from ssljax.export.npu_arrays import flat, nested
 from ssljax.export.npu_bundle import FORMAT
 from ssljax.log import quiet_import
-from ssljax.run import directory
+from ssljax.run import directory as run_directory
+from ssljax.run import metrics, results, resume
+from ssljax.storage import checksums
 from ssljax.storage.checkpoints import Checkpoints
-from ssljax.storage.files import read_json
+from ssljax.storage.files import digest, plain_path, read_json, write_bytes, write_sealed
 from ssljax.training.state import TrainState
 
 PyTree = Any
@@ -27,52 +28,117 @@ PyTree = Any
 _SLOTS = {"adam": {"mu": "Adam", "nu": "Adam_1"}, "momentum": {"trace": "Momentum"}}
 
 
-def import_run(bundle: Path, workdir: Path, *, output: Path | None = None) -> int:
+def import_run(
+    bundle: Path, workdir: Path, *, output: Path | None = None, given: Sequence[str] = ()
+) -> int:
     """Writes the runner's newest checkpoint into a new run directory; returns its step.
 
-    Weights, statistics, averages and the optimizer's state are the runner's; so are
-    `metrics.jsonl` and `results.json`.
+    Weights, statistics, averages, the optimizer's state and the rows of `metrics.jsonl` are the
+    runner's. The directory appears whole or not at all.
 
     Args:
       bundle: has the manifest.
       workdir: must not exist, or be empty.
       output: the runner's, by default `<bundle>/run`.
+      given: `<knob>=<value>`: where the data are now, and code of one's own that the bundle names.
 
     Raises:
-      UsageError: there is no checkpoint, it is of another bundle, or workdir is not empty.
+      UsageError: there is no checkpoint, it is of another bundle or damaged, the data are no longer
+        those of the bundle, or workdir is not empty.
+      RunError: workdir cannot be written.
+    """
+    manifest = read_json(bundle / "manifest.json")
+    if manifest.get("format") != FORMAT:
+        raise UsageError(f"--bundle {bundle} has format {manifest.get('format')}, not {FORMAT}")
+    if workdir.exists() and not (workdir.is_dir() and not any(workdir.iterdir())):
+        raise UsageError(f"workdir {workdir} is not empty")
+    output = bundle / "run" if output is None else output
+    path, rows_then = _newest(output)
+    log = output / "metrics.jsonl"
+    if rows_then and not rows_then.begins(log.read_bytes() if log.exists() else b""):
+        raise UsageError(f"{log} has changed since {path.name} was saved")
+    experiment = recipe.build(
+        recorded.config(
+            manifest["config"],
+            given,
+            where=str(bundle / "manifest.json"),
+            allowed=recorded.DATA,
+            code=recorded.CODE,
+        )
+    )
+    resume.require_same_data(str(bundle), manifest, experiment.data_record)
+    with plain_path(output) as plain:
+        state = _state(experiment, manifest, _reader(plain / path.name, path), path)
+    step = int(state.step)
+    rows = [row for row in metrics.read_rows(log) if row["step"] <= step]
+    empty = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), experiment.shapes["window"])
+    metric_sums = _metric_sums(output / f"window-{step}.json", empty)
+    finished = output / "results.json"
+    is_complete = finished.exists() and read_json(finished).get("step") == step
+
+    with directory.replaced(workdir) as partial:
+        run_directory.open_directory(partial, experiment)
+        content = "".join(json.dumps(row) + "\n" for row in rows).encode()
+        write_bytes(partial / "metrics.jsonl", content)
+        with Checkpoints(partial, keep=experiment.keep_checkpoints) as checkpoints:
+            written = checksums.Prefix(len(content), digest(content))
+            checkpoints.save(step, {"state": state, "window": metric_sums}, written)
+        if is_complete:
+            write_sealed(partial / "results.json", results.results(rows))
+    return step
+
+
+def _newest(output: Path) -> tuple[Path, checksums.Prefix | None]:
+    """The newest checkpoint, and what it records of `metrics.jsonl`; older runners do not."""
+    manifests = [path.name for path in output.glob("manifest-*.json")] if output.is_dir() else []
+    steps = [int(name[9:-5]) for name in manifests if name[9:-5].isdigit()]
+    if steps:
+        name = f"manifest-{max(steps)}.json"
+        try:
+            checksums.verify(output, name)
+            recorded = checksums.Prefix(**read_json(output / name)["metrics.jsonl"])
+        except (checksums.Damaged, KeyError, TypeError) as error:
+            raise UsageError(f"the newest checkpoint in {output} is damaged: {error}") from error
+        return output / f"checkpoint-{max(steps)}", recorded
+    with quiet_import():
+        import tensorflow as tf
+
+    try:
+        index = tf.train.get_checkpoint_state(str(output))
+    except ValueError:  # of another encoding
+        index = None
+    if index is None or not index.model_checkpoint_path:
+        raise UsageError(f"{output} holds no checkpoint of the runner")
+    # The path in the file is that of the machine that wrote it.
+    return output / Path(index.model_checkpoint_path).name, None
+
+
+def _reader(plain: Path, path: Path) -> Callable[[str], np.ndarray]:
+    """`read(name)`: a variable of a checkpoint of TensorFlow.
+
+    Args:
+      plain: how TensorFlow is given its path.
     """
     with quiet_import():
         import tensorflow as tf
 
-    manifest = read_json(bundle / "manifest.json")
-    if manifest.get("format") != FORMAT:
-        raise UsageError(f"--bundle {bundle} has format {manifest.get('format')}, not {FORMAT}")
-    if workdir.exists() and any(workdir.iterdir()):
-        raise UsageError(f"workdir {workdir} is not empty")
-    output = bundle / "run" if output is None else output
-    index = tf.train.get_checkpoint_state(str(output))
-    if index is None:
-        raise UsageError(f"{output} holds no checkpoint of the runner")
-    # The path in the file is that of the machine that wrote it.
-    path = output / Path(index.model_checkpoint_path).name
-    reader = tf.train.load_checkpoint(str(path))
-    experiment = recipe.build(ml_collections.ConfigDict(manifest["config"]))
-
     def read(name: str) -> np.ndarray:
-        if not reader.has_tensor(name):
-            raise UsageError(f"{path} has no {name}: it is of another bundle")
-        return reader.get_tensor(name)
+        try:
+            if reader.has_tensor(name):
+                return reader.get_tensor(name)
+        except (tf.errors.OpError, RuntimeError, ValueError) as error:
+            raise UsageError(f"{path} cannot be read: {_line(error)}") from error
+        raise UsageError(f"{path} has no {name}: it is of another bundle")
 
-    state = _state(experiment, manifest, read, path)
-    directory.open_directory(workdir, experiment.config, experiment.split, experiment.dataset)
-    for name in ("metrics.jsonl", "results.json"):
-        if (output / name).exists():
-            shutil.copy(output / name, workdir / name)
-    empty = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), experiment.shapes["window"])
-    metric_sums = _metric_sums(output / f"window-{int(state.step)}.json", empty)
-    with Checkpoints(workdir, keep=experiment.keep_checkpoints) as checkpoints:
-        checkpoints.save(int(state.step), {"state": state, "window": metric_sums})
-    return int(state.step)
+    try:
+        reader = tf.compat.v1.train.NewCheckpointReader(str(plain))
+    except (tf.errors.OpError, RuntimeError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read: {_line(error)}") from error
+    return read
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 def _state(
@@ -115,7 +181,7 @@ def _state(
 
 def _metric_sums(path: Path, empty: PyTree) -> PyTree:
     """The sums of metrics that the runner had not logged yet."""
-    sums = json.loads(path.read_text()) if path.exists() else {}
+    sums = read_json(path) if path.exists() else {}
     return {
         name: average.replace(
             total=np.asarray(sums[name][0], average.total.dtype),

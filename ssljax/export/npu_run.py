@@ -5,19 +5,28 @@ it. It needs Python 3.7, NumPy and TensorFlow 1.15, and on an NPU npu_bridge: no
 
 What a step reads (images, views, random numbers) is a function of (seed, step), so that a run that
 was interrupted goes on as if it had not been. The output directory holds checkpoints of TensorFlow,
-`metrics.jsonl` and `results.json`, with the names that ssljax gives them.
+`metrics.jsonl` and `results.json`, with the names that ssljax gives them. The bundle has checksums,
+`SHA256SUMS`, and so has each checkpoint, `manifest-<step>.json`: both are compared first.
 """
 
 import argparse
+import contextlib
+import errno
+import fcntl
+import hashlib
+import io
 import json
 import math
 import os
 import queue
+import re
+import select
 import shutil
 import signal
 import sys
 import threading
 import time
+import zipfile
 
 import numpy as np
 import tensorflow as tf
@@ -32,8 +41,116 @@ class Mistake(Exception):
     """Bad input: one line that names it."""
 
 
+class Failure(Exception):
+    """A run that cannot go on, though its input was in order."""
+
+
 class Interrupted(Exception):
     """A signal stopped the run after its state was saved."""
+
+
+# Files, whole or not there.
+
+
+def digest(path):
+    """The SHA-256 of a file, in hexadecimal digits."""
+    sha256 = hashlib.sha256()
+    with open(path, "rb") as file:
+        for part in iter(lambda: file.read(2**20), b""):
+            sha256.update(part)
+    return sha256.hexdigest()
+
+
+def require_same(directory, sums, remedy):
+    """Compares files with their checksums."""
+    for name, expected in sums:
+        path = os.path.join(directory, name)
+        if not os.path.isfile(path):
+            raise Mistake("%s is missing; %s" % (path, remedy))
+        if digest(path) != expected:
+            raise Mistake("%s has changed since it was written; %s" % (path, remedy))
+
+
+def require_whole(bundle):
+    """Compares a bundle with its `SHA256SUMS`; bundles of older versions have none."""
+    path = os.path.join(bundle, "SHA256SUMS")
+    if os.path.exists(path):
+        with open(path, encoding="utf-8", errors="replace") as file:
+            lines = [x.rstrip("\n").partition("  ") for x in file if not x.startswith("#")]
+        remedy = "copy the bundle again, or remove the file's line from SHA256SUMS if it is right"
+        require_same(bundle, [(name, value) for value, _, name in lines], remedy)
+
+
+def read_json(path):
+    """Reads a JSON object."""
+    try:
+        with open(path, "rb") as file:
+            value = json.loads(file.read().decode())
+    except (OSError, ValueError, RecursionError) as error:
+        raise Mistake("%s cannot be read: %s" % (path, error))
+    if not isinstance(value, dict):
+        raise Mistake("%s cannot be read: it holds no JSON object" % path)
+    return value
+
+
+def read_arrays(path, names=()):
+    """Reads an .npz file that has arrays of these names."""
+    try:
+        with zipfile.ZipFile(path) as members:
+            damaged = members.testzip()  # NumPy does not look at all of a member
+        with np.load(path) as arrays:
+            found = {name: arrays[name] for name in arrays.files}
+    except Exception as error:  # of many kinds
+        raise Mistake("%s cannot be read: %s" % (path, one_line(error)))
+    lost = [damaged] if damaged else sorted(set(names) - set(found))
+    if lost:
+        raise Mistake("%s cannot be read: %s is damaged or missing" % (path, lost[0]))
+    return found
+
+
+def write_text(path, text):
+    """All at once: a reader sees the old file or the new one, which is on the disk."""
+    with open(path + ".partial", "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(path + ".partial", path)
+
+
+def sync(path):
+    """Waits until a file is on the disk."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
+_OWN = re.compile(r"(manifest|window|checkpoint)-\d+[._]|lock$|(metrics\.jsonl|results\.json)\b")
+
+
+def require_own(directory):
+    """Refuses a directory whose `metrics.jsonl` or `results.json` are of something else."""
+    names = set(os.listdir(directory))
+    has_run = "checkpoint" in names or saved_steps(directory)
+    others = sorted(name for name in names if not _OWN.match(name))
+    if names & {"metrics.jsonl", "results.json"} and others and not has_run:
+        text = "--output %s holds no run of a bundle, but %s; allowed: another directory"
+        raise Mistake(text % (directory, others[0]))
+
+
+@contextlib.contextmanager
+def alone(directory):
+    """Of several processes one trains in an output directory."""
+    with open(os.path.join(directory, "lock"), "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Mistake("--output %s is in use: another process trains there" % directory)
+        except OSError:
+            pass  # some network file systems have no locks
+        yield
+
+
+def one_line(error):
+    return " ".join(str(error).split())[:200]
 
 
 # What a step reads.
@@ -336,16 +453,15 @@ class Model:
         self.manifest = manifest
         self.graph = tf.Graph()
         with self.graph.as_default():
-            with np.load(os.path.join(bundle, "weights.npz")) as weights:
-                self.variables = {
-                    name: tf1.get_variable(
-                        name,
-                        initializer=weights[name],
-                        trainable=name.startswith("param/"),
-                        use_resource=False,
-                    )
-                    for name in sorted(weights.files)
-                }
+            self.variables = {
+                name: tf1.get_variable(
+                    name,
+                    initializer=value,
+                    trainable=name.startswith("param/"),
+                    use_resource=False,
+                )
+                for name, value in sorted(read_arrays(os.path.join(bundle, "weights.npz")).items())
+            }
             self.step = tf1.get_variable(
                 "step", initializer=np.int64(manifest["first_step"]), trainable=False
             )
@@ -355,7 +471,7 @@ class Model:
             self.lr = tf1.placeholder(tf.float32, [], name="learning_rate")
             self._build_training(bundle, loss_scale, device, dynamic)
             self._build_evaluation(bundle)
-            self.saver = tf1.train.Saver(max_to_keep=manifest["config"]["keep_checkpoints"] + 1)
+            self.saver = tf1.train.Saver(max_to_keep=0)  # `save` removes old ones
             self.initialize = tf1.global_variables_initializer()
         self.graph.finalize()
 
@@ -424,9 +540,13 @@ class Model:
 
 
 def read_graph(bundle, name):
+    path = os.path.join(bundle, name)
     graph_def = tf1.GraphDef()
-    with open(os.path.join(bundle, name), "rb") as file:
-        graph_def.ParseFromString(file.read())
+    try:
+        with open(path, "rb") as file:
+            graph_def.ParseFromString(file.read())
+    except Exception as error:  # of many kinds
+        raise Mistake("%s cannot be read: %s" % (path, one_line(error)))
     return graph_def
 
 
@@ -534,6 +654,8 @@ def results(rows):
     part = "test" if any("test/accuracy_ema" in row for row in rows) else "validation"
     key = "test/accuracy_ema" if part == "test" else "valid/accuracy_ema"
     evaluations = [row for row in rows if key in row]
+    if not evaluations:
+        return {"step": rows[-1]["step"] if rows else 0, "headline": {}, "last": {}}
     last = evaluations[-1]
     accuracies = [row[key] for row in evaluations[-20:]]
     return {
@@ -548,67 +670,163 @@ def results(rows):
 
 
 class Log:
-    """`metrics.jsonl`; rows after `step`, of a run that was cut off, are dropped."""
+    """`metrics.jsonl`; rows after `step`, of a run that was cut off, are dropped.
 
-    def __init__(self, directory, step):
+    Args:
+      recorded: `size` and `sha256` of the rows, as the checkpoint of `step` has them; None: it is
+        of an older version.
+    """
+
+    def __init__(self, directory, step, recorded):
         self.path = os.path.join(directory, "metrics.jsonl")
-        self.rows = []
+        content = b""
         if os.path.exists(self.path):
-            with open(self.path) as file:
-                lines = [line for line in file if line.endswith("\n")]
-            self.rows = [row for row in map(json.loads, lines) if row["step"] <= step]
-        write_text(self.path, "".join(json.dumps(row) + "\n" for row in self.rows))
+            with open(self.path, "rb") as file:
+                content = file.read()
+        elif recorded and recorded["size"]:
+            print("warning: %s is missing: the rows up to step %d are lost" % (self.path, step))
+            recorded = None
+        if recorded:
+            content = content[: recorded["size"]]
+            if hashlib.sha256(content).hexdigest() != recorded["sha256"]:
+                raise Mistake(
+                    "%s has changed or lost rows since step %d was saved; put it back, or move it "
+                    "away to go on without its rows" % (self.path, step)
+                )
+        lines = content.split(b"\n")[:-1] if step else []
+        self.rows = [self._row(number, line) for number, line in enumerate(lines, 1)]
+        self.rows = [row for row in self.rows if row["step"] <= step]
+        text = "".join(json.dumps(row) + "\n" for row in self.rows)
+        write_text(self.path, text)
+        self._size, self._sha256 = len(text), hashlib.sha256(text.encode())
+
+    def _row(self, number, line):
+        try:
+            row = json.loads(line.decode())
+            if isinstance(row["step"], int):
+                return row
+        except (ValueError, KeyError, TypeError, RecursionError):
+            pass
+        raise Mistake("%s cannot be read in line %d; put it back" % (self.path, number))
 
     def write(self, row):
         row = {k: v if v is None or math.isfinite(v) else None for k, v in row.items()}
-        self.rows.append(row)
+        line = json.dumps(row) + "\n"
         with open(self.path, "a") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())  # before the checkpoint that follows it
+        self.rows.append(row)
+        self._size += len(line)
+        self._sha256.update(line.encode())
+
+    def written(self):
+        """The rows so far, for a checkpoint to record."""
+        return {"size": self._size, "sha256": self._sha256.hexdigest()}
 
 
-def write_text(path, text):
-    """All at once: a reader sees the old file or the new one."""
-    with open(path + ".partial", "w") as file:
-        file.write(text)
-    os.replace(path + ".partial", path)
+_OF_A_STEP = re.compile(r"(?:manifest|window|checkpoint)-(\d+)\.")
 
 
-def save(session, model, directory, step, sums):
-    """A checkpoint of all variables, and the sums of metrics that are not logged yet."""
+@contextlib.contextmanager
+def current(directory):
+    """Makes a directory the current one: for TensorFlow, a path with brackets is a pattern."""
+    before = os.open(".", os.O_RDONLY)
+    os.chdir(directory)
+    try:
+        yield
+    finally:
+        os.fchdir(before)
+        os.close(before)
+
+
+def saved_steps(directory):
+    """The steps that have a whole checkpoint, the newest first."""
+    found = [re.match(r"manifest-(\d+)\.json$", name) for name in os.listdir(directory)]
+    return sorted((int(match.group(1)) for match in found if match), reverse=True)
+
+
+def save(session, model, directory, step, sums, log):
+    """A checkpoint: all variables, the sums of metrics that are not logged yet, and last their
+    checksums, which make it one."""
     plain = {k: [np.asarray(x).tolist() for x in pair] for k, pair in sums.items()}
     write_text(os.path.join(directory, "window-%d.json" % step), json.dumps(plain))
-    model.saver.save(session, os.path.join(directory, "checkpoint"), global_step=step)
-    kept = {os.path.basename(p).rpartition("-")[2] for p in model.saver.last_checkpoints}
-    for name in os.listdir(directory):
-        if name.startswith("window-") and name[7:-5] not in kept and name.endswith(".json"):
+    with current(directory):
+        model.saver.save(session, "checkpoint", global_step=step)
+    parts = ("window-%d.json" % step, "checkpoint-%d." % step)
+    paths = {n: os.path.join(directory, n) for n in os.listdir(directory) if n.startswith(parts)}
+    for path in paths.values():
+        sync(path)
+    manifest = {
+        "sha256": {name: digest(path) for name, path in sorted(paths.items())},
+        "metrics.jsonl": log.written(),
+    }
+    write_text(os.path.join(directory, "manifest-%d.json" % step), json.dumps(manifest, indent=1))
+    kept = saved_steps(directory)[: model.manifest["config"]["keep_checkpoints"] + 1]
+    # Manifests first: what has one is whole.
+    for name in sorted(os.listdir(directory), key=lambda name: not name.startswith("manifest")):
+        match = _OF_A_STEP.match(name)
+        if match and int(match.group(1)) not in kept:
             os.remove(os.path.join(directory, name))
+        if re.match(r"checkpoint-\d+_temp", name):  # of a save that was killed
+            shutil.rmtree(os.path.join(directory, name), ignore_errors=True)
 
 
 def restore(session, model, directory):
-    """The newest checkpoint, if there is one: (step, sums)."""
-    state = tf1.train.get_checkpoint_state(directory)
-    if state is None or not state.model_checkpoint_path:
+    """The newest checkpoint, if there is one: (step, sums, what it records of `metrics.jsonl`)."""
+    steps = saved_steps(directory)
+    try:
+        state = tf1.train.get_checkpoint_state(directory)
+    except ValueError:
+        state = None
+    if steps:
+        newest, recorded = "checkpoint-%d" % steps[0], _verified(directory, *steps[:2])
+    elif state is not None and state.model_checkpoint_path:
+        # Of a version without manifests. The path is that of the machine that wrote it.
+        newest, recorded = os.path.basename(state.model_checkpoint_path), None
+    elif os.path.exists(os.path.join(directory, "checkpoint")):
+        raise Mistake("%s cannot be read" % os.path.join(directory, "checkpoint"))
+    else:
         session.run(model.initialize)
-        return int(session.run(model.step)), {}
-    # The paths in the file are those of the machine that wrote it.
-    kept = [os.path.join(directory, os.path.basename(p)) for p in state.all_model_checkpoint_paths]
-    newest = os.path.join(directory, os.path.basename(state.model_checkpoint_path))
-    model.saver.restore(session, newest)
-    model.saver.recover_last_checkpoints([p for p in kept if os.path.exists(p + ".index")])
+        return int(session.run(model.step)), {}, None
+    saver, path = model.saver.saver_def, os.path.join(directory, newest)
+    try:
+        with current(directory):
+            session.run(saver.restore_op_name, {saver.filename_tensor_name: newest})
+    except tf.errors.OpError as error:
+        raise Mistake("%s cannot be read: %s" % (path, one_line(error)))
     step = int(session.run(model.step))
-    with open(os.path.join(directory, "window-%d.json" % step)) as file:
-        sums = {k: [np.asarray(x) for x in pair] for k, pair in json.load(file).items()}
-    return step, sums
+    sums = read_json(os.path.join(directory, "window-%d.json" % step))
+    return step, {k: [np.asarray(x) for x in pair] for k, pair in sums.items()}, recorded
+
+
+def _verified(directory, step, before=None):
+    """Compares a checkpoint with its checksums; what it records of `metrics.jsonl`."""
+    path = os.path.join(directory, "manifest-%d.json" % step)
+    manifest = read_json(path)
+    remedy = "put it back"
+    if before is not None:
+        remedy += ", or remove %s to go on from step %d" % (path, before)
+    try:
+        sums, recorded = manifest["sha256"].items(), manifest["metrics.jsonl"]
+        known = isinstance(recorded["size"], int) and isinstance(recorded["sha256"], str)
+    except (KeyError, TypeError, AttributeError):
+        known = False
+    if not known:
+        raise Mistake("%s is damaged; %s" % (path, remedy))
+    require_same(directory, sums, remedy)
+    return recorded
 
 
 class StopSignal:
-    """Notes SIGINT and SIGTERM; the loop looks at it after each step."""
+    """Notes SIGINT, SIGTERM and, but under nohup, SIGHUP; the loop looks at it after each step."""
 
     def __init__(self):
         self.number = None
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, self._note)
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                    signal.signal(number, self._note)
 
     def _note(self, number, frame):
         self.number = number
@@ -622,8 +840,8 @@ def run_steps(session, model, sampler, data, directory, stop, copy_out=lambda: N
       copy_out: called after each evaluation.
     """
     manifest, config = model.manifest, model.manifest["config"]
-    step, sums = restore(session, model, directory)
-    log = Log(directory, step)
+    step, sums, recorded = restore(session, model, directory)
+    log = Log(directory, step, recorded)
     end, logged, began = config["num_steps"], step, time.time()
     per_step = config["batch_size"] * (1 + config["uratio"] * len(manifest["views"]))
     batches = Prefetch(sampler.batch, step, end)
@@ -649,12 +867,12 @@ def run_steps(session, model, sampler, data, directory, stop, copy_out=lambda: N
                     _require_finite(session, model, step)
                 log.write(row)
                 if evaluated:
-                    save(session, model, directory, step, sums)
+                    save(session, model, directory, step, sums, log)
                     copy_out()
                 print(described(row), flush=True)
                 logged, began = step, time.time()
             if stop.number and step < end:
-                save(session, model, directory, step, sums)
+                save(session, model, directory, step, sums, log)
                 copy_out()
                 name = signal.Signals(stop.number).name
                 raise Interrupted("%s: saved after step %d" % (name, step))
@@ -662,14 +880,13 @@ def run_steps(session, model, sampler, data, directory, stop, copy_out=lambda: N
         batches.close()
     record = results(log.rows)
     write_text(os.path.join(directory, "results.json"), json.dumps(record, indent=2) + "\n")
-    copy_out()
     return record
 
 
 def _require_finite(session, model, step):
     for name, value in session.run(model.variables).items():
         if not np.all(np.isfinite(value)):
-            raise RuntimeError("%s is not finite after step %d; nothing was saved" % (name, step))
+            raise Failure("%s is not finite after step %d; nothing was saved" % (name, step))
 
 
 def described(row):
@@ -721,45 +938,67 @@ def copy(source, target):
         import moxing
     except ImportError:
         os.makedirs(target, exist_ok=True)
-        for name in os.listdir(source):
-            path = os.path.join(source, name)
+        # Manifests last: what has one is whole.
+        for name in sorted(os.listdir(source), key=lambda name: name.startswith("manifest-")):
+            path, there = os.path.join(source, name), os.path.join(target, name)
             if os.path.isdir(path):
-                copy(path, os.path.join(target, name))
-            else:
-                shutil.copy(path, target)
+                copy(path, there)
+            elif name != "lock" and not name.endswith(".partial"):
+                shutil.copy(path, there + ".partial")
+                os.replace(there + ".partial", there)
     else:
         moxing.file.copy_parallel(source, target)
 
 
 def read_manifest(bundle):
     path = os.path.join(bundle, "manifest.json")
-    try:
-        with open(path) as file:
-            manifest = json.load(file)
-    except (OSError, ValueError) as error:
-        raise Mistake("%s cannot be read: %s" % (path, error))
+    manifest = read_json(path)
     if manifest.get("format") != FORMAT:
         raise Mistake("%s has format %s, not %d" % (path, manifest.get("format"), FORMAT))
     return manifest
 
 
+DATA = ("images", "labels", "labeled", "unlabeled", "valid", "test_images", "test_labels")
+
+
 def train(options, stop):
     """One run, from arguments to `results.json`."""
     if options.data_url:
-        copy(options.data_url, options.bundle)
+        try:
+            copy(options.data_url, options.bundle)
+        except Exception as error:  # each storage raises its own
+            raise Mistake("--data_url %s cannot be read: %s" % (options.data_url, one_line(error)))
     manifest = read_manifest(options.bundle)
+    require_whole(options.bundle)
+    data = read_arrays(os.path.join(options.bundle, "data.npz"), DATA)
     os.makedirs(options.output, exist_ok=True)
-    with np.load(os.path.join(options.bundle, "data.npz")) as arrays:
-        data = {name: arrays[name] for name in arrays.files}
-    model = Model(options.bundle, manifest, options.loss_scale, options.device)
-    sampler = Sampler(manifest, data, options.bundle)
 
     def copy_out():
-        if options.train_url:
-            copy(options.output, options.train_url)
+        """Returns why it cannot be done, which is told at once: the run goes on."""
+        try:
+            if options.train_url:
+                copy(options.output, options.train_url)
+        except Exception as error:  # each storage raises its own
+            text = "--train_url %s cannot be written: %s" % (options.train_url, one_line(error))
+            print("warning: %s; %s has all" % (text, options.output), flush=True)
+            return text
 
-    with tf1.Session(graph=model.graph, config=session_config(options)) as session:
-        record = run_steps(session, model, sampler, data, options.output, stop, copy_out)
+    with alone(options.output):
+        require_own(options.output)
+        model = Model(options.bundle, manifest, options.loss_scale, options.device)
+        sampler = Sampler(manifest, data, options.bundle)
+        with tf1.Session(graph=model.graph, config=session_config(options)) as session:
+            record = run_steps(session, model, sampler, data, options.output, stop, copy_out)
+        problem = copy_out()
+    print_headline(record)
+    if problem:
+        raise Failure(problem)
+
+
+def print_headline(record):
+    if not record["headline"]:
+        print("headline: nothing was evaluated")
+        return
     (part,) = [key for key in record["headline"] if key.endswith("_accuracy")]
     print(
         "headline: %s %.2f %% (EMA weights, median of the last %d evaluations)"
@@ -771,6 +1010,39 @@ def train(options, stop):
     )
 
 
+class Lasting(io.FileIO):
+    """A standard stream that drops what it cannot write, so that a run outlives its reader."""
+
+    def write(self, data):
+        try:
+            while True:
+                count = io.FileIO.write(self, data)
+                if count is not None:
+                    return count
+                select.select([], [self], [])  # the reader of this pipe is slow
+        except OSError as error:
+            if error.errno in (errno.EPIPE, errno.EIO):  # for good; TensorFlow is to know it too
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, self.fileno())
+                os.close(nowhere)
+            return len(data)
+
+
+def outlive_readers():
+    """Neither a closed pipe or terminal nor a full disk under the output ends a run."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:  # a daemon's: else the next file would get this number
+            os.open(os.devnull, os.O_RDWR)
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        stream = io.BufferedWriter(Lasting(number, "w", closefd=False))
+        setattr(sys, name, io.TextIOWrapper(stream, errors="replace", line_buffering=True))
+
+
+_OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE)
+
+
 def main(arguments=None):
     stop = StopSignal()
     try:
@@ -778,6 +1050,17 @@ def main(arguments=None):
     except Mistake as error:
         print("error: %s" % error, file=sys.stderr)
         return 2
+    except Failure as error:
+        print("error: %s" % error, file=sys.stderr)
+        return 1
+    except (OSError, tf.errors.OpError) as error:
+        # TensorFlow has its own errors, with the system's words.
+        full = [text for text in map(os.strerror, _OF_DISKS) if text in str(error)]
+        if not full and getattr(error, "filename", None) is None:
+            raise
+        text = "the output cannot be written: %s; the checkpoint before is intact" % "".join(full)
+        print("error: %s" % (text if full else error), file=sys.stderr)
+        return 1
     except Interrupted as error:
         print("%s; run the same command again to continue" % error, file=sys.stderr)
         return 128 + stop.number
@@ -785,4 +1068,5 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":
+    outlive_readers()
     sys.exit(main())

@@ -16,6 +16,16 @@ from ssljax.errors import UsageError
 from ssljax.trained import OUTPUTS, Trained
 
 
+def require_opset(opset: int) -> None:
+    """Refuses an opset that the installed `onnx` does not know.
+
+    Raises:
+      UsageError: it is one.
+    """
+    if opset > (newest := onnx.defs.onnx_opset_version()):
+        raise UsageError(f"--opset is {opset}; allowed: up to {newest}, of onnx {onnx.__version__}")
+
+
 def write(trained: Trained, path: Path, *, input_dtype: str, opset: int) -> None:
     """Writes a model with the input `images` and the outputs `logits` and `probabilities`.
 
@@ -86,8 +96,16 @@ def _forget_shapes(graph, names):
 
 
 def runner(path: Path) -> Callable[[np.ndarray], np.ndarray]:
-    """Images -> logits, computed by ONNX Runtime on CPU."""
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    """Images -> logits, computed by ONNX Runtime on CPU.
+
+    Raises:
+      UsageError: it cannot run the model, as where it does not know its opset.
+    """
+    try:
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    except Exception as error:  # a class of its own for each kind
+        reason = " ".join(str(error).split())[:300]
+        raise UsageError(f"ONNX Runtime cannot run the model: {reason}; try --opset=17") from error
 
     def run(images: np.ndarray) -> np.ndarray:
         (logits,) = session.run(["logits"], {"images": images})

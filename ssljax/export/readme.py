@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ssljax.storage.files import write_text
 from ssljax.trained import Trained
 
 _USE = {
@@ -52,6 +53,8 @@ It computes in float32.
 
 {use}
 
+`sha256sum --check SHA256SUMS` says whether a file has changed since it was written.
+
 Beside the JAX model (`parity.json`):
 
     {verdict.replace(chr(10), chr(10) + "    ")}
@@ -75,9 +78,10 @@ def write_atc(path: Path, trained: Trained, paths: Mapping[int | None, Path]) ->
             '    --precision_mode="${PRECISION:-must_keep_origin_dtype}"\n'
         )
     usage = "SOC=<chip, such as Ascend310P3>" + (" BATCH=<size>" if None in paths else "")
-    path.write_text(
+    write_text(
+        path,
         f"#!/bin/sh\n# {usage} sh atc.sh\n# Makes offline models (.om) for Ascend; float32 unless "
         'PRECISION says otherwise.\nset -eu\ncd "$(dirname "$0")"\n'
-        ': "${SOC:?is not set: the chip, such as Ascend310P3}"\n' + "".join(commands)
+        ': "${SOC:?is not set: the chip, such as Ascend310P3}"\n' + "".join(commands),
     )
     path.chmod(0o755)

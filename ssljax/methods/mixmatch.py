@@ -43,7 +43,7 @@ def mixmatch(
     """
     check_positive(beta=beta, temperature=temperature, ramp_images=ramp_images)
     check_non_negative(w_match=w_match)
-    check_range("nu", nu, 1)
+    check_range("nu", nu, 1, 100)
     check_choice("mixmode", mixmode, _MIXMODES)
 
     def noise(key, batch):
@@ -72,7 +72,7 @@ def mixmatch(
         logits, batch_stats = losses.apply_interleaved(apply, params, images, 1 + k)
         xe = jnp.mean(losses.cross_entropy(logits[:n], targets[:n]))
         l2u = jnp.mean(losses.squared_error(logits[n:], targets[n:]))
-        weight = w_match * jnp.clip(progress.images / ramp_images, 0, 1)
+        weight = w_match * jnp.clip(progress.images / float(ramp_images), 0, 1)
         logs = {"loss/xe": xe, "loss/l2u": l2u, "w_match": weight}
         return xe + weight * l2u, Aux(batch_stats[0], state, logs, guess)
 

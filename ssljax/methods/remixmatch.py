@@ -59,7 +59,7 @@ def remixmatch(
     check_non_negative(w_match=w_match, w_kl=w_kl, w_rot=w_rot)
     check_choice("redux", redux, _REDUX)
     check_choice("anchor", anchor, ("weak", "none", "strong"))
-    check_range("strong_views", strong_views, 1)
+    check_range("strong_views", strong_views, 1, 100)
 
     def init(num_classes):
         uniform = jnp.full(num_classes, 1 / num_classes)
@@ -90,7 +90,7 @@ def remixmatch(
         unlabeled_error = losses.cross_entropy if use_xe else losses.squared_error
         match = jnp.mean(unlabeled_error(mixed[n:], targets[n:]))
 
-        ramp = jnp.clip(progress.images / ramp_images, 0, 1)
+        ramp = jnp.clip(progress.images / float(ramp_images), 0, 1)
         total = xe + ramp * (w_kl * kl + w_match * match)
         logs = {"loss/xe": xe, "loss/kl": kl, "loss/match": match, "ramp": ramp}
         if w_rot:

@@ -65,7 +65,9 @@ def uda(
         ent = jnp.mean(losses.entropy(weak_logits))
 
         labels = jax.nn.one_hot(batch.labels, classes)
-        risen = _TSA[tsa](progress.images / tsa_images)  # above 1 after the schedule: all count
+        risen = _TSA[tsa](
+            progress.images / float(tsa_images)
+        )  # above 1 after the schedule: all count
         highest = risen * (1 - 1 / classes) + 1 / classes
         known = jnp.sum(labels * jax.lax.stop_gradient(jax.nn.softmax(x_logits)), axis=-1)
         counts = (known <= highest).astype(jnp.float32)

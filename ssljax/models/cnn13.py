@@ -25,6 +25,10 @@ class CNN13(nn.Module):
     dtype: DTypeLike = jnp.float32  # of the computation; parameters and statistics are float32
     axis_name: str | None = None  # devices whose statistics BatchNorm shares while training
 
+    def __post_init__(self) -> None:
+        layers.check_sizes(self)
+        super().__post_init__()
+
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> tuple[jax.Array, jax.Array]:
         _, height, width, _ = images.shape

@@ -26,6 +26,10 @@ class ConvNet(nn.Module):
     dtype: DTypeLike = jnp.float32  # of the computation; parameters are float32
     axis_name: str | None = None  # unused: there is no BatchNorm
 
+    def __post_init__(self) -> None:
+        layers.check_sizes(self)
+        super().__post_init__()
+
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> tuple[jax.Array, jax.Array]:
         conv = layers.conv(self, train=train, kernel_size=(3, 3), kernel_init=layers.glorot_uniform)

@@ -6,11 +6,25 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from ssljax.checks import check_probability, check_range
 from ssljax.models import convolution
 
 he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")  # N(0, √(2 / (k·k·out)))
 glorot_normal = nn.initializers.glorot_normal()
 glorot_uniform = nn.initializers.glorot_uniform()  # TensorFlow's default
+
+
+# What a field of a model may count up to: what is beyond would be traced for hours.
+_MOST = {"filters": 1 << 30, "repeat": 1000, "scales": 30}
+
+
+def check_sizes(model: Any) -> None:
+    """Raises ValueError for a field of a model that is out of range; None in one is passed over."""
+    for name, most in _MOST.items():
+        if (value := getattr(model, name, None)) is not None:
+            check_range(name, value, 1, most)
+    if hasattr(model, "batch_norm_momentum"):
+        check_probability(batch_norm_momentum=model.batch_norm_momentum)
 
 
 def conv(model: Any, *, train: bool, **options: Any) -> partial[nn.Conv]:

@@ -32,6 +32,12 @@ class ResNet(nn.Module):
     dtype: DTypeLike = jnp.float32  # of the computation; parameters and statistics are float32
     axis_name: str | None = None  # devices whose statistics BatchNorm shares while training
 
+    def __post_init__(self) -> None:
+        if not self.blocks or not 1 <= min(self.blocks) <= max(self.blocks) <= 1000:
+            raise ValueError(f"blocks is {tuple(self.blocks)}; allowed: numbers from 1 to 1000")
+        layers.check_sizes(self)
+        super().__post_init__()
+
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> tuple[jax.Array, jax.Array]:
         conv = layers.conv(self, train=train, use_bias=False, kernel_init=_he_normal)

@@ -19,6 +19,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from PIL import Image
 
 from ssljax.augment import contact_sheet
 from ssljax.data import overview
@@ -28,7 +29,7 @@ from ssljax.experiment import Experiment
 from ssljax.log import LOG
 from ssljax.run import metrics, results
 from ssljax.run.evaluate import Predictions
-from ssljax.storage.files import read_json, write_json
+from ssljax.storage.files import read_json, replacing, write_sealed, write_text
 
 _PACKAGES = ("ssljax", "jax", "jaxlib", "flax", "optax", "numpy")
 _PER_CLASS = 10  # labelled images of a class that are drawn
@@ -42,7 +43,7 @@ def begin(experiment: Experiment, workdir: Path, log: metrics.MetricsLog, *, ste
         return
     if isinstance(experiment.dataset, Dataset):  # from a stream, it would take minutes
         sheet = overview.contact_sheet(experiment.dataset, experiment.split, per_class=_PER_CLASS)
-        sheet.save(workdir / "labelled.png")
+        write_picture(workdir / "labelled.png", sheet)
     log.write_image(step, "views", lambda: _views(experiment))
 
 
@@ -56,12 +57,14 @@ def _note_start(workdir: Path, step: int, devices: Sequence[jax.Device]) -> None
     """Adds a start to `environment.json`, unless it is as the one before."""
     path = workdir / "environment.json"
     try:
-        starts = read_json(path)["starts"]
-    except (UsageError, KeyError):
+        starts = list(read_json(path)["starts"]) if path.exists() else []
+    except (UsageError, KeyError, TypeError) as error:
+        LOG.warning(f"warning: {error}; it is kept as {path.name}.damaged")
+        path.replace(path.with_name(f"{path.name}.damaged"))
         starts = []
     here = environment(devices)
     if not starts or {k: v for k, v in starts[-1].items() if k != "step"} != here:
-        write_json(path, {"starts": [*starts, {"step": step, **here}]})
+        write_sealed(path, {"starts": [*starts, {"step": step, **here}]})
 
 
 def environment(devices: Sequence[jax.Device]) -> dict[str, Any]:
@@ -90,7 +93,7 @@ def noting_failure(workdir: Path) -> Iterator[None]:
         raise
     except Exception as error:
         with suppress(OSError):  # a full disk, perhaps
-            path.write_text(f"{type(error).__name__}: {error}\n")
+            write_text(path, f"{type(error).__name__}: {error}\n")
         raise
 
 
@@ -103,9 +106,14 @@ def write_predictions(
     """
     if not isinstance(experiment.dataset, Dataset) and step < experiment.num_steps:
         return
-    partial = workdir / "predictions.partial.npz"
-    np.savez_compressed(partial, step=step, **predictions._asdict())
-    partial.replace(workdir / "predictions.npz")
+    with replacing(workdir / "predictions.npz") as file:
+        np.savez_compressed(file, step=step, **predictions._asdict())
+
+
+def write_picture(path: Path, picture: Image.Image) -> None:
+    """Writes a PNG file, all at once."""
+    with replacing(path) as file:
+        picture.save(file, "PNG")
 
 
 def write_curve(workdir: Path, rows: Sequence[metrics.Row]) -> Path | None:
@@ -115,7 +123,7 @@ def write_curve(workdir: Path, rows: Sequence[metrics.Row]) -> Path | None:
     points = [(row["step"], 100 * (1 - row[key])) for row in rows if row.get(key) is not None]
     if not points:
         return None
-    from matplotlib.figure import Figure  # takes a second; without pyplot it needs no screen
+    from ssljax.drawing import Figure  # takes a second
 
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.add_subplot(
@@ -123,7 +131,8 @@ def write_curve(workdir: Path, rows: Sequence[metrics.Row]) -> Path | None:
     )
     axes.plot(*zip(*points, strict=True), marker="." if len(points) < 40 else "")
     axes.grid(alpha=0.3)
-    figure.savefig(workdir / "curve.png", dpi=120)
+    with replacing(workdir / "curve.png") as file:
+        figure.savefig(file, format="png", dpi=120)
     return workdir / "curve.png"
 
 

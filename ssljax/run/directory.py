@@ -1,9 +1,10 @@
 """What is in a run directory, and what may be resumed in it.
 
 config.json     the experiment
-data.json       the images' shape and the names of their classes, for whoever serves the model
+data.json       the images' shape, the names of their classes, and hashes, see `data/fingerprint.py`
 split.json      which images are labelled, see `data/split_file.py`
 checkpoints/    Orbax checkpoints, one directory a step, each with the checksums of its files
+SHA256SUMS      checksums of these and of environment.json and results.json
 lock            which process trains here; empty: none
 metrics.jsonl   one line a log or evaluation step
 events.out.*    the same for TensorBoard
@@ -17,19 +18,18 @@ from pathlib import Path
 from typing import Any
 
 from ssljax.data import split_file
-from ssljax.data.datasets import Dataset
-from ssljax.data.splits import Split, fingerprint
-from ssljax.data.streaming import StreamedDataset
+from ssljax.data.splits import fingerprint
 from ssljax.errors import UsageError
-from ssljax.run.resume import require_same_run
-from ssljax.storage import lock
+from ssljax.experiment import Experiment
+from ssljax.run import resume
+from ssljax.storage import lock, runs
 from ssljax.storage.checkpoints import Checkpoints
-from ssljax.storage.files import read_json, write_json
+from ssljax.storage.files import PARTIAL, SUMS, read_json, write_sealed
 
 PyTree = Any
 
 # What a start that was killed can leave before `config.json`.
-_BEGUN = frozenset({"config.json", "data.json", "split.json", lock.NAME})
+_BEGUN = frozenset({"config.json", "data.json", "split.json", SUMS, lock.NAME})
 
 
 def make_directory(workdir: Path) -> None:
@@ -42,36 +42,58 @@ def make_directory(workdir: Path) -> None:
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"workdir {workdir} cannot be made: {error.strerror}") from error
-    names = {path.name.removesuffix(".partial") for path in workdir.iterdir()}
+    names = {
+        path.name.removesuffix(PARTIAL).removesuffix(".partial").removeprefix(".")
+        for path in workdir.iterdir()
+    }
     if not (workdir / "config.json").exists() and not names <= _BEGUN:
         raise UsageError(f"workdir {workdir} is not empty, and holds no run (no config.json)")
 
 
-def open_directory(
-    workdir: Path, config: dict[str, Any], split: Split, dataset: Dataset | StreamedDataset
-) -> None:
+def open_directory(workdir: Path, experiment: Experiment) -> None:
     """Writes the run's description, or finds that the run described there is this one.
 
     Raises:
       UsageError: the directory holds something else.
     """
+    split = split_file.record(experiment.split, experiment.dataset.added_labels)
     if (workdir / "config.json").exists():
-        require_same_run(workdir, config, fingerprint(split))
+        require_same(workdir, experiment)
     else:
         make_directory(workdir)
-    data = {
-        "image_shape": list(dataset.image_shape),
-        "class_names": [str(name) for name in dataset.class_names],
-    }
-    write_json(workdir / "data.json", data)
-    write_json(workdir / "split.json", split_file.record(split))
-    write_json(workdir / "config.json", config)  # last: with it the directory is a run's
+        require_ours(workdir / "split.json", split)
+        require_ours(workdir / "data.json", experiment.data_record)
+    write_sealed(workdir / "data.json", experiment.data_record)
+    write_sealed(workdir / "split.json", split)
+    write_sealed(
+        workdir / "config.json", experiment.config
+    )  # last: with it the directory is a run's
+
+
+def require_same(workdir: Path, experiment: Experiment) -> None:
+    """Finds that the run in a directory is this one.
+
+    Raises:
+      UsageError: it is another one, or its data are others.
+    """
+    resume.require_same_run(workdir, experiment.config, fingerprint(experiment.split))
+    resume.require_same_data(str(workdir), runs.data_record(workdir), experiment.data_record)
+
+
+def require_ours(path: Path, value: dict[str, Any]) -> None:
+    """What lies where a file is to be written is what will be written, and nobody's own.
+
+    Raises:
+      UsageError: it is something else.
+    """
+    if path.exists() and read_json(path) != value:
+        raise UsageError(f"{path} is there already and holds something else; use another workdir")
 
 
 def recorded_batch_size(workdir: Path) -> int | None:
     """Of the run in a directory; None where there is none."""
     path = workdir / "config.json"
-    return read_json(path)["batch_size"] if path.exists() else None
+    return read_json(path, batch_size=int)["batch_size"] if path.exists() else None
 
 
 def newest_state(workdir: Path, template: PyTree, *, keep: int, fallback: bool = False) -> Any:

@@ -1,17 +1,16 @@
-"""A state of training, or the newest one of a run directory -> exact accuracies."""
+"""A state of training -> exact accuracies."""
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
 
-from ssljax.data.datasets import Batches
+from ssljax.data.datasets import Batches, Dataset
 from ssljax.data.load import labeled_validation
-from ssljax.data.splits import fingerprint
-from ssljax.experiment import Experiment
-from ssljax.run import directory, metrics, resume
+from ssljax.data.splits import Split
+from ssljax.data.streaming import StreamedDataset
+from ssljax.run import metrics
 from ssljax.run.results import Scores
 from ssljax.training import hosts, parallel
 from ssljax.training.parallel import Evaluate
@@ -31,8 +30,19 @@ class Predictions(NamedTuple):
     mistake_images: np.ndarray  # [K, H, W, C] uint8
 
 
+class Subject(Protocol):
+    """What is evaluated: an `Experiment`, or its data alone."""
+
+    @property
+    def dataset(self) -> Dataset | StreamedDataset: ...
+    @property
+    def split(self) -> Split: ...
+    @property
+    def eval_batch_size(self) -> int: ...
+
+
 def evaluate_state(
-    experiment: Experiment,
+    experiment: Subject,
     evaluate: Evaluate,
     state: TrainState,
     watch: Callable[[Batches], Batches] = iter,
@@ -145,24 +155,3 @@ class _Guesses:
             mistakes=place[order].astype(np.int32),
             mistake_images=images[process[order], row[order]],
         )
-
-
-def evaluate_directory(experiment: Experiment, workdir: Path) -> tuple[int, Scores]:
-    """Evaluates the newest checkpoint of a run directory: its step and scores.
-
-    Raises:
-      UsageError: there is no checkpoint, it cannot be read, or it is of another run.
-    """
-    shapes = experiment.shapes
-
-    def read() -> TrainState:
-        resume.require_same_run(workdir, experiment.config, fingerprint(experiment.split))
-        return directory.newest_state(
-            workdir, shapes, keep=experiment.keep_checkpoints, fallback=experiment.fallback
-        )
-
-    state = hosts.broadcast_tree(read, shapes["state"])
-    assert state is not None
-    replicated = parallel.replicate(state, experiment.devices)
-    scores, _ = evaluate_state(experiment, experiment.evaluator(), replicated)
-    return int(state.step), scores

@@ -10,17 +10,18 @@ from typing import Any, NamedTuple, NoReturn
 import jax
 import numpy as np
 
-from ssljax.errors import Interrupted
+from ssljax.data import splits
+from ssljax.errors import Interrupted, RunError
 from ssljax.experiment import Experiment
-from ssljax.run import artifacts, evaluate, results
+from ssljax.run import artifacts, evaluate, results, resume
 from ssljax.run.evaluate import Predictions
 from ssljax.run.metrics import summarize
 from ssljax.run.progress import ProgressBar
 from ssljax.run.signals import Stop, Stopped, stop_signal
 from ssljax.run.watchdog import Watchdog
 from ssljax.run.writer import RunWriter
-from ssljax.storage.files import telling_of_full_disk
-from ssljax.training import hosts, parallel
+from ssljax.storage.files import telling_of_storage
+from ssljax.training import devices, hosts, parallel
 from ssljax.training.monitors import Metrics
 from ssljax.training.state import TrainState
 from ssljax.training.stream import Feed, Stream
@@ -96,12 +97,13 @@ def train(experiment: Experiment, workdir: Path, *, home: str = "") -> dict[str,
       UsageError: the directory holds another run, a checkpoint that cannot be read, or a process
         that trains.
       RunError: the run is not healthy, or the disk is full.
-      Interrupted: SIGINT or SIGTERM came; the state was saved first.
+      Interrupted: SIGINT, SIGTERM or SIGHUP came; the state was saved first.
     """
+    hosts.require_same(_description(experiment, home or str(workdir)))
     shapes = experiment.shapes
     empty = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes["window"])
     hosts.barrier()
-    with telling_of_full_disk(workdir), ExitStack() as stack:
+    with telling_of_storage(workdir), ExitStack() as stack:
         writer = RunWriter(experiment, workdir, home)
         saved = hosts.broadcast_tree(lambda: writer.open(stack), shapes)
         if saved is None:
@@ -115,6 +117,18 @@ def train(experiment: Experiment, workdir: Path, *, home: str = "") -> dict[str,
         if hosts.is_first():
             artifacts.tell_what_is_there(workdir)
         return found
+
+
+def _description(experiment: Experiment, workdir: str) -> dict[str, Any]:
+    """What all processes of a run must have alike; each may find the data where it is for it."""
+    config = resume.knobs(experiment.config)
+    config["dataset"] = splits.without_place(config["dataset"])
+    return {
+        **{f"config.{knob}": value for knob, value in config.items() if knob not in resume.OWN},
+        "workdir": workdir,
+        "split": splits.fingerprint(experiment.split),
+        "data": experiment.data_record["fingerprint"],
+    }
 
 
 def run(program: Program, saved: dict[str, Any], empty: Metrics) -> None:
@@ -132,6 +146,7 @@ def run(program: Program, saved: dict[str, Any], empty: Metrics) -> None:
         logged=not any(np.any(average.count) for average in saved["window"].values()),
     )
     with (
+        devices.telling_of_full_memory(),
         stop_signal() as stop,
         program.feed(step) as feed,
         ProgressBar(experiment, step, feed) as progress,
@@ -180,6 +195,7 @@ def _log_and_evaluate(session: Session, now: LoopState) -> LoopState:
 
     Raises:
       Interrupted: a signal came within the evaluation: when the run goes on, this comes first.
+      RunError: it could not be evaluated; so too.
     """
     program, progress, experiment = session.program, session.progress, session.program.experiment
     rates, states = progress.rates(), program.split(now.state, axis=1)
@@ -192,6 +208,9 @@ def _log_and_evaluate(session: Session, now: LoopState) -> LoopState:
             found = [_evaluate(session, *x) for x in zip(program.members, states, strict=True)]
         except Stopped:
             _leave(session, now, session.stop.now())
+        except RunError:  # images cannot be read: what was trained until here is kept
+            _save(session, now)
+            raise
         for member, row, (scores, _) in zip(program.members, rows, found, strict=True):
             row |= scores
             progress.show(row, results.describe(scores), member.title)
@@ -221,9 +240,18 @@ def _save(session: Session, now: LoopState) -> None:
     if hosts.is_first():
         tree = parallel.fetch({"state": now.state, "window": now.metric_sums})
         trees = session.program.split(tree, axis=0)
+        prune(session.program.members)
         for member, checkpoint in zip(session.program.members, trees, strict=True):
             member.writer.save(now.step, checkpoint)
     session.stop.stepped = False
+
+
+def prune(members: Sequence[Member]) -> None:
+    """Removes checkpoints that are not kept, when all members have saved their newest one."""
+    for member in members:
+        member.writer.wait()
+    for member in members:
+        member.writer.prune()
 
 
 def _leave(session: Session, now: LoopState, signum: int) -> NoReturn:
@@ -234,8 +262,7 @@ def _leave(session: Session, now: LoopState, signum: int) -> NoReturn:
     """
     _save(session, now)
     if hosts.is_first():
-        for member in session.program.members:
-            member.writer.wait()
+        prune(session.program.members)
     name = signal.Signals(signum).name
     raise Interrupted(signum, f"{name}: saved after step {now.step}")
 

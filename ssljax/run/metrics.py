@@ -1,16 +1,21 @@
 """Where the numbers of a run go: `metrics.jsonl`, and TensorBoard where TensorFlow is installed."""
 
+import hashlib
 import json
 import math
 import os
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
+from ssljax.errors import UsageError
 from ssljax.log import LOG, quiet_import
-from ssljax.storage.files import write_text
+from ssljax.run import events
+from ssljax.storage.checksums import Prefix, recorded_rows
+from ssljax.storage.files import plain_path, write_bytes
 
 if TYPE_CHECKING:  # reports read rows without JAX
     from ssljax.training.monitors import Metrics
@@ -42,23 +47,57 @@ def entropy(shares: np.ndarray) -> float:
 class MetricsLog:
     """Appends rows to `metrics.jsonl` and to TensorBoard event files."""
 
-    def __init__(self, workdir: Path, *, step: int):
-        """Opens the log of a run that goes on after `step`; later rows are dropped."""
+    def __init__(self, workdir: Path, *, step: int, fallback: bool = False):
+        """Opens the log of a run that goes on after `step`; later rows are dropped.
+
+        Args:
+          fallback: whether to go on from what can be read of a damaged log, which is kept as
+            `metrics.jsonl.damaged`.
+
+        Raises:
+          UsageError: rows up to `step` have been changed, or are gone.
+        """
         self._path = workdir / "metrics.jsonl"
-        rows = [row for row in read_rows(self._path) if row["step"] <= step]
-        write_text(self._path, "".join(json.dumps(row) + "\n" for row in rows))
-        self._writer = _tensorboard(workdir)
+        problems: list[str] = []
+        self.rows = []
+        if step:
+            found = read_rows(self._path, problems.append, recorded_only=True)
+            self.rows = [row for row in found if row["step"] <= step]
+        if problems and not fallback:
+            raise UsageError(
+                f"{problems[0]}; put it back, or go on with what can be read of it with "
+                "--config.checkpoint.fallback=true"
+            )
+        if problems:
+            LOG.warning(f"warning: {problems[0]}; {len(self.rows)} rows are gone on from")
+            if self._path.exists():
+                self._path.replace(self._path.with_name("metrics.jsonl.damaged"))
+        content = "".join(json.dumps(row) + "\n" for row in self.rows).encode()
+        write_bytes(self._path, content)
+        self._bytes, self._sha256 = len(content), hashlib.sha256(content)
+        events.drop_after(workdir, step)
+        self._stack = ExitStack()
+        self._writer = _tensorboard(self._stack.enter_context(plain_path(workdir)))
 
     def write(self, row: Row) -> None:
         """Appends `row`, whose `step` counts steps; NaN and infinity become null."""
         clean = {k: v if v is None or math.isfinite(v) else None for k, v in row.items()}
-        with self._path.open("a") as file:
-            file.write(json.dumps(clean) + "\n")
+        line = (json.dumps(clean) + "\n").encode()
+        with self._path.open("ab") as file:
+            file.write(line)
             file.flush()
             os.fsync(file.fileno())  # before the checkpoint that follows it
+        self.rows.append(clean)
+        self._bytes += len(line)
+        self._sha256.update(line)
         if self._writer:
             scalars = {k: v for k, v in clean.items() if v is not None and k != "step"}
             self._writer.write_scalars(int(row["step"]), scalars)
+            self._writer.flush()  # a kill must not lose what metrics.jsonl keeps
+
+    def written(self) -> Prefix:
+        """The rows so far, for a checkpoint to record."""
+        return Prefix(self._bytes, self._sha256.hexdigest())
 
     def write_image(self, step: int, name: str, draw: Callable[[], np.ndarray]) -> None:
         """Shows a uint8 `[height, width, 3]` picture in TensorBoard; drawn only if there is one."""
@@ -71,14 +110,54 @@ class MetricsLog:
     def __exit__(self, *_: object) -> None:
         if self._writer:
             self._writer.close()
+        self._stack.close()
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a `metrics.jsonl`; a last line that a kill cut short is left out."""
-    if not path.exists():
-        return []
-    lines = path.read_text().splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+def read_rows(
+    path: Path, tell: Callable[[str], None] | None = None, *, recorded_only: bool = False
+) -> list[Row]:
+    """The rows of a `metrics.jsonl`; a last line that a kill cut short is left out.
+
+    Args:
+      tell: is given a line for what is wrong, and what can be read is returned; None: it raises.
+      recorded_only: whether only what the newest checkpoint records of the file counts, if it does.
+
+    Raises:
+      UsageError: a row is damaged, or rows have changed since the newest checkpoint was saved.
+    """
+    if tell is None:
+        tell = _refuse
+    content = path.read_bytes() if path.exists() else b""
+    recorded = recorded_rows(path.parent)
+    if recorded and not recorded.begins(content):
+        what = "changed" if len(content) >= recorded.size else "lost rows"
+        tell(f"{path} has {what} since the newest checkpoint was saved")
+    elif recorded and recorded_only:
+        content = content[: recorded.size]
+    rows, damaged = [], []
+    for number, line in enumerate(content.split(b"\n")[:-1], 1):
+        try:
+            rows.append(_row(line))
+        except (ValueError, RecursionError) as error:
+            damaged.append(f"line {number} ({' '.join(str(error).split())[:100]})")
+    if damaged:
+        more = f" and {len(damaged) - 1} others" if len(damaged) > 1 else ""
+        tell(f"{path} cannot be read in {damaged[0]}{more}")
+    return rows
+
+
+def _refuse(text: str) -> NoReturn:
+    raise UsageError(text)
+
+
+def _row(line: bytes) -> Row:
+    row = json.loads(line)
+    if not isinstance(row, dict) or type(row.get("step")) is not int:
+        raise ValueError("no row with a step")
+    for name, value in row.items():
+        if not isinstance(value, int | float | None):
+            raise ValueError(f"{name} is no number")
+    return row
 
 
 def _tensorboard(workdir: Path) -> Any:
@@ -89,5 +168,6 @@ def _tensorboard(workdir: Path) -> Any:
     except ImportError:
         LOG.info("note: TensorFlow is not installed; metrics go to metrics.jsonl only")
         return None
-    tf.config.set_visible_devices([], "GPU")
+    with suppress(RuntimeError):  # the program has used TensorFlow before
+        tf.config.set_visible_devices([], "GPU")
     return metric_writers.SummaryWriter(str(workdir))

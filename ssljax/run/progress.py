@@ -16,6 +16,8 @@ from ssljax.training.stream import Feed, Stream
 _SILENCE = 30.0  # seconds after which a line comes in any case
 _COMPILING = "compiling"
 _LOOK = 1.0  # seconds: how often it is looked whether that is so
+_TIMED = 10  # steps after which it is said how long the run will take
+_UNITS = ((86_400, "days"), (3600, "hours"), (60, "minutes"), (1, "seconds"))
 
 
 class ProgressBar:
@@ -50,6 +52,7 @@ class ProgressBar:
         self._waited = 0.0  # at the clock's start
         self._doing = _COMPILING  # instead of steps
         self._last_line = clock()
+        self._told = False  # how long the run will take
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look_after_silence, daemon=True)
 
@@ -70,6 +73,19 @@ class ProgressBar:
         self._steps_left -= steps
         if self._start is None:
             self._start_clock()
+        elif not self._told and self._done() - self._done_before >= _TIMED:
+            self._told = True
+            self.write(self._outlook())
+
+    def _outlook(self) -> str:
+        """How long the steps that are left will take."""
+        seconds = self._clock() - (self._start or 0.0)
+        left = self._num_steps - self._done()
+        each = seconds / (self._done() - self._done_before)
+        return (
+            f"about {duration(left * each)} for the {left} steps that are left "
+            f"({duration(each)} per step); see --config.num_steps"
+        )
 
     def _done(self) -> int:
         """Which step was the last one that is done."""
@@ -145,3 +161,9 @@ class ProgressBar:
         if self._clock() - self._last_line >= _SILENCE:
             doing = f", {self._doing}" if self._doing else self._speed(self.rates())
             self.write(f"step {self._done()} of {self._num_steps}{doing}")
+
+
+def duration(seconds: float) -> str:
+    """A time in the unit that suits it: `2.5 hours`, `460 days`, `0.012 seconds`."""
+    size, unit = next((u for u in _UNITS if seconds >= u[0]), _UNITS[-1])
+    return f"{seconds / size:.{2 if seconds < 10 * size else 3}g} {unit}"

@@ -15,13 +15,12 @@ import jax
 import numpy as np
 
 from ssljax.data.batches import TrainingData
-from ssljax.data.splits import fingerprint
 from ssljax.errors import UsageError
 from ssljax.experiment import Experiment
-from ssljax.run import artifacts, loop, resume
+from ssljax.run import artifacts, directory, loop, resume
 from ssljax.run.writer import RunWriter
-from ssljax.storage.checkpoints import Checkpoints
-from ssljax.storage.files import read_json, telling_of_full_disk
+from ssljax.storage.checkpoints import Checkpoints, newest_step
+from ssljax.storage.files import read_json, telling_of_storage
 from ssljax.training import parallel
 
 PyTree = Any
@@ -44,17 +43,19 @@ def train(experiments: Sequence[Experiment], workdir: Path) -> dict[str, dict[st
     workdirs = [workdir / f"seed={experiment.seed}" for experiment in experiments]
     left = [x for x in zip(experiments, workdirs, strict=True) if not _is_complete(*x)]
     if left:
-        with telling_of_full_disk(workdir), ExitStack() as stack:
+        with telling_of_storage(workdir), ExitStack() as stack:
             _train(left, stack)
     artifacts.tell_what_is_there(workdir, [path.name for path in workdirs])
-    return {path.name: read_json(path / "results.json") for path in workdirs}
+    return {path.name: read_json(path / "results.json", headline=dict) for path in workdirs}
 
 
 def _is_complete(experiment: Experiment, workdir: Path) -> bool:
     if not (workdir / "results.json").exists():
         return False
-    resume.require_same_run(workdir, experiment.config, fingerprint(experiment.split))
-    return experiment.num_steps in _steps(experiment, workdir)
+    directory.require_same(workdir, experiment)
+    newest = newest_step(workdir)
+    resume.require_not_past(workdir, newest, experiment.num_steps)
+    return newest == experiment.num_steps
 
 
 def _steps(experiment: Experiment, workdir: Path) -> set[int]:
@@ -81,6 +82,7 @@ def _train(runs: Sequence[tuple[Experiment, Path]], stack: ExitStack) -> None:
         members, compile_steps(first), lambda step: nullcontext(data), mapped=True
     )
     loop.run(program, stacked(trees), stacked([empty] * len(runs)))
+    loop.prune(members)
     for member in members:
         member.writer.finish()
 

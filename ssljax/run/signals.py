@@ -5,14 +5,15 @@ import select
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from ssljax import interrupts
 from ssljax.data.datasets import Batches
 from ssljax.training import hosts
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Seconds from the signal to the end of a process that does not get to notice it: platforms kill
 # 30 seconds after the signal. Before the first step (XLA may compile for minutes) nothing is lost.
 _BEFORE_A_STEP, _WITHIN_A_STEP = 5.0, 25.0
@@ -54,12 +55,16 @@ class Stop:
 
 @contextmanager
 def stop_signal() -> Iterator[Stop]:
-    """Notes the first SIGINT or SIGTERM; a second one ends the process at once.
+    """Notes the first SIGINT, SIGTERM or SIGHUP; a second one ends the process at once.
 
+    In another thread than the main one there is nothing to note: signals are the main thread's.
     Python runs a signal's handler when the main thread is back from XLA; a thread that the system
     wakes does not have to wait for that.
     """
     stop = Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
 
     def handler(signum: int, frame: FrameType | None) -> None:
         del frame
@@ -68,38 +73,48 @@ def stop_signal() -> Iterator[Stop]:
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     woken = signal.set_wakeup_fd(writer)
-    previous = {s: signal.signal(s, handler) for s in SIGNALS}
-    thread = threading.Thread(target=_attend, args=(stop, reader), daemon=True)
+    thread = threading.Thread(target=_attend, args=(stop, reader, interrupts.heeded()), daemon=True)
     thread.start()
     try:
-        yield stop
+        with interrupts.handled(handler):
+            yield stop
     finally:
-        for signum, action in previous.items():
-            signal.signal(signum, action)
         signal.set_wakeup_fd(woken)
         os.close(writer)  # ends the thread
         thread.join()
         os.close(reader)
 
 
-def _attend(stop: Stop, reader: int) -> None:
-    """Ends the process at the second signal, or when the main thread is busy for too long."""
-    first = _next(reader)
+def _attend(stop: Stop, reader: int, heeded: Collection[int]) -> None:
+    """Ends the process at the second signal, or when the main thread is busy for too long.
+
+    A terminal that closes sends SIGHUP twice, itself and through the shell: that is no second one.
+    """
+    first = _next(reader, heeded)
     if not first:
         return
-    limit = _WITHIN_A_STEP if stop.stepped else _BEFORE_A_STEP
-    if not select.select([reader], [], [], limit)[0] and not stop.noticed:
+    more = [signum for signum in heeded if signum != signal.SIGHUP]
+    second = _next(reader, more, _WITHIN_A_STEP if stop.stepped else _BEFORE_A_STEP)
+    if second is None and not stop.noticed:
         lost = "a step took too long to save it" if stop.stepped else "there was nothing to save"
-        print(f"{signal.Signals(first).name}: left within a step, {lost}", file=sys.stderr)
-        sys.stderr.flush()
-        os._exit(128 + first)
-    if second := _next(reader):
+        try:
+            print(f"{signal.Signals(first).name}: left within a step, {lost}", file=sys.stderr)
+            sys.stderr.flush()
+        finally:  # whether or not anybody reads it
+            os._exit(128 + first)
+    if second is None:
+        second = _next(reader, more)
+    if second:
         os._exit(128 + second)
 
 
-def _next(reader: int) -> int:
-    """The next SIGINT or SIGTERM; 0: the pipe was closed."""
-    while number := os.read(reader, 1):
-        if number[0] in SIGNALS:
-            return number[0]
-    return 0
+def _next(reader: int, signums: Collection[int], seconds: float | None = None) -> int | None:
+    """The next of these signals; 0: the pipe was closed; None: none came in that time."""
+    end = None if seconds is None else time.monotonic() + seconds
+    while True:
+        left = None if end is None else max(0.0, end - time.monotonic())
+        if not select.select([reader], [], [], left)[0]:
+            return None
+        number = os.read(reader, 1)
+        if not number or number[0] in signums:
+            return number[0] if number else 0

@@ -12,11 +12,11 @@ from PIL import Image
 from ssljax.errors import RunError
 from ssljax.experiment import Experiment
 from ssljax.log import LOG
-from ssljax.run import artifacts, directory, health, metrics, results
+from ssljax.run import artifacts, directory, health, metrics, results, resume
 from ssljax.run.evaluate import Predictions
 from ssljax.storage import lock
-from ssljax.storage.checkpoints import Checkpoints
-from ssljax.storage.files import write_json
+from ssljax.storage.checkpoints import Checkpoints, newest_step
+from ssljax.storage.files import write_sealed
 from ssljax.storage.remote import Mirror
 from ssljax.training import hosts, parallel
 from ssljax.training.state import TrainState
@@ -44,12 +44,17 @@ class RunWriter:
             self._home.pull()
         directory.make_directory(workdir)
         stack.enter_context(lock.held(workdir))
+        mirrors = [self._home] if self._home is not None else []
         if experiment.train_url:
-            train_url = Mirror(experiment.train_url, workdir, "config.stage.train_url")
-            stack.push(train_url.push)
-        if self._home is not None:
-            stack.push(self._home.push)
-        directory.open_directory(workdir, experiment.config, experiment.split, experiment.dataset)
+            mirrors.insert(0, Mirror(experiment.train_url, workdir, "config.stage.train_url"))
+        for mirror in mirrors:  # what is there is not another run's
+            if recorded := mirror.read("config.json"):
+                resume.require_same_recipe(mirror.name, recorded, experiment.config, may_move=True)
+        for mirror in mirrors:
+            stack.push(mirror.push)
+        going_on_from = newest_step(workdir) if last is None else last
+        resume.require_not_past(workdir, going_on_from, experiment.num_steps)
+        directory.open_directory(workdir, experiment)
         stack.enter_context(artifacts.noting_failure(workdir))
         self._checkpoints = stack.enter_context(
             Checkpoints(workdir, keep=experiment.keep_checkpoints)
@@ -63,7 +68,9 @@ class RunWriter:
             LOG.info(f"resuming {workdir} after step {step}")
             if any(average.count for average in saved["window"].values()):
                 step -= 1  # saved before the row of its step was written: it comes again
-        self._log = stack.enter_context(metrics.MetricsLog(workdir, step=step))
+        self._log = stack.enter_context(
+            metrics.MetricsLog(workdir, step=step, fallback=experiment.fallback)
+        )
         artifacts.begin(experiment, workdir, self._log, step=step)
         return saved
 
@@ -88,13 +95,13 @@ class RunWriter:
         state, predictions = evaluation
         if self._experiment.augmentation.picture is not None:
             picture = self._experiment.augmentation.picture(parallel.fetch(state.augment))
-            Image.fromarray(picture).save(self._workdir / "augment.png")
+            artifacts.write_picture(self._workdir / "augment.png", Image.fromarray(picture))
         if predictions is not None:
             artifacts.write_predictions(
                 self._experiment, predictions, self._workdir, step=row["step"]
             )
         found = health.problems(
-            metrics.read_rows(self._workdir / "metrics.jsonl"),
+            self._log.rows,
             finite=_is_finite(parallel.fetch(state)),
             label_entropy=0.0 if predictions is None else _label_entropy(predictions),
         )
@@ -116,7 +123,7 @@ class RunWriter:
                 f"a weight is not finite at step {step}, which was not saved; the checkpoint "
                 "before it is intact"
             )
-        self._checkpoints.save(step, tree)
+        self._checkpoints.save(step, tree, self._log.written())
         if self._home is not None:
             self._home.push_in_background()
 
@@ -129,13 +136,17 @@ class RunWriter:
         """Waits for the save that runs in the background; raises what it does."""
         self._checkpoints.wait()
 
+    def prune(self) -> None:
+        """Removes checkpoints that are not kept: of several runs, once each has its newest one, so
+        that whatever is killed leaves a step that all have."""
+        self._checkpoints.prune()
+
     def finish(self) -> dict[str, Any]:
         """Writes the curve and the results, once the last checkpoint is there; returns those."""
-        self.wait()
-        rows = metrics.read_rows(self._workdir / "metrics.jsonl")
-        artifacts.write_curve(self._workdir, rows)
-        found = results.results(rows)
-        write_json(self._workdir / "results.json", found)
+        self.prune()
+        artifacts.write_curve(self._workdir, self._log.rows)
+        found = results.results(self._log.rows)
+        write_sealed(self._workdir / "results.json", found)
         return found
 
 

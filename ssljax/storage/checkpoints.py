@@ -17,7 +17,7 @@ import orbax.checkpoint as ocp
 from ssljax.errors import RunError, UsageError
 from ssljax.log import LOG
 from ssljax.storage import checksums
-from ssljax.storage.files import FULL, is_full
+from ssljax.storage.files import FULL, is_full, plain_path
 
 PyTree = Any
 # Several seeds of one program save at the same time, and Orbax's writers get in each other's way.
@@ -25,7 +25,7 @@ _WRITING = threading.Lock()
 
 
 class Checkpoints:
-    """The checkpoints of one run directory: the newest, and `keep` before it.
+    """The checkpoints of one run directory: the newest, and once pruned `keep` before it.
 
     A checkpoint is one pytree of host arrays, written in the background. Its directory, named after
     the step, appears whole or not at all, and holds checksums of its files. `<step>.partial` is
@@ -48,18 +48,20 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """The steps that have a checkpoint, the newest first."""
-        found = self._directory.glob("[0-9]*")
-        return sorted((int(path.name) for path in found if path.name.isdigit()), reverse=True)
+        return _steps(self._directory)
 
-    def save(self, step: int, tree: PyTree) -> None:
+    def save(self, step: int, tree: PyTree, rows: checksums.Prefix | None = None) -> None:
         """Starts writing `tree` (host arrays) as the checkpoint of `step`, unless there is one.
+
+        Args:
+          rows: of `metrics.jsonl`, so that it is noticed when they change later.
 
         Raises:
           What the write before raised.
         """
         self.wait()
         if step not in self.steps():
-            self._writing = self._writer.submit(self._write, step, tree)
+            self._writing = self._writer.submit(self._write, step, tree, rows)
 
     def check(self) -> None:
         """As `wait`, if there is nothing to wait for."""
@@ -77,21 +79,29 @@ class Checkpoints:
         if writing is not None:
             writing.result()
 
-    def _write(self, step: int, tree: PyTree) -> None:
+    def _write(self, step: int, tree: PyTree, rows: checksums.Prefix | None) -> None:
         partial = self._directory / f"{step}.partial"
         try:
             self._clear()
             self._directory.mkdir(parents=True, exist_ok=True)
-            with _WRITING, _orbax_is_quiet(), _checkpointer() as checkpointer:
-                checkpointer.save(
-                    partial, args=ocp.args.Composite(default=ocp.args.StandardSave(tree))
-                )
-            checksums.commit(partial, self._directory / str(step))
+            args = ocp.args.Composite(default=ocp.args.StandardSave(tree))
+            with (
+                _WRITING,
+                _orbax_is_quiet(),
+                plain_path(self._directory) as plain,
+                _checkpointer() as checkpointer,
+            ):
+                checkpointer.save(plain / partial.name, args=args)
+            checksums.commit(partial, self._directory / str(step), rows)
         except Exception as error:
             self._clear()
             if is_full(error):
                 raise RunError(f"the checkpoint of step {step} was not saved: {FULL}") from error
             raise
+
+    def prune(self) -> None:
+        """Removes those that are not kept: the caller knows when nobody needs them any more."""
+        self.wait()
         for old in self.steps()[self._keep + 1 :]:
             (self._directory / str(old)).rename(self._directory / f"{old}.partial")
         self._clear()
@@ -106,6 +116,8 @@ class Checkpoints:
     ) -> tuple[int, PyTree] | None:
         """The newest checkpoint: its step, and its tree as NumPy arrays; None where there is none.
 
+        A process that trains there may remove it meanwhile; then there is a newer one.
+
         Args:
           template: has the shapes it must have; None: any, in nested dicts.
           fallback: whether a damaged one is reported and the one before it taken.
@@ -113,7 +125,17 @@ class Checkpoints:
         Raises:
           UsageError: it is damaged, or holds something of another shape.
         """
-        steps = self.steps()
+        while True:
+            steps = self.steps()
+            try:
+                return self._restore_one_of(steps, template, fallback)
+            except UsageError:
+                if not steps or steps[0] in self.steps():
+                    raise
+
+    def _restore_one_of(
+        self, steps: list[int], template: PyTree | None, fallback: bool
+    ) -> tuple[int, PyTree] | None:
         for step, before in itertools.zip_longest(steps, steps[1:]):
             try:
                 return step, self._restore(step, template)
@@ -141,8 +163,8 @@ class Checkpoints:
         checksums.verify(path)
         args = ocp.args.Composite(default=ocp.args.StandardRestore(template))
         try:
-            with _checkpointer() as checkpointer:
-                return checkpointer.restore(path, args=args)["default"]
+            with plain_path(self._directory) as plain, _checkpointer() as checkpointer:
+                return checkpointer.restore(plain / path.name, args=args)["default"]
         except Exception as error:  # Orbax and TensorStore raise many kinds
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             raise UsageError(f"the checkpoint {path} is of another run ({reason})") from error
@@ -159,6 +181,16 @@ class Checkpoints:
             aside = self._directory / f"{damaged}.damaged"
             shutil.rmtree(aside, ignore_errors=True)
             (self._directory / str(damaged)).rename(aside)
+
+
+def newest_step(workdir: Path) -> int:
+    """The step of the newest checkpoint of a run directory; 0: there is none."""
+    return max(_steps(workdir / "checkpoints"), default=0)
+
+
+def _steps(directory: Path) -> list[int]:
+    found = directory.glob("[0-9]*")
+    return sorted((int(path.name) for path in found if path.name.isdigit()), reverse=True)
 
 
 @contextmanager

@@ -8,6 +8,9 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from typing import Any, NamedTuple
+
+from ssljax.storage import files
 
 NAME = "manifest.json"
 
@@ -16,34 +19,82 @@ class Damaged(Exception):
     """A directory is not as it was sealed; says which file, and how."""
 
 
-def commit(partial: Path, final: Path) -> None:
-    """Seals `partial` with a manifest, then gives it its name; survives the loss of power."""
-    files = sorted(path for path in partial.rglob("*") if path.is_file())
-    sums = {path.relative_to(partial).as_posix(): _digest(path) for path in files}
-    (partial / NAME).write_text(json.dumps({"sha256": sums}, indent=1) + "\n")
-    for path in [*files, partial / NAME, *(p for p in partial.rglob("*") if p.is_dir()), partial]:
-        sync(path)
+class Prefix(NamedTuple):
+    """The beginning of a file that grows."""
+
+    size: int  # bytes
+    sha256: str
+
+    def begins(self, content: bytes) -> bool:
+        """Whether a file with this content still has it."""
+        return files.digest(content[: self.size]) == self.sha256
+
+
+def commit(partial: Path, final: Path, rows: Prefix | None = None) -> None:
+    """Seals `partial` with a manifest, then gives it its name; survives the loss of power.
+
+    Args:
+      rows: of the run's `metrics.jsonl` at this time, which the manifest records too.
+    """
+    found = _files(partial)
+    manifest: dict[str, Any] = {"sha256": _sums(partial, found)}
+    if rows is not None:
+        manifest["metrics.jsonl"] = rows._asdict()
+    (partial / NAME).write_text(json.dumps(manifest, indent=1) + "\n", "utf-8")
+    _sync_all(partial, [*found, partial / NAME])
     partial.rename(final)
     sync(final.parent)
 
 
-def verify(directory: Path) -> None:
-    """Compares every file of a sealed directory with the manifest.
+def seal(directory: Path) -> None:
+    """Writes `SHA256SUMS` of all files in a directory; all of it is on the disk then."""
+    (directory / files.SUMS).unlink(missing_ok=True)
+    found = _files(directory)
+    sums = _sums(directory, found)
+    files.write_sums(directory, {name: [value] for name, value in sums.items()})
+    _sync_all(directory, found)
+
+
+def _files(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.rglob("*") if path.is_file())
+
+
+def _sums(directory: Path, found: list[Path]) -> dict[str, str]:
+    return {path.relative_to(directory).as_posix(): _digest(path) for path in found}
+
+
+def _sync_all(directory: Path, found: list[Path]) -> None:
+    for path in [*found, *(p for p in directory.rglob("*") if p.is_dir()), directory]:
+        sync(path)
+
+
+def recorded_rows(workdir: Path) -> Prefix | None:
+    """What the newest checkpoint of a run records of its `metrics.jsonl`; None: nothing."""
+    try:
+        steps = [path for path in (workdir / "checkpoints").iterdir() if path.name.isdigit()]
+        newest = max(steps, key=lambda path: int(path.name))
+        return Prefix(**json.loads((newest / NAME).read_bytes())["metrics.jsonl"])
+    except (OSError, ValueError, KeyError, TypeError):  # `verify` tells what is damaged
+        return None
+
+
+def verify(directory: Path, name: str = NAME) -> None:
+    """Compares every file of a sealed directory with the manifest, which has this name.
 
     Raises:
       Damaged: one is missing or has changed, or the manifest is.
     """
     try:
-        sums = json.loads((directory / NAME).read_text())["sha256"]
-        for name, expected in sums.items():
-            if not (directory / name).is_file():
-                raise Damaged(f"{name} is missing")
-            if _digest(directory / name) != expected:
-                raise Damaged(f"{name} has changed since it was written")
+        sums = json.loads((directory / name).read_bytes())["sha256"]
+        for file, expected in sums.items():
+            if not (directory / file).is_file():
+                raise Damaged(f"{file} is missing")
+            if _digest(directory / file) != expected:
+                raise Damaged(f"{file} has changed since it was written")
     except OSError as error:
         raise Damaged(f"{error.filename}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Damaged(f"{NAME} is damaged") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise Damaged(f"{name} is damaged") from error
 
 
 def sync(path: Path) -> None:

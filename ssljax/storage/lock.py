@@ -1,16 +1,16 @@
-"""One process at a time trains in a run directory."""
+"""One process at a time trains in a run directory, or writes an output directory."""
 
 import contextlib
-import fcntl
 import json
 import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
 
 from ssljax.errors import UsageError
 from ssljax.log import LOG
+from ssljax.storage import flock
+from ssljax.storage.files import is_at
 
 NAME = "lock"
 
@@ -23,37 +23,76 @@ def held(workdir: Path) -> Iterator[None]:
     process, which is told, and is this one's from now on.
 
     Raises:
-      UsageError: another process holds it.
+      UsageError: another process holds it, or `lock` cannot be written.
     """
-    with (workdir / NAME).open("a+") as file:
+    try:
+        descriptor = os.open(workdir / NAME, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    except OSError as error:
+        raise UsageError(f"{workdir / NAME} cannot be written: {error.strerror}") from error
+    try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(descriptor, workdir)
         except BlockingIOError as error:
             raise UsageError(
-                f"workdir {workdir} is in use: {_holder(file)} trains there; wait for its end or "
-                "end it (a SIGTERM lets it save), or use another workdir"
+                f"workdir {workdir} is in use: {_holder(descriptor)} trains there; wait for its "
+                "end or end it (a SIGTERM lets it save), or use another workdir"
             ) from error
-        except OSError as error:  # some network file systems have no locks
-            LOG.info(f"note: {workdir} cannot be locked ({error.strerror}); train there only once")
-        if _text(file):
-            LOG.info(f"note: {_holder(file)} left {workdir} without an end; its lock is taken over")
-        file.truncate(0)
-        json.dump({"host": socket.gethostname(), "pid": os.getpid()}, file)
-        file.flush()
+        if os.fstat(descriptor).st_size:
+            LOG.info(
+                f"note: {_holder(descriptor)} left {workdir} without an end; its lock is taken over"
+            )
+        with contextlib.suppress(OSError):  # on a full disk the lock has no name in it
+            os.ftruncate(descriptor, 0)
+            record = {"host": socket.gethostname(), "pid": os.getpid()}
+            os.pwrite(descriptor, json.dumps(record).encode(), 0)
         try:
             yield
         finally:
-            file.truncate(0)
+            with contextlib.suppress(OSError):
+                os.ftruncate(descriptor, 0)
+    finally:
+        os.close(descriptor)
 
 
-def _text(file: TextIO) -> str:
-    file.seek(0)
-    return file.read()
+@contextlib.contextmanager
+def held_directory(directory: Path, refusal: str) -> Iterator[int]:
+    """Holds a directory itself, without a file in it, and makes it first; its descriptor.
+
+    Raises:
+      UsageError: `refusal`, as another process holds it; it cannot be made.
+    """
+    while True:
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except OSError as error:
+            raise UsageError(f"{error.filename} cannot be made: {error.strerror}") from error
+        try:
+            try:
+                _lock(descriptor, directory)
+            except BlockingIOError as error:
+                raise UsageError(refusal) from error
+            if is_at(descriptor, directory):  # else the one who held it has renamed it
+                yield descriptor
+                return
+        finally:
+            os.close(descriptor)
 
 
-def _holder(file: TextIO) -> str:
+def _lock(descriptor: int, path: Path) -> None:
     try:
-        record = json.loads(_text(file))
-        return f"process {record['pid']} on host {record['host']}"
-    except (ValueError, KeyError, TypeError):
+        flock.exclusive(descriptor, wait=False)
+    except BlockingIOError:
+        raise
+    except OSError as error:  # some network file systems have no locks
+        LOG.info(f"note: {path} cannot be locked ({error.strerror}); write there only once")
+
+
+def _holder(descriptor: int) -> str:
+    """Who says that it holds a lock, if that can be read."""
+    try:
+        record = json.loads(os.pread(descriptor, 1000, 0))
+        host, pid = record["host"], record["pid"]
+        return f"process {pid:d} on host {host}" if host.isprintable() else "a process"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return "a process"

@@ -4,16 +4,19 @@ A run always trains in a local directory. Where its home is remote, the director
 there before and back to there while and after it trains.
 """
 
-import fcntl
+import json
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import fsspec
 
+from ssljax import paths
 from ssljax.errors import RunError, UsageError
 from ssljax.log import LOG
+from ssljax.storage import flock
+from ssljax.storage.files import SUMS
 
 _SOURCE = ".source"  # in a copied directory: where it is from; written last
 _SEAL = "manifest.json"  # of a checkpoint: what has none is not whole
@@ -26,10 +29,30 @@ def is_remote(path: str) -> bool:
 
 
 def local(workdir: str) -> Path:
-    """Where a run directory is worked on: itself, or for a remote one a folder of this machine."""
+    """Where a run directory is worked on: itself, or for a remote one a folder of this machine.
+
+    Raises:
+      UsageError: a remote one leads out of its storage.
+    """
     if not is_remote(workdir):
-        return Path(workdir)
-    return Path.home() / ".cache/ssljax/runs" / workdir.replace("://", "/").strip("/")
+        return Path(paths.expand(workdir, "workdir"))
+    if ".." in PurePosixPath(workdir).parts:
+        raise UsageError(f"--workdir is {workdir}; allowed: a URL without ..")
+    return Path(paths.expand("~/.cache/ssljax/runs", "workdir")) / workdir.replace(
+        "://", "/"
+    ).strip("/")
+
+
+def opened(workdir: Path | str) -> Path:
+    """A run directory to read: itself, or of a remote one a copy of its newest state.
+
+    Raises:
+      UsageError: it cannot be read.
+    """
+    directory = local(str(workdir))
+    if is_remote(str(workdir)):
+        Mirror(str(workdir), directory, "--workdir").pull()
+    return directory
 
 
 def copy_in(url: str, directory: Path, field: str) -> None:
@@ -41,10 +64,10 @@ def copy_in(url: str, directory: Path, field: str) -> None:
       UsageError: there is none, it cannot be read, or `directory` holds something else.
     """
     directory.parent.mkdir(parents=True, exist_ok=True)
-    with directory.with_name(f".{directory.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with directory.with_name(f".{directory.name}.lock").open("w", encoding="utf-8") as lock:
+        flock.exclusive(lock.fileno())
         if (directory / _SOURCE).exists():
-            if (source := (directory / _SOURCE).read_text()) == url:
+            if (source := (directory / _SOURCE).read_text("utf-8")) == url:
                 return
             raise UsageError(f"{field} is {url}, but {directory} was copied from {source}")
         if directory.exists() and any(directory.iterdir()):
@@ -60,8 +83,16 @@ def copy_in(url: str, directory: Path, field: str) -> None:
 
 
 def _names(storage: Any, path: str) -> list[str]:
-    """The files below a remote directory, relative to it."""
-    return [file.removeprefix(path).lstrip("/") for file in storage.find(path)]
+    """The files below a remote directory, relative to it.
+
+    Raises:
+      ValueError: a name leads out of the directory, as names in buckets and archives may.
+    """
+    names = [file.removeprefix(path).lstrip("/") for file in storage.find(path)]
+    for name in names:
+        if ".." in PurePosixPath(name).parts:
+            raise ValueError(f"the name {name!r} leads out of the directory")
+    return [name for name in names if name and not name.endswith("/")]  # those stand for folders
 
 
 def _copy(storage: Any, path: str, names: list[str], directory: Path, also: dict[str, str]) -> None:
@@ -72,7 +103,7 @@ def _copy(storage: Any, path: str, names: list[str], directory: Path, also: dict
         (partial / name).parent.mkdir(parents=True, exist_ok=True)
         storage.get_file(f"{path}/{name}", str(partial / name))
     for name, text in also.items():
-        (partial / name).write_text(text)
+        (partial / name).write_text(text, "utf-8")
     shutil.rmtree(directory, ignore_errors=True)
     partial.rename(directory)
 
@@ -85,6 +116,7 @@ class Mirror:
 
     def __init__(self, url: str, workdir: Path, field: str):
         self._url, self._workdir, self._field = url, workdir, field
+        self.name = f"{field} {url}"
         self._copied: dict[str, tuple[int, int]] = {}  # name -> size, time of change
         self._thread = ThreadPoolExecutor(1)
         self._running: Future[None] | None = None
@@ -116,6 +148,21 @@ class Mirror:
             _copy(self._storage, self._path, kept, self._workdir, {})
         except Exception as error:
             raise UsageError(f"{self._field} {self._url}: {_reason(error)}") from error
+
+    def read(self, name: str) -> dict[str, Any]:
+        """A JSON file of the remote copy; {}: there is none.
+
+        Raises:
+          UsageError: it cannot be read.
+        """
+        path = f"{self._path}/{name}"
+        try:
+            found = json.loads(self._storage.cat_file(path)) if self._storage.exists(path) else {}
+        except Exception as error:
+            raise UsageError(f"{self._field} {self._url}: {name}: {_reason(error)}") from error
+        if not isinstance(found, dict):
+            raise UsageError(f"{self._field} {self._url}: {name} holds no JSON object")
+        return found
 
     def push_in_background(self) -> None:
         """Begins to copy what has changed, unless that is under way; a failure is only told."""
@@ -149,7 +196,7 @@ class Mirror:
 
     def _push(self) -> None:
         found = {p.relative_to(self._workdir).as_posix(): p for p in _files(self._workdir)}
-        for name in sorted(found, key=lambda name: (name.endswith(_SEAL), name)):
+        for name in sorted(found, key=lambda name: (name.endswith(_SEAL), name != SUMS, name)):
             state = found[name].stat()
             version = state.st_size, state.st_mtime_ns
             if self._copied.get(name) != version:

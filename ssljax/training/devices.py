@@ -2,14 +2,19 @@
 
 import os
 from collections import Counter
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import jax
+from jax._src import xla_bridge  # no public way to ask whether it has begun
 
+from ssljax import paths
 from ssljax.data import memory
 from ssljax.data.batches import TrainingData
-from ssljax.errors import UsageError
+from ssljax.errors import RunError, UsageError
+
+# What the libraries, the compiler and Python need beside the step.
+_PROGRAM_BYTES = 1_500_000_000
 
 
 def local_devices(devices: Sequence[jax.Device]) -> list[jax.Device]:
@@ -20,11 +25,30 @@ def local_devices(devices: Sequence[jax.Device]) -> list[jax.Device]:
 def cache_programs(directory: str) -> None:
     """Keeps what XLA compiles in a directory, for the next start on such a machine; "": nothing.
 
-    Of small programs, which are many, too.
+    Of small programs, which are many, too. A URL is JAX's to open.
     """
     if directory:
-        jax.config.update("jax_compilation_cache_dir", str(Path(directory).expanduser().absolute()))
+        if "://" not in directory:
+            directory = os.path.abspath(paths.expand(directory, "config.compilation_cache"))
+        jax.config.update("jax_compilation_cache_dir", directory)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+
+def available() -> list[jax.Device]:
+    """The devices that JAX finds; the first call starts its backend.
+
+    Raises:
+      UsageError: it finds none, as where $JAX_PLATFORMS names what this machine has not.
+    """
+    try:
+        return jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        platforms = os.environ.get("JAX_PLATFORMS", "")
+        reason = " ".join(str(error).split())[:300] or "it is not there"
+        raise UsageError(
+            f"JAX_PLATFORMS is {platforms!r}, and JAX cannot start it ({reason}); allowed: what "
+            "this machine has, such as cpu, or nothing"
+        ) from error
 
 
 def cores() -> int:
@@ -41,16 +65,35 @@ def devices_for(batch_size: int) -> int:
 
 
 def split_cpu(count: int) -> None:
-    """Makes the CPU `count` devices of one thread each; call it before JAX starts its backend.
+    """Makes the CPU `count` devices of one thread each, unless JAX has started its backend already.
 
     XLA's convolutions gain little from its thread pool, so one device per core is the faster way to
     use several cores for large networks.
     """
-    if count > 1:
+    if count > 1 and not xla_bridge.backends_are_initialized():
         flags = os.environ.get("XLA_FLAGS", "").split()
         one_thread = "--xla_cpu_multi_thread_eigen=false"
         os.environ["XLA_FLAGS"] = " ".join(dict.fromkeys([*flags, one_thread]))
         jax.config.update("jax_num_cpu_devices", count)
+
+
+@contextmanager
+def telling_of_full_memory() -> Iterator[None]:
+    """Turns what JAX raises for want of a device's memory into one line.
+
+    Raises:
+      RunError: a step or an evaluation does not fit.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        reason = " ".join(str(error).split())[:200]
+        raise RunError(
+            f"a device's memory is full; a smaller config.batch_size, uratio or eval_batch_size "
+            f"needs less ({reason})"
+        ) from error
 
 
 def require_even(devices: Sequence[jax.Device]) -> None:
@@ -69,18 +112,53 @@ def require_memory(data: TrainingData, devices: Sequence[jax.Device]) -> int:
     """How many bytes of `data` each device will hold: all of it.
 
     Raises:
-      UsageError: that is more than a device has. CPU devices share the machine's memory.
+      UsageError: that is more than a device has.
     """
     size = sum(x.nbytes for x in data)
+    require_room("the data", size, devices)
+    return size
+
+
+def require_room(what: str, size: int, devices: Sequence[jax.Device]) -> None:
+    """Each device has room for `size` bytes of `what`. CPU devices share the machine's memory.
+
+    Raises:
+      UsageError: one has not.
+    """
     for device in local_devices(devices):
         stats = device.memory_stats()
         if stats and "bytes_limit" in stats:
-            memory.require("the data", size, stats["bytes_limit"], f"the memory of {device}")
+            memory.require(what, size, stats["bytes_limit"], f"the memory of {device}")
     if devices[0].platform == "cpu":
         memory.require(
-            f"the data, on each of {len(local_devices(devices))} CPU devices",
+            f"{what}, on each of {len(local_devices(devices))} CPU devices",
             size * len(local_devices(devices)),
             memory.host_bytes(),
             "the machine's memory",
         )
-    return size
+
+
+def require_step(step: int, beside: int, batch_size: int, devices: Sequence[jax.Device]) -> None:
+    """The machine has room for what a step computes. Accelerators are not asked: there, XLA makes
+    do with less than is estimated.
+
+    Args:
+      step: about how many bytes a step needs on each device.
+      beside: bytes that each device holds beside them.
+      batch_size: labelled images of a step, to say how many would do.
+
+    Raises:
+      UsageError: it has not.
+    """
+    if devices[0].platform != "cpu":
+        return
+    count, limit = len(local_devices(devices)), memory.host_bytes()
+    room = limit - beside * count - _PROGRAM_BYTES
+    if step * count > room:
+        fitting = int(batch_size * max(0, room) / (step * count))
+        raise UsageError(
+            f"a step needs about {memory.describe(step)} on each of {count} CPU devices, and the "
+            f"program and its data {memory.describe(limit - room)}; this process may use "
+            f"{memory.describe(limit)}. A config.batch_size of about {fitting} would fit; a "
+            "smaller config.uratio, image_size or network needs less, too"
+        )

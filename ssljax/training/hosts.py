@@ -1,67 +1,80 @@
-"""Several processes, on one host or on many: how they find, tell and look after each other."""
+"""Several processes, on one host or on many: how they tell and look after each other.
+
+`join.py` is how they find each other.
+"""
 
 import atexit
 import itertools
+import json
 import os
-import pickle
+import signal
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import jax
 import numpy as np
-from jax._src import clusters, distributed  # no public way to either; jax>=0.10 has both
+from jax._src import distributed  # no public way to it; jax>=0.10 has it
 from jax.experimental import multihost_utils
 
 from ssljax.errors import Interrupted, RunError, UsageError
+from ssljax.log import LOG
 
 PyTree = Any
 # Seconds: how often a process shows that it lives and looks after others; after how much silence
-# one counts as dead, here and for JAX, whose way to say so is an abort with a stack trace.
-_PERIOD, _SILENCE, _SILENCE_OF_JAX = 1.0, 30.0, 45
+# one counts as dead.
+_PERIOD, _SILENCE = 1.0, 30.0
+_PATIENCE = 10.0  # seconds of waiting for others, after which a line says so
 _DAY = 86_400_000  # milliseconds: others wait for the first process, or for its death
 
 
-def start(coordinator: str, num_processes: int, process_id: int) -> None:
-    """Joins the processes of a run, as JAX's backend starts; a second call does nothing.
+@contextmanager
+def telling(text: Callable[[], str]) -> Iterator[None]:
+    """Prints a line if what is waited for takes longer than 10 seconds; Ctrl-C ends it at once.
 
-    Args:
-      coordinator: `host:port` of process 0; "": where TPU pods, SLURM or Open MPI name it, else
-        this process is alone.
-      num_processes: of the run; 0: as `coordinator` "".
-      process_id: this one's, from 0.
-
-    Raises:
-      UsageError: the numbers do not fit together.
-      RunError: the others do not come.
+    JAX waits where Python does not get to handle a signal.
     """
-    if distributed.global_state.client is not None:
-        return
-    given: dict[str, Any] = {}
-    if coordinator:
-        if num_processes < 1 or not 0 <= process_id < num_processes or ":" not in coordinator:
-            raise UsageError(
-                f"config.distributed is coordinator={coordinator} num_processes={num_processes} "
-                f"process_id={process_id}; allowed: host:port, from 1 up, and from 0 to "
-                "num_processes - 1"
-            )
-        given = {
-            "coordinator_address": coordinator,
-            "num_processes": num_processes,
-            "process_id": process_id,
-        }
-    elif not _is_cluster():
-        return
-    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    is_main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL) if is_main else None
     try:
-        jax.distributed.initialize(**given, heartbeat_timeout_seconds=_SILENCE_OF_JAX)
-    except (RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise RunError(f"the processes of the run did not find each other: {reason}") from error
+        with _timer(_PATIENCE, lambda: LOG.info("note: %s", text())):
+            yield
+    finally:
+        if is_main:
+            signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def ending_after(seconds: float, reason: str) -> Iterator[None]:
+    """Ends this process with one line if something takes longer; JAX would end it by an abort."""
+
+    def end() -> None:
+        try:
+            print(f"error: {reason}", file=sys.stderr, flush=True)
+        finally:
+            os._exit(1)
+
+    with _timer(seconds, end):
+        yield
+
+
+@contextmanager
+def _timer(seconds: float, call: Callable[[], None]) -> Iterator[None]:
+    timer = threading.Timer(seconds, call)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def look_after_others() -> None:
+    """Starts the thread that shows that this process lives, and looks after the others."""
     thread = threading.Thread(target=_look_after_others, daemon=True)
     thread.start()
     # Before JAX's own end, which waits for the others: no thread may be in its client after that.
@@ -98,8 +111,12 @@ _AGAIN = "The newest checkpoint is intact: start all processes again to continue
 
 
 def _end(reason: str) -> None:
-    print(f"error: {reason}. {_AGAIN}", file=sys.stderr, flush=True)
-    os._exit(1)
+    try:
+        print(f"error: {reason}. {_AGAIN}", file=sys.stderr, flush=True)
+        if distributed.global_state.process_id == 0:
+            time.sleep(4 * _PERIOD)  # it keeps what the others read: without it, JAX aborts them
+    finally:  # whether or not anybody reads it
+        os._exit(1)
 
 
 @contextmanager
@@ -129,21 +146,6 @@ def abort_together() -> Iterator[None]:
         os._exit(2 if isinstance(error, UsageError) else 1)
 
 
-def are_several(coordinator: str, num_processes: int, process_id: int) -> bool:
-    """Whether `start` with these will join this process with others."""
-    del num_processes, process_id
-    return bool(coordinator) or _is_cluster()
-
-
-def _is_cluster() -> bool:
-    """Whether this process is one of several that TPU pods, SLURM or Open MPI have started."""
-    return any(
-        kind.is_env_present() and kind.get_process_count() > 1
-        for kind in clusters.ClusterEnv._cluster_types
-        if not kind.opt_in_only_method
-    )
-
-
 def is_first() -> bool:
     """Whether this is the process that prints and writes."""
     return jax.process_index() == 0
@@ -169,33 +171,77 @@ def barrier() -> None:
     Gloo, which connects CPUs, gives up when one comes to the first collective operation 30 seconds
     after another; later operations may take longer.
     """
-    if not is_single_process():
-        _client().wait_at_barrier(f"ssljax/barrier/{next(_asked)}", _DAY)
-        multihost_utils.sync_global_devices("ssljax")
+    if is_single_process():
+        return
+    client, key = _client(), f"ssljax/barrier/{next(_asked)}"
+    client.key_value_set(f"{key}/{jax.process_index()}", "here")
+
+    def waiting() -> str:
+        here = {int(name.rpartition("/")[2]) for name, _ in client.key_value_dir_get(f"{key}/")}
+        missing = [str(i) for i in range(jax.process_count()) if i not in here]
+        return f"process {jax.process_index()} waits for {', '.join(missing)} to be ready"
+
+    with telling(waiting):
+        client.wait_at_barrier(f"{key}/all", _DAY)
+    multihost_utils.sync_global_devices("ssljax")
+
+
+def require_same(description: Mapping[str, Any]) -> None:
+    """All processes describe the run alike, each in JSON's types, by the fields' names.
+
+    Raises:
+      UsageError: this process differs from the first one; names the first difference.
+    """
+    if is_single_process():
+        return
+    mine = json.loads(json.dumps(description))
+    first = broadcast_from_first(lambda: mine)
+    for field in sorted(first.keys() | mine.keys()):
+        if first.get(field) != mine.get(field):
+            raise UsageError(
+                f"process {jax.process_index()} of the run has {field}={mine.get(field)!r}, "
+                f"process 0 {first.get(field)!r}; allowed: the same command for all, but for "
+                "config.distributed.process_id. Runs of their own, such as the points of a sweep, "
+                "have config.distributed.auto=false"
+            )
 
 
 def broadcast_from_first(function: Callable[[], Any]) -> Any:
     """What `function` returns in the first process, in all; where it raises, all raise that.
 
-    Every process must call this at the same point of the run. For values of a few kilobytes.
+    Every process must call this at the same point of the run. For values of a few kilobytes, of
+    JSON's types: what comes from another machine is data, never a pickle.
     """
     if is_single_process():
         return function()
     client, key = _client(), f"ssljax/first/{next(_asked)}"
     if not is_first():
-        value, error = pickle.loads(client.blocking_key_value_get_bytes(key, _DAY))
-        if error is not None:
-            raise error
-        return value
+        return _received(client.blocking_key_value_get_bytes(key, _DAY))
     try:
         value = function()
     except Exception as error:
-        known = isinstance(error, UsageError | RunError)
-        told = error if known else RunError(f"process 0: {type(error).__name__}: {error}")
-        client.key_value_set_bytes(key, pickle.dumps((None, told)))
+        known = type(error).__name__ in _ERRORS
+        told = str(error) if known else f"process 0: {type(error).__name__}: {error}"
+        kind = type(error).__name__ if known else RunError.__name__
+        client.key_value_set_bytes(key, json.dumps({"error": kind, "message": told}).encode())
         raise
-    client.key_value_set_bytes(key, pickle.dumps((value, None)))
+    client.key_value_set_bytes(key, json.dumps({"value": value}).encode())
     return value
+
+
+_ERRORS = {"UsageError": UsageError, "RunError": RunError}
+
+
+def _received(message: bytes) -> Any:
+    """The value that the first process has sent; raises the error that it has."""
+    try:
+        sent = json.loads(message)
+        if "error" not in sent:
+            return sent["value"]
+        error = _ERRORS[sent["error"]](str(sent["message"]))
+    except (ValueError, KeyError, TypeError) as damage:
+        raise RunError("process 0 of the run has sent something else than a value") from damage
+    raise error
 
 
 def broadcast_tree(read: Callable[[], PyTree | None], template: PyTree) -> PyTree | None:

@@ -151,20 +151,26 @@ def compile_streamed_steps(
     return run
 
 
-def metric_shapes(
+def trace_step(
     train_step: Callable[..., tuple[TrainState, Metrics]],
     state: TrainState,
     data: TrainingData | RawBatch,
     devices: Sequence[jax.Device],
-) -> Metrics:
-    """Shapes of the step's metrics; `state` and `data` are arrays or shapes of one device's."""
+) -> tuple[Metrics, Any]:
+    """Shapes of the step's metrics, and its program, a jaxpr; compiles nothing.
+
+    Args:
+      state, data: arrays or shapes of one device's.
+    """
 
     def stacked(x):
         return jax.ShapeDtypeStruct((len(local_devices(devices)), *x.shape), x.dtype)
 
     step = jax.pmap(train_step, AXIS, devices=devices)
-    _, metrics = jax.eval_shape(step, *jax.tree.map(stacked, (state, data)))
-    return jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape[1:], s.dtype), metrics)
+    arguments = jax.tree.map(stacked, (state, data))
+    program, (_, metrics) = jax.make_jaxpr(step, return_shape=True)(*arguments)
+    shapes = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape[1:], s.dtype), metrics)
+    return shapes, program.jaxpr
 
 
 def compile_evaluate(

@@ -16,7 +16,7 @@ from ssljax.augment.augmentation import Augmentation
 from ssljax.augment.ops import to_float
 from ssljax.data.batches import RawBatch, TrainingData
 from ssljax.data.sampling import look_up
-from ssljax.methods.method import Batch, Method, Progress
+from ssljax.methods.method import Aux, Batch, Method, Progress
 from ssljax.training.monitors import Metrics, monitors
 from ssljax.training.optim import moving_average
 from ssljax.training.state import TrainState
@@ -112,7 +112,7 @@ def make_train_step(
 
         def loss(params):
             network = _spread(apply, replica) if method.joint else apply
-            return method.loss(params, state.ema, network, batch, noise, state.method, progress)
+            return _loss(method, params, state, network, batch, noise, progress)
 
         (value, aux), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(replica.mean(grads), state.opt_state, state.params)
@@ -139,6 +139,28 @@ def make_train_step(
         return (*result, Guesses(aux.guess, aux.mask)) if with_guesses else result
 
     return train_step
+
+
+def _loss(method, params, state, network, batch, noise, progress):
+    """What a method's loss returns, looked at while the step is traced.
+
+    Raises:
+      ValueError: it is something else than the contract says.
+    """
+    returned = method.loss(params, state.ema, network, batch, noise, state.method, progress)
+    value, aux = returned if isinstance(returned, tuple) and len(returned) == 2 else (returned, ())
+    if not isinstance(aux, Aux) or jnp.shape(value) != ():
+        kinds = ", ".join(type(x).__name__ for x in (value, aux))
+        raise ValueError(
+            f"the loss returned ({kinds}), with a value of shape {list(jnp.shape(value))}; "
+            "allowed: (a number, ssljax.methods.method.Aux)"
+        )
+    for name, log in aux.logs.items():
+        if jnp.shape(log) != ():
+            raise ValueError(
+                f"the loss's log {name!r} has the shape {list(jnp.shape(log))}; allowed: a number"
+            )
+    return value, aux
 
 
 def _make_apply(model, batch_stats, key):

@@ -1,10 +1,13 @@
 """Folders of images, made here, and everything that can be wrong with one."""
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from ssljax.data import datasets, folder, images
+from ssljax.data import datasets, folder, images, overview
+from ssljax.data.load import load
 from ssljax.errors import UsageError
 
 
@@ -81,11 +84,85 @@ def test_a_photograph_is_turned_upright(tmp_path):
     assert images.read(tmp_path / "a.jpg")[0].shape == (4, 2, 3)
 
 
-def test_other_files_are_left_out_with_a_warning(pets, capsys):
-    (pets / "train/cat/notes.txt").write_text("x")
-    (pets / "train/cat/.unlabeled_labels.png").write_text("x")
-    assert len(datasets.folder(str(pets), 0).images) == 9
-    assert "warning: 1 files in" in capsys.readouterr().out
+def test_usual_spellings_of_the_parts_are_read(pets, capsys):
+    usual = datasets.folder(str(pets), 0)
+    for part, other in (
+        ("train", "Training"), ("unlabeled", "unlabelled"), ("valid", "val"), ("test", "TEST")
+    ):  # fmt: skip
+        (pets / part).rename(pets / other)
+    assert_same(datasets.folder(str(pets), 0), usual)
+    (pets / "val").rename(pets / "validation")
+    assert_same(datasets.folder(str(pets), 0), usual)
+    assert capsys.readouterr().out == ""
+    write(pets / "unlabeled/c.png", 52)  # ours, beside the other one
+    assert len(datasets.folder(str(pets), 0).images) == 8
+    assert f"{pets} has entries that are not read: unlabelled\n" in capsys.readouterr().out
+
+
+def assert_same(found, expected):
+    for a, b in zip(found[:4], expected[:4], strict=True):
+        np.testing.assert_array_equal(a, b)
+    found, expected = found._replace(files=()), expected._replace(files=())
+    assert found[4:] == expected[4:]
+
+
+LITTER = (
+    "labels.csv", "extra/0.png", ".git/0.png", "train/Thumbs.db", "train/.DS_Store",
+    "train/.ipynb_checkpoints/0.png", "train/@eaDir/cat/0.png", "train/cat/notes.txt",
+    "train/cat/sheet.pdf", "train/cat/.0.png", "train/cat/figure.eps", "unlabeled/film.mpg",
+)  # fmt: skip
+
+
+def test_what_is_passed_over_is_named_in_one_line(pets, capsys):
+    usual = datasets.folder(str(pets), 0)
+    (pets / "test/emu").mkdir()
+    os.mkfifo(pets / "train/cat/pipe.png")
+    for name in LITTER:
+        (pets / name).parent.mkdir(parents=True, exist_ok=True)
+        (pets / name).write_bytes(b"x")
+    assert_same(datasets.folder(str(pets), 0), usual)
+    assert capsys.readouterr().out == (
+        f"warning: {pets} has entries that are not read: extra, labels.csv, .git, test/emu, "
+        "train/Thumbs.db, … (of 14)\n"
+    )
+
+
+def test_a_class_that_is_called_as_a_part_is_read_with_a_warning(pets, capsys):
+    write(pets / "train/unlabelled/0.png")
+    assert datasets.folder(str(pets), 0).num_classes == 3
+    says = capsys.readouterr().out
+    assert f"{pets}/train/unlabelled is read as a class" in says
+    assert f"belong in {pets}/unlabeled\n" in says
+
+
+CAFE = ("caf\u00e9", "cafe\u0301")  # é in one character, and as an accent that follows e
+
+
+def test_both_forms_of_unicode_are_one_class(tmp_path):
+    for form, (part, level) in zip((*CAFE, CAFE[1]), (("train", 1), ("train", 2), ("test", 3)),
+                                   strict=True):  # fmt: skip
+        write(tmp_path / part / form / "0.png", level)
+    write(tmp_path / "train/dog/0.png", 4)
+    data = datasets.folder(str(tmp_path), 0)
+    assert len(data.class_names) == 2
+    assert sorted(data.images[data.labels == 0, 0, 0, 0]) == [1, 2]
+    assert data.test_labels.tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [(b"caf\xe9", "caf\\xe9"), (b"a\nb", "a\\nb"), (b"\x1b[31m", "\\x1b[31m"), (b"$_$", "$_$")],
+)
+def test_names_that_no_line_holds_are_escaped(tmp_path, name, shown, capsys):
+    for other in (b"dog", name):
+        write(tmp_path / "train" / os.fsdecode(other) / "0.png")
+    (tmp_path / "train" / os.fsdecode(name) / "notes.txt").touch()
+    data, split = load(f"folder:{tmp_path}.0@all-1", unlabeled="all")
+    assert sorted(data.class_names) == sorted(("dog", shown))
+    says = capsys.readouterr().out
+    assert f"{tmp_path} has entries that are not read: train/{shown}/notes.txt\n" in says
+    assert shown in overview.table(data, split)
+    assert overview.contact_sheet(data, split).height == 2 * 32
 
 
 def damage(pets, what):
@@ -107,6 +184,7 @@ def damage(pets, what):
         (cat / "9.png").symlink_to(cat / "9.png")
     elif what == "empty class":
         (pets / "train/emu").mkdir()
+        (pets / "train/emu/a.heic").touch()
     elif what == "only in test":
         write(pets / "test/emu/0.png")
     elif what == "only in valid":
@@ -124,7 +202,7 @@ def damage(pets, what):
         ("missing", r"train/cat/9.png is a link that leads to no file"),
         ("loop", r"unlabeled/deep/again is a symlink loop: it leads back to .*unlabeled"),
         ("link to itself", r"train/cat/9.png is a link that leads to no file"),
-        ("empty class", r"train/emu holds no image"),
+        ("empty class", r"train/emu holds no image: a class needs one; there are: a.heic$"),
         ("only in test", r"test/emu is a class that train does not have; allowed: cat, dog"),
         ("only in valid", r"valid/emu is a class that train does not have; allowed: cat, dog"),
         ("no class", r"train/0.png is in no class"),

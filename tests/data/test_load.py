@@ -44,9 +44,43 @@ def test_strict_validation_images_are_never_labelled(file):
     assert sorted([*strict.unlabeled, *strict.valid]) == [*range(50)]
 
 
+@pytest.mark.parametrize("unlabeled", ["exclude_labeled", "strict"])
+def test_all_labels_and_a_validation_set(file, unlabeled):
+    data, split = load(f"npz:{file}.1@all-7", unlabeled=unlabeled)
+    assert sorted([*split.labeled, *split.valid]) == [*range(30)]
+    assert np.bincount(data.labels[split.valid]).tolist() == [3, 2, 2]
+    kept = 20 if unlabeled == "exclude_labeled" else 43
+    assert len(split.unlabeled) == kept
+    assert split.unlabeled[-20:].tolist() == [*range(30, 50)]
+    with pytest.raises(
+        ValueError, match="30 validation images .*; allowed with all labels: 0 to 29"
+    ):
+        load(f"npz:{file}.1@all-30", unlabeled=unlabeled)
+
+
+def test_a_validation_on_what_is_trained_on_is_told(file, capsys):
+    _, split = load(f"npz:{file}.1@all-7", unlabeled="all")
+    assert set(split.valid) <= set(split.labeled)  # as FixMatch has it
+    assert "most validation images are labelled ones" in capsys.readouterr().out
+    load(f"npz:{file}.1@6-9", unlabeled="all")
+    assert capsys.readouterr().out == ""
+
+
+def test_classes_without_a_label_are_named(file, capsys):
+    load(f"npz:{file}.1@1-3", unlabeled="all")
+    assert capsys.readouterr().out == (
+        "warning: 2 of 3 classes have no labelled image and cannot be learned: 1, 2\n"
+    )
+
+
+def test_a_single_class_is_refused(tmp_path):
+    np.savez(tmp_path / "a.npz", train_images=np.zeros((9, 8, 8), np.uint8),
+             train_labels=np.zeros(9, int))  # fmt: skip
+    with pytest.raises(UsageError, match="has one class, 0; allowed: from two classes up"):
+        load(f"npz:{tmp_path}/a.npz.1@4-1", unlabeled="all")
+
+
 def test_validation_images_without_labels_are_not_evaluated(file):
-    with pytest.raises(UsageError, match="neither test images nor labelled validation images"):
-        load(f"npz:{file}.1@all-5", unlabeled="exclude_labeled")
     data, split = load(f"npz:{file}.1@28-5", unlabeled="exclude_labeled")
     assert len(split.valid) == 5
     assert len(labeled_validation(data, split)) == 2
@@ -98,7 +132,7 @@ def test_a_split_file_decides(file, tmp_path):
     data, split = load(f"npz:{file}.9@30-0", unlabeled="all", path=path)
     assert [part.tolist() for part in split] == [[5, 0, 1], [40, 2, 3], [8]]
     (tmp_path / "again.json").write_text(json.dumps(split_file.record(split)))
-    again = split_file.read(tmp_path / "again.json", data.labels)
+    again, _ = split_file.read(tmp_path / "again.json", data.labels, data.class_names)
     assert fingerprint(again) == fingerprint(split)
 
 
@@ -141,3 +175,29 @@ def test_the_record_is_the_split_and_its_hash():
     assert split_file.record(split) == {
         "hash": fingerprint(split), "labeled": [1], "unlabeled": [3, 2], "valid": []
     }  # fmt: skip
+
+
+def test_labels_that_people_gave_are_read_with_the_split(tmp_path):
+    labels, names = np.array([0, 1, -1, -1]), ("cat", "dog")
+    split = Split(np.array([0, 2]), np.array([0, 1, 2, 3]), np.array([1]))
+    record = split_file.record(split, {2: "dog"}, parent="41d0")
+    assert record["parent"] == "41d0"
+    assert record["labels"] == {"2": "dog"}
+    path = tmp_path / "split.json"
+    path.write_text(json.dumps(record))
+    found, added = split_file.read(path, labels, names)
+    assert added == {2: "dog"}
+    assert found.labeled.tolist() == [0, 2]
+
+    path.write_text(json.dumps(record | {"labels": {"2": "cat"}}))
+    with pytest.raises(UsageError, match="its labels were changed after its labels_hash"):
+        split_file.read(path, labels, names)
+    record.pop("labels_hash")
+    for wrong in ({"4": "dog"}, {"2": "fox"}, {"-1": "dog"}):
+        path.write_text(json.dumps(record | {"labels": wrong}))
+        with pytest.raises(UsageError, match=r"labels has .*; allowed: images 0 to 3, and the cl"):
+            split_file.read(path, labels, names)
+    without = split_file.record(split)
+    path.write_text(json.dumps(without))
+    with pytest.raises(UsageError, match="each must have a label"):
+        split_file.read(path, labels, names)

@@ -1,5 +1,8 @@
 """An .npz of one's own, and everything that can be wrong with one."""
 
+import io
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -35,6 +38,31 @@ def test_the_arrays_are_the_files(tmp_path):
     assert data.num_classes == 3
 
 
+SPELT = {  # as MedMNIST has them, and others
+    "images": "train_images", "Labels": "train_labels", "unlabelled_images": "unlabeled_images",
+    "images_val": "valid_images", "val_labels": "valid_labels", "TEST_images": "test_images",
+    "labels_test": "test_labels",
+}  # fmt: skip
+
+
+def test_usual_spellings_are_read_and_what_is_passed_over_is_named(tmp_path, capsys):
+    good = arrays(valid_images=arrays()["train_images"][:2], valid_labels=np.array([[2], [1]]))
+    path = tmp_path / "a.npz"
+    np.savez(path, ids=np.arange(3), **{name: good[ours] for name, ours in SPELT.items()})
+    data = datasets.npz(str(path))
+    assert data.labels.tolist() == [0, 1, 2, 0, 1, 2, -1, -1, 2, 1]
+    assert data.num_valid == 2
+    np.testing.assert_array_equal(data.images[8:, ..., 0], good["valid_images"])
+    assert data.test_labels.tolist() == [2, 0]
+    assert f"warning: {path} has arrays that are not read: ids" in capsys.readouterr().out
+
+
+def test_other_names_are_listed(tmp_path):
+    np.savez(tmp_path / "a.npz", x_train=np.zeros(3), y_train=np.zeros(3))
+    with pytest.raises(UsageError, match="no train_images; it has: x_train, y_train; allowed: tr"):
+        datasets.npz(str(tmp_path / "a.npz"))
+
+
 def test_only_the_training_arrays_are_needed(tmp_path):
     nothing = dict(unlabeled_images=None, test_images=None, test_labels=None)
     data = datasets.npz(write(tmp_path / "a.npz", **nothing))
@@ -55,6 +83,13 @@ BAD = [
     (dict(train_labels=np.array([0, 1, 1.5, 0, 1, 2])), "holds 1.5 .* whole numbers"),
     (dict(train_labels=np.array(list("abcabc"))), "holds a .* whole numbers"),
     (dict(train_labels=np.array([0, 1, 3, 0, 1, 3])), "no image of class 2 of 4"),
+    (
+        dict(train_labels=np.array([0, 1, 10**12, 0, 1, 2])),
+        "no image of class 3 of 1,000,000,000,001",
+    ),
+    (dict(train_labels=np.array([0, 1, 2, 0, 1, 1e300])), r"train_labels holds 1e\+300"),
+    (dict(valid_images=np.zeros((1, 5, 4), np.uint8)), "only one of valid_images and valid_labels"),
+    (dict(train_images=np.zeros((6, 0, 4), np.uint8)), r"train_images is empty, \[6, 0, 4, 1\]"),
     (dict(train_images=np.zeros((6, 5, 4), np.float32)), r"float32 \[6, 5, 4, 1\]; allowed: uint8"),
     (dict(train_images=np.zeros((6, 5, 4, 2), np.uint8)), r"uint8 \[6, 5, 4, 2\]; allowed"),
     (dict(train_images=np.zeros((0, 5, 4), np.uint8)), "train_images is empty"),
@@ -79,6 +114,46 @@ def test_a_truncated_file_is_refused(tmp_path, keep):
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(UsageError, match="a.npz cannot be read as an .npz"):
         datasets.npz(str(path))
+
+
+def huge():
+    """An array that declares 30 TB, and has 100 bytes."""
+    file = io.BytesIO()
+    shape = (10**9, 100, 100, 3)
+    np.lib.format.write_array_header_1_0(
+        file, {"descr": "|u1", "fortran_order": False, "shape": shape}
+    )
+    return file.getvalue() + bytes(100)
+
+
+@pytest.mark.parametrize(
+    ("member", "at", "value", "message"),
+    [
+        (huge(), 0, ord("P"), "train_images.npy declares 30,000.0 GB, but has 0.1 kB"),
+        (b"", 8, 1, "is encrypted"),
+        (b"", 10, 99, "compression method is not supported"),
+    ],
+    ids=["terabytes", "encrypted", "another compression"],
+)
+def test_an_archive_that_cannot_be_read_whole_is_refused_before(
+    tmp_path, member, at, value, message
+):
+    path = tmp_path / "a.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("train_images.npy", member)
+        archive.writestr("train_labels.npy", member)
+    content = bytearray(path.read_bytes())
+    content[content.find(b"PK\1\2") + at] = value  # in the directory at the end
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match=f"a.npz cannot be read .*{message}"):
+        datasets.npz(str(path))
+
+
+def test_arrays_that_memory_does_not_hold_are_refused(tmp_path, monkeypatch):
+    path = write(tmp_path / "a.npz")
+    monkeypatch.setattr("ssljax.data.memory.host_bytes", lambda: 100)
+    with pytest.raises(UsageError, match="a.npz: 0.2 kB do not fit in memory, 0.1 kB"):
+        datasets.npz(path)
 
 
 def test_a_missing_file_and_another_format_are_refused(tmp_path):

@@ -43,6 +43,12 @@ def test_the_contact_sheet_shows_grey_images_too():
     assert overview.contact_sheet(grey, split).size == overview.contact_sheet(data, split).size
 
 
+def test_the_contact_sheet_of_very_many_classes_shows_the_first():
+    data, split = made()
+    many = data._replace(num_classes=9000, class_names=tuple(map(str, range(9000))))
+    assert overview.contact_sheet(many, split).height == 1000 * 32
+
+
 def test_bytes_have_the_unit_that_suits_them():
     assert [memory.describe(n) for n in (5, 184_320_000, 3_123_456_789)] == [
         "0.0 kB", "184.3 MB", "3.1 GB"

@@ -47,6 +47,12 @@ def test_parse_refuses_another_form_and_shows_an_example(name):
     assert repr(name) in str(error.value)
 
 
+def test_parse_refuses_a_seed_that_is_too_large():
+    assert parse("digits.4294967295@40-0").seed == 2**32 - 1
+    with pytest.raises(ValueError, match="'digits.4294967296@40-0' has a seed above 4294967295"):
+        parse("digits.4294967296@40-0")
+
+
 def needy(share, written):
     """The class to serve next; Python's max, like argmax, takes the first of equals."""
     most = max(1, *written)
@@ -325,7 +331,7 @@ def test_records_without_labels_are_never_labelled_and_have_no_share():
     assert split.valid.tolist() == (3 * alone.valid).tolist()
     order = [*(3 * alone.unlabeled), *np.flatnonzero(labels < 0)]
     assert split.unlabeled.tolist() == order
-    everything = make_split(labels, size=None, **arguments)
+    everything = make_split(labels, size=None, **arguments | {"valid": 0})
     assert everything.labeled.tolist() == [*range(0, len(labels), 3)]
     with pytest.raises(ValueError, match=f"allowed: 1 to {len(known)}"):
         make_split(labels, size=len(known) + 1, **arguments)
@@ -342,3 +348,16 @@ def test_strict_passes_labelled_records_over_for_validation():
     assert len(make_split(labels, valid=81, strict=True, **arguments).unlabeled) == 30
     with pytest.raises(ValueError, match="82 validation images .* allowed: 0 to 81"):
         make_split(labels, valid=82, strict=True, **arguments)
+
+
+def test_a_class_without_images_is_passed_over():
+    labels = np.array([0, 2, 3] * 5)  # none of class 1
+    split = make_split(labels, seed=1, size=6, valid=3, include_labeled=False)
+    assert np.bincount(labels[split.labeled]).tolist() == [2, 0, 2, 2]
+    assert np.bincount(labels[split.valid]).tolist() == [1, 0, 1, 1]
+    assert len(split.unlabeled) == 6
+
+
+def test_records_of_which_none_has_a_label_are_refused():
+    with pytest.raises(ValueError, match="no training image has a label"):
+        make_split(np.array([-1, -1]), seed=1, size=1, valid=0, include_labeled=True)

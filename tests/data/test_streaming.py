@@ -6,7 +6,9 @@ import io
 import json
 import math
 import os
+import shutil
 import signal
+import sys
 
 import jax
 import ml_collections
@@ -16,7 +18,8 @@ from PIL import Image
 
 from helpers.tfds_data import prepare
 from ssljax import parts, recipe
-from ssljax.data import streaming
+from ssljax.data import crops, imagenet_folds, streaming
+from ssljax.data.load import load
 from ssljax.errors import Interrupted, RunError, UsageError
 from ssljax.report.runs import read
 from ssljax.run import evaluate, loop
@@ -235,6 +238,9 @@ def test_a_published_list_selects_labelled_images_by_file_name(data_dir, tmp_pat
         path.write_text(text)
         with pytest.raises(UsageError, match=message):
             parts.load_data(config)
+    path.write_text("0.png\n")
+    with pytest.raises(UsageError, match="names 0.png, and several images are called so; allowed"):
+        imagenet_folds.read_list(path, np.array(["0.png", "1.png", "0.png"]))
 
 
 def test_without_a_list_the_fold_is_random_and_says_so(data_dir, capsys):
@@ -389,6 +395,110 @@ def test_a_folder_of_images_streams_through_the_same_code(tmp_path):
     config.image_size = 0
     with pytest.raises(UsageError, match="config.image_size is 0; allowed for streams: from 1 up"):
         recipe.build(config)
+    config.image_size, config.dataset = 10**6, f"folder:{tmp_path}.1@20-0"
+    with pytest.raises(
+        UsageError, match="config.image_size is 1000000: crops: 768,000.0 GB do not"
+    ):
+        recipe.build(config)
+
+
+QUARTERS = ((200, 30, 60), (40, 160, 90), (20, 60, 220), (150, 150, 150))  # from the top left on
+
+
+def quarters(size=40):
+    """A picture whose corners tell which way is up."""
+    pixels = np.array(QUARTERS, np.uint8).reshape(2, 2, 3)
+    return Image.fromarray(pixels.repeat(size // 2, axis=0).repeat(size // 2, axis=1))
+
+
+def turned(path):
+    """Lies on its side, and its EXIF data say so."""
+    picture = quarters()
+    exif = picture.getexif()
+    exif[0x0112] = 6
+    picture.transpose(Image.Transpose.ROTATE_90).save(path, exif=exif, quality=95)
+
+
+def transparent(path):
+    picture = quarters()
+    picture.putalpha(Image.linear_gradient("L").resize(picture.size))
+    picture.save(path)
+
+
+UNUSUAL = {
+    "turned.jpg": turned,
+    "cmyk.jpg": lambda path: quarters().convert("CMYK").save(path, quality=95),
+    "transparent.png": transparent,
+    "palette.png": lambda path: quarters().quantize(8).save(path, transparency=0),
+    "grey.png": lambda path: quarters().convert("L").save(path),
+    "grey.jpg": lambda path: quarters().convert("L").save(path, quality=95),
+    "a.gif": lambda path: quarters().save(path),
+    "a.webp": lambda path: quarters().save(path, lossless=True),
+    "a.tiff": lambda path: quarters().save(path),
+    "a.bmp": lambda path: quarters().convert("RGBA").save(path),
+    "thin.png": lambda path: Image.new("RGB", (40, 1), (9, 99, 199)).save(path),
+}
+
+
+@pytest.fixture(scope="session")
+def pets(tmp_path_factory):
+    """Two classes of the same images in all formats; one image for the test."""
+    folder = tmp_path_factory.mktemp("pets")
+    for part, name in (("train", "a"), ("train", "b"), ("test", "b")):
+        (folder / part / name).mkdir(parents=True)
+        for file, save in UNUSUAL.items():
+            save(folder / part / name / file)
+    return folder
+
+
+def test_a_stream_sees_the_pixels_that_are_read_into_memory(pets):
+    memory, _ = load(f"folder:{pets}.0@all-0", unlabeled="all", image_size=8)
+    streamed, _ = load(f"folder:{pets}.0@all-0", unlabeled="all", image_size=8, stream=True)
+    assert memory.labels.tolist() == streamed.labels.tolist()
+    (tested,) = (images for images, _ in streamed.test_batches(np.arange(len(UNUSUAL)), 64))
+    for found, expected in (
+        (streamed.pick(np.arange(2 * len(UNUSUAL))), memory.images),
+        (tested, memory.test_images),
+    ):
+        corners = np.s_[:, ::7, ::7]
+        difference = np.abs(found[corners].astype(int) - expected[corners]).max(axis=(1, 2, 3))
+        assert difference.max() <= 4, dict(zip(sorted(UNUSUAL), difference, strict=False))
+        turned = found[sorted(UNUSUAL).index("turned.jpg")][::7, ::7]
+        np.testing.assert_allclose(turned.reshape(4, 3), QUARTERS, atol=8)
+
+
+def test_formats_that_cannot_be_read_are_refused_before_anything_is_trained(pets, tmp_path):
+    shutil.copytree(pets, tmp_path, dirs_exist_ok=True)
+    for path in (tmp_path / "test/b").iterdir():
+        path.unlink()
+    deep = Image.fromarray(np.full((9, 9), 40000, np.uint16))
+    for i in range(3):
+        deep.save(tmp_path / f"test/b/{i}.png")
+    with pytest.raises(UsageError, match=r"3 of 3 test images .*test/b/0.png: .* mode I;16; allo"):
+        load(f"folder:{tmp_path}.0@all-0", unlabeled="all", image_size=8, stream=True)
+
+
+def test_an_image_that_is_gone_is_named_and_replaced(pets, tmp_path, capsys, monkeypatch):
+    shutil.copytree(pets, tmp_path, dirs_exist_ok=True)
+    data, split = load(f"folder:{tmp_path}.0@all-0", unlabeled="all", image_size=8, stream=True)
+    gone = tmp_path / "train/a/palette.png"
+    gone.unlink()
+    with pytest.raises(RunError, match=r"1 of 22 images to evaluate cannot be decoded, more than"):
+        [*data.batches(np.arange(22), 22)]
+    monkeypatch.setattr(streaming, "_TOLERATED", 0.1)
+    capsys.readouterr()
+    for sample in stream(data, split, 0, 1):
+        assert sample.unlabeled.max(axis=(1, 2, 3)).min() > 100  # none is black
+    assert capsys.readouterr().out == (
+        f"warning: {gone} cannot be decoded; another image takes its place: No such file or "
+        "directory\n"
+    )
+
+
+def test_a_stream_without_tensorflow_says_what_to_install(pets, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    with pytest.raises(UsageError, match=r"config.stream needs TensorFlow, .* pip install"):
+        load(f"folder:{pets}.0@all-0", unlabeled="all", image_size=8, stream=True)
 
 
 def transcribed_crop(rng, height, width):
@@ -420,13 +530,13 @@ def test_random_crops_have_the_published_areas_and_aspects(monkeypatch):
 
     height, width, n = 300, 400, 10_000
     windows = []
-    monkeypatch.setattr(streaming, "_shape", lambda encoded: tf.constant([height, width, 3]))
+    monkeypatch.setattr(crops, "_shape", lambda encoded: tf.constant([height, width, 3]))
     monkeypatch.setattr(
-        streaming, "_cropped", lambda encoded, window, size: tf.reshape(window, [2, 2, 1])
+        crops, "_cropped", lambda encoded, window, size: tf.reshape(window, [2, 2, 1])
     )
     monkeypatch.setattr(tf.image, "stateless_random_flip_left_right", lambda image, seed: image)
     numbers = tf.stack([tf.zeros(n, tf.int64), tf.range(n, dtype=tf.int64)], axis=1)
-    crop = tf.function(lambda number: streaming._training_image(b"", number, 8))
+    crop = tf.function(lambda number: crops.training(b"", number, 8))
     windows = tf.function(lambda: tf.map_fn(crop, numbers, tf.int32))().numpy().reshape(n, 4)
     top, left, crop_height, crop_width = windows.T
     assert min(top.min(), left.min()) >= 0
@@ -455,12 +565,12 @@ def test_an_image_that_no_random_crop_fits_is_cropped_as_for_evaluation(monkeypa
     import tensorflow as tf
 
     # A window of aspect 4/3 covers 1.3 % of 1000×10 pixels.
-    monkeypatch.setattr(streaming, "_shape", lambda encoded: tf.constant([10, 1000, 3]))
+    monkeypatch.setattr(crops, "_shape", lambda encoded: tf.constant([10, 1000, 3]))
     monkeypatch.setattr(
-        streaming, "_cropped", lambda encoded, window, size: tf.reshape(window, [2, 2, 1])
+        crops, "_cropped", lambda encoded, window, size: tf.reshape(window, [2, 2, 1])
     )
     monkeypatch.setattr(tf.image, "stateless_random_flip_left_right", lambda image, seed: image)
-    window = streaming._training_image(b"", tf.constant([0, 0], tf.int64), 8)
+    window = crops.training(b"", tf.constant([0, 0], tf.int64), 8)
     assert window.numpy().ravel().tolist() == [1, 496, 8, 8]
 
 

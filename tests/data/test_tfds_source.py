@@ -1,7 +1,8 @@
 """TFDS data sets, made small under the real names, read by what reads the real ones."""
 
 import hashlib
-import os
+import io
+import shutil
 import socket
 import subprocess
 import sys
@@ -9,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from helpers.tfds_data import numbers, picture, prepare
-from ssljax.data import datasets, tfds_source
+from ssljax.data import datasets, image_index, tfds_source
 from ssljax.errors import UsageError
 
 tfds = pytest.importorskip("tensorflow_datasets")
@@ -136,24 +138,83 @@ def test_a_damaged_cache_is_rebuilt(prepared, damage, capsys):
     assert [p.name for p in path.parent.glob("*cifar10*")] == [path.name]
 
 
-def test_other_prepared_files_make_the_cache_stale(prepared, monkeypatch):
-    datasets.cifar10(str(prepared))
-    os.utime(next(prepared.glob("cifar10/3.0.2/*train*")), ns=(1, 1))
+def test_other_prepared_files_make_the_cache_stale(prepared, tmp_path, monkeypatch):
+    copied = shutil.copytree(prepared, tmp_path / "copy")
+    datasets.cifar10(str(copied))
+    file = next(copied.glob("cifar10/3.0.2/*train*"))
+    content = bytearray(file.read_bytes())
+    content[-9] ^= 1
+    file.write_bytes(content)
     monkeypatch.setattr(tfds_source, "prepared", lambda *args: pytest.raises(StopIteration))
     with pytest.raises(AttributeError):  # what it reads from is not a builder: it was read again
-        datasets.cifar10(str(prepared))
+        datasets.cifar10(str(copied))
+
+
+def test_a_cache_goes_with_a_copy_of_the_folder(prepared, tmp_path, monkeypatch):
+    first, (train, test, _) = (
+        datasets.cifar10(str(prepared)), image_index.of_tfds("cifar10", str(prepared))
+    )  # fmt: skip
+    copied = tmp_path / "copy"
+    shutil.copytree(prepared, copied, copy_function=shutil.copyfile)  # with times of its own
+    copied.chmod(0o555)
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    np.testing.assert_array_equal(datasets.cifar10(str(copied)).images, first.images)
+    for here, there in zip(
+        (train, test), image_index.of_tfds("cifar10", str(copied)), strict=False
+    ):
+        assert there.describe(0) == here.describe(0)
+        assert there.files[0].startswith(str(copied))
+        assert there.read(2) == here.read(2)
 
 
 def test_a_read_only_folder_is_cached_at_the_users(prepared, tmp_path):
+    beside = prepared / "ssljax/x.npz"
+    assert tfds_source.cache_files(str(prepared), "x.npz") == [beside]
     prepared.chmod(0o555)
     try:
-        folder = tfds_source.cache_folder(str(prepared))
+        first, last = tfds_source.cache_files(str(prepared), "x.npz")
     finally:
         prepared.chmod(0o755)
-    assert folder.parent == tmp_path / "xdg/ssljax"
-    assert tfds_source.cache_folder("gs://bucket/tfds").parent == folder.parent
-    assert tfds_source.cache_folder("gs://bucket/tfds") != folder
-    assert tfds_source.cache_folder(str(prepared)) == prepared / "ssljax"
+    assert first == beside  # of a copy
+    assert last.parent.parent == tmp_path / "xdg/ssljax"
+    (remote,) = tfds_source.cache_files("gs://bucket/tfds", "x.npz")
+    assert remote.parent.parent == last.parent.parent
+    assert remote != last
+
+
+UNUSUAL = {"train": [0, 2, 1, -1], "unlabelled": [3, 0], "test": [-1, -1, -1],
+           "val": [2, -1, 0], "extra": [1]}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def unusual(tmp_path_factory):
+    """A data set with labels that are plain numbers, and none in its split `test`."""
+    data_dir = tmp_path_factory.mktemp("unusual")
+    splits, number = {}, 0
+    for split, labels in UNUSUAL.items():
+        splits[split] = [{"image": picture(number + i), "label": y} for i, y in enumerate(labels)]
+        number += len(labels)
+    features = {"image": tfds.features.Image(shape=(32, 32, 3), encoding_format="png"),
+                "label": tfds.features.Scalar(np.int64)}  # fmt: skip
+    prepare(data_dir, "unusual", "1.0.0", features, splits)
+    return str(data_dir)
+
+
+def test_labels_that_are_numbers_and_splits_of_other_names_are_read(unusual, capsys):
+    data = datasets.tfds("unusual", unusual, 0)
+    labels = dict(zip(numbers(data.images), data.labels.tolist(), strict=True))
+    assert labels == {0: 0, 1: 2, 2: 1, 3: -1, 4: -1, 5: -1}
+    assert dict(zip(numbers(data.test_images), data.test_labels, strict=True)) == {9: 2, 11: 0}
+    assert data.class_names == ("0", "1", "2")
+    note = "note: tfds:unusual has splits that are not read: extra, test (without labels)\n"
+    assert capsys.readouterr().out == note
+
+    train, test, classes = image_index.of_tfds("unusual", unusual)
+    pixels = [np.asarray(Image.open(io.BytesIO(train.read(i)))) for i in range(6)]
+    assert dict(zip(numbers(np.array(pixels)), train.labels.tolist(), strict=True)) == labels
+    assert sorted(test.labels.tolist()) == [0, 2]
+    assert classes == ["0", "1", "2"]
+    assert capsys.readouterr().out == note
 
 
 def test_a_missing_data_set_without_network_gets_one_line(tmp_path, monkeypatch):
@@ -188,8 +249,7 @@ def test_an_unknown_tfds_name_gets_one_line(prepared, name):
 def test_a_data_set_larger_than_memory_is_refused_with_its_size(prepared, monkeypatch):
     monkeypatch.setattr("ssljax.data.memory.host_bytes", lambda: 100_000)
     with pytest.raises(UsageError, match="cifar10: 184.3 kB do not fit in memory, 100.0 kB"):
-        tfds_source.read("cifar10", train=["train"], test=["test"], data_dir=str(prepared),
-                         image_size=32)  # fmt: skip
+        tfds_source.read("cifar10", None, data_dir=str(prepared), image_size=32)
 
 
 def test_without_tensorflow_the_error_says_what_to_install(tmp_path, monkeypatch):

@@ -18,11 +18,11 @@ import pytest
 from helpers import tensorflow_1_15
 from helpers.command import command
 from helpers.tiny import tiny_config
-from ssljax import cli, recipe, trained
+from ssljax import cli, evaluation, recipe, trained
 from ssljax.errors import UsageError
 from ssljax.export import npu_bundle, npu_import
-from ssljax.run import evaluate, loop
-from ssljax.storage.files import read_json
+from ssljax.run import loop
+from ssljax.storage.files import partial_path, plain_path, read_json, write_sealed
 
 ROOT = Path(__file__).parents[2]
 INTERRUPTED = Path(__file__).parents[1] / "helpers/npu_interrupted.py"
@@ -75,8 +75,9 @@ def in_current(script, *arguments, returncode=0, environment=ENVIRONMENT):
 def variables_of(output):
     import tensorflow as tf
 
-    reader = tf.train.load_checkpoint(str(output / "checkpoint-12"))
-    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+    with plain_path(output) as plain:
+        reader = tf.train.load_checkpoint(str(plain / "checkpoint-12"))
+        return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
 
 
 def rows_of(output):
@@ -114,7 +115,7 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(python, bundle, tmp_pa
 @pytest.fixture(scope="module")
 def staged(bundle, tmp_path_factory):
     """What a run leaves that reads its bundle elsewhere, and writes elsewhere."""
-    here, out = tmp_path_factory.mktemp("here"), tmp_path_factory.mktemp("out") / "run"
+    here, out = tmp_path_factory.mktemp("here"), tmp_path_factory.mktemp("out") / "run [1]"
     shutil.copy(bundle / "run.py", here)
     in_current(here / "run.py", "--device=cpu", f"--data_url={bundle}", f"--train_url={out}")
     return out
@@ -138,7 +139,7 @@ def test_metrics_have_the_names_of_ssljax(staged, tmp_path):
 )
 def finished(request, tmp_path_factory):
     """A bundle that the runner has trained on, from a run of JAX, and that run."""
-    directory = tmp_path_factory.mktemp("finished")
+    directory = tmp_path_factory.mktemp("finished") / "of [1]"  # no pattern
     config = tiny_config(request.param)
     config.num_steps = 4
     loop.train(recipe.build(config), directory / "jax")
@@ -150,23 +151,27 @@ def finished(request, tmp_path_factory):
     manifest = read_json(directory / "bundle" / "manifest.json")
     assert manifest["first_step"] == 4
     manifest["config"]["num_steps"] = 12
-    (directory / "bundle" / "manifest.json").write_text(json.dumps(manifest))
+    write_sealed(directory / "bundle" / "manifest.json", manifest)
     in_current(directory / "bundle" / "run.py", "--device=cpu", "--loss_scale=128")
     return directory
 
 
 def test_what_was_trained_comes_back_as_a_run(finished, tmp_path, capsys):
     workdir = tmp_path / "run"
+    partial_path(workdir).mkdir()
+    (partial_path(workdir) / "config.json").touch()  # an import that was killed
     bundle = f"--bundle={finished / 'bundle'}"
     code, output, errors = command(capsys, "--mode=import_npu", f"--workdir={workdir}", bundle)
     assert code == 0, errors
     assert output.endswith(f"wrote {workdir}: step 12 of the bundle's runner\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert read_json(workdir / "results.json") == read_json(finished / "bundle/run/results.json")
 
     config = ml_collections.ConfigDict(read_json(workdir / "config.json"))
-    step, scores = evaluate.evaluate_directory(recipe.build(config), workdir)
-    assert step == 12
+    found = evaluation.evaluate_directory(workdir)
+    assert found.step == 12
     recorded = rows_of(finished / "bundle" / "run")[-1]
-    for name, value in scores.items():
+    for name, value in found.scores.items():
         assert recorded[name] == pytest.approx(value, rel=1e-4), name
     assert trained.load(workdir).step == 12
 
@@ -178,14 +183,13 @@ def test_what_was_trained_comes_back_as_a_run(finished, tmp_path, capsys):
     assert rows[-1]["loss/total"] < 2 * rows[3]["loss/total"]
 
 
-def test_the_optimizers_state_comes_back(finished, tmp_path):
+def test_the_optimizers_state_comes_back(finished):
     import jax
-    import tensorflow as tf
 
     manifest = read_json(finished / "bundle" / "manifest.json")
     experiment = recipe.build(ml_collections.ConfigDict(manifest["config"]))
-    reader = tf.train.load_checkpoint(str(finished / "bundle/run/checkpoint-12"))
-    state = npu_import._state(experiment, manifest, reader.get_tensor, Path("checkpoint"))
+    variables = variables_of(finished / "bundle" / "run")
+    state = npu_import._state(experiment, manifest, variables.__getitem__, Path("checkpoint"))
     slots = {"adam": ("mu", "Adam"), "momentum": ("trace", "Momentum")}
     field, suffix = slots[manifest["optimizer"]["name"]]
     leaves = jax.tree_util.tree_leaves_with_path(state.opt_state)
@@ -194,7 +198,7 @@ def test_the_optimizers_state_comes_back(finished, tmp_path):
     # Eight updates by the runner, whose optimizer began anew; the schedule is at step 12.
     assert sorted(counts) == ([8, 12, 12] if field == "mu" else [12])
     kernel = next(v for k, v in found.items() if f".{field}['Conv_1']['kernel']" in k)
-    np.testing.assert_array_equal(kernel, reader.get_tensor(f"param/Conv_1/kernel/{suffix}"))
+    np.testing.assert_array_equal(kernel, variables[f"param/Conv_1/kernel/{suffix}"])
 
 
 def test_what_cannot_be_imported_is_named(bundle, finished, tmp_path):
@@ -213,9 +217,9 @@ def test_what_cannot_be_imported_is_named(bundle, finished, tmp_path):
     npu_bundle.write(recipe.build(tiny_config("supervised")), other_directory(other))
     manifest = read_json(other / "manifest.json")
     manifest["config"]["model_args"]["filters"] = 2
-    (other / "manifest.json").write_text(json.dumps(manifest))
+    write_sealed(other / "manifest.json", manifest)
     refused("of another bundle|not \\(", bundle=other, output=finished / "bundle" / "run")
-    (other / "manifest.json").write_text(json.dumps(manifest | {"format": 0}))
+    write_sealed(other / "manifest.json", manifest | {"format": 0})
     refused("has format 0, not 1", bundle=other)
 
 
@@ -224,25 +228,176 @@ def other_directory(path):
     return path
 
 
-def test_a_signal_saves_and_leaves(bundle, tmp_path):
+def test_a_terminal_that_closes_saves_and_leaves(bundle, tmp_path):
+    """Its output is gone, and SIGHUP comes twice."""
     endless = tmp_path / "bundle"
     shutil.copytree(bundle, endless)
     manifest = read_json(endless / "manifest.json")
     manifest["config"] |= {"num_steps": 10**6, "eval_every": 10**6, "log_every": 1}
-    (endless / "manifest.json").write_text(json.dumps(manifest))
+    write_sealed(endless / "manifest.json", manifest)
     command = [sys.executable, endless / "run.py", "--device=cpu"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, env=ENVIRONMENT, **pipes)
+    process.stdout.close()
     deadline = time.monotonic() + 120
     rows = endless / "run" / "metrics.jsonl"
-    while not (rows.exists() and rows.read_text()) and time.monotonic() < deadline:
+    while not (rows.exists() and rows.read_text().count("\n") > 2):
+        assert time.monotonic() < deadline
         time.sleep(0.1)
-    process.send_signal(signal.SIGTERM)
-    _, printed = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM, printed
+    process.send_signal(signal.SIGHUP)
+    process.send_signal(signal.SIGHUP)
+    printed = process.stderr.read()
+    assert process.wait(60) == 128 + signal.SIGHUP, printed
     last = printed.splitlines()[-1]
-    assert last.startswith("SIGTERM: saved after step ")
+    assert last.startswith("SIGHUP: saved after step ")
     step = int(last.split()[4].rstrip(";"))
     assert (endless / "run" / f"checkpoint-{step}.index").exists()
+
+
+def flip(path, at=None):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2 if at is None else at] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "name", ["train.pb", "eval.pb", "data.npz", "weights.npz", "manifest.json", "run.py"]
+)
+def test_a_bundle_that_was_damaged_on_its_way_is_refused(name, runner, bundle, tmp_path, capsys):
+    copy = tmp_path / "bundle"
+    shutil.copytree(bundle, copy)
+    flip(copy / name, at=-3)
+    refuse(runner, f"--bundle={copy}")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {copy / name} ")
+    (copy / name).unlink()
+    refuse(runner, f"--bundle={copy}")
+    assert f"{copy / name} " in capsys.readouterr().err
+    assert not (copy / "run").exists()
+
+
+def refuse(runner, *flags):
+    """Refused by the runner, in this process, which keeps its handlers of signals."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner, "StopSignal", lambda: None)
+        assert runner.main(["--device=cpu", *flags]) == 2
+
+
+def test_arrays_of_an_older_bundle_are_whole_or_refused(runner, bundle, tmp_path):
+    """Without `SHA256SUMS`: each bit of the beginning, in which NumPy's header is, and others."""
+    expected = runner.read_arrays(bundle / "weights.npz")
+    path = tmp_path / "weights.npz"
+    content = (bundle / "weights.npz").read_bytes()
+    refused = 0
+    for at in [*range(200), *range(200, len(content), len(content) // 100)]:
+        path.write_bytes(content)
+        flip(path, at)
+        try:
+            found = runner.read_arrays(path, expected)
+        except runner.Mistake:
+            refused += 1
+        else:
+            assert all(map(np.array_equal, found.values(), expected.values())), at
+    assert refused > 200
+
+
+@pytest.mark.parametrize(
+    "name", ["checkpoint-12.index", "checkpoint-12.data-00000-of-00001", "window-12.json"]
+)
+def test_a_damaged_checkpoint_is_neither_gone_on_from_nor_imported(
+    name, runner, bundle, staged, tmp_path
+):
+    output = tmp_path / "run"
+    shutil.copytree(staged, output)
+    assert runner.saved_steps(output) == [12, 8, 4]
+    runner._verified(output, 12)
+    for damage in (flip, Path.unlink):
+        damage(output / name)
+        with pytest.raises(runner.Mistake, match=f"{name} .*or remove .* to go on from step 8"):
+            runner._verified(output, 12, 8)
+        with pytest.raises(UsageError, match=f"run is damaged: {name} "):
+            npu_import.import_run(bundle, tmp_path / "imported", output=output)
+    (output / "manifest-12.json").write_text("{")
+    with pytest.raises(runner.Mistake, match="manifest-12.json cannot be read"):
+        runner._verified(output, 12, 8)
+    with pytest.raises(UsageError, match=r"manifest-12.json is damaged"):
+        npu_import.import_run(bundle, tmp_path / "imported", output=output)
+    assert not (tmp_path / "imported").exists()
+
+
+def test_rows_of_the_runner_do_not_change_without_a_word(runner, bundle, staged, tmp_path, capsys):
+    output = tmp_path / "run"
+    shutil.copytree(staged, output)
+    recorded, rows = runner._verified(output, 12), output / "metrics.jsonl"
+    content = rows.read_bytes()
+    rows.write_bytes(content + b'{"step": 14}\n{"st')  # after the checkpoint
+    assert len(runner.Log(output, 12, recorded).rows) == 6
+    assert rows.read_bytes() == content
+    rows.write_bytes(content.partition(b"\n")[2])
+    with pytest.raises(runner.Mistake, match="changed or lost rows since step 12 was saved"):
+        runner.Log(output, 12, recorded)
+    with pytest.raises(UsageError, match="metrics.jsonl has changed since checkpoint-12 was saved"):
+        npu_import.import_run(bundle, tmp_path / "imported", output=output)
+    rows.write_bytes(b"{]\n" + content)
+    with pytest.raises(runner.Mistake, match="metrics.jsonl cannot be read in line 1"):
+        runner.Log(output, 12, None)  # of an older version
+    rows.unlink()
+    assert runner.Log(output, 12, recorded).rows == []
+    assert "metrics.jsonl is missing: the rows up to step 12 are lost" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["OSError", "OutOfRangeError", "PermissionError"])
+def test_what_the_system_refuses_is_one_line(name, runner, bundle, capsys, monkeypatch):
+    def refuse(options, stop):
+        if name == "OutOfRangeError":
+            raise runner.tf.errors.OutOfRangeError(None, None, "/out/checkpoint-2; File too large")
+        if name == "PermissionError":
+            raise PermissionError(13, "Permission denied", "/out")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(runner, "train", refuse)
+    monkeypatch.setattr(runner, "StopSignal", lambda: None)
+    assert runner.main(["--device=cpu", f"--bundle={bundle}"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    reasons = {
+        "OSError": "No space left on device; the checkpoint",
+        "PermissionError": "Permission",
+    }
+    assert reasons.get(name, "File too large; the checkpoint before is intact") in line
+
+
+def test_a_run_of_something_else_is_left_alone(runner, tmp_path):
+    (tmp_path / "metrics.jsonl").touch()
+    (tmp_path / "lock").touch()
+    runner.require_own(tmp_path)  # one that was killed before its first checkpoint
+    (tmp_path / "config.json").touch()
+    with pytest.raises(runner.Mistake, match="holds no run of a bundle, but config.json"):
+        runner.require_own(tmp_path)
+    (tmp_path / "manifest-4.json").touch()
+    runner.require_own(tmp_path)
+
+
+def test_one_process_trains_in_an_output_directory(runner, tmp_path):
+    with (
+        runner.alone(tmp_path),
+        pytest.raises(runner.Mistake, match="in use: another process"),
+        runner.alone(tmp_path),
+    ):
+        pass
+
+
+def test_a_hangup_is_heeded_unless_nohup_ignores_it(runner):
+    signums = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {signum: signal.getsignal(signum) for signum in signums}
+    try:
+        for ignored in (False, True):
+            signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+            stop = runner.StopSignal()
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert stop.number == (None if ignored else signal.SIGHUP)
+    finally:
+        for signum, action in before.items():
+            signal.signal(signum, action)
 
 
 def test_directories_are_staged(staged):

@@ -1,5 +1,6 @@
-"""A newest checkpoint that was changed after it was written, byte by byte."""
+"""Files of a run that were changed after they were written, byte by byte."""
 
+import dataclasses
 import random
 import shutil
 
@@ -9,11 +10,18 @@ import pytest
 
 from helpers.processes import final_state, rows_of
 from helpers.tiny import build, tiny_config
+from ssljax import evaluation, trained
 from ssljax.errors import UsageError
-from ssljax.run import evaluate, loop
+from ssljax.report import runs
+from ssljax.run import loop
+from ssljax.storage import checksums
 from ssljax.storage.checkpoints import Checkpoints
 
 CASES = 48
+OTHERS = (
+    "config.json", "data.json", "split.json", "environment.json", "metrics.jsonl",
+    "predictions.npz", "labelled.png",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +99,7 @@ def test_fallback_takes_the_one_before_and_ends_the_same(run, tmp_path, capsys):
     with pytest.raises(UsageError, match=r"12, cannot be read \(.*has changed since"):
         loop.train(experiment, copy)
     with pytest.raises(UsageError, match="cannot be read"):
-        evaluate.evaluate_directory(experiment, copy)
+        evaluation.evaluate_directory(copy)
     assert not (copy / "results.json").exists()
 
     loop.train(build(tiny_config(), fallback=True), copy)
@@ -109,3 +117,58 @@ def test_fallback_does_not_start_over_when_nothing_can_be_read(run, tmp_path):
         flip(largest(copy / f"checkpoints/{step}"))
     with pytest.raises(UsageError, match="the last checkpoint, .*/4, cannot be read"):
         loop.train(build(tiny_config(), fallback=True), copy)
+
+
+def readable(run):
+    """What a report reads, but for what it remarks."""
+    values = dataclasses.asdict(run)
+    del values["notes"], values["path"], values["name"]
+    return jax.tree.map(np.asarray, values)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_no_damage_of_another_file_is_read_without_a_word(name, run, tmp_path):
+    _, workdir = run
+    expected = readable(runs.read(workdir, "run"))
+    copy = tmp_path / "run"
+    shutil.copytree(workdir, copy)
+    content, rng = (workdir / name).read_bytes(), random.Random(1)
+    noticed = 0
+    for _ in range(30):
+        (copy / name).write_bytes(content)
+        what = damage(copy / name, rng)
+        found = runs.read(copy, "run")
+        noticed += any(name in note for note in found.notes)
+        if not any(name in note for note in found.notes):
+            assert jax.tree.all(jax.tree.map(np.array_equal, readable(found), expected)), what
+    assert noticed >= (15 if name == "predictions.npz" else 30)
+
+
+@pytest.mark.parametrize("name", ["config.json", "data.json", "results.json"])
+def test_a_damaged_description_is_refused_by_name(name, run, tmp_path):
+    experiment, workdir = run
+    copy = tmp_path / "run"
+    shutil.copytree(workdir, copy)
+    flip(copy / name)
+    with pytest.raises(UsageError, match=f"{name} (has changed since|cannot be read)"):
+        trained.load(copy)
+    if name == "config.json":
+        with pytest.raises(UsageError, match=f"{name} (has changed since|cannot be read)"):
+            loop.train(experiment, copy)
+
+
+def test_a_checkpoint_that_training_removes_meanwhile_gives_way_to_a_newer_one(
+    run, tmp_path, monkeypatch
+):
+    """As while it is exported, with `keep_checkpoints=0`."""
+    experiment, workdir = run
+    copy, verify = tmp_path / "run", checksums.verify
+    shutil.copytree(workdir, copy)
+
+    def train_on(path):
+        if path.name == "12":
+            path.rename(path.with_name("16"))
+        verify(path)
+
+    monkeypatch.setattr(checksums, "verify", train_on)
+    assert restore(copy, experiment.shapes)[0] == 16

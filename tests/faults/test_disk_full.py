@@ -1,13 +1,15 @@
 """A run directory on a disk of a few megabytes."""
 
+import os
 import shutil
 import subprocess
+import sys
 
 import jax
 import numpy as np
 import pytest
 
-from helpers.processes import final_state, finish, rows_of, start
+from helpers.processes import CACHE, LIGHT, ROOT, final_state, finish, rows_of, start
 
 
 @pytest.fixture
@@ -46,3 +48,34 @@ def test_a_full_disk_stops_the_run_and_room_lets_it_continue(small_disk, tmp_pat
     assert "resuming" in output
     jax.tree.map(np.testing.assert_array_equal, final_state(whole), final_state(workdir))
     assert rows_of(whole) == rows_of(workdir)
+
+
+@pytest.mark.slow
+def test_an_export_on_a_full_or_read_only_disk_is_one_line(small_disk, tmp_path):
+    run = tmp_path / "run"
+    assert finish(start(run, *LIGHT))[0] == 0
+
+    def refused(output):
+        command = [
+            sys.executable, "launch.py", "--mode=export", f"--workdir={run}", "--format=tf1",
+            "--limit=0", f"--output={output}",
+        ]  # fmt: skip
+        environment = os.environ | CACHE | {"PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert done.returncode in (1, 2), done.stderr
+        (line,) = done.stderr.splitlines()
+        return line
+
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(shutil.disk_usage(small_disk).free - 10_000))
+    assert "out cannot be written: its disk is full. Nothing has changed" in refused(
+        small_disk / "out"
+    )
+    assert [path.name for path in small_disk.iterdir()] == ["ballast"]
+    ballast.unlink()
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    assert "Read-only file system" in refused(small_disk / "out")
+    code, output = finish(start(small_disk / "run", *LIGHT))
+    assert code == 2, output
+    assert "Traceback" not in output
+    assert "Read-only file system" in output

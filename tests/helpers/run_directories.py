@@ -2,10 +2,27 @@
 
 import json
 
+import jax
 import numpy as np
 from PIL import Image
 
 from helpers.tiny import tiny_config
+from ssljax.run import directory
+from ssljax.storage.checkpoints import Checkpoints
+
+
+def untrained(experiment, workdir, *, step):
+    """The run of an experiment with its initial weights, as if they were those after `step`."""
+    state = experiment.init_state().replace(step=np.int32(step))
+    window = experiment.shapes["window"]
+    directory.open_directory(workdir, experiment)
+    with Checkpoints(workdir, keep=0) as checkpoints:
+        empty = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), window)
+        checkpoints.save(step, {"state": state, "window": empty})
+    row = {"step": step, "test/accuracy_ema": 0.5, "test/accuracy_raw": 0.5}
+    (workdir / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+    return workdir
+
 
 VERSIONS = {"python": "3.11.7", "jax": "0.10.2"}
 

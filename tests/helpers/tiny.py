@@ -40,6 +40,17 @@ def build(config: ml_collections.ConfigDict, devices: int | None = 1, **changes:
     if not changes:
         return _BUILT[key]
     experiment = dataclasses.replace(_BUILT[key], **changes)
-    for program in ("_initialize", "_steps", "_evaluator", "shapes", "train_step"):
+    for program in ("_initialize", "_steps", "_evaluator", "_traced", "train_step"):
         experiment.__dict__[program] = getattr(_BUILT[key], program)
     return experiment
+
+
+# Overrides of `photos` by which it runs in seconds.
+TINY_PHOTOS = [
+    f"--config.{override}"
+    for override in (
+        "image_size=8", "augment.weak=weak_digits", "augment.strong=strong_digits",
+        "model_args.filters=4", "model_args.scales=1", "batch_size=4", "uratio=1", "num_steps=4",
+        "log_every=4", "eval_every=4", "ema_decay=0.5", "model_args.batch_norm_momentum=0.5",
+    )
+]  # fmt: skip

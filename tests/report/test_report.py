@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from helpers.run_directories import VERSIONS, make, write
-from ssljax.errors import UsageError
-from ssljax.report import plots, report
+from ssljax.errors import RunError, UsageError
+from ssljax.report import pictures, plots, report
 from ssljax.report.runs import Predictions, read_all
 
 ROOT = Path(__file__).parents[2]
@@ -64,6 +64,17 @@ def test_the_page_has_everything_and_needs_nothing(tmp_path):
     assert not list(tmp_path.glob("**/*.partial"))
 
 
+def test_names_of_any_kind_are_shown(tmp_path):
+    # As older versions recorded them; \udce9 is a byte of a file name that is no text.
+    names = ["$_$", "caf\udce9", "b\nc", "\x1b[31m", "$\\frac$", "日本", "a", "b", "c", "d"]
+    run = make(tmp_path / "run", dataset="folder:/caf\udce9/$_$.1@40-0")
+    write(run / "data.json", {"image_shape": [8, 8, 1], "class_names": names})
+    shown = read_all([run])[0].class_names
+    assert shown[:5] == ("$_$", "caf\\xe9", "b\\nc", "\\x1b[31m", "$\\frac$")
+    report.write([run], tmp_path)
+    assert "folder:/caf\\udce9/$_$" in page_of(tmp_path).text
+
+
 def test_ctaugment_s_heat_map_is_on_the_page(tmp_path):
     run = make(tmp_path / "run")
     report.write([run], tmp_path / "without")
@@ -94,6 +105,8 @@ def test_runs_in_any_state_are_named_and_the_rest_is_rendered(tmp_path):
     start = json.loads((old / "environment.json").read_text())["starts"][0]
     older = start | {"versions": VERSIONS | {"jax": "0.9"}}
     write(old / "environment.json", {"starts": [older]})
+    (tmp_path / ".new.ssljax.partial").mkdir()  # an import that was killed
+    (tmp_path / ".new.ssljax.partial" / "config.json").write_text("{}")
     moved = make(tmp_path / "moved", seed=16)
     write(moved / "environment.json", {"starts": [older, start | {"step": 50}]})
 
@@ -118,11 +131,49 @@ def test_runs_in_any_state_are_named_and_the_rest_is_rendered(tmp_path):
         name, _, words = note.partition(": ")
         assert re.search(f"^note: {name}: {re.escape(words)}", text, re.MULTILINE), note
         assert words in page.text, note
+    assert "partial" not in text
     for good in ("good", "cut_metrics", "no_sheet"):
         assert f"note: {good}:" not in text
     (row,) = [line for line in text.splitlines() if " finished" in line]
     assert row.split()[:4] == ["fixmatch", "digits", "40", "10"]
     assert "Confusion matrix" in page.text
+
+
+def test_text_of_a_run_is_no_markup_and_no_mathematics(tmp_path):
+    nasty = "</pre><script>alert(1)</script>\n$\\frac{1$ & 犬"
+    run = make(
+        tmp_path / "<b>",
+        dataset=f"{nasty}.1@40-100",
+        method_args__weak_pass=nasty,
+        classes=3,
+        evaluations=1,
+    )
+    write(run / "data.json", {"image_shape": [8, 8, 1], "class_names": [nasty, "$x_$", "c"]})
+    start = {"step": 0, "versions": {nasty: nasty}, "devices": nasty, "machine": nasty}
+    write(run / "environment.json", {"starts": [start]})
+    (run / "failure.txt").write_text(nasty)
+    report.write([tmp_path], tmp_path / "out")
+    text = (tmp_path / "out/report.html").read_text()
+    assert "<script" not in text
+    assert "default-src 'none'" in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;\\n$" in text
+    assert "<b>" not in {word for word in re.findall("<b>(?!<|&lt;|[$c])", text)}
+
+
+def test_a_long_name_makes_a_short_file_name():
+    names = {pictures._file_name("é" * 200 + end) for end in ("a", "b")}
+    assert len(names) == 2
+    assert max(len(name.encode()) for name in names) < 100
+    assert pictures._file_name("a/../b c") == "a_.._b_c"
+
+
+def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
+    def full(path, data):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(report, "write_bytes", full)
+    with pytest.raises(RunError, match="out cannot be written: its disk is full"):
+        report.write([make(tmp_path / "run")], tmp_path / "out")
 
 
 def test_the_same_seeds_twice_are_said(tmp_path):

@@ -131,3 +131,15 @@ def test_tensorboard_shows_the_views_once(tmp_path, monkeypatch):
     )
     np.testing.assert_array_equal(images["views"][0], expected)
     assert rows_of(tmp_path)[-1]["step"] == 8
+
+
+def test_a_damaged_list_of_starts_is_kept_and_told_of(tmp_path, capsys):
+    devices = jax.devices()[:1]
+    artifacts._note_start(tmp_path, 0, devices)
+    path = tmp_path / "environment.json"
+    damaged = path.read_bytes().replace(b"cores", b"corfs")
+    path.write_bytes(damaged)
+    artifacts._note_start(tmp_path, 4, devices)
+    assert "environment.json has changed since it was written" in capsys.readouterr().out
+    assert (tmp_path / "environment.json.damaged").read_bytes() == damaged
+    assert [start["step"] for start in json.loads(path.read_text())["starts"]] == [4]

@@ -4,6 +4,8 @@ import os
 import re
 import signal
 import time
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +15,37 @@ import pytest
 
 from helpers.processes import LIGHT, final_state, finish, rows_of, start, train_here
 from helpers.tiny import build
+from ssljax import evaluation
 from ssljax.errors import Interrupted, RunError, UsageError
-from ssljax.run import directory, evaluate, loop, metrics
+from ssljax.run import directory, loop, metrics
+from ssljax.training.stream import Stream
+
+
+def test_at_a_boundary_the_steps_of_a_stream_are_done():
+    experiment = SimpleNamespace(num_steps=4, log_every=4, eval_every=4, steps_per_run=4)
+    quiet = SimpleNamespace(write=print, advance=lambda steps: None)
+    watchdog = SimpleNamespace(median=lambda: 0.1, call=lambda *_, **__: nullcontext())
+    with Stream(iter(range(4)), lambda batch: batch) as feed:
+
+        def steps(state, sums, feed, count):
+            for _ in range(count):
+                feed.follow(jnp.asarray(feed.next()))
+            return state, sums
+
+        program = SimpleNamespace(experiment=experiment, run=steps, members=[])
+        stop = SimpleNamespace(called=True)
+        session = loop.Session(program, 0, feed, None, {}, stop, quiet, watchdog)
+        now = loop._run_steps(session, loop.LoopState(0, None, {}, logged=True))
+    assert (now.step, feed.done) == (4, 4)
+
+
+def test_what_was_trained_is_kept_where_an_evaluation_is_impossible(config, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_evaluate", lambda *_: (_ for _ in ()).throw(RunError("no images")))
+        with pytest.raises(RunError, match="no images"):
+            loop.train(build(config), tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run/checkpoints").iterdir()] == ["4"]
+    assert [row["step"] for row in rows_of(tmp_path / "run")] == [2]
 
 
 def test_a_run_leaves_everything_that_is_promised(config, tmp_path, capsys):
@@ -89,9 +120,10 @@ def test_the_newest_checkpoint_and_some_before_it_are_kept(config, tmp_path):
 def test_evaluating_the_directory_gives_the_recorded_figures(config, tmp_path):
     experiment = build(config)
     record = loop.train(experiment, tmp_path)
-    step, scores = evaluate.evaluate_directory(experiment, tmp_path)
-    assert step == 12
-    assert scores == record["last"]
+    found = evaluation.evaluate_directory(tmp_path)
+    assert found.step == 12
+    # On four devices; the run had one.
+    assert found.scores == pytest.approx(record["last"], rel=1e-5)
 
 
 def test_a_signal_between_two_evaluations_changes_nothing(config, tmp_path, monkeypatch):
@@ -191,7 +223,7 @@ def test_a_checkpoint_that_cannot_be_read_stops_the_run(config, tmp_path, damage
 
 def test_no_checkpoint_but_a_broken_one_does_not_start_over(config, tmp_path):
     experiment = build(config)
-    directory.open_directory(tmp_path, experiment.config, experiment.split, experiment.dataset)
+    directory.open_directory(tmp_path, experiment)
     (tmp_path / "checkpoints" / "4").mkdir(parents=True)
     with pytest.raises(UsageError, match="checkpoints/4, cannot be read"):
         loop.train(experiment, tmp_path)
@@ -199,6 +231,25 @@ def test_no_checkpoint_but_a_broken_one_does_not_start_over(config, tmp_path):
 
 def test_evaluating_before_the_first_checkpoint_says_so(config, tmp_path):
     experiment = build(config)
-    directory.open_directory(tmp_path, experiment.config, experiment.split, experiment.dataset)
+    directory.open_directory(tmp_path, experiment)
     with pytest.raises(UsageError, match="no checkpoint"):
-        evaluate.evaluate_directory(experiment, tmp_path)
+        evaluation.evaluate_directory(tmp_path)
+
+
+def test_of_several_runs_a_checkpoint_is_removed_once_each_has_a_newer_one(monkeypatch):
+    """Whatever is killed, there is a step that all have."""
+    done = []
+
+    class Writer:
+        def __init__(self, name):
+            self.name = name
+
+        def __getattr__(self, call):
+            return lambda *_: done.append(f"{call} {self.name}")
+
+    members = [loop.Member(None, Writer(name)) for name in "ab"]
+    program = SimpleNamespace(members=members, split=lambda tree, axis: [tree, tree])
+    monkeypatch.setattr(loop.parallel, "fetch", lambda tree: tree)
+    session = SimpleNamespace(program=program, stop=SimpleNamespace())
+    loop._save(session, loop.LoopState(4, None, None, logged=True))
+    assert done == ["wait a", "wait b", "prune a", "prune b", "save a", "save b"]

@@ -106,3 +106,30 @@ def test_a_stream_counts_the_steps_that_are_done():
         assert stream.done + len(stream._running) == 4
         stream.wait()
         assert stream.done == 4
+
+
+def test_how_long_the_run_will_take_is_said_once_ten_steps_are_timed(shown, clock, capsys):
+    shown.advance(1)
+    for _ in range(30):
+        clock.now += 3600.0
+        shown.advance(1)
+    shown.show({"step": 31, "loss/total": 1.0, **shown.rates()})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == (
+        "about 16.2 days for the 389 steps that are left (1 hours per step); see --config.num_steps"
+    )
+    assert len(lines) == 2
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (39_744_000, "460 days"),
+        (9000, "2.5 hours"),
+        (754, "12.6 minutes"),
+        (42.2, "42.2 seconds"),
+        (0.0123, "0.012 seconds"),
+    ],
+)
+def test_a_duration_is_in_the_unit_that_suits_it(seconds, text):
+    assert progress.duration(seconds) == text

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,8 +15,9 @@ import pytest
 
 from helpers.processes import final_state, rows_of
 from helpers.tiny import build
+from ssljax import evaluation
 from ssljax.errors import Interrupted
-from ssljax.run import evaluate, loop, signals
+from ssljax.run import loop, signals
 
 BUSY = """
 import sys
@@ -63,8 +65,8 @@ def test_a_second_signal_ends_at_once(busy):
     assert process.wait(5) == 128 + signal.SIGTERM
 
 
-def test_a_signal_within_an_evaluation_saves_and_evaluates_again(config, tmp_path, monkeypatch):
-    """Before the row of step 8 is written."""
+def test_a_hangup_within_an_evaluation_saves_and_evaluates_again(config, tmp_path, monkeypatch):
+    """Before the row of step 8 is written. A terminal that closes sends two."""
     config.eval_batch_size = 64
     experiment = build(config)
     loop.train(experiment, tmp_path / "whole")
@@ -74,17 +76,19 @@ def test_a_signal_within_an_evaluation_saves_and_evaluates_again(config, tmp_pat
         calls.append(None)
         for i, batch in enumerate(watch(self, batches)):
             if len(calls) == 4 and i == 2:  # validation and test of steps 4 and 8
-                os.kill(os.getpid(), signal.SIGTERM)
+                os.kill(os.getpid(), signal.SIGHUP)
+                os.kill(os.getpid(), signal.SIGHUP)
+                time.sleep(0.2)
             yield batch
 
     calls = []
     with monkeypatch.context() as patch:
         patch.setattr(signals.Stop, "watch", interrupt)
-        with pytest.raises(Interrupted, match="saved after step 8"):
+        with pytest.raises(Interrupted, match="SIGHUP: saved after step 8"):
             loop.train(experiment, tmp_path / "cut")
     assert [row["step"] for row in rows_of(tmp_path / "cut")] == [2, 4, 6]
     assert final_state(tmp_path / "cut")[0] == 8
-    assert evaluate.evaluate_directory(experiment, tmp_path / "cut")[0] == 8
+    assert evaluation.evaluate_directory(tmp_path / "cut").step == 8
 
     # Interrupted again after the row, before the next checkpoint: the row does not come twice.
     advance = loop.ProgressBar.advance
@@ -102,3 +106,17 @@ def test_a_signal_within_an_evaluation_saves_and_evaluates_again(config, tmp_pat
     assert rows_of(tmp_path / "whole") == rows_of(tmp_path / "cut")
     whole, cut = final_state(tmp_path / "whole"), final_state(tmp_path / "cut")
     jax.tree.map(np.testing.assert_array_equal, whole, cut)
+
+
+def test_in_another_thread_there_is_no_signal_to_note():
+    """As in a notebook that trains in a thread."""
+    before, found = signal.getsignal(signal.SIGINT), []
+
+    def train():
+        with signals.stop_signal() as stop:
+            found.append((stop.now(), signal.getsignal(signal.SIGINT)))
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    thread.join()
+    assert found == [(0, before)]

@@ -56,3 +56,45 @@ def test_a_lock_that_was_let_go_of_is_not_mentioned(tmp_path, capsys):
             pass
     assert capsys.readouterr().out == ""
     assert (tmp_path / "lock").read_text() == ""
+
+
+@pytest.mark.parametrize(
+    "content", [b'{"host": "v\xff\xfe", "pid": 4711}', b"[1]", b'{"host": "\\u001b[2J", "pid": 1}',
+                b'{"host": "h", "pid": "x"}', b"[" * 10**6]
+)  # fmt: skip
+def test_a_lock_with_anything_in_it_is_taken_over(content, tmp_path, capsys):
+    (tmp_path / "lock").write_bytes(content)
+    with lock.held(tmp_path):
+        pass
+    assert capsys.readouterr().out.startswith(f"note: a process left {tmp_path} without an end")
+
+
+def test_a_lock_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / "lock").symlink_to("precious")
+    with pytest.raises(UsageError, match="lock cannot be written: Too many"), lock.held(tmp_path):
+        pass
+    assert (tmp_path / "precious").read_text() == "precious"
+    (tmp_path / "lock").unlink()
+    (tmp_path / "lock").mkdir()
+    with pytest.raises(UsageError, match="lock cannot be written: Is a"), lock.held(tmp_path):
+        pass
+
+
+def test_a_directory_is_held_by_one_and_has_no_file_of_it(tmp_path):
+    with lock.held_directory(tmp_path / "a" / "b", "taken"):
+        with (
+            pytest.raises(UsageError, match="taken"),
+            lock.held_directory(tmp_path / "a/b", "taken"),
+        ):
+            pass
+        assert not list((tmp_path / "a/b").iterdir())
+        (tmp_path / "a/b").rename(tmp_path / "c")  # its name is free
+        with lock.held_directory(tmp_path / "a" / "b", "taken"):
+            pass
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(UsageError, match="file cannot be made"),
+        lock.held_directory(tmp_path / "file", ""),
+    ):
+        pass

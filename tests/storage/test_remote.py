@@ -1,6 +1,7 @@
 """Copies between this machine and remote storage, which a folder and fsspec's memory stand for."""
 
 import shutil
+import zipfile
 
 import fsspec
 import numpy as np
@@ -68,6 +69,33 @@ def test_data_is_copied_once_and_whole(data, tmp_path, monkeypatch):
     assert (target / "sub/c").read_bytes() == b"sub/c" * 1000
     failing(monkeypatch, "get_file", after=0)
     remote.copy_in(data, target, "data_url")  # nothing is left to do
+
+
+def archive(path, *names):
+    """The URL of a zip archive with these members."""
+    with zipfile.ZipFile(path, "w") as file:
+        for name in names:
+            file.writestr(name, name)
+    return f"zip://data::file://{path}"
+
+
+@pytest.mark.parametrize("name", ["data/../../out", "data/sub/../../../out"])
+def test_names_that_lead_out_of_the_directory_are_refused(tmp_path, name):
+    url = archive(tmp_path / "a.zip", "data/a", name)
+    with pytest.raises(UsageError, match=r"data_url .* the name '.*out' leads out of"):
+        remote.copy_in(url, tmp_path / "in/data", "data_url")
+    with pytest.raises(UsageError, match=r"--workdir .* leads out of"):
+        remote.Mirror(url, tmp_path / "in/run", "--workdir").pull()
+    assert [path.name for path in tmp_path.rglob("*out*")] == []
+    with pytest.raises(UsageError, match=r"--workdir is gs://bucket/../run; allowed: a URL"):
+        remote.local("gs://bucket/../run")
+
+
+def test_what_stands_for_a_folder_is_no_file():
+    class Bucket:  # the console of a store makes such keys
+        find = staticmethod(lambda path: [f"{path}/", f"{path}/sub/", f"{path}/sub/a"])
+
+    assert remote._names(Bucket, "bucket/data") == ["sub/a"]
 
 
 def test_a_directory_with_something_else_is_left_alone(data, tmp_path):

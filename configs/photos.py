@@ -1,0 +1,35 @@
+"""FixMatch on a folder of your own photos: minutes on a CPU, for a few hundred labels or fewer.
+
+    ssljax --config=photos --config.dataset=folder:<your folder>.1@100-50
+
+reads `<your folder>/train/<class>/*` and `<your folder>/unlabeled/**`. On a GPU, larger images, a
+larger network and a longer run learn more: `--config.image_size=96 --config.model_args.filters=32
+--config.num_steps=20000`.
+"""
+
+import ml_collections
+
+from configs import base
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Ours: small images, a small network and batch, and averages that fit the run's length."""
+    config = base.get_config()
+    config.dataset = "folder:photos.1@100-50"
+    config.unlabeled = "strict"
+    config.image_size = 32
+    config.method = "fixmatch"
+    config.model_args = dict(filters=16, repeat=1, batch_norm_momentum=0.99)
+    config.augment.weak = "weak_cifar"
+    config.augment.strong = "randaugment"
+    config.batch_size = 16
+    config.uratio = 3
+    config.num_steps = 3000
+    config.optimizer.name = "sgd"
+    config.optimizer.lr = 0.03
+    config.optimizer.schedule = "cosine"
+    config.optimizer.weight_decay = 0.0005
+    config.ema_decay = 0.995
+    config.log_every = 50
+    config.eval_every = 250
+    return config

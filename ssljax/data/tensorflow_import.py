@@ -1,0 +1,28 @@
+"""TensorFlow, which only reads here: it sees no accelerator, and need not be installed."""
+
+import importlib
+from types import ModuleType
+
+from ssljax.errors import UsageError
+from ssljax.log import quiet_import
+
+_NAMES = {"tensorflow": "TensorFlow", "tensorflow_datasets": "TensorFlow Datasets"}
+
+
+def require(module: str, who: str) -> ModuleType:
+    """Imports `tensorflow` or `tensorflow_datasets` for `who` needs it.
+
+    Raises:
+      UsageError: it is not installed.
+    """
+    try:
+        with quiet_import():
+            tensorflow = importlib.import_module("tensorflow")
+            found = importlib.import_module(module)
+    except ImportError as error:
+        raise UsageError(
+            f"{who} needs {_NAMES[module]}, which is not installed ({error}): "
+            "pip install -e '.[tensorflow]'"
+        ) from error
+    tensorflow.config.set_visible_devices([], "GPU")
+    return found

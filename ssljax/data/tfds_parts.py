@@ -1,0 +1,101 @@
+"""What is read of a data set of TFDS: which splits, images and labels. Needs no TensorFlow."""
+
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ssljax.data import spellings
+from ssljax.data.labels import count_classes
+from ssljax.errors import UsageError
+from ssljax.log import LOG, some
+
+
+class Splits(NamedTuple):
+    """What is read of a data set."""
+
+    train: tuple[str, ...]  # their records, one split after the other, are the training records
+    test: tuple[str, ...]  # the first one that has labels is the test records
+    unlabeled: tuple[str, ...] = ()  # further training records, whose labels are not read
+
+
+def usual(there: Collection[str]) -> Splits:
+    """Which of a data set's splits are read where nobody says which."""
+    found = spellings.choose(there)
+    test = tuple(found[part] for part in ("test", "valid") if part in found)
+    unlabeled = (found["unlabeled"],) if "unlabeled" in found else ()
+    return Splits((found.get("train", "train"),), test, unlabeled)
+
+
+def first_labeled(splits: Collection[str], labels: Callable[[str], np.ndarray]) -> str | None:
+    """The first split that has labels; None: there is none."""
+    return next((split for split in splits if np.any(labels(split) >= 0)), None)
+
+
+def not_read(there: Collection[str], chosen: Splits, test: str | None) -> np.ndarray:
+    """The splits that are not read, for the reader."""
+    others = [split for split in there if split not in (*chosen.train, *chosen.unlabeled, test)]
+    before = chosen.test[: chosen.test.index(test)] if test else chosen.test
+    return np.array([s + " (without labels)" if s in before else s for s in sorted(others)], str)
+
+
+def tell_of_others(name: str, others: Collection[str]) -> None:
+    """Names the splits that are not read."""
+    if others:
+        LOG.info(f"note: tfds:{name} has splits that are not read: {some(others)}")
+
+
+def require_splits(name: str, builder: Any, splits: Splits) -> None:
+    """Raises UsageError for training records that there are not."""
+    for split in (*splits.train, *splits.unlabeled):
+        if split not in builder.info.splits:
+            raise UsageError(
+                f"config.dataset {name}: TFDS has no split {split!r}; there are: "
+                f"{', '.join(sorted(builder.info.splits))}"
+            )
+
+
+def require_labeled_images(name: str, features: Any) -> None:
+    """Raises UsageError unless each record is an image of 8 bits and the number of a class."""
+    if not {"image", "label"} <= set(features):
+        raise UsageError(
+            f"config.dataset {name} has no image and label; it has: {', '.join(sorted(features))}"
+        )
+    label, image = features["label"], features["image"]
+    if label.shape != () or np.dtype(label.np_dtype).kind not in "biu":
+        raise UsageError(
+            f"config.dataset {name} has labels of the kind {type(label).__name__}; allowed: one "
+            "class or whole number an image"
+        )
+    channels = image.shape[-1] if isinstance(image.shape, tuple) and len(image.shape) == 3 else 0
+    if channels not in (1, 3) or image.np_dtype != np.uint8:
+        found = f"{np.dtype(image.np_dtype)} images of {channels} channels"
+        if not channels:
+            found = f"images of the kind {type(image).__name__} {image.shape}"
+        raise UsageError(f"config.dataset {name} has {found}; allowed: uint8, 1 or 3 channels")
+
+
+def class_names(name: str, features: Any, train: np.ndarray, test: np.ndarray) -> np.ndarray:
+    """The names of the classes `[C]`, or their numbers.
+
+    Args:
+      train: labels of the training records; where nobody says how many classes there are, each
+        number up to the largest one has to be there.
+      test: labels of the test records.
+
+    Raises:
+      UsageError: there is no label, or one is out of range.
+    """
+    label = features["label"]
+    try:
+        count = getattr(label, "num_classes", None) or count_classes(train)
+    except ValueError as error:
+        raise UsageError(f"config.dataset {name}: train: {error}") from error
+    for labels in (train, test):
+        outside = labels[(labels < -1) | (labels >= count)]
+        if len(outside):
+            raise UsageError(
+                f"config.dataset {name} has the label {outside[0]}; allowed: 0 to {count - 1}, and "
+                "-1 for none"
+            )
+    return np.array(getattr(label, "names", None) or [str(c) for c in range(count)])

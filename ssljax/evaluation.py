@@ -1,0 +1,94 @@
+"""`--mode=eval`: a run directory -> the exact accuracies of its newest checkpoint."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+
+from ssljax import recipe, recorded, trained
+from ssljax.data.datasets import Dataset
+from ssljax.data.splits import Split
+from ssljax.data.streaming import StreamedDataset
+from ssljax.network import make_model, training_dtype
+from ssljax.run import evaluate
+from ssljax.run.results import Scores
+from ssljax.storage import runs
+from ssljax.training import parallel
+from ssljax.training.state import TrainState
+from ssljax.training.step import make_eval_step
+
+# Knobs that an evaluation takes: the data, and what does not change the figures.
+KNOBS = recorded.DATA | {
+    "checkpoint.fallback", "compilation_cache", "cpu_devices", "eval_batch_size"
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What is evaluated on what, and what is found."""
+
+    dataset: Dataset | StreamedDataset
+    split: Split
+    eval_batch_size: int
+    step: int
+    is_own: bool  # whether on the images that the run was trained with
+    name: str  # of the data
+    scores: Scores = dataclasses.field(default_factory=dict)
+
+
+def prepare(workdir: Path, given: Sequence[str] = ()) -> None:
+    """Sets up the devices of this process, before JAX starts its backend."""
+    runs.require_one(workdir)
+    recipe.prepare(_config(workdir, given), join=False)
+
+
+def evaluate_directory(workdir: Path, given: Sequence[str] = ()) -> Evaluation:
+    """Evaluates the newest checkpoint of a run directory.
+
+    Args:
+      given: `<knob>=<value>`, of `KNOBS`; and code of one's own that the run names.
+
+    Raises:
+      UsageError: there is no checkpoint, it cannot be read, or the data are no longer the run's.
+    """
+    runs.require_one(workdir)
+    config = _config(workdir, given)
+    data = recorded.load_data(workdir, given, allowed=KNOBS)
+    named = dict(override.partition("=")[::2] for override in given)
+    found = trained.load(workdir, model=named.get("model", ""), fallback=config.checkpoint.fallback)
+    subject = Evaluation(
+        data.dataset, data.split, config.eval_batch_size, found.step, data.is_own, data.name
+    )
+    if not data.is_own:
+        subject = dataclasses.replace(
+            subject, split=data.split._replace(valid=data.split.valid[:0])
+        )
+    scores = _scores(subject, config, found.state)
+    return dataclasses.replace(subject, scores=scores)
+
+
+def _config(workdir: Path, given: Sequence[str]) -> ml_collections.ConfigDict:
+    return recorded.of_run(workdir, given, allowed=KNOBS, code=("model",))
+
+
+def _scores(
+    subject: Evaluation, config: ml_collections.ConfigDict, state: Mapping[str, Any]
+) -> Scores:
+    model = make_model(
+        config,
+        num_classes=subject.dataset.num_classes,
+        dtype=training_dtype(config),
+        axis_name=None,
+    )
+    devices = jax.devices()
+    compiled = parallel.compile_evaluate(
+        make_eval_step(model), devices, batch_size=config.eval_batch_size
+    )
+    weights = {"params": state["params"], "batch_stats": state["batch_stats"]}
+    weights |= {"ema": state["ema"], "ema_batch_stats": state.get("ema_batch_stats") or ()}
+    left_out = dict.fromkeys(("step", "opt_state", "method", "augment", "key"), ())
+    replicated = parallel.replicate(TrainState(**weights, **left_out), devices)  # type: ignore[arg-type]
+    return evaluate.evaluate_state(subject, compiled, replicated)[0]

@@ -1,0 +1,134 @@
+"""A trained run -> its temperature, `calibration.json`."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from ssljax.data.datasets import Dataset
+from ssljax.data.load import labeled_validation
+from ssljax.data.splits import Split
+from ssljax.data.streaming import StreamedDataset
+from ssljax.errors import UsageError
+from ssljax.inference import calibration
+from ssljax.inference.outputs import batch_size, outputs
+from ssljax.log import LOG
+from ssljax.storage.files import write_json
+from ssljax.trained import CALIBRATION, Trained
+
+_ENOUGH = 50  # validation images from which a temperature is worked out on them alone
+
+
+def measure(trained: Trained, data: Dataset | StreamedDataset, split: Split) -> dict[str, Any]:
+    """The temperature of a model's weights, and what it does to the calibration error.
+
+    It is worked out on the validation images that are no labelled ones. With fewer than 50 of them,
+    the labelled images are taken too. As the model has learned these by heart, they show too little
+    doubt: the temperature is then at least 1, and nothing is said of trust.
+
+    Returns:
+      What `calibration.json` holds: `temperature`; `on`, "validation" or "labelled"; `images`, how
+      many; `ece_before` and `ece_after`, calibration errors 0..1, each image's probabilities being
+      of a temperature that was worked out on others; and for validation images `confidence` and
+      `right`, lists, of which `max_error` is worked out.
+
+    Raises:
+      UsageError: there is no labelled image.
+    """
+    valid = np.setdiff1d(labeled_validation(data, split), split.labeled)
+    enough = len(valid) >= _ENOUGH
+    indices = valid if enough else np.union1d(valid, split.labeled)
+    logits, labels = _logits(trained, data, indices)
+    least = 0.0 if enough else 1.0
+    temperature = max(least, calibration.fit_temperature(logits, labels))
+    after = _crossed(logits, labels, least)
+    error = calibration.expected_calibration_error
+    found = {
+        "step": trained.step,
+        "weights": trained.weights,
+        "temperature": temperature,
+        "on": "validation" if enough else "labelled",
+        "images": len(labels),
+        "ece_before": error(calibration.softmax(logits), labels),
+        "ece_after": error(after, labels),
+    }
+    if enough:
+        probabilities = calibration.softmax(logits, temperature)
+        found["confidence"] = np.round(probabilities.max(axis=-1).astype(float), 6).tolist()
+        found["right"] = (probabilities.argmax(axis=-1) == labels).tolist()
+    return found
+
+
+def store(trained: Trained, data: Dataset | StreamedDataset, split: Split) -> Trained:
+    """Writes `calibration.json` into the run directory of `trained`, and says what it holds.
+
+    Returns:
+      The model with its calibration.
+    """
+    assert trained.workdir is not None
+    if trained.calibration:
+        return trained  # of these weights already
+    found = measure(trained, data, split)
+    write_json(trained.workdir / CALIBRATION, found)
+    LOG.info(
+        "calibration: temperature %.2f, from %d %s images; calibration error %.1f %% before, "
+        "%.1f %% after",
+        found["temperature"], found["images"], found["on"],
+        100 * found["ece_before"], 100 * found["ece_after"],
+    )  # fmt: skip
+    return dataclasses.replace(trained, calibration=found)
+
+
+def trusted_confidence(trained: Trained, max_error: float) -> calibration.Trusted:
+    """From which calibrated confidence on predictions have at most this error.
+
+    Raises:
+      UsageError: it is not inside 0..1; the run has too few validation images to say; or none of
+        its confidences will do.
+    """
+    found = trained.calibration
+    if "confidence" not in found:
+        raise UsageError(
+            f"--max_error={max_error} needs {_ENOUGH} validation images that are no labelled ones; "
+            f"{trained.workdir} has fewer (config.dataset …@<labels>-<validation images>)"
+        )
+    confidence, right = np.array(found["confidence"]), np.array(found["right"])
+    trust = calibration.trusted(confidence, right, max_error=max_error)
+    if trust is None:
+        raise UsageError(
+            f"--max_error={max_error}: no confidence can promise it from {len(right)} validation "
+            f"images, of which {int(np.sum(~right))} are wrong; allowed: a larger error, or more "
+            "validation images"
+        )
+    return trust
+
+
+def _crossed(logits: np.ndarray, labels: np.ndarray, least: float, folds: int = 5) -> np.ndarray:
+    """Probabilities `[N, C]`, each of a temperature that was worked out on the other folds."""
+    fold = np.random.default_rng(0).permutation(len(labels)) % folds
+    found = np.zeros(logits.shape, np.float32)
+    for k in range(folds):
+        inside = fold == k
+        others = ~inside if (~inside).any() else inside
+        temperature = max(least, calibration.fit_temperature(logits[others], labels[others]))
+        found[inside] = calibration.softmax(logits[inside], temperature)
+    return found
+
+
+def _logits(
+    trained: Trained, data: Dataset | StreamedDataset, indices: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Logits `[N, C]` and labels `[N]` of training images that have labels."""
+    devices = jax.local_devices()
+    labels = [np.zeros(0, np.int64)]
+
+    def images() -> Iterator[np.ndarray]:
+        for pixels, of_batch in data.batches(indices, batch_size(devices)):
+            labels.append(of_batch)
+            yield pixels
+
+    logits = [x.logits for x in outputs(trained, images(), devices)]
+    none = np.zeros((0, len(trained.class_names)), np.float32)
+    return np.concatenate([none, *logits]), np.concatenate(labels)

@@ -1,0 +1,149 @@
+"""How far predictions can be trusted: temperature, calibration error, abstention. NumPy and SciPy.
+
+Logits are `[N, C]`, probabilities `[N, C]` with rows that sum to 1, labels `[N]` in 0..C-1.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
+from scipy.special import softmax as _softmax
+from scipy.stats import beta
+
+from ssljax.checks import check_positive
+from ssljax.errors import UsageError
+
+_LOG_RANGE = (np.log(0.02), np.log(50.0))  # temperatures that are looked at
+
+
+def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """Probabilities `[N, C]` float32 of logits divided by the temperature."""
+    return _softmax(np.asarray(logits, np.float64) / temperature, axis=-1).astype(np.float32)
+
+
+def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+    """The temperature whose probabilities have the least mean cross-entropy (Guo et al., 2017).
+
+    Args:
+      logits: of images that the model was not trained on.
+
+    Returns:
+      A number from 0.02 to 50. Above 1, the model was too sure of itself.
+
+    Raises:
+      UsageError: there is no image.
+    """
+    logits, labels = np.asarray(logits, np.float64), np.asarray(labels)
+    if not len(labels):
+        raise UsageError("calibration needs labelled images; there are none")
+
+    def cross_entropy(log_temperature: float) -> float:
+        log_probabilities = log_softmax(logits / np.exp(log_temperature), axis=-1)
+        return -float(np.mean(log_probabilities[np.arange(len(labels)), labels]))
+
+    found = minimize_scalar(cross_entropy, bounds=_LOG_RANGE, method="bounded")
+    return float(np.exp(found.x))
+
+
+class Reliability(NamedTuple):
+    """The bins of a reliability diagram, of equal width, without the empty ones."""
+
+    confidence: np.ndarray  # [K] mean largest probability
+    accuracy: np.ndarray  # [K] share of right predictions
+    images: np.ndarray  # [K] how many
+
+
+def reliability(probabilities: np.ndarray, labels: np.ndarray, *, bins: int = 15) -> Reliability:
+    """Accuracy against confidence."""
+    check_positive(bins=bins)
+    confidence = probabilities.max(axis=-1)
+    right = probabilities.argmax(axis=-1) == labels
+    bin_of = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    count = np.bincount(bin_of, minlength=bins)
+    filled = count > 0
+    sums = [np.bincount(bin_of, weights=x, minlength=bins)[filled] for x in (confidence, right)]
+    return Reliability(sums[0] / count[filled], sums[1] / count[filled], count[filled])
+
+
+def expected_calibration_error(
+    probabilities: np.ndarray, labels: np.ndarray, *, bins: int = 15
+) -> float:
+    """Mean difference of accuracy and confidence over the bins, 0..1 (Guo et al., 2017)."""
+    found = reliability(probabilities, labels, bins=bins)
+    gaps = np.abs(found.accuracy - found.confidence)
+    return float(np.average(gaps, weights=found.images))
+
+
+def risk_coverage(confidence: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The error among the surest images, for each number of them.
+
+    Args:
+      confidence: `[N]`.
+      right: bool `[N]`, whether the prediction is right.
+
+    Returns:
+      Coverage `[N]`, the share of images that are kept, ascending to 1; and risk `[N]`, the share
+      of wrong predictions among these.
+    """
+    order = np.argsort(-np.asarray(confidence), kind="stable")
+    kept = np.arange(1, len(order) + 1)
+    return kept / max(len(order), 1), np.cumsum(~np.asarray(right, bool)[order]) / kept
+
+
+def error_bound(wrong: int, count: int, *, delta: float) -> float:
+    """The largest error rate of which `wrong` of `count` would be seen with probability `delta`.
+
+    The one-sided bound of Clopper and Pearson (1934): the true rate is above it in at most a share
+    `delta` of all samples.
+    """
+    return 1.0 if wrong >= count else float(beta.ppf(1 - delta, wrong + 1, count - wrong))
+
+
+class Trusted(NamedTuple):
+    """From which confidence on predictions may be trusted."""
+
+    confidence: float  # the smallest one that may
+    error_bound: float  # of the true error above it
+    images: int  # labelled ones that it was worked out on
+    coverage: float  # share of these that are trusted
+
+
+def trusted(
+    confidence: np.ndarray, right: np.ndarray, *, max_error: float, delta: float = 0.05
+) -> Trusted | None:
+    """The lowest confidence above which the error is at most `max_error`, with a guarantee.
+
+    Geifman and El-Yaniv (2017), algorithm 1: a binary search over the confidences seen, with the
+    probability of being wrong shared evenly by its looks. Images like the labelled ones then have
+    a larger error in at most a share `delta` of all samples.
+
+    Args:
+      confidence: `[N]` of labelled images that the model was not trained on.
+      right: bool `[N]`, whether their predictions are right.
+
+    Returns:
+      None: no confidence will do, for want of labelled images or of accuracy.
+
+    Raises:
+      UsageError: `max_error` or `delta` is not inside 0..1.
+    """
+    for name, value in (("max_error", max_error), ("delta", delta)):
+        if not 0 < value < 1:
+            raise UsageError(f"{name} is {value}; allowed: above 0 and below 1")
+    confidence, right = np.asarray(confidence, np.float64), np.asarray(right, bool)
+    if not len(confidence):
+        return None
+    candidates = np.unique(confidence)  # ascending
+    looks = int(np.ceil(np.log2(len(candidates) + 1)))
+    low, high, found = 0, len(candidates) - 1, None
+    while low <= high:
+        middle = (low + high) // 2
+        kept = confidence >= candidates[middle]
+        bound = error_bound(int(np.sum(~right[kept])), int(kept.sum()), delta=delta / looks)
+        if bound <= max_error:
+            found = Trusted(float(candidates[middle]), bound, len(right), float(kept.mean()))
+            high = middle - 1
+        else:
+            low = middle + 1
+    return found

@@ -1,0 +1,66 @@
+"""TensorBoard's event files of earlier starts: rows that come again are taken out of them.
+
+Needs no TensorFlow: a file is a sequence of records, an 8-byte length and a 4-byte checksum before
+each and a checksum behind it; a record is a protocol buffer `Event`, whose field 2 is its step.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+_BEFORE, _BEHIND = 12, 4  # bytes around a record
+_STEP = 2  # the field
+
+
+def drop_after(workdir: Path, step: int) -> None:
+    """Removes what the event files of a run hold of the steps after `step`; at step 0, all."""
+    for path in workdir.glob("events.out.tfevents.*"):
+        content = path.read_bytes()
+        kept = [record for record, at in _records(content) if 0 < step >= at]
+        if len(kept) < 2:  # the first record is the format's version
+            path.unlink()
+        elif sum(map(len, kept)) < len(content):
+            partial = workdir / "events.partial"
+            partial.write_bytes(b"".join(kept))
+            partial.replace(path)
+
+
+def _records(content: bytes) -> Iterator[tuple[bytes, int]]:
+    """The records of a file with what is around them, and their steps; what a kill has cut short
+    is left out."""
+    start = 0
+    while start + _BEFORE <= len(content):
+        size = int.from_bytes(content[start : start + 8], "little")
+        end = start + _BEFORE + size + _BEHIND
+        if end > len(content):
+            return
+        yield content[start:end], _step(content[start + _BEFORE : end - _BEHIND])
+        start = end
+
+
+def _step(event: bytes) -> int:
+    """The step of an `Event`; 0 where it names none."""
+    place = 0
+    while place < len(event):
+        tag, place = _varint(event, place)
+        field, kind = tag >> 3, tag & 7
+        if kind == 0:
+            value, place = _varint(event, place)
+            if field == _STEP:
+                return value
+        elif kind == 2:
+            size, place = _varint(event, place)
+            place += size
+        else:
+            place += {1: 8, 5: 4}.get(kind, len(event))
+    return 0
+
+
+def _varint(data: bytes, place: int) -> tuple[int, int]:
+    """A number of 7 bits a byte, the lowest first, and where it ends."""
+    value = shift = 0
+    while place < len(data):
+        value |= (data[place] & 127) << shift
+        place, shift = place + 1, shift + 7
+        if data[place - 1] < 128:
+            break
+    return value, place

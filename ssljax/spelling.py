@@ -1,0 +1,83 @@
+"""Knobs that do not exist: the line about one, and which one was meant."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ssljax import lookup
+
+# How other code calls a knob -> the last part of its name here, the likeliest first.
+_ALIASES: dict[str, tuple[str, ...]] = {
+    "wd": ("weight_decay",),
+    "learning_rate": ("lr",),
+    "mu": ("uratio",),
+    "T": ("temperature",),
+    "tau": ("threshold",),
+    "p_cutoff": ("threshold",),
+    "lambda_u": ("unlabeled_weight", "w_match", "consistency_weight", "vat_weight"),
+    "wu": ("unlabeled_weight", "w_match", "consistency_weight", "vat_weight"),
+    "epochs": ("num_epochs",),
+    "steps": ("num_steps",),
+    "num_train_iter": ("num_steps",),
+    "bs": ("batch_size",),
+    "batch": ("batch_size",),
+    "ema_m": ("ema_decay",),
+}
+
+
+def unknown_knob(knob: str, known: Sequence[str] | Mapping[str, Any]) -> str:
+    """The line about a knob that does not exist: how it is spelt, which one is nearest, or that it
+    is an argument of another method or model."""
+    missing = f"config.{knob} does not exist"
+    if "-" in knob and knob.replace("-", "_") in known:
+        return f"{missing}: knobs are written with _, --config.{knob.replace('-', '_')}"
+    names = _names(knob)
+    ends = {name.rpartition(".")[2] for name in known}
+    near = difflib.get_close_matches(names[-1], ends, n=1, cutoff=0.7)
+    if isinstance(known, Mapping) and not ends & {*names}:
+        for kind in lookup.PACKAGES:
+            if kind in known and (owners := _owners(kind, names, close=not near)):
+                args = lookup.arguments(kind, str(known[kind]))
+                name, of = owners
+                return (
+                    f"{missing}: config.{kind} {known[kind]} has no {name}, which is of {of}; "
+                    f"config.{kind}_args has {', '.join(args) or 'no argument'}"
+                )
+    return f"{missing}; the nearest knob is config.{nearest_knob(knob, known)}"
+
+
+def _names(knob: str) -> tuple[str, ...]:
+    """What the last part of a knob's name can mean."""
+    last = knob.replace("-", "_").rpartition(".")[2]
+    return (*_ALIASES.get(last, ()), last)
+
+
+def _owners(kind: str, names: Sequence[str], *, close: bool) -> tuple[str, str] | None:
+    """The first of the names that is an argument of some methods or models, and which have it.
+
+    Args:
+      close: whether one that is nearly spelt like the last name counts, too.
+    """
+    declared = lookup.declared(kind)
+    if close:
+        every = {arg: None for args in declared.values() for arg in args}
+        names = [*names, *difflib.get_close_matches(names[-1], every, n=1, cutoff=0.8)]
+    for name in names:
+        of = [owner for owner, args in declared.items() if name in args]
+        if of:
+            return name, ", ".join(of)
+    return None
+
+
+def nearest_knob(knob: str, known: Sequence[str] | Mapping[str, Any]) -> str:
+    """The nearest of the known knobs: by the last part of its name, then by all of it."""
+    spelt = knob.replace("-", "_")
+    last = spelt.rpartition(".")[2]
+    ends = {name.rpartition(".")[2]: name for name in reversed(list(known))}
+    for name in _names(knob):
+        if name in ends:
+            return ends[name]
+    nearest = difflib.get_close_matches(spelt, known, n=1, cutoff=0.7)
+    nearest = nearest or difflib.get_close_matches(last, ends, n=1, cutoff=0.6)
+    nearest = nearest or difflib.get_close_matches(spelt, known, n=1, cutoff=0.0)
+    return ends[nearest[0]] if nearest[0] in ends else nearest[0]

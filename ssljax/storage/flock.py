@@ -1,0 +1,28 @@
+"""The system's locks of files, which every write here relies on."""
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+from ssljax.errors import UsageError
+
+
+def require() -> None:
+    """Raises UsageError on a system without them."""
+    if fcntl is None:
+        raise UsageError(
+            "this system has no file locks, without which two processes could write one run; "
+            "allowed: Linux, macOS, and on Windows its Subsystem for Linux (WSL)"
+        )
+
+
+def exclusive(descriptor: int, *, wait: bool = True) -> None:
+    """Locks a file for this process.
+
+    Raises:
+      BlockingIOError: another process holds it, and this one does not wait.
+      OSError: its file system has no locks.
+    """
+    require()
+    fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

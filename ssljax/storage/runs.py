@@ -1,0 +1,80 @@
+"""Which directories are run directories, for whoever must find them or must not write over them."""
+
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ssljax.errors import UsageError
+from ssljax.log import printable
+from ssljax.storage.files import PARTIAL, read_json
+
+_SHOWN = 5  # run directories that a line names
+
+
+def is_run(directory: Path) -> bool:
+    """Whether a directory holds a run, or what is left of one."""
+    names = ("checkpoints", "metrics.jsonl", "split.json")
+    there = [name for name in names if (directory / name).exists()]
+    return bool(there) and (there != ["split.json"] or (directory / "config.json").exists())
+
+
+def below(directory: Path) -> Iterator[Path]:
+    """The run directories at and below a directory, in order; none is looked for within one."""
+    for here, directories, _ in os.walk(directory):
+        if is_run(Path(here)):
+            directories.clear()
+            yield Path(here)
+        directories[:] = sorted(x for x in directories if not x.endswith(PARTIAL))
+
+
+def require_one(workdir: Path) -> None:
+    """A command that takes a run is given one.
+
+    Raises:
+      UsageError: it holds none, and there are some below it; names these.
+    """
+    if (workdir / "config.json").exists() or is_run(workdir):
+        return
+    if found := list(below(workdir)):
+        names = ", ".join(str(path) for path in found[:_SHOWN])
+        more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        raise UsageError(f"--workdir={workdir} holds no run itself; below it are {names}{more}")
+
+
+def require_none(output: Path, field: str) -> None:
+    """A directory that a command may replace holds no run, and is no part of one.
+
+    Raises:
+      UsageError: it does; names the run.
+    """
+    place = output.resolve()
+    above = (run for run in place.parents if is_run(run) and _is_own(place.relative_to(run)))
+    if (run := next(itertools.chain(below(place), above), None)) is not None:
+        raise UsageError(
+            f"{field} {output} holds the run {run}, or a part of it; allowed: another directory"
+        )
+
+
+def _is_own(part: Path) -> bool:
+    """Whether a path within a run directory is the run's: an export may lie beside its files."""
+    return part.parts[0] == "checkpoints"
+
+
+def data_record(workdir: Path) -> dict[str, Any]:
+    """`data.json` of a run, see `data/fingerprint.py`; its names are printable.
+
+    Raises:
+      UsageError: it is missing or damaged.
+    """
+    path = workdir / "data.json"
+    found = read_json(path)
+    shape, names = found.get("image_shape"), found.get("class_names")
+    prints = found.get("fingerprint", {})
+    sizes = isinstance(shape, list) and [x for x in shape if isinstance(x, int) and x > 0]
+    if not sizes or sizes != shape or len(shape) != 3:
+        raise UsageError(f"{path}: image_shape is {shape}; allowed: [height, width, channels]")
+    if not isinstance(names, list) or not names or not isinstance(prints, dict):
+        raise UsageError(f"{path} has no class_names, or a fingerprint of another form")
+    return {"image_shape": shape, "class_names": [*map(printable, names)], "fingerprint": prints}

@@ -1,0 +1,48 @@
+"""What `--help` prints."""
+
+import sys
+from pathlib import Path
+
+from ssljax import flags
+
+_KNOB_HELP = {  # where it is no override of --config
+    "eval": "Other data, where they are now, or eval_batch_size.",
+    "export": "Of the bundle's recipe; or the images of the parity report, and where they are now.",
+    "import_npu": "Where the data are now.",
+    "predict": "Where the run's data are now.",
+    "label_next": "Of the recipe; or where the run's data are now.",
+    "add_labels": "Of the recipe; or where the run's data are now.",
+}
+
+
+def help_text() -> str:
+    """What `--help` prints."""
+    values = flags.define_flags()
+    program = _program_name()
+    lines = [
+        "Semi-supervised image classification in JAX.",
+        "",
+        f"  {program} --config=fixmatch_digits --config.num_steps=400 --workdir=runs/first",
+        f"  {program} --mode=report --workdir=runs",
+        "",
+        "--mode=recipes lists the recipes; with --config=<recipe> it lists the recipe's knobs. Any",
+        "knob is overridden by --config.<knob>=<value>.",
+    ]
+    for mode, spec in flags.MODES.items():
+        lines += ["", f"--mode={mode}: {spec.help}"]
+        for name in spec.flags:
+            if name == flags.KNOB:
+                if mode in _KNOB_HELP:
+                    lines.append(f"  --{flags.KNOB + '=<…>':<32} {_KNOB_HELP[mode]}")
+                continue
+            flag = values[name]
+            choices = getattr(flag.parser, "enum_values", None)
+            value = "" if flag.boolean else f"=<{'|'.join(choices) if choices else '…'}>"
+            text = flag.help.rpartition(">: ")[2] if choices else flag.help
+            lines.append(f"  --{name + value:<32} {text}")
+    return "\n".join(lines)
+
+
+def _program_name() -> str:
+    name = Path(sys.argv[0]).name
+    return f"python {name}" if name == "launch.py" else "ssljax"

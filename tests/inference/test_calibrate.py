@@ -1,0 +1,72 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from helpers.tiny import build, tiny_config
+from ssljax import trained as trained_models
+from ssljax.errors import UsageError
+from ssljax.inference import calibrate, calibration
+from ssljax.run import loop
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """An experiment with 100 validation images, and its run directory."""
+    config = tiny_config()
+    config.unlabeled = "strict"
+    experiment = build(config)
+    workdir = tmp_path_factory.mktemp("run") / "run"
+    loop.train(experiment, workdir)
+    return experiment, workdir
+
+
+def test_the_temperature_is_of_validation_images_and_is_served(finished):
+    experiment, workdir = finished
+    before = trained_models.load(workdir)
+    assert before.temperature == 1
+    calibrate.store(before, experiment.dataset, experiment.split)
+    trained = trained_models.load(workdir)
+    found = trained.calibration
+    assert (found["on"], found["images"]) == ("validation", 100)
+    assert len(found["confidence"]) == len(found["right"]) == 100
+    images = experiment.dataset.images[experiment.split.valid]
+    labels = experiment.dataset.labels[experiment.split.valid]
+    served = trained.serve()(trained.variables, images)
+    logits = np.asarray(served["logits"])
+    expected = calibration.fit_temperature(logits, labels)
+    assert trained.temperature == pytest.approx(expected, rel=1e-2)
+    np.testing.assert_allclose(
+        served["probabilities"], calibration.softmax(logits, trained.temperature), atol=1e-5
+    )
+    assert np.mean(found["right"]) == np.mean(logits.argmax(axis=1) == labels)
+    # Of other weights the file says nothing.
+    assert trained_models.load(workdir, weights="raw").temperature == 1
+
+
+def test_with_few_validation_images_the_labelled_ones_help_and_only_lower_confidence(finished):
+    experiment, workdir = finished
+    split = experiment.split._replace(valid=experiment.split.valid[:10])
+    found = calibrate.measure(trained_models.load(workdir), experiment.dataset, split)
+    assert (found["on"], found["images"]) == ("labelled", 50)
+    assert found["temperature"] >= 1
+    assert "confidence" not in found
+
+
+def test_a_validation_image_that_was_trained_on_with_its_label_does_not_count(finished):
+    experiment, workdir = finished
+    split = experiment.split
+    overlapping = split._replace(valid=np.concatenate([split.valid, split.labeled]))
+    found = calibrate.measure(trained_models.load(workdir), experiment.dataset, overlapping)
+    assert found["images"] == 100
+
+
+def test_trust_needs_validation_images_and_accuracy(finished):
+    trained = trained_models.load(finished[1])
+    good = {"confidence": [0.9] * 100, "right": [True] * 99 + [False]}
+    able = dataclasses.replace(trained, calibration=good)
+    assert calibrate.trusted_confidence(able, 0.1).confidence == 0.9
+    with pytest.raises(UsageError, match=r"max_error=0.01: no confidence can promise it from 100"):
+        calibrate.trusted_confidence(able, 0.01)
+    with pytest.raises(UsageError, match=r"max_error=0.1 needs 50 validation images"):
+        calibrate.trusted_confidence(dataclasses.replace(trained, calibration={}), 0.1)

@@ -1,0 +1,186 @@
+"""From images to `predictions.csv`, `.npz` and `.html`."""
+
+import csv
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from helpers.trained_models import model
+from ssljax.errors import UsageError
+from ssljax.inference import predict, sources
+from ssljax.inference.calibration import softmax
+
+NAMES = ["a b.png", "=formula.png", 'quo"te,comma.png', "deep/er/ünï.png", "line\nbreak.png"]
+
+
+@pytest.fixture(scope="module")
+def trained():
+    return model("wide_resnet")[0]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    random = np.random.default_rng(0)
+    for i, name in enumerate(NAMES):
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = random.integers(0, 256, (40 + 7 * i, 50, 3), np.uint8)
+        Image.fromarray(pixels).save(path)
+    (tmp_path / "photos" / "damaged.jpg").write_bytes(b"no image")
+    (tmp_path / "photos" / "notes.txt").write_text("no image either")
+    (tmp_path / "photos" / ".hidden.png").write_bytes(b"")
+    return tmp_path / "photos"
+
+
+def load(source, position):
+    """The pixels of one image."""
+    (loaded,) = source.batches(len(source.names))
+    if position in loaded.problems:
+        raise UsageError(loaded.problems[position])
+    return loaded.images[list(loaded.positions).index(position)]
+
+
+def rows(directory):
+    with (directory / "predictions.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_image_of_a_folder_has_a_row_whatever_its_name(trained, folder, tmp_path):
+    source = sources.from_path(str(folder), trained.image_shape)
+    (tmp_path / "out").mkdir()
+    summary = predict.write(trained, source, tmp_path / "out", predict.Options())
+    found = {row["file"]: row for row in rows(tmp_path / "out")}
+    assert set(found) == {*NAMES, "damaged.jpg"}
+    assert found["damaged.jpg"]["class"] == ""
+    assert "damaged.jpg cannot be read" in found["damaged.jpg"]["problem"]
+    assert list(summary.problems) == ["damaged.jpg"]
+    assert summary.images == 6
+    assert summary.per_class.sum() == 5
+    arrays = np.load(tmp_path / "out" / "predictions.npz")
+    assert arrays["files"].tolist() == list(source.names)
+    row = arrays["files"].tolist().index("damaged.jpg")
+    assert arrays["predicted"][row] == -1
+    assert np.isnan(arrays["features"][row]).all()
+    assert np.isfinite(np.delete(arrays["features"], row, axis=0)).all()
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "predictions.csv", "predictions.html", "predictions.npz",
+    ]  # fmt: skip
+    page = (tmp_path / "out" / "predictions.html").read_text()
+    assert "quo&#34;te,comma.png" in page
+    assert 'quo"te' not in page
+
+
+def test_the_numbers_are_those_of_the_model(trained, folder, tmp_path):
+    source = sources.from_path(str(folder), trained.image_shape)
+    predict.write(trained, source, tmp_path, predict.Options(temperature=2.0))
+    row = next(row for row in rows(tmp_path) if row["file"] == "=formula.png")
+    image = load(source, source.names.index("=formula.png"))
+    logits = np.asarray(trained.serve()(trained.variables, image[None])["logits"])
+    p, raw = softmax(logits, 2.0)[0], softmax(logits)[0]
+    likeliest = np.argsort(-p)[:5]
+    assert row["class"] == row["class_1"] == trained.class_names[likeliest[0]]
+    assert [row[f"class_{i}"] for i in range(1, 6)] == [trained.class_names[c] for c in likeliest]
+    for name, expected in {
+        "confidence": p.max(),
+        "raw_confidence": raw.max(),
+        "margin": p[likeliest[0]] - p[likeliest[1]],
+        "entropy": -np.sum(p * np.log(p)),
+        "confidence_5": p[likeliest[4]],
+    }.items():
+        assert float(row[name]) == pytest.approx(expected, abs=2e-4), name
+
+
+def test_any_number_of_devices_and_batches_predicts_the_same(trained):
+    images = np.random.default_rng(0).integers(0, 256, (600, *trained.image_shape), np.uint8)
+    source = sources.from_array(images, trained.image_shape)
+
+    def logits(devices):
+        chunks = list(predict.predict(trained, source, devices))
+        assert [name for chunk in chunks for name in chunk.loaded.names] == list(source.names)
+        return np.concatenate([chunk.found.logits for chunk in chunks])
+
+    one, four = logits(jax.devices()[:1]), logits(jax.devices()[:4])
+    assert one.shape == (600, 10)
+    np.testing.assert_allclose(one, four, rtol=1e-4, atol=1e-4)
+    direct = trained.serve()(trained.variables, images[:8])["logits"]
+    np.testing.assert_allclose(one[:8], direct, rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_trusted_and_what_is_right(trained, tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (20, *trained.image_shape), np.uint8)
+    source = sources.from_array(images, trained.image_shape)
+    logits = np.concatenate([c.found.logits for c in predict.predict(trained, source)])
+    confidence, predicted = softmax(logits).max(axis=1), logits.argmax(axis=1)
+    labels = np.where(np.arange(20) < 10, predicted, -1)
+    limit = float(np.median(confidence))
+    summary = predict.write(
+        trained,
+        source._replace(labels=labels),
+        tmp_path,
+        predict.Options(trusted_confidence=limit),
+    )
+    assert (summary.right, summary.known) == (10, 10)
+    assert summary.trusted == np.sum(confidence >= limit)
+    marks = [int(row["trusted"]) for row in rows(tmp_path)]
+    assert sum(marks) == summary.trusted
+
+
+def test_one_file_a_pattern_and_an_archive_are_sources(folder, tmp_path):
+    shape = (8, 8, 3)
+    assert sources.from_path(str(folder / "a b.png"), shape).names == ["a b.png"]
+    assert sources.from_path(f"{folder}/**/ü*.png", shape).names == ["ünï.png"]
+    assert len(sources.from_path(f"{folder}/*.png", shape).names) == 4
+    pixels = np.arange(2 * 8 * 8 * 3, dtype=np.uint8).reshape(2, 8, 8, 3)
+    np.savez(tmp_path / "x.npz", images=pixels, labels=[1, 2])
+    source = sources.from_path(str(tmp_path / "x.npz"), shape)
+    assert source.names == ["0", "1"]
+    np.testing.assert_array_equal(load(source, 1), pixels[1])
+
+
+def test_a_photo_is_fitted_as_in_training(tmp_path):
+    upright = np.zeros((30, 20, 3), np.uint8)
+    upright[:15] = 200
+    turned = Image.fromarray(upright).rotate(-90, expand=True)
+    exif = Image.Exif()
+    exif[0x0112] = 8  # what is stored must be turned to the left
+    turned.save(tmp_path / "turned.png", exif=exif)
+    Image.fromarray(upright).save(tmp_path / "upright.png")
+    source = sources.from_path(str(tmp_path), (10, 10, 3))
+    np.testing.assert_array_equal(load(source, 0), load(source, 1))
+    assert load(source, 0)[0].min() == 200
+    assert load(source, 0)[-1].max() == 0
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("nowhere", "--images=.*nowhere: no image found; allowed: a folder"),
+        ("empty", "--images=.*empty: no image found"),
+        ("*.tiff", "no image found"),
+        ("wrong.npz", r"uint8 \[3, 8, 8, 1\]; allowed: uint8 \[N, 8, 8, 3\]"),
+        ("none.npz", r"uint8 \[0, 8, 8, 3\]; allowed"),
+        ("two.npz", "holds a, b; allowed: one array, or one called images"),
+        ("damaged.npz", "cannot be read as an .npz"),
+        ("pickled.npz", "cannot be read as an .npz without pickles"),
+    ],
+)
+def test_what_is_no_source_is_one_line(where, message, tmp_path):
+    (tmp_path / "empty").mkdir()
+    np.savez(tmp_path / "wrong.npz", images=np.zeros((3, 8, 8), np.uint8))
+    np.savez(tmp_path / "none.npz", images=np.zeros((0, 8, 8, 3), np.uint8))
+    np.savez(tmp_path / "two.npz", a=np.zeros(1), b=np.zeros(1))
+    np.savez(tmp_path / "pickled.npz", images=np.array([{}], object))
+    (tmp_path / "damaged.npz").write_bytes(b"PK")
+    with pytest.raises(UsageError, match=message):
+        sources.from_path(str(tmp_path / where), (8, 8, 3))
+
+
+def test_colours_do_not_fit_a_model_of_grey_images(tmp_path):
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "red.png")
+    Image.new("L", (8, 8), 100).save(tmp_path / "grey.png")
+    source = sources.from_path(str(tmp_path), (8, 8, 1))
+    assert load(source, 0).shape == (8, 8, 1)
+    with pytest.raises(UsageError, match=r"red.png has colours; the model takes grey images"):
+        load(source, 1)

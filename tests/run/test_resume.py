@@ -1,0 +1,22 @@
+"""What is compared of the data where a run goes on."""
+
+import pytest
+
+from ssljax.run import resume
+
+
+def record(*names):
+    return {"image_shape": [8, 8, 1], "class_names": names}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("caf\u00e9", "cafe\u0301"),  # é in one character, and as an accent that follows e
+        ("caf\udce9", "caf\\xe9"),  # a byte that is no text, as an older version recorded it
+    ],
+)
+def test_a_class_that_is_written_in_another_way_is_the_same(before, after):
+    assert resume.other_kind("a run", record("a", before), record("a", after)) == ""
+    message = resume.other_kind("a run", record("a", before), record(after, "a"))
+    assert message.startswith("a run knows class 0 as 'a', which in config.dataset is 'caf")

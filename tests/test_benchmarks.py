@@ -1,0 +1,58 @@
+"""The benchmarks run: what they measure is not asserted."""
+
+import json
+import sys
+
+import numpy as np
+
+from benchmarks import gpu_checks, tfrecords_npz, train
+from helpers import tfds_data
+from ssljax import recipe
+from ssljax.run import loop
+
+
+def test_train_takes_any_override_and_counts_arithmetic(monkeypatch, capsys):
+    flags = [
+        "--config=fixmatch_digits", "--config.model_args.filters=4", "--config.model_args.scales=1",
+        "--config.batch_size=4", "--steps=1", "--json",
+    ]  # fmt: skip
+    monkeypatch.setattr(sys, "argv", ["train", *flags])
+    train.main()
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["images_per_step"] == 4 * 15
+    assert found["flop_per_step"] > 1e6
+    assert found["share_of_peak"] > 0
+
+
+def test_runs_are_compared_bit_by_bit(config, tmp_path):
+    config.num_steps = config.eval_every = 1
+    for name, seed in (("a", 0), ("b", 1)):
+        config.seed = seed
+        loop.train(recipe.build(config), tmp_path / name)
+    a, b = (str(tmp_path / name) for name in "ab")
+    same, different = gpu_checks.runs([a, a]), gpu_checks.runs([a, b])
+    assert (same["step"], same["different"], same["apart"]) == (1, 0, 0)
+    assert different["different"] > 5
+    assert different["apart"] > 0.1
+
+
+def test_prepared_images_are_read_without_tensorflow(tmp_path):
+    import tensorflow_datasets as tfds
+
+    features = {
+        "id": tfds.features.Text(),
+        "image": tfds.features.Image(shape=(32, 32, 3)),
+        "label": tfds.features.ClassLabel(num_classes=200),
+    }
+
+    def examples(split, numbers):
+        return [
+            {"id": f"{split}_{i:05}", "image": tfds_data.picture(i), "label": i} for i in numbers
+        ]
+
+    splits = {"train": examples("train", range(150)), "test": examples("test", range(150, 160))}
+    tfds_data.prepare(tmp_path, "numbered", "1.0.0", features, splits)
+    for split, numbers in (("train", range(150)), ("test", range(150, 160))):
+        images, labels = tfrecords_npz.read(tmp_path / "numbered" / "1.0.0", split)
+        np.testing.assert_array_equal(images, [tfds_data.picture(i) for i in numbers])
+        np.testing.assert_array_equal(labels, numbers)

@@ -1,0 +1,43 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ssljax.training import step_memory
+
+X = jnp.zeros(1000)  # 4,000 bytes
+
+
+def held(function):
+    """Bytes held at once, without the allowance for what XLA adds."""
+    return step_memory.estimate(jax.make_jaxpr(function)(X).jaxpr) / step_memory._FACTOR
+
+
+@pytest.mark.parametrize(
+    ("function", "arrays"),
+    [
+        (lambda x: jnp.sort(x), 1),
+        (lambda x: jnp.sort(jnp.sort(x)), 2),  # one is read, the other one is made
+        (lambda x: jnp.sort(jnp.sort(jnp.sort(x))), 2),  # the first one is gone by then
+        (lambda x: jnp.sort(x * 2 + 1), 1),  # computed within the sort
+        (lambda x: [y := jnp.sort(x), jnp.cumsum(y), jnp.cumsum(-y)], 3),
+        (jax.jit(lambda x: jnp.sort(jnp.sort(x))), 2),
+        (lambda x: jax.lax.fori_loop(0, 3, lambda _, y: jnp.sort(jnp.sort(y)), x), 2),
+    ],
+)
+def test_results_are_held_while_they_are_needed(function, arrays):
+    assert held(function) == pytest.approx(4000 * arrays, rel=0.01, abs=50)
+
+
+def test_a_gradient_holds_what_the_forward_pass_made():
+    def loss(x, layers):
+        for _ in range(layers):
+            x = jnp.sin(jnp.cumsum(x))
+        return jnp.sum(x)
+
+    few, many = (held(lambda x, n=n: jax.grad(loss)(x, n)) for n in (2, 12))
+    assert many - few == pytest.approx(10 * 4000)
+
+
+def test_keys_and_numbers_do_no_harm():
+    assert step_memory.estimate(jax.make_jaxpr(lambda s: jax.random.key(s))(np.int32(1)).jaxpr) >= 0
