@@ -86,7 +86,7 @@ def lines_are_shown() -> None:
 LONGEST = (
     "test_step", "test_npu_run", "test_export", "test_hosts", "test_loop", "test_npu_steps",
     "test_augment", "test_streaming", "test_npu_bundle", "test_ops", "test_launch", "test_seeds",
-    "test_interrupts", "test_configs",
+    "test_stops", "test_configs",
 )  # fmt: skip
 
 

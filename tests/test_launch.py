@@ -82,7 +82,7 @@ def test_augment_writes_a_contact_sheet_beside_the_run_directory(tmp_path, capsy
     assert width == 96 + 10 * (48 + 4)
 
 
-@pytest.mark.slow  # faults/test_interrupts.py trains without it too
+@pytest.mark.slow  # faults/test_stops.py trains without it too
 def test_training_works_without_tensorflow(tmp_path):
     program = (
         "import sys; sys.modules['tensorflow'] = None; from ssljax import cli; "
