@@ -112,9 +112,11 @@ def _require_named(
 
 def _called(knob: str, name: str) -> str:
     """The part of a knob's value that names a function."""
+    if knob != "dataset":
+        return name
     from ssljax.data import splits
 
-    return splits.function_of(name) if knob == "dataset" else name
+    return splits.function_of(name)
 
 
 class Data(NamedTuple):
