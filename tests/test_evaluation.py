@@ -126,6 +126,24 @@ def test_a_run_directory_runs_no_code_that_nobody_names(run, knob, tmp_path, cap
     assert not (tmp_path / "made").exists()
 
 
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        (
+            {"data_dir": "gs://evil/x"},
+            "names a URL, config.data_dir gs://evil/x; --config.data_dir",
+        ),
+        ({"dataset": "tfds:evil:x.1@8-0"}, "names code that is not ssljax's, config.dataset tfds:"),
+    ],
+)
+def test_a_run_directory_opens_no_connection_that_nobody_names(
+    run, changes, line, tmp_path, capsys
+):
+    copy = hostile(run, tmp_path / "copy", **changes)
+    assert line in refused(capsys, "--mode=eval", f"--workdir={copy}")
+    assert not recorded._is_foreign("dataset", "tfds:mnist:3.0.1.1@8-0")
+
+
 def test_weights_that_do_not_fit_the_recipe_are_one_line(run, tmp_path, capsys):
     copy = hostile(run, tmp_path / "copy", model_args={"filters": 2, "scales": 1})
     line = refused(capsys, "--mode=eval", f"--workdir={copy}")
