@@ -260,7 +260,6 @@ def _show_data(command: Command) -> None:
     from ssljax.data import check, overview, split_file
     from ssljax.data.datasets import Dataset
     from ssljax.run import directory
-    from ssljax.storage.files import write_json
 
     data, split = parts.load_data(config)
     if (workdir / "config.json").exists():
@@ -270,8 +269,8 @@ def _show_data(command: Command) -> None:
     if (workdir / "labelled.png").exists() and not (workdir / "split.json").exists():
         raise UsageError(f"{workdir}/labelled.png is there already; use another workdir")
     workdir.mkdir(parents=True, exist_ok=True)
-    write_json(workdir / "split.json", record)
-    overview.contact_sheet(data, split).save(workdir / "labelled.png")
+    files.write_json(workdir / "split.json", record)
+    files.write_picture(workdir / "labelled.png", overview.contact_sheet(data, split))
     print(f"{config.dataset}\n{overview.table(data, split)}")
     if isinstance(data, Dataset):
         for line in check.lines(data, split):
@@ -298,7 +297,7 @@ def _show_views(command: Command) -> None:
     sheet = contact_sheet.draw(jax.random.key(experiment.seed), images, experiment.augmentation)
     path = workdir.parent / f"{workdir.name}_augment.png"
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(sheet).save(path)
+    files.write_picture(path, Image.fromarray(sheet))
     print(f"wrote {path}: {len(images)} images, and each operation at increasing magnitude")
 
 

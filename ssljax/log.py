@@ -74,14 +74,6 @@ def _show_all() -> None:
             stream.reconfigure(errors="ssljax")
 
 
-def end_output() -> None:
-    """Lets go of what cannot be written any more: Python would complain of it at its end."""
-    try:
-        print(end="", flush=True)
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def show_lines() -> None:
     """Prints notes and progress on standard output, unless the program has set up logging."""
     _have_streams()
@@ -147,7 +139,8 @@ def outlive_readers() -> None:
     _have_streams()
     for name, descriptor in _OUTPUTS:
         stream = getattr(sys, name)
-        if not isinstance(stream, io.TextIOWrapper):  # somebody has put another one there
+        raw = getattr(stream, "buffer", None)
+        if not isinstance(raw, io.BufferedWriter | io.FileIO):  # somebody has put another one there
             continue
         lasting = io.TextIOWrapper(
             io.BufferedWriter(_Lasting(descriptor, "w", closefd=False)),

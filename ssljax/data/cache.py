@@ -4,7 +4,6 @@ A cache is an uncompressed .npz. Its zip format carries a CRC-32 of every array,
 checks. Deleting one is always safe.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from ssljax.data import arrays as npz_file
 from ssljax.data.arrays import Arrays
 from ssljax.errors import UsageError
 from ssljax.log import LOG
+from ssljax.storage.files import replacing
 
 
 def load_or_build(
@@ -53,12 +53,9 @@ def _read(path: Path, source: str) -> Arrays | None:
 
 def _write(path: Path, arrays: Arrays) -> None:
     """Writes all at once: a reader sees no cache, the old one or the new one."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
+        with replacing(path) as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]
-        partial.replace(path)
     except OSError as error:  # a full disk must not stop the run
-        partial.unlink(missing_ok=True)
         LOG.info(f"note: the cache {path} cannot be written ({error})")

@@ -15,7 +15,7 @@ from ssljax.errors import UsageError
 from ssljax.inference import calibration
 from ssljax.inference.outputs import batch_size, outputs
 from ssljax.log import LOG
-from ssljax.storage.files import write_json
+from ssljax.storage.files import write_sealed
 from ssljax.trained import CALIBRATION, Trained
 
 _ENOUGH = 50  # validation images from which a temperature is worked out on them alone
@@ -71,7 +71,7 @@ def store(trained: Trained, data: Dataset | StreamedDataset, split: Split) -> Tr
     if trained.calibration:
         return trained  # of these weights already
     found = measure(trained, data, split)
-    write_json(trained.workdir / CALIBRATION, found)
+    write_sealed(trained.workdir / CALIBRATION, found)
     LOG.info(
         "calibration: temperature %.2f, from %d %s images; calibration error %.1f %% before, "
         "%.1f %% after",

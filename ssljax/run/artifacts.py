@@ -19,7 +19,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from PIL import Image
 
 from ssljax.augment import contact_sheet
 from ssljax.data import overview
@@ -29,7 +28,7 @@ from ssljax.experiment import Experiment
 from ssljax.log import LOG
 from ssljax.run import metrics, results
 from ssljax.run.evaluate import Predictions
-from ssljax.storage.files import read_json, replacing, write_sealed, write_text
+from ssljax.storage.files import read_json, replacing, write_picture, write_sealed, write_text
 
 _PACKAGES = ("ssljax", "jax", "jaxlib", "flax", "optax", "numpy")
 _PER_CLASS = 10  # labelled images of a class that are drawn
@@ -108,12 +107,6 @@ def write_predictions(
         return
     with replacing(workdir / "predictions.npz") as file:
         np.savez_compressed(file, step=step, **predictions._asdict())
-
-
-def write_picture(path: Path, picture: Image.Image) -> None:
-    """Writes a PNG file, all at once."""
-    with replacing(path) as file:
-        picture.save(file, "PNG")
 
 
 def write_curve(workdir: Path, rows: Sequence[metrics.Row]) -> Path | None:

@@ -7,6 +7,8 @@ each and a checksum behind it; a record is a protocol buffer `Event`, whose fiel
 from collections.abc import Iterator
 from pathlib import Path
 
+from ssljax.storage.files import write_bytes
+
 _BEFORE, _BEHIND = 12, 4  # bytes around a record
 _STEP = 2  # the field
 
@@ -19,9 +21,7 @@ def drop_after(workdir: Path, step: int) -> None:
         if len(kept) < 2:  # the first record is the format's version
             path.unlink()
         elif sum(map(len, kept)) < len(content):
-            partial = workdir / "events.partial"
-            partial.write_bytes(b"".join(kept))
-            partial.replace(path)
+            write_bytes(path, b"".join(kept))
 
 
 def _records(content: bytes) -> Iterator[tuple[bytes, int]]:

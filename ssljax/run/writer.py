@@ -16,7 +16,7 @@ from ssljax.run import artifacts, directory, health, metrics, results, resume
 from ssljax.run.evaluate import Predictions
 from ssljax.storage import lock
 from ssljax.storage.checkpoints import Checkpoints, newest_step
-from ssljax.storage.files import write_sealed
+from ssljax.storage.files import write_picture, write_sealed
 from ssljax.storage.remote import Mirror
 from ssljax.training import hosts, parallel
 from ssljax.training.state import TrainState
@@ -95,7 +95,7 @@ class RunWriter:
         state, predictions = evaluation
         if self._experiment.augmentation.picture is not None:
             picture = self._experiment.augmentation.picture(parallel.fetch(state.augment))
-            artifacts.write_picture(self._workdir / "augment.png", Image.fromarray(picture))
+            write_picture(self._workdir / "augment.png", Image.fromarray(picture))
         if predictions is not None:
             artifacts.write_predictions(
                 self._experiment, predictions, self._workdir, step=row["step"]

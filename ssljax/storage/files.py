@@ -13,12 +13,15 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from ssljax.errors import RunError, UsageError
 from ssljax.storage import flock
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 SUMS = "SHA256SUMS"
 PARTIAL = ".ssljax.partial"  # ends the names of what is not whole yet, which begin with a dot
@@ -102,10 +105,16 @@ def write_sealed(path: Path, value: dict[str, Any]) -> None:
     with suppress(FileNotFoundError):
         versions.append(digest(path.read_bytes()))
     versions = list(dict.fromkeys(versions))
-    sums = recorded_sums(path.parent)
-    if sums.get(path.name) != versions:  # first: a kill leaves one of them
-        write_sums(path.parent, sums | {path.name: versions})
+    if recorded_sums(path.parent).get(path.name) != versions:  # first: a kill leaves one of them
+        with replacing(path.parent / SUMS) as file:  # a calibration may come while a run trains
+            file.write(_sums(recorded_sums(path.parent) | {path.name: versions}))
     write_bytes(path, content)
+
+
+def write_picture(path: Path, picture: "Image.Image") -> None:
+    """As `write_bytes`, a PNG file."""
+    with replacing(path) as file:
+        picture.save(file, "PNG")
 
 
 def _json(value: Mapping[str, Any]) -> bytes:
@@ -188,12 +197,16 @@ def recorded_sums(directory: Path) -> dict[str, list[str]]:
 
 def write_sums(directory: Path, sums: dict[str, list[str]]) -> None:
     """Writes a directory's `SHA256SUMS`."""
+    write_bytes(directory / SUMS, _sums(sums))
+
+
+def _sums(sums: dict[str, list[str]]) -> bytes:
     lines = [
         f"{'# ' if before else ''}{value}  {name}\n"
         for name, versions in sorted(sums.items())
         for before, value in enumerate(versions)
     ]
-    write_text(directory / SUMS, "".join(lines))
+    return "".join(lines).encode(errors="surrogateescape")
 
 
 FULL = "its disk is full. The checkpoint before is intact: make room and run the same command again"

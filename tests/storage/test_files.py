@@ -117,6 +117,21 @@ def test_a_kill_between_the_sums_and_the_file_leaves_a_version_that_is_known(tmp
     assert files.read_json(path) == {"seed": 4}
 
 
+def test_sums_of_two_writers_are_both_there(tmp_path):
+    def write(letter):
+        for seed in range(6):
+            files.write_sealed(tmp_path / f"{letter}.json", {"seed": seed})
+
+    threads = [threading.Thread(target=write, args=letter) for letter in "xyz"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for letter in "xyz":
+        assert files.read_json(tmp_path / f"{letter}.json") == {"seed": 5}
+    assert {*files.recorded_sums(tmp_path)} == {"x.json", "y.json", "z.json"}
+
+
 @pytest.mark.parametrize("content", [b"[]", b"null", b"5", b"[" * 100_000, b"\xff", b"", b"{"])
 def test_what_holds_no_object_is_refused(content, tmp_path):
     (tmp_path / "a.json").write_bytes(content)
