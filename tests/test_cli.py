@@ -61,6 +61,9 @@ def test_a_tilde_is_the_home_directory(args, tmp_path, capsys, monkeypatch):
         ("--mode=export", "--format=tf1", "--workdir=run", "--output={}/x"),
         ("--mode=export", "--format=npu_bundle", DIGITS, "--output={}/x"),
         ("--mode=import_npu", "--bundle=run", "--workdir={}"),
+        ("--mode=predict", "--workdir=run", "--images=run", "--output={}/x"),
+        ("--mode=label_next", DIGITS, "--budget=2", "--output={}/x"),
+        ("--mode=add_labels", DIGITS, "--labels=file", "--output={}/x"),
     ],
 )
 def test_a_place_where_nothing_can_be_made_is_refused(
