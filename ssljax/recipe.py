@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import ml_collections
 
-from ssljax import overrides, parts
+from ssljax import network, overrides, parts
 from ssljax.checks import check_choice, check_range, missing_knobs, prefix_errors
 from ssljax.data import splits
 from ssljax.data.datasets import Dataset
@@ -73,8 +73,8 @@ def prepare(config: ml_collections.ConfigDict, *, join: bool = True) -> None:
         devices.split_cpu(config.cpu_devices or _cpu_devices(config, several=several))
         if join:
             joining.start(**config.distributed)
-        platform = devices.available()[0].platform
-        if platform == "cpu" and not config.cpu_devices and config.num_seeds == 1:
+        platform = network.available()[0].platform
+        if platform == "cpu" and config.num_seeds == 1:
             _note_cores(config)
 
 
@@ -162,7 +162,7 @@ def _build(
     max_devices: int | None,
 ) -> Experiment:
     _check_ranges(config)
-    run_devices = devices.available()[:max_devices]
+    run_devices = network.available()[:max_devices]
     devices.require_even(run_devices)
     config = config.copy_and_resolve_references()
     overrides.choose_arguments(config)
@@ -290,7 +290,15 @@ def _cpu_devices(config: ml_collections.ConfigDict, *, several: bool) -> int:
 
 
 def _note_cores(config: ml_collections.ConfigDict) -> None:
-    cores = devices.cores()
+    cores, begun = devices.cores(), jax.local_device_count()
+    if config.cpu_devices:
+        if config.cpu_devices != begun:
+            _LOG.info(
+                "note: config.cpu_devices is %d, but JAX has started with %d in this process, and "
+                "goes on with these; the figures are the same",
+                config.cpu_devices, begun,
+            )  # fmt: skip
+        return
     if config.batch_size % cores and config.sync_bn:
         _LOG.info(
             "note: %d of %d cores are devices, since config.batch_size is %d; a multiple of %d "

@@ -117,11 +117,13 @@ def _require_named(
 
 def _is_foreign(knob: str, name: str) -> bool:
     """Whether a knob's value names a URL, or code that is not ssljax's or that TFDS would fetch."""
-    from ssljax.data import splits
-
     if knob == "data_dir" or _COMMUNITY.match(name):
         return "://" in name or knob == "dataset"
-    return "." in (splits.function_of(name) if knob == "dataset" else name)
+    if knob != "dataset":
+        return "." in name
+    from ssljax.data import splits
+
+    return "." in splits.function_of(name)
 
 
 class Data(NamedTuple):

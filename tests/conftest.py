@@ -18,7 +18,7 @@ import ml_collections
 import pytest
 
 from helpers.tiny import tiny_config
-from ssljax import log
+from ssljax import log, recipe
 from ssljax.data import datasets
 from ssljax.run import metrics
 
@@ -51,6 +51,13 @@ def config() -> ml_collections.ConfigDict:
     return tiny_config()
 
 
+@pytest.fixture
+def untraced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Experiments are built, but their steps are not traced, which takes a second each."""
+    for check in ("_require_room", "_check_batch_stats"):
+        monkeypatch.setattr(recipe, check, lambda *_: None)
+
+
 @pytest.fixture(scope="session")
 def cifar10() -> datasets.Dataset:
     """The real CIFAR-10, where TFDS has prepared it: in $TFDS_DATA_DIR, or beside the project."""
@@ -61,10 +68,12 @@ def cifar10() -> datasets.Dataset:
     return datasets.cifar10(str(data_dir))
 
 
-@pytest.fixture(autouse=True)
-def no_tensorboard(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="session")
+def no_tensorboard() -> Iterator[None]:
     """Tests write metrics.jsonl only: importing TensorFlow takes seconds."""
-    monkeypatch.setattr(metrics, "_tensorboard", lambda workdir: None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics, "_tensorboard", lambda workdir: None)
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -77,7 +86,7 @@ def lines_are_shown() -> None:
 LONGEST = (
     "test_step", "test_npu_run", "test_export", "test_hosts", "test_loop", "test_npu_steps",
     "test_augment", "test_streaming", "test_npu_bundle", "test_ops", "test_launch", "test_seeds",
-    "test_interrupts", "test_configs",
+    "test_stops", "test_configs",
 )  # fmt: skip
 
 

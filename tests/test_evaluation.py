@@ -11,6 +11,7 @@ from helpers.tiny import build, tiny_config
 from ssljax import evaluation, recorded, trained
 from ssljax.errors import UsageError
 from ssljax.export import directory as output_directory
+from ssljax.storage import runs
 from ssljax.storage.files import read_json, write_sealed
 
 
@@ -194,8 +195,24 @@ def test_an_export_never_writes_over_a_run(run, part, capsys):
         capsys, "--mode=export", f"--workdir={run}", "--format=tf1", "--limit=0", "--overwrite",
         f"--output={run / part}",
     )  # fmt: skip
-    assert f"holds the run {run}, or a part of it; allowed: another directory" in line
+    assert f"holds the run {run}, or a part of it; allowed: another place" in line
     assert {path: path.stat().st_mtime_ns for path in run.parent.rglob("*")} == before
+
+
+def test_nothing_else_is_written_into_a_run(run, tmp_path, capsys):
+    (tmp_path / "report.tex").write_text("a thesis")
+    for args, message in (
+        (["--mode=report", f"--workdir={run}", f"--output={tmp_path}"], "is of no report"),
+        (["--config=supervised_digits", f"--workdir={run}/checkpoints/9"], "is a part of the run"),
+        (["--mode=import_npu", f"--bundle={tmp_path}", f"--workdir={run}/checkpoints/9"], ""),
+        (["--mode=data", "--config=supervised_digits", f"--workdir={run}"], "holds a run"),
+    ):
+        assert message in refused(capsys, *args)
+    with pytest.raises(UsageError, match="or a part of it; allowed: another place"):
+        runs.require_none(run / "split.json", "--output")
+    assert (tmp_path / "report.tex").read_text() == "a thesis"
+    assert [path.name for path in tmp_path.iterdir()] == ["report.tex"]
+    assert not (run / "checkpoints" / "9").exists()
 
 
 def test_an_export_may_lie_within_a_run(run, tmp_path):

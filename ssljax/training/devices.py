@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import jax
+from jax._src import xla_bridge  # no public way to ask whether it has begun
 
 from ssljax import paths
 from ssljax.data import memory
@@ -33,23 +34,6 @@ def cache_programs(directory: str) -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
-def available() -> list[jax.Device]:
-    """The devices that JAX finds; the first call starts its backend.
-
-    Raises:
-      UsageError: it finds none, as where $JAX_PLATFORMS names what this machine has not.
-    """
-    try:
-        return jax.devices()
-    except (RuntimeError, AssertionError) as error:
-        platforms = os.environ.get("JAX_PLATFORMS", "")
-        reason = " ".join(str(error).split())[:300] or "it is not there"
-        raise UsageError(
-            f"JAX_PLATFORMS is {platforms!r}, and JAX cannot start it ({reason}); allowed: what "
-            "this machine has, such as cpu, or nothing"
-        ) from error
-
-
 def cores() -> int:
     """How many this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -64,12 +48,12 @@ def devices_for(batch_size: int) -> int:
 
 
 def split_cpu(count: int) -> None:
-    """Makes the CPU `count` devices of one thread each; call it before JAX starts its backend.
+    """Makes the CPU `count` devices of one thread each, unless JAX has started its backend already.
 
     XLA's convolutions gain little from its thread pool, so one device per core is the faster way to
     use several cores for large networks.
     """
-    if count > 1:
+    if count > 1 and not xla_bridge.backends_are_initialized():
         flags = os.environ.get("XLA_FLAGS", "").split()
         one_thread = "--xla_cpu_multi_thread_eigen=false"
         os.environ["XLA_FLAGS"] = " ".join(dict.fromkeys([*flags, one_thread]))

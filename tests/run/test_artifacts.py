@@ -111,6 +111,9 @@ def test_tensorboard_shows_the_views_once(tmp_path, monkeypatch):
         def write_images(self, step, images):
             shown.append((step, images))
 
+        def flush(self):
+            pass
+
         def close(self):
             pass
 
