@@ -246,7 +246,7 @@ def _import_bundle(command: Command) -> None:
 
 
 def _batch_sizes(values: list[str]) -> tuple[int, ...]:
-    if not all(value.strip().isdigit() and int(value) for value in values):
+    if not all(value.strip().isdecimal() and 0 < int(value) < 2**31 for value in values):
         raise UsageError(f"--batch_sizes={','.join(values)} is no list of numbers from 1 up")
     return tuple(int(value) for value in values)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import ml_collections
 import numpy as np
 
-from ssljax import evaluation, parts, recorded, trained
+from ssljax import evaluation, parts, paths, recorded, trained
 from ssljax.data import split_file
 from ssljax.data.splits import fingerprint
 from ssljax.errors import UsageError
@@ -156,6 +156,8 @@ def extend_split(
     if output.is_dir() or (output.exists() and not overwrite):
         raise UsageError(f"--output {output} exists; --overwrite replaces a file")
     runs.require_none(output, "--output")
+    paths.require_writable(output.parent, "--output")
+    given_labels = add_labels.read(labels)
     if config is not None:
         data, split = parts.load_data(config)
         name = config.dataset
@@ -163,7 +165,7 @@ def extend_split(
         assert workdir is not None
         found = recorded.load_data(workdir, given, allowed=evaluation.KNOBS)
         data, split, name = found.dataset, found.split, found.name
-    more, new = add_labels.add(data, split, add_labels.read(labels))
+    more, new = add_labels.add(data, split, given_labels)
     names = {number: data.class_names[c] for number, c in new.items()}
     before = data.added_labels
     record = split_file.record(more, {**before, **names}, parent=fingerprint(split))

@@ -171,6 +171,17 @@ def test_a_tf1_graph_for_each_batch_size_and_the_command_for_atc(run, tmp_path):
     assert "SOC" in refused.stderr
 
 
+def test_an_opset_that_nothing_knows_is_refused_before_anything_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(trained, "load", lambda *args, **options: pytest.fail("the model is read"))
+    (tmp_path / "config.json").write_text('{"model": "convnet"}')
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(UsageError, match="--opset is 99; allowed: up to [0-9]+, of onnx "):
+        export.export(tmp_path, tmp_path.parent / "out", format="onnx", opset=99)
+    (tmp_path / "model.onnx").write_bytes(b"no model")
+    with pytest.raises(UsageError, match="ONNX Runtime cannot run the model: .*; try --opset=17"):
+        onnx_model.runner(tmp_path / "model.onnx")
+
+
 def test_onnx_has_the_opset_that_is_asked_for_and_passes_the_checker(run, tmp_path):
     import onnx
 
