@@ -184,7 +184,9 @@ def _report(command: Command) -> None:
     options = {"published": command.reference == "paper", "oracle": command.oracle}
     if command.follow:
         print(f"writing {output}/report.html whenever a run goes on, until Ctrl-C", flush=True)
-        report.follow(workdirs, output, say=lambda text: print(f"\n{text}", flush=True), **options)
+        say = lambda text: print(f"\n{text}", flush=True)  # noqa: E731
+        if not report.follow(workdirs, output, say=say, **options):
+            return
     else:
         print(report.write(workdirs, output, **options))
     print(f"wrote {output}/report.html, .md, .csv, .tex and report_figures/")

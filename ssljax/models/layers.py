@@ -15,7 +15,7 @@ glorot_uniform = nn.initializers.glorot_uniform()  # TensorFlow's default
 
 
 # What a field of a model may count up to: what is beyond would be traced for hours.
-_MOST = {"filters": 1 << 20, "repeat": 1000, "scales": 30}
+_MOST = {"filters": 1 << 30, "repeat": 1000, "scales": 30}
 
 
 def check_sizes(model: Any) -> None:

@@ -123,8 +123,7 @@ def evaluations(run: Run, part: str = "") -> list[dict[str, Any]]:
 
 def headline_part(run: Run) -> str:
     """`test`, or `validation` for a data set without test images."""
-    key = results.HEADLINES["test"]
-    return "test" if any(row.get(key) is not None for row in run.rows) else "validation"
+    return results.evaluated_part(run.rows)
 
 
 def median_error(run: Run) -> float | None:
@@ -150,7 +149,9 @@ def best_on_validation(run: Run) -> float | None:
     rows = evaluations(run)
     key = results.HEADLINES["validation"]
     real = run.sizes.get("valid", 0) >= max(2, len(run.class_names))
-    if headline_part(run) != "test" or not real or not rows or any(key not in r for r in rows):
+    if headline_part(run) != "test" or not real or not rows:
+        return None
+    if any(row.get(key) is None for row in rows):
         return None
     return _errors(run)[int(np.argmax([row[key] for row in rows]))]
 

@@ -1,9 +1,10 @@
 """The pictures of a report: which there are of these runs, as SVG or PNG bytes."""
 
 import base64
+import hashlib
 import io
+import warnings
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from ssljax.run import results
 
 _CONFUSION = 200  # classes, at most, of a confusion matrix that can be read
 _SHEETS = 10  # runs of a group whose labelled images are shown
+_LONGEST = 40  # characters of a file's name that are a run's or a data set's
 _LEAST_SIDE = 64  # smaller images are enlarged by a whole number, pixels
 
 
@@ -48,7 +50,8 @@ class Mistake(NamedTuple):
 
 def _svg(name: str, title: str, figure: Figure, text: str = "") -> Picture:
     file = io.BytesIO()
-    with mpl.rc_context(plots.STYLE):
+    with mpl.rc_context(plots.STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # of a script without a font here
         figure.savefig(file, format="svg", metadata={"Date": None})
     return Picture(name, title, text, "svg", file.getvalue())
 
@@ -119,9 +122,9 @@ def _of_predictions(stem: str, known: list[Predictions], names: Sequence[str]) -
         predicted=np.concatenate([p.predicted for p in known]),
         confidence=np.concatenate([p.confidence for p in known]),
     )
-    counts = [plots.confusion_counts(p, len(names)) for p in known]
     pictures = []
     if len(names) <= _CONFUSION:
+        counts = [plots.confusion_counts(p, len(names)) for p in known]
         figure = plots.confusion(sum(counts, np.zeros_like(counts[0])), names)
         text = f"Share in % of a true class's images; {over}."
         pictures.append(_svg(f"{stem}_confusion", "Confusion matrix", figure, text))
@@ -131,12 +134,21 @@ def _of_predictions(stem: str, known: list[Predictions], names: Sequence[str]) -
     text = f"ECE {value} (15 bins); {over}. Above the dashed line the model is too modest."
     figure = plots.reliability(pooled)
     pictures.append(_svg(f"{stem}_reliability", "Reliability", figure, text))
-    present = np.flatnonzero(counts[0].sum(axis=1))
-    accuracy = [np.diag(c)[present] / c.sum(axis=1)[present] for c in counts]
-    figure = plots.class_accuracy(np.array(accuracy), [names[int(i)] for i in present])
+    present = np.unique(known[0].labels)
+    accuracy = np.ma.array([_class_accuracy(p, present) for p in known])
+    figure = plots.class_accuracy(accuracy, [names[int(i)] for i in present])
     worst = " The 20 worst classes." if len(present) > 20 else ""
     pictures.append(_svg(f"{stem}_classes", "Accuracy of each class", figure, f"{over}.{worst}"))
     return pictures
+
+
+def _class_accuracy(says: Predictions, classes: np.ndarray) -> np.ma.MaskedArray:
+    """The accuracy of each of some classes; masked where this run has no image of one."""
+    right, count = (
+        np.bincount(labels, minlength=classes[-1] + 1)[classes]
+        for labels in (says.labels[says.labels == says.predicted], says.labels)
+    )
+    return np.ma.masked_where(count == 0, right / np.maximum(count, 1))
 
 
 def _class_names(group: Group, known: Sequence[Predictions]) -> list[str]:
@@ -186,9 +198,15 @@ def _png(image: np.ndarray) -> bytes:
 
 def _file(run: Run, file: str, name: str, title: str, text: str) -> list[Picture]:
     """A picture that the run itself has drawn, if it has."""
-    path: Path = run.path / file
-    return [Picture(name, title, text, "png", path.read_bytes())] if path.exists() else []
+    try:
+        return [Picture(name, title, text, "png", (run.path / file).read_bytes())]
+    except OSError:
+        return []
 
 
 def _file_name(text: str) -> str:
-    return "".join(c if c.isalnum() or c in "._=+-" else "_" for c in text)
+    """A part of a file's name; where the text is long, its beginning and a hash."""
+    name = "".join(c if c.isalnum() or c in "._=+-" else "_" for c in text)
+    if len(name) <= _LONGEST:
+        return name
+    return f"{name[:_LONGEST]}_{hashlib.sha256(text.encode()).hexdigest()[:8]}"

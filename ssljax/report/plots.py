@@ -157,14 +157,14 @@ def confusion(counts: np.ndarray, names: Sequence[str]) -> Figure:
 
 
 @styled
-def class_accuracy(of_runs: np.ndarray, names: Sequence[str]) -> Figure:
+def class_accuracy(of_runs: np.ma.MaskedArray, names: Sequence[str]) -> Figure:
     """Mean accuracy of each class, with a standard deviation over the runs; the worst 20 classes.
 
     Args:
-      of_runs: `[runs, classes]`, 0..1.
+      of_runs: `[runs, classes]`, 0..1; masked: a run has no image of the class.
     """
-    means = np.mean(of_runs, axis=0)
-    stds = np.std(of_runs, axis=0, ddof=1) if len(of_runs) > 1 else np.zeros(len(means))
+    means = np.ma.mean(of_runs, axis=0)
+    stds = np.ma.std(of_runs, axis=0, ddof=1) if len(of_runs) > 1 else np.zeros(len(means))
     order = np.arange(len(means))
     if len(means) > _NAMED:
         order = np.argsort(means, kind="stable")[:_NAMED]

@@ -3,8 +3,11 @@
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
+from ssljax.errors import UsageError
+from ssljax.log import printable
 from ssljax.report import groups as grouping
 from ssljax.report import page, reference, table
 from ssljax.report.runs import Run, find, read_all
@@ -42,7 +45,7 @@ def write(
     remarks = [] if rows or not published else ["There are no published rows for these data."]
     remarks += _duplicates(groups)
     results = table.make(groups, rows, oracle=oracle)
-    title = ", ".join(dict.fromkeys(str(path) for path in paths))
+    title = ", ".join(dict.fromkeys(printable(path) for path in paths))
     html, pictures = page.make(title, runs, groups, results, remarks=remarks, refresh=refresh)
     files: dict[str, bytes] = {
         "report.md": table.markdown(results).encode(),
@@ -70,9 +73,9 @@ def _duplicates(groups: Sequence[grouping.Group]) -> list[str]:
     """Runs that are counted as two seeds and are not."""
     lines = []
     for group in groups:
-        seen: dict[tuple[object, ...], str] = {}
+        seen: dict[str, str] = {}
         for run in group.runs:
-            seeds = tuple(run.config.get(k) for k in ("seed", "dataset", "split_file"))
+            seeds = str([run.config.get(k) for k in ("seed", "dataset", "split_file")])
             if seeds in seen:
                 lines.append(f"{run.name} has the same seeds as {seen[seeds]}: both are counted.")
             seen.setdefault(seeds, run.name)
@@ -81,24 +84,39 @@ def _duplicates(groups: Sequence[grouping.Group]) -> list[str]:
 
 def follow(
     paths: Sequence[Path], output: Path, *, say: Callable[[str], None], **options: bool
-) -> None:
-    """Writes the report again whenever a run goes on, until Ctrl-C."""
+) -> bool:
+    """Writes the report again whenever a run goes on, until Ctrl-C; waits for the first run.
+
+    Returns:
+      Whether there was a run to report.
+    """
     before = None
     try:
         while True:
             if (now := _stamps(paths)) != before:
-                say(write(paths, output, refresh=_REFRESH, **options))
+                say(write(paths, output, refresh=_REFRESH, **options) if now else "no run yet")
                 before = now
             time.sleep(_EVERY)
     except KeyboardInterrupt:
-        write(paths, output, **options)  # a page that rests
+        if before:
+            write(paths, output, **options)  # a page that rests
+        return bool(before)
 
 
 def _stamps(paths: Sequence[Path]) -> dict[Path, int]:
-    """When the files that a report reads were last written."""
-    return {
-        file: os.stat(file).st_mtime_ns
-        for run in find(paths)
-        for file in run.iterdir()
-        if file.is_file() and not file.name.startswith(("events.out", "report."))
-    }
+    """When the files that a report reads were last written; {}: there is no run yet."""
+    stamps: dict[Path, int] = {}
+    with suppress(UsageError):
+        for run in find(paths):
+            with suppress(OSError), os.scandir(run) as entries:  # files come and go
+                for entry in entries:
+                    if not entry.name.startswith((".", "events.out", "report.")):
+                        stamps |= _stamp(entry)
+    return stamps
+
+
+def _stamp(entry: os.DirEntry[str]) -> dict[Path, int]:
+    try:
+        return {Path(entry.path): entry.stat().st_mtime_ns} if entry.is_file() else {}
+    except FileNotFoundError:
+        return {}

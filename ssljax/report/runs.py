@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from ssljax.overrides import complete
 from ssljax.run import metrics
 from ssljax.storage.files import PARTIAL, read_json
 
+_MOST_CLASSES = 1_000_000  # of which there are tables, in memory
 _MARKS = ("config.json", "metrics.jsonl", "results.json", "checkpoints")  # any: a run directory
 
 
@@ -76,58 +78,76 @@ def find(paths: Sequence[Path]) -> list[Path]:
     """
     found = []
     for path in paths:
-        below = [Path(here) for here, _ in _walk(path)]
+        below = _below(path)
         if not below:
             raise UsageError(f"--workdir={path} holds no run (no config.json below it)")
-        found += sorted(below)
+        found += below
     return list(dict.fromkeys(found))
 
 
-def _walk(path):
+def _below(path: Path) -> list[Path]:
+    """Those of one path, sorted. A directory above others is none, whatever files lie in it."""
+    found: list[Path] = []
     for here, directories, files in os.walk(path):
         if set(_MARKS) & {*directories, *files}:
-            directories.clear()
-            yield here, files
+            found.append(Path(here))
+            if _is_recipe(Path(here, "config.json")):
+                directories.clear()
         directories[:] = sorted(x for x in directories if not x.endswith(PARTIAL))
+    above = {parent for run in found for parent in run.parents}
+    return sorted(run for run in found if run not in above)
+
+
+def _is_recipe(path: Path) -> bool:
+    try:
+        return "method" in read_json(path, lambda text: None)
+    except UsageError:
+        return False
 
 
 def read(path: Path, name: str) -> Run:
-    """Reads what can be read."""
+    """Reads what can be read. All text in it is in one line, and printable."""
     notes: list[str] = []
 
+    def tell(text: str) -> None:
+        notes.append(printable(text.replace(f"{path}/", "")))
+
     def optional(file: str, load: Callable[[Path], Any], default: Any) -> Any:
-        if not (path / file).exists():
-            notes.append(f"{file} is missing")
-            return default
         try:
             return load(path / file)
-        except Exception as error:  # anything can be in a file
-            reason = " ".join(str(error).split()).replace(f"{path}/", "")[:200]
-            notes.append(f"{file} cannot be read ({type(error).__name__}: {reason})")
+        except Exception as error:  # anything can be in a file, which can vanish at any time
+            if not os.path.lexists(path / file):
+                tell(f"{file} is missing")
+            elif isinstance(error, UsageError):
+                tell(str(error)[:300])
+            else:
+                reason = " ".join(str(error).split())[:200]
+                tell(f"{file} cannot be read ({type(error).__name__}: {reason})")
             return default
 
-    def tell(text: str) -> None:
-        notes.append(text.replace(f"{path}/", ""))
+    def json_of(file: Path, **kinds: type) -> dict[str, Any]:
+        return _printable(read_json(file, tell, **kinds))
 
-    config = optional("config.json", lambda file: _config(file, tell), {})
-    rows = optional("metrics.jsonl", lambda file: metrics.read_rows(file, tell), [])
-    data = optional("data.json", lambda file: read_json(file, tell), {})
-    split = optional("split.json", lambda file: read_json(file, tell), {})
-    starts = optional("environment.json", lambda file: read_json(file, tell)["starts"], [])
+    config = optional("config.json", lambda file: _config(json_of(file)), {})
+    rows = optional("metrics.jsonl", lambda file: _rows(file, tell), [])
+    data = optional("data.json", lambda file: json_of(file, class_names=list), {})
+    split = optional("split.json", json_of, {})
+    starts = optional("environment.json", lambda file: _starts(json_of(file, starts=list)), [])
     predictions = None
     if any("test/accuracy_ema" in row or "valid/accuracy_ema" in row for row in rows):
         predictions = optional("predictions.npz", _predictions, None)
     for picture in ("labelled.png", "augment.png"):
         if (path / picture).exists():
             optional(picture, _look_at, None)
-    failure_file = path / "failure.txt"
-    failure = failure_file.read_text().strip() if failure_file.exists() else ""
+    failure = ""
+    if (path / "failure.txt").exists():
+        failure = optional("failure.txt", _text, "it cannot be read why")
     run = Run(
         path=path,
-        name=name,
+        name=printable(name),
         config=config,
         rows=rows,
-        class_names=tuple(map(printable, data.get("class_names", ()))),
+        class_names=tuple(map(str, data.get("class_names", ()))),
         sizes={key: len(value) for key, value in split.items() if isinstance(value, list)},
         starts=starts,
         predictions=predictions,
@@ -137,11 +157,26 @@ def read(path: Path, name: str) -> Run:
     return dataclasses.replace(run, notes=(*_progress(run), *notes, *_restarts(run)))
 
 
-def _config(file: Path, tell: Callable[[str], None]) -> dict[str, Any]:
-    config = complete(read_json(file, tell))
-    for knob in ("method", "dataset", "num_steps"):
+def _printable(value: Any) -> Any:
+    """A value of a JSON file whose texts are in one line, without control characters."""
+    if isinstance(value, dict):
+        return {printable(key): _printable(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_printable(part) for part in value]
+    return printable(value) if isinstance(value, str) else value
+
+
+def _text(file: Path) -> str:
+    return printable(" ".join(file.read_text("utf-8", "replace").split()))
+
+
+def _config(recorded: dict[str, Any]) -> dict[str, Any]:
+    config = complete(recorded)
+    for knob, kind in (("method", str), ("dataset", str), ("num_steps", int)):
         if knob not in config:
             raise ValueError(f"it has no {knob}")
+        if not isinstance(config[knob], kind):
+            raise ValueError(f"its {knob} is {config[knob]!r}")
     return config
 
 
@@ -151,10 +186,46 @@ def _look_at(picture: Path) -> None:
         image.verify()
 
 
+def _rows(file: Path, tell: Callable[[str], None]) -> list[metrics.Row]:
+    if not file.exists():
+        raise FileNotFoundError(file)
+    rows = metrics.read_rows(file, tell)
+    return [{key: _finite(value) for key, value in row.items()} for row in rows]
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is None or abs(value) < math.inf else None
+
+
+def _starts(recorded: dict[str, Any]) -> list[dict[str, Any]]:
+    for start in recorded["starts"]:
+        texts = start["devices"], start["machine"], *start["versions"].values()
+        if not all(isinstance(text, str) for text in texts) or not isinstance(start["step"], int):
+            raise ValueError("a start is of another form")
+    return recorded["starts"]
+
+
 def _predictions(file: Path) -> Predictions:
     values: dict[str, Any] = dict(arrays.read(file, Predictions._fields))
-    values |= {"step": int(values["step"]), "part": str(values["part"])}
-    return Predictions(**values)
+    values |= {"step": int(values["step"]), "part": printable(values["part"])}
+    says = Predictions(**values)
+    count = len(says.labels)
+    for name, found in (("labels", says.labels), ("predicted", says.predicted)):
+        if found.shape != (count,) or found.dtype.kind not in "iu" or not count:
+            raise ValueError(f"{name} is {found.dtype} {list(found.shape)}")
+        if found.min() < 0 or found.max() >= _MOST_CLASSES:
+            raise ValueError(f"{name} is from {found.min()} to {found.max()}")
+    if says.confidence.shape != (count,) or says.confidence.dtype.kind != "f":
+        raise ValueError(f"confidence is {says.confidence.dtype} {list(says.confidence.shape)}")
+    if not np.all((says.confidence >= 0) & (says.confidence <= 1)):
+        raise ValueError("confidence is not from 0 to 1")
+    images, index = says.mistake_images, says.mistakes
+    fits = index.ndim == 1 and index.dtype.kind in "iu" and len(index) == len(images)
+    if not fits or not np.all((index >= 0) & (index < count)):
+        raise ValueError("mistakes are other images than were evaluated")
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
+        raise ValueError(f"mistake_images is {images.dtype} {list(images.shape)}")
+    return says
 
 
 def _progress(run: Run) -> list[str]:

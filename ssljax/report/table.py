@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -93,25 +94,38 @@ def text(table: Table) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
+# What Markdown or HTML in it would take for markup; a _ within a word is none.
+_MARKUP = re.compile(r"[\\|`*\[\]<>&$~]|\b_|_\b")
+
+
 def markdown(table: Table) -> str:
     """A table of GitHub's Markdown."""
     rule = ["---"] * len(table.heading)
-    rows = [table.heading, rule, *table.cells]
-    cells = [[cell.replace("\\", "\\\\").replace("|", "\\|") for cell in row] for row in rows]
-    return "".join(f"| {' | '.join(row)} |\n" for row in cells) + f"\n{NOTE}\n"
+    rows = [
+        [_MARKUP.sub(r"\\\g<0>", cell) for cell in row] for row in (table.heading, *table.cells)
+    ]
+    rows.insert(1, rule)
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows) + f"\n{NOTE}\n"
 
 
 def comma_separated(table: Table) -> str:
-    """Every column, with numbers as they are."""
+    """Every column, with numbers as they are, and no text that a spreadsheet would compute."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(table.value_heading)
-    writer.writerows(table.values)
+    for row in table.values:
+        writer.writerow([_inert(value) if isinstance(value, str) else value for value in row])
     return file.getvalue()
+
+
+def _inert(text: str) -> str:
+    return f"'{text}" if text.startswith(tuple("=+-@\t\r＝＋－＠")) else text
 
 
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
+    "[": "{[}", "*": "{*}",  # after \\ they would be its argument
+    "<": r"\textless{}", ">": r"\textgreater{}",
     "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     "±": r"$\pm$", "−": "$-$", "Π": r"$\Pi$", "→": r"$\to$",
 }  # fmt: skip

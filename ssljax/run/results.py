@@ -36,7 +36,7 @@ def results(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     MixMatch and FixMatch papers report it: not the best one, which would be chosen on the test set.
     """
     part = evaluated_part(rows)
-    evaluations = [row for row in rows if HEADLINES[part] in row]
+    evaluations = [row for row in rows if row.get(HEADLINES[part]) is not None]
     if not evaluations:
         return {"step": rows[-1]["step"] if rows else 0, "headline": {}, "last": {}}
     last = evaluations[-1]
@@ -55,7 +55,8 @@ def results(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def evaluated_part(rows: Sequence[dict[str, Any]]) -> str:
     """What the headline is about: test images, or validation images where there are none."""
-    return "test" if any(HEADLINES["test"] in row for row in rows) else "validation"
+    is_known = any(row.get(HEADLINES["test"]) is not None for row in rows)
+    return "test" if is_known else "validation"
 
 
 def headline(record: dict[str, Any]) -> str:
