@@ -74,14 +74,6 @@ def _show_all() -> None:
             stream.reconfigure(errors="ssljax")
 
 
-def end_output() -> None:
-    """Lets go of what cannot be written any more: Python would complain of it at its end."""
-    try:
-        print(end="", flush=True)
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def show_lines() -> None:
     """Prints notes and progress on standard output, unless the program has set up logging."""
     _have_streams()

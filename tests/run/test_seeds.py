@@ -107,7 +107,7 @@ def test_an_interrupted_program_goes_on_bit_for_bit(tmp_path, monkeypatch):
 def test_what_cannot_share_a_program_is_refused(tmp_path):
     config = seeds_config()
     config.num_seeds = 0
-    with pytest.raises(UsageError, match="config.num_seeds is 0; allowed: from 1 up"):
+    with pytest.raises(UsageError, match="config.num_seeds is 0; allowed: from 1 to 1000"):
         recipe.build_seeds(config)
     config.num_seeds = 2
     (tmp_path / "config.json").write_text("{}")
