@@ -68,27 +68,37 @@ class Experiment:
 
     def init_state(self) -> TrainState:
         """The state before the first step, on the host."""
-        return jax.device_get(jax.jit(self._initialize)(self._key()))
+        return jax.device_get(self._initialize(self._key()))
 
     def _key(self) -> jax.Array:
         return jax.random.PRNGKey(self.seed)
 
-    def _initialize(self, key: jax.Array) -> TrainState:
-        return init_state(
-            key,
-            model=self.model,
-            method=self.method,
-            optimizer=self.optimizer,
-            image_shape=self.dataset.image_shape,
-            num_classes=self.dataset.num_classes,
-            augment=self.augmentation.init(),
-            average_batch_stats=self.ema_batch_stats,
-        )
+    @functools.cached_property
+    def _initialize(self) -> Callable[[jax.Array], TrainState]:
+        """`key -> state`, traced once: for the shapes, and for the state itself."""
+
+        def initialize(key: jax.Array) -> TrainState:
+            return init_state(
+                key,
+                model=self.model,
+                method=self.method,
+                optimizer=self.optimizer,
+                image_shape=self.dataset.image_shape,
+                num_classes=self.dataset.num_classes,
+                augment=self.augmentation.init(),
+                average_batch_stats=self.ema_batch_stats,
+            )
+
+        return jax.jit(initialize)
 
     @functools.cached_property
     def train_step(self) -> Callable[..., Any]:
-        """The pure step, for `compile_steps`: it must run on all devices at once."""
-        return self._make_step(self.model, replica=parallel.replica(self.devices))
+        """The pure step, for `compile_steps`: it must run on all devices at once.
+
+        It is traced once: for the shapes of its metrics, and for what is compiled.
+        """
+        step = self._make_step(self.model, replica=parallel.replica(self.devices))
+        return jax.jit(step, inline=True)
 
     def single_step(self, *, guesses: bool = False) -> Callable[..., Any]:
         """The step as a plain function for one device, which `jax.jit` takes.
@@ -153,12 +163,20 @@ class Experiment:
         return {"state": state, "window": sums}, step_memory.estimate(program)
 
     def evaluator(self) -> parallel.Evaluate:
-        """The compiled exact evaluation."""
+        """The exact evaluation, which is compiled once."""
+        return self._evaluator
+
+    @functools.cached_property
+    def _evaluator(self) -> parallel.Evaluate:
         step = make_eval_step(self.model)
         return parallel.compile_evaluate(step, self.devices, batch_size=self.eval_batch_size)
 
     def compile_steps(self) -> parallel.TrainSteps:
-        """The steps, compiled for the devices; what they read is `feed`."""
+        """The steps, compiled once for the devices; what they read is `feed`."""
+        return self._steps
+
+    @functools.cached_property
+    def _steps(self) -> parallel.TrainSteps:
         if isinstance(self.dataset, StreamedDataset):
             return parallel.compile_streamed_steps(self.train_step, self.devices)
         return parallel.compile_steps(self.train_step, self.devices)

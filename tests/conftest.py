@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import math
 import os
 import resource
 from collections.abc import Iterator
@@ -26,12 +27,22 @@ jax.config.update("jax_numpy_rank_promotion", "raise")  # a missing axis is no b
 
 
 @pytest.fixture(autouse=True, scope="module")
-def programs_of_one_module() -> Iterator[None]:
-    """Frees the programs that the tests of a module compiled: all of them would be gigabytes."""
+def programs_are_freed() -> Iterator[None]:
+    """Frees what tests compiled when it is much: all of it would be gigabytes."""
     yield
-    jax.clear_caches()
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)
+    if _gibibytes_now() > 1.2:
+        jax.clear_caches()
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _gibibytes_now() -> float:
+    """The memory of this process; unknown: endless."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return math.inf
+    return pages * resource.getpagesize() / 2**30
 
 
 @pytest.fixture
@@ -74,6 +85,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest modules come first."""
     order = {name: rank for rank, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+
+
+def pytest_collection_finish() -> None:
+    """Keeps the garbage collector from looking at all that is imported, again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -5,6 +5,7 @@ prepared data sets are, "" for the default; `image_size`, the side in pixels tha
 the one they have.
 """
 
+import importlib.util
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -80,10 +81,12 @@ def digits() -> Dataset:
     Their 17 grey levels are spread over 0..255. 360 images are the test set: of each class its
     share, evenly spaced in original order, so that no seed changes them.
     """
-    from sklearn.datasets import load_digits  # costs a second: only when it is used
-
-    images, labels = load_digits(return_X_y=True)
-    images = np.round(images * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
+    # `sklearn.datasets.load_digits` reads the same file, and takes a second to import.
+    package = Path(importlib.util.find_spec("sklearn").origin).parent  # type: ignore[union-attr, arg-type]
+    file = package / "datasets" / "data" / "digits.csv.gz"
+    table = np.loadtxt(file, delimiter=",")
+    levels, labels = table[:, :-1], table[:, -1].astype(np.int64)
+    images = np.round(levels * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
     test = _stratified(labels, 360)
     train = np.setdiff1d(np.arange(len(labels)), test)
     names = tuple("0123456789")

@@ -59,7 +59,7 @@ def load(
         data = (_stream if stream else _read)(name.dataset, data_dir, image_size)
         data = data._replace(class_names=tuple(map(printable, data.class_names)))
         data, split = _given(path, data) if path else (data, _split(name, data, unlabeled))
-    _require_classes(dataset, data, split)
+    _judge(dataset, data, split)
     if not len(data.test_labels) and not len(labeled_validation(data, split)):
         raise UsageError(
             f"config.dataset {dataset} has neither test images nor labelled validation images to "
@@ -68,14 +68,20 @@ def load(
     return data, split
 
 
-def _require_classes(name: str, data: Dataset | StreamedDataset, split: Split) -> None:
-    """Refuses a single class, and names the classes that nothing can be learned about."""
+def _judge(name: str, data: Dataset | StreamedDataset, split: Split) -> None:
+    """Refuses a single class, and names the classes that nothing can be learned about and a
+    validation that says nothing."""
     if data.num_classes < 2:
         raise UsageError(
             f"config.dataset {printable(name)} has one class, {', '.join(data.class_names)}; "
             "allowed: from two classes up"
         )
     counts = np.bincount(data.labels[split.labeled], minlength=data.num_classes)
+    if np.isin(split.valid, split.labeled).sum() > len(split.valid) / 2:
+        LOG.warning(
+            "warning: most validation images are labelled ones, which are trained on; "
+            "config.unlabeled=strict keeps them apart"
+        )
     without = [data.class_names[c] for c in np.flatnonzero(counts == 0)]
     if without:
         LOG.warning(

@@ -20,7 +20,7 @@ from ssljax.run import directory as run_directory
 from ssljax.run import metrics, results, resume
 from ssljax.storage import checksums
 from ssljax.storage.checkpoints import Checkpoints
-from ssljax.storage.files import digest, read_json, write_bytes, write_sealed
+from ssljax.storage.files import digest, plain_path, read_json, write_bytes, write_sealed
 from ssljax.training.state import TrainState
 
 PyTree = Any
@@ -67,7 +67,8 @@ def import_run(
         )
     )
     resume.require_same_data(str(bundle), manifest, experiment.data_record)
-    state = _state(experiment, manifest, _reader(path), path)
+    with plain_path(output) as plain:
+        state = _state(experiment, manifest, _reader(plain / path.name, path), path)
     step = int(state.step)
     rows = [row for row in metrics.read_rows(log) if row["step"] <= step]
     empty = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), experiment.shapes["window"])
@@ -112,8 +113,12 @@ def _newest(output: Path) -> tuple[Path, checksums.Prefix | None]:
     return output / Path(index.model_checkpoint_path).name, None
 
 
-def _reader(path: Path) -> Callable[[str], np.ndarray]:
-    """`read(name)`: a variable of a checkpoint of TensorFlow."""
+def _reader(plain: Path, path: Path) -> Callable[[str], np.ndarray]:
+    """`read(name)`: a variable of a checkpoint of TensorFlow.
+
+    Args:
+      plain: how TensorFlow is given its path.
+    """
     with quiet_import():
         import tensorflow as tf
 
@@ -126,8 +131,7 @@ def _reader(path: Path) -> Callable[[str], np.ndarray]:
         raise UsageError(f"{path} has no {name}: it is of another bundle")
 
     try:
-        # Not `tf.train.load_checkpoint`, for which a path with brackets is a pattern.
-        reader = tf.compat.v1.train.NewCheckpointReader(str(path))
+        reader = tf.compat.v1.train.NewCheckpointReader(str(plain))
     except (tf.errors.OpError, RuntimeError, ValueError) as error:
         raise UsageError(f"{path} cannot be read: {_line(error)}") from error
     return read

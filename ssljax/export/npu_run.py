@@ -728,6 +728,18 @@ class Log:
 _OF_A_STEP = re.compile(r"(?:manifest|window|checkpoint)-(\d+)\.")
 
 
+@contextlib.contextmanager
+def current(directory):
+    """Makes a directory the current one: for TensorFlow, a path with brackets is a pattern."""
+    before = os.open(".", os.O_RDONLY)
+    os.chdir(directory)
+    try:
+        yield
+    finally:
+        os.fchdir(before)
+        os.close(before)
+
+
 def saved_steps(directory):
     """The steps that have a whole checkpoint, the newest first."""
     found = [re.match(r"manifest-(\d+)\.json$", name) for name in os.listdir(directory)]
@@ -739,7 +751,8 @@ def save(session, model, directory, step, sums, log):
     checksums, which make it one."""
     plain = {k: [np.asarray(x).tolist() for x in pair] for k, pair in sums.items()}
     write_text(os.path.join(directory, "window-%d.json" % step), json.dumps(plain))
-    model.saver.save(session, os.path.join(directory, "checkpoint"), global_step=step)
+    with current(directory):
+        model.saver.save(session, "checkpoint", global_step=step)
     parts = ("window-%d.json" % step, "checkpoint-%d." % step)
     paths = {n: os.path.join(directory, n) for n in os.listdir(directory) if n.startswith(parts)}
     for path in paths.values():
@@ -778,8 +791,8 @@ def restore(session, model, directory):
         return int(session.run(model.step)), {}, None
     saver, path = model.saver.saver_def, os.path.join(directory, newest)
     try:
-        # Not `saver.restore`, for which a path with brackets is a pattern.
-        session.run(saver.restore_op_name, {saver.filename_tensor_name: path})
+        with current(directory):
+            session.run(saver.restore_op_name, {saver.filename_tensor_name: newest})
     except tf.errors.OpError as error:
         raise Mistake("%s cannot be read: %s" % (path, one_line(error)))
     step = int(session.run(model.step))

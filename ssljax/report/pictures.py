@@ -51,7 +51,8 @@ class Mistake(NamedTuple):
 def _svg(name: str, title: str, figure: Figure, text: str = "") -> Picture:
     file = io.BytesIO()
     with mpl.rc_context(plots.STYLE), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # of a script without a font here
+        # A class may have a name that the font has no letters for; the page itself shows it.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
         figure.savefig(file, format="svg", metadata={"Date": None})
     return Picture(name, title, text, "svg", file.getvalue())
 

@@ -47,13 +47,15 @@ def write(
     results = table.make(groups, rows, oracle=oracle)
     title = ", ".join(dict.fromkeys(printable(path) for path in paths))
     html, pictures = page.make(title, runs, groups, results, remarks=remarks, refresh=refresh)
-    files: dict[str, bytes] = {
-        "report.md": table.markdown(results).encode(),
-        "report.csv": table.comma_separated(results).encode(),
-        "report.tex": table.latex(results).encode(),
-        **{f"report_figures/{p.name}.{p.kind}": p.data for p in pictures},
-        "report.html": html.encode(),
+    texts = {
+        "report.md": table.markdown(results),
+        "report.csv": table.comma_separated(results),
+        "report.tex": table.latex(results),
+        "report.html": html,
     }
+    files = {f"report_figures/{p.name}.{p.kind}": p.data for p in pictures}
+    # A path may have bytes that are no text. The page, which shows the pictures, is written last.
+    files |= {name: text.encode(errors="backslashreplace") for name, text in texts.items()}
     with telling_of_storage(output, "its disk is full"):
         (output / "report_figures").mkdir(parents=True, exist_ok=True)
         for name, data in files.items():

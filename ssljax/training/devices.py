@@ -70,8 +70,9 @@ def split_cpu(count: int) -> None:
     use several cores for large networks.
     """
     if count > 1:
-        flags = os.environ.get("XLA_FLAGS", "")
-        os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_multi_thread_eigen=false".strip()
+        flags = os.environ.get("XLA_FLAGS", "").split()
+        one_thread = "--xla_cpu_multi_thread_eigen=false"
+        os.environ["XLA_FLAGS"] = " ".join(dict.fromkeys([*flags, one_thread]))
         jax.config.update("jax_num_cpu_devices", count)
 
 

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
-from sklearn.datasets import load_digits
 
 from ssljax.augment import ops
 from ssljax.augment.resample import RESCALE_METHODS, rescale
+from ssljax.data.datasets import digits
 
 SIZES = [(32, 32, 3), (31, 45, 3), (28, 20, 1), (224, 224, 3)]
 # Pillow's own float32 blend differs by a level where its compiler fuses multiply and add (Arm).
@@ -42,8 +42,8 @@ def natural(height, width, channels):
     y, x, c = np.indices(shape)
     gradient = 255 * (x / width + y / height * (c + 1) / channels) / 2
     textured = np.clip(gradient + rng.normal(0, 12, shape), 0, 255)
-    digit = np.clip(load_digits().images[3] * 16, 0, 255).astype(np.uint8)
-    digit = np.asarray(Image.fromarray(digit).resize((width, height), Image.Resampling.BICUBIC))
+    digit = Image.fromarray(digits().images[3, :, :, 0])
+    digit = np.asarray(digit.resize((width, height), Image.Resampling.BICUBIC))
     digit = np.repeat(digit[:, :, None], channels, axis=2) // (c + 1)
     few = rng.choice(np.array([3, 90, 91, 200], np.uint8), shape, p=[0.1, 0.5, 0.3, 0.1])
     narrow = 100 + noise // 16 * (c + 1) // 2

@@ -1,9 +1,17 @@
 """Data sets against where they come from."""
 
 import numpy as np
-from sklearn.datasets import load_digits
+import pytest
 
 from ssljax.data.datasets import digits
+
+
+@pytest.fixture(scope="module")
+def originals():
+    """Images `[1797, 64]`, 0..16, and labels; its import takes more than a second."""
+    from sklearn.datasets import load_digits
+
+    return load_digits(return_X_y=True)
 
 
 def test_digits_have_the_documented_sizes_and_types():
@@ -17,9 +25,9 @@ def test_digits_have_the_documented_sizes_and_types():
     assert data.num_classes == 10
 
 
-def test_digits_are_scikit_learns_images_each_once():
+def test_digits_are_scikit_learns_images_each_once(originals):
     data = digits()
-    images, labels = load_digits(return_X_y=True)
+    images, labels = originals
     ours = np.concatenate([data.images, data.test_images]).reshape(-1, 64)
     # 0..16 is spread over 0..255, and nothing is lost: rounding back gives scikit-learn's levels.
     assert ours.min() == 0
@@ -27,13 +35,13 @@ def test_digits_are_scikit_learns_images_each_once():
     levels = np.round(ours * (16 / 255))
     np.testing.assert_array_equal(np.round(levels * (255 / 16)), ours)
     rows = np.column_stack([levels, np.concatenate([data.labels, data.test_labels])])
-    originals = np.column_stack([images, labels])
-    assert sorted(map(tuple, rows)) == sorted(map(tuple, originals))
+    expected = np.column_stack([images, labels])
+    assert sorted(map(tuple, rows)) == sorted(map(tuple, expected))
 
 
-def test_digits_for_training_are_in_original_order():
+def test_digits_for_training_are_in_original_order(originals):
     data = digits()
-    images, _ = load_digits(return_X_y=True)
+    images, _ = originals
     position = {row.tobytes(): i for i, row in enumerate(images.astype(np.uint8))}
     levels = np.round(data.images.reshape(-1, 64) * (16 / 255)).astype(np.uint8)
     found = [position[row.tobytes()] for row in levels]

@@ -58,6 +58,14 @@ def test_all_labels_and_a_validation_set(file, unlabeled):
         load(f"npz:{file}.1@all-30", unlabeled=unlabeled)
 
 
+def test_a_validation_on_what_is_trained_on_is_told(file, capsys):
+    _, split = load(f"npz:{file}.1@all-7", unlabeled="all")
+    assert set(split.valid) <= set(split.labeled)  # as FixMatch has it
+    assert "most validation images are labelled ones" in capsys.readouterr().out
+    load(f"npz:{file}.1@6-9", unlabeled="all")
+    assert capsys.readouterr().out == ""
+
+
 def test_classes_without_a_label_are_named(file, capsys):
     load(f"npz:{file}.1@1-3", unlabeled="all")
     assert capsys.readouterr().out == (

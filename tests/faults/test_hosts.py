@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers.processes import LIGHT, final_state, finish, rows_of, start
+from helpers.processes import LIGHT, final_state, finish, rows_of, start, train_here
 from ssljax.run import metrics
 
 TOLERANCE = 1e-5  # of parameters after 24 steps: sums over devices are made in another order
@@ -22,13 +22,10 @@ def launch(workdir, processes, *more, devices=4):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    own = f"--config.cpu_devices={devices // processes}"
-    if processes == 1:
-        return [start(workdir, own, *more)]
     return [
         start(
             workdir,
-            own,
+            f"--config.cpu_devices={devices // processes}",
             f"--config.distributed.coordinator=127.0.0.1:{port}",
             f"--config.distributed.num_processes={processes}",
             f"--config.distributed.process_id={i}",
@@ -39,6 +36,8 @@ def launch(workdir, processes, *more, devices=4):
 
 
 def train(workdir, processes, *more):
+    if processes == 1:
+        return train_here(workdir, "--config.cpu_devices=4", *more, devices=4)
     for code, output in [finish(process) for process in launch(workdir, processes, *more)]:
         assert code == 0, output
 

@@ -11,6 +11,8 @@ import orbax.checkpoint as ocp
 
 from helpers import compilation
 from helpers.compilation import ROOT
+from ssljax import flags, recipe
+from ssljax.run import loop
 
 ENVIRONMENT = compilation.ENVIRONMENT | {
     "PYTHONPATH": str(Path(__file__).parent / "no_tensorflow"),
@@ -39,6 +41,12 @@ def start(workdir: Path, *more: str) -> subprocess.Popen[str]:
         stderr=subprocess.STDOUT,
         text=True,
     )
+
+
+def train_here(workdir: Path, *more: str, devices: int) -> None:
+    """Trains in this process what `start` trains in one of its own, with the same programs."""
+    config = flags.parse(command(workdir, *more)[2:]).config()
+    loop.train(recipe.build(config, max_devices=devices), workdir)
 
 
 def finish(process: subprocess.Popen[str], timeout: float = 300) -> tuple[int, str]:

@@ -39,7 +39,8 @@ def python() -> str:
 
 def run(script: Path, *args: str) -> str:
     """What a script prints there."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    theirs = ("PYTHON", "XLA_FLAGS")  # it ends at flags that it does not know
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(theirs)}
     environment |= {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
     command = [python(), "-W", "ignore", str(script), *args]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)

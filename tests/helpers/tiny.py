@@ -2,8 +2,8 @@
 
 import dataclasses
 import importlib
+from typing import Any
 
-import jax
 import ml_collections
 
 from ssljax import recipe
@@ -24,9 +24,25 @@ def tiny_config(method: str = "fixmatch") -> ml_collections.ConfigDict:
     return config
 
 
-def build(config: ml_collections.ConfigDict) -> Experiment:
-    """An experiment on one device: `training/test_step.py` has the tests of several."""
-    return dataclasses.replace(recipe.build(config), devices=jax.devices()[:1])
+_BUILT: dict[tuple[str, int | None], Experiment] = {}
+
+
+def build(config: ml_collections.ConfigDict, devices: int | None = 1, **changes: Any) -> Experiment:
+    """The experiment of a config, each built once: tests share what it compiles.
+
+    Args:
+      devices: how many, None: all. `training/test_step.py` has the tests of several.
+      changes: of its fields that no compiled program reads, as `log_every`.
+    """
+    key = str(config), devices
+    if key not in _BUILT:
+        _BUILT[key] = recipe.build(config, max_devices=devices)
+    if not changes:
+        return _BUILT[key]
+    experiment = dataclasses.replace(_BUILT[key], **changes)
+    for program in ("_initialize", "_steps", "_evaluator", "_traced", "train_step"):
+        experiment.__dict__[program] = getattr(_BUILT[key], program)
+    return experiment
 
 
 # Overrides of `photos` by which it runs in seconds.

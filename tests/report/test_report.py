@@ -64,6 +64,17 @@ def test_the_page_has_everything_and_needs_nothing(tmp_path):
     assert not list(tmp_path.glob("**/*.partial"))
 
 
+def test_names_of_any_kind_are_shown(tmp_path):
+    # As older versions recorded them; \udce9 is a byte of a file name that is no text.
+    names = ["$_$", "caf\udce9", "b\nc", "\x1b[31m", "$\\frac$", "日本", "a", "b", "c", "d"]
+    run = make(tmp_path / "run", dataset="folder:/caf\udce9/$_$.1@40-0")
+    write(run / "data.json", {"image_shape": [8, 8, 1], "class_names": names})
+    shown = read_all([run])[0].class_names
+    assert shown[:5] == ("$_$", "caf\\xe9", "b\\nc", "\\x1b[31m", "$\\frac$")
+    report.write([run], tmp_path)
+    assert "folder:/caf\\udce9/$_$" in page_of(tmp_path).text
+
+
 def test_ctaugment_s_heat_map_is_on_the_page(tmp_path):
     run = make(tmp_path / "run")
     report.write([run], tmp_path / "without")

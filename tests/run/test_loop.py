@@ -3,11 +3,8 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from contextlib import nullcontext
-from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -16,14 +13,12 @@ import numpy as np
 import optax
 import pytest
 
-from helpers.processes import ENVIRONMENT, final_state, rows_of
+from helpers.processes import LIGHT, final_state, finish, rows_of, start, train_here
 from helpers.tiny import build
 from ssljax import evaluation
 from ssljax.errors import Interrupted, RunError, UsageError
 from ssljax.run import directory, loop, metrics
 from ssljax.training.stream import Stream
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_at_a_boundary_the_steps_of_a_stream_are_done():
@@ -159,30 +154,19 @@ def test_a_signal_between_two_evaluations_changes_nothing(config, tmp_path, monk
     jax.tree.map(np.testing.assert_array_equal, whole, cut)
 
 
-def command(workdir, *more):
-    """A real process: 24 steps of tiny FixMatch, saved every fourth."""
-    return [
-        sys.executable, "launch.py", "--config=configs/fixmatch_digits.py", f"--workdir={workdir}",
-        "--config.model_args.filters=4", "--config.model_args.scales=1", "--config.batch_size=8",
-        "--config.uratio=2", "--config.num_steps=24", "--config.log_every=2",
-        "--config.eval_every=4", *more,
-    ]  # fmt: skip
-
-
 def test_a_killed_run_continues_bit_for_bit(tmp_path):
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    quiet |= {"cwd": ROOT, "env": os.environ | ENVIRONMENT}
+    """A process that is killed, against this one, which goes on in its place."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    subprocess.run(command(whole), check=True, **quiet)
-    child = subprocess.Popen(command(cut), **quiet)
+    train_here(whole, *LIGHT, "--config.num_steps=24", devices=1)
+    child = start(cut, *LIGHT, "--config.num_steps=24")
     while len(metrics.read_rows(cut / "metrics.jsonl")) < 7:  # past three evaluations
         assert child.poll() is None
         time.sleep(0.01)
     child.send_signal(signal.SIGKILL)
-    assert child.wait() == -signal.SIGKILL
+    assert finish(child)[0] == -signal.SIGKILL
     assert not (cut / "results.json").exists()
 
-    subprocess.run(command(cut), check=True, **quiet)
+    train_here(cut, *LIGHT, "--config.num_steps=24", devices=1)
     jax.tree.map(np.testing.assert_array_equal, final_state(whole), final_state(cut))
     assert rows_of(whole) == rows_of(cut)
     assert (whole / "results.json").read_text() == (cut / "results.json").read_text()
