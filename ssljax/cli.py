@@ -67,7 +67,7 @@ def _end(message: str, code: int) -> int:
 def _reason(error: Exception) -> str | None:
     """One line about what the system refuses; None: it names no file, and is a fault of ours."""
     if not isinstance(error, OSError):
-        return f"the memory is full ({error or 'MemoryError'})"
+        return f"the memory is full ({str(error) or type(error).__name__})"
     return files.describe(error)
 
 
@@ -149,6 +149,7 @@ def _sweep(command: Command) -> None:
         if not 0 <= index < len(commands):
             raise UsageError(f"--sweep_index is {index}; allowed: from 0 to {len(commands) - 1}")
         commands = dict([list(commands.items())[index]])
+    paths.require_writable(root, "--workdir")
     refusal = f"workdir {root} is in use: another sweep runs there; wait for its end"
     # Points that run alone, of schedulers, share the directory; each has the lock of its own run.
     with nullcontext() if index is not None else lock.held_directory(root.resolve(), refusal):

@@ -105,7 +105,7 @@ def reason(error: BaseException) -> str:
     text = " ".join(str(error).replace("\\n", " ").split())
     # ml_collections prints the whole config where a knob is misspelt.
     text = re.sub(r"Other fields present: .*?(?=Did you mean|$)", "", text).strip()
-    if text[:1] == text[-1:] == "'":  # as a KeyError quotes its message
+    if text[:1] == text[-1:] == "'" and text.count("'") == 2:  # as a KeyError quotes its message
         text = text[1:-1].strip()
     return f"{place(error)}{type(error).__name__}: {text[:300]}"
 

@@ -93,3 +93,22 @@ def test_closed_streams_lead_nowhere_and_their_numbers_stay_free_of_files(tmp_pa
     command = ["sh", "-c", script, sys.executable, program, tmp_path / "second"]
     assert subprocess.run(command).returncode == 0
     assert int((tmp_path / "second").read_text()) > 2
+
+
+@pytest.mark.parametrize(
+    ("encoding", "expected"),
+    [
+        ("ascii", b"3x4 +- 1 -> ... \\xe9 \\u72ac \\udce9\n"),
+        ("latin-1", b"3\xd74 \xb1 1 -> ... \xe9 \\u72ac \\udce9\n"),
+        ("utf-8", "3×4 ± 1 → … é 犬 \\udce9\n".encode()),
+    ],
+)
+def test_any_terminal_shows_any_line(encoding, expected, monkeypatch):
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding=encoding, write_through=True)
+    monkeypatch.setattr("sys.stdout", stream)
+    log.show_lines()
+    print("3×4 ± 1 → … é 犬 \udce9")
+    assert raw.getvalue() == expected
+    log.LOG.info("×")
+    assert raw.getvalue() != expected

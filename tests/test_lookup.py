@@ -102,6 +102,52 @@ def grey(keys, images):
     return images / 2
 
 
+class Unpaired(MLP):
+    @nn.compact
+    def __call__(self, images, *, train):
+        return nn.Dense(self.num_classes)(images.reshape(len(images), -1))
+
+
+class Narrow(MLP):
+    @nn.compact
+    def __call__(self, images, *, train):
+        features = images.reshape(len(images), -1)
+        return nn.Dense(7)(features), features
+
+
+class Broken(MLP):
+    @nn.compact
+    def __call__(self, images, *, train):
+        return images.nope
+
+
+def unpaired(loss):
+    return Method(views=("weak",), init=no_state, noise=no_noise, loss=loss)
+
+
+def number():
+    return unpaired(lambda *args: 3)
+
+
+def vector():
+    def loss(params, ema_params, apply, batch, noise, state, progress):
+        logits, batch_stats = apply(params, batch.labeled)
+        return jnp.mean(logits), Aux(batch_stats, state, {"logits": logits})
+
+    return unpaired(loss)
+
+
+def broken():
+    def loss(params, ema_params, apply, batch, noise, state, progress):
+        return nope
+
+    return unpaired(loss)
+
+
+def fails():
+    raise KeyError("x")
+
+
 def three(weak):
     return Augmentation(lambda state: {"weak": weak, "strong": dark, "dark": dark}, lambda x: {})
 
@@ -181,6 +227,14 @@ def test_a_module_is_found_on_the_path_and_beside_the_current_folder(folder, mon
     assert lookup.find_dotted("config.method", "my_pkg.mine.half").__name__ == "half"
 
 
+def test_the_current_folder_is_on_the_path_only_while_a_name_is_imported(folder):
+    (folder / "looks.py").write_text("import sys\nPATH = [*sys.path]\ndef f(): pass\n")
+    before = [*sys.path]
+    assert lookup.find_dotted("config.method", "looks.f").__name__ == "f"
+    assert [*before, str(folder)] == sys.modules.pop("looks").PATH
+    assert sys.path == before
+
+
 def test_an_augmentation_of_one_s_own_offers_more_views(folder):
     chosen = [*ALL, "augment.strong=my_pkg.mine.three", "method_args.views=('dark','none')"]
     assert recipe.build(load(*chosen)).method.views == ("dark", "none")
@@ -206,6 +260,15 @@ M = "my_pkg.mine"
         ("method=my_pkg.broken.f", "my_pkg/broken.py, line 2: ZeroDivisionError: division by zero"),
         ("method=my_pkg.typo.f", "my_pkg/typo.py, line 1: SyntaxError: "),
         (f"model={M}.NoModule", "'my_pkg.mine.NoModule' returned a NoModule; allowed: flax.linen"),
+        (f"model={M}.Unpaired", "config.model 'my_pkg.mine.Unpaired' returns float32 [2, 10] of 2 "
+         "images; allowed: a pair, logits [2, 10] and features [2, <any number>]"),
+        (f"model={M}.Narrow", "returns ('float32 [2, 7]', 'float32 [2, 64]') of 2 images; allowed"),
+        (f"model={M}.Broken", "config.model 'my_pkg.mine.Broken': "),
+        (f"method={M}.number", "config.method 'my_pkg.mine.number': the loss returned (int, "),
+        (f"method={M}.vector", "the loss's log 'logits' has the shape ["),
+        (f"method={M}.broken", "config.method 'my_pkg.mine.broken': "),
+        (f"method={M}.broken", "NameError: name 'nope' is not defined"),
+        (f"method={M}.fails", "config.method_args: "),
         (f"dataset={M}.no_dataset.1@4-0", "'my_pkg.mine.no_dataset' returned a ndarray; allowed: "
          "ssljax.data.datasets.Dataset"),
         (f"dataset={M}.floats.1@4-0", "'my_pkg.mine.floats' has images float64 [60, 4, 6, 1] with"),

@@ -126,6 +126,10 @@ def test_a_wrong_override_gets_one_line_that_leads_somewhere(name, override, mes
 
 
 START = "from configs import base\n"
+OWN = (
+    "from configs import base\nimport ml_collections\n\ndef get_config():\n"
+    "    c = base.get_config().unlock()\n    with c.ignore_type():\n        {}\n    return c\n"
+)
 
 
 @pytest.mark.parametrize(
@@ -140,6 +144,20 @@ START = "from configs import base\n"
          "mine.py, line 4: AttributeError: Key \"batchsize\" does not exist and cannot be added "
          "since the config is locked. Did you mean \"batch_size\" instead of \"batchsize\"?"),
         ("def get_config():\n    return {}\n", "get_config() returned a dict; allowed: an ml_coll"),
+        ("def get_config():\n    raise SystemExit(3)\n", "mine.py, line 2: SystemExit: 3"),
+        ("exit()\n", "mine.py, line 1: SystemExit: "),
+        ("get_config = 3\n", "TypeError: 'int' object is not callable"),
+        ("def get_config(a):\n    pass\n", "TypeError: get_config() missing 1 required"),
+        ("import sys\nsys.path\nx = sys.path.nope\n", "line 3: AttributeError: 'list' object has"),
+        ("\x00", "source code string cannot contain null bytes"),
+        (OWN.format("c.method = 3"), "config.method is 3; allowed: text"),
+        (OWN.format("c.batch_size = '8'"), "config.batch_size is '8'; allowed: a whole number"),
+        (OWN.format("c.batch_size = True"), "config.batch_size is True; allowed: a whole number"),
+        (OWN.format("c.sync_bn = 'no'"), "config.sync_bn is 'no'; allowed: true or false"),
+        (OWN.format("c.optimizer = 'sgd'"), "config.optimizer is 'sgd'; allowed: a ConfigDict of "),
+        (OWN.format("c.optimizer.decay_epochs = ('x',)"), "decay_epochs, with ('x',), is 'x'; all"),
+        (OWN.format("c.optimizer.decay_epochs = 3"), "decay_epochs is 3; allowed: values such as"),
+        (OWN.format("c.health.stop_on = ('collapse', 3)"), "is 3; allowed: text"),
         ("def get_config():\n    pass\n", "get_config() returned a NoneType; allowed: an ml_colle"),
     ],
 )  # fmt: skip
@@ -149,6 +167,37 @@ def test_a_wrong_recipe_file_gets_one_line_with_its_place(text, message, tmp_pat
         overrides.load(str(tmp_path / "mine.py"))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_what_recipes_import_leaves_no_trace(tmp_path, monkeypatch):
+    """A shipped recipe sees no folder of ours; one's own sees its own, and both see `configs`."""
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/neighbour.py").write_text("SEED = 3\n")
+    (tmp_path / "other/mine.py").write_text(
+        "import sys\nfrom configs import fixmatch_digits\nimport neighbour\nPATH = [*sys.path]\n"
+    )
+    path, modules = [*sys.path], {name for name in sys.modules if "configs" in name}
+    ours = str(Path(recipe_files.__file__).parent)
+    with recipe_files.running(tmp_path / "other/mine.py") as module:
+        assert [str(tmp_path / "other"), *path] == module.PATH
+    with recipe_files.running(recipe_files.recipe_file("fixmatch_digits")) as module:
+        assert sys.path == path
+        assert ours not in path
+    assert sys.path == path
+    assert {name for name in sys.modules if "configs" in name} == modules
+
+
+def test_a_knob_that_stands_for_an_argument_of_another_method_is_refused():
+    for other in ("uda", "mixmatch"):
+        with pytest.raises(UsageError) as caught:
+            overrides.load("fixmatch_imagenet", ["wu=3", f"method={other}"])
+        assert str(caught.value) == (
+            "--config.wu=3 would change nothing: it stands for config.method_args.unlabeled_weight "
+            f"of fixmatch, and --config.method is {other}; set --config.method_args.<argument>"
+        )
+    config = overrides.load("fixmatch_imagenet", ["method=fixmatch", "confidence=.9"])
+    assert config.method_args.threshold == 0.9
+    assert overrides.load("fixmatch_imagenet", ["method=uda"]).method_args.threshold == 0.95
 
 
 def test_a_file_that_is_not_python_is_refused(tmp_path):

@@ -2,13 +2,16 @@ import re
 import types
 
 import jax
+import numpy as np
 import pytest
 
 from helpers.tiny import tiny_config
-from ssljax import recipe
+from ssljax import overrides, parts, recipe
 from ssljax.data import memory
-from ssljax.errors import UsageError
+from ssljax.data.splits import Split
+from ssljax.errors import RunError, UsageError
 from ssljax.experiment import describe
+from ssljax.network import make_model
 from ssljax.training import devices
 
 
@@ -73,6 +76,73 @@ def test_bad_values_are_named_with_what_is_allowed(config, knob, value, message)
     with pytest.raises(UsageError, match=message) as caught:
         recipe.build(config)
     assert "\n" not in str(caught.value)
+
+
+NONSENSE = {
+    "wide_resnet": [("filters", 0), ("filters", 2**70), ("repeat", 0), ("repeat", 10**12),
+                    ("scales", 0), ("scales", "abc"), ("scales", 1.5), ("filters", True),
+                    ("batch_norm_momentum", 2.0), ("batch_norm_momentum", "x")],
+    "cnn13": [("filters", -1)],
+    "convnet": [("filters", 0), ("scales", 10**6)],
+    "shake_resnet": [("repeat", 0), ("filters", None)],
+    "resnet18": [("blocks", ()), ("blocks", (1, 0)), ("blocks", ("x",)), ("blocks", 3)],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("model", "argument", "value"), [(m, *pair) for m, pairs in NONSENSE.items() for pair in pairs]
+)
+def test_a_network_of_nonsense_is_refused(model, argument, value):
+    config = overrides.load("supervised_digits", [f"model={model}"])
+    with config.unlocked(), config.ignore_type():
+        config.model_args[argument] = value
+    with pytest.raises(UsageError, match=rf"config.model_args.*{argument}.*; allowed: ") as caught:
+        make_model(config, num_classes=10)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("method", "argument", "value"),
+    [
+        ("mixmatch", "nu", 10**12), ("remixmatch", "strong_views", 0), ("mixmatch", "nu", 1.5),
+        ("fixmatch", "threshold", "x"), ("fixmatch", "weak_pass", 3), ("mixup", "beta", 0.0),
+        ("mixmatch", "use_ema_guess", "no"), ("uda", "temperature", None),
+    ],
+)  # fmt: skip
+def test_arguments_of_a_method_that_are_nonsense_are_refused(method, argument, value):
+    config = overrides.load("supervised_digits", [f"method={method}"])
+    with config.unlocked(), config.ignore_type():
+        config.method_args[argument] = value
+    split = Split(np.arange(4), np.arange(4), np.arange(0))
+    with pytest.raises(UsageError, match=rf"config.method_args.*{argument}.*; allowed: "):
+        parts.make_method(config, split)
+
+
+def test_a_ramp_longer_than_32_bits_is_no_overflow():
+    config = tiny_config("mixmatch")
+    config.method_args.ramp_images = 10**12
+    recipe.build(config)
+
+
+def test_devices_that_jax_cannot_start_are_one_line(monkeypatch):
+    def fail():
+        raise AssertionError
+
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    monkeypatch.setattr(jax, "devices", fail)
+    with pytest.raises(
+        UsageError, match="JAX_PLATFORMS is 'cuda', and JAX cannot start it"
+    ) as caught:
+        devices.available()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_full_device_is_one_line():
+    said = "a smaller config.batch_size, .* Out of memory allocating 9"
+    with pytest.raises(RunError, match=said), devices.telling_of_full_memory():
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory\nallocating 9 bytes")
+    with pytest.raises(jax.errors.JaxRuntimeError), devices.telling_of_full_memory():
+        raise jax.errors.JaxRuntimeError("INTERNAL: x")
 
 
 @pytest.mark.parametrize("strong", ["randaugment", "ctaugment"])

@@ -93,3 +93,25 @@ def test_files_fit_a_sitting_and_functions_a_screen():
                 if size > 60 and name not in LONG_FUNCTIONS:
                     long.append(f"ssljax/{name}:{node.lineno} {node.name}: {size} lines")
     assert not long, "\n".join(long)
+
+
+def test_text_files_are_utf_8_whatever_the_system_s_encoding_is():
+    silent = []
+    for name, text in FILES.items():
+        for node in ast.walk(ast.parse(text)):
+            if not isinstance(node, ast.Call) or name == "export/npu_run.py":  # writes ASCII
+                continue
+            function, options = ast.unparse(node.func), {k.arg for k in node.keywords}
+            modes = [a.value for a in node.args if isinstance(a, ast.Constant)]
+            encoded = "encoding" in options or "utf-8" in modes
+            if function.endswith((".read_text", ".write_text")) and not encoded:
+                silent.append(f"ssljax/{name}:{node.lineno} {function}")
+            opens = function == "open" or function.endswith((".open", ".fdopen"))
+            binary = any("b" in str(mode) for mode in modes)
+            if opens and not binary and not encoded and function not in BINARY:
+                silent.append(f"ssljax/{name}:{node.lineno} {function}")
+    assert not silent, "\n".join(silent)
+
+
+# Functions called `open` that return bytes, or no file.
+BINARY = ("os.open", "Image.open", "archive.open", "writer.open", "member.writer.open")

@@ -48,6 +48,46 @@ def test_a_directory_s_name_is_one_path_component():
     assert name == "dataset=folder__data_my_pets.1@40-0"
 
 
+def test_spaces_and_quotes_are_understood():
+    spaced = overrides.grid(" seed = 1, 2 ; config.lr = 3 ")
+    assert spaced == [{"seed": "1", "lr": "3"}, {"seed": "2", "lr": "3"}]
+    quoted = overrides.grid("dataset='folder:/a,b;c.1@4-0',\"digits.1@4-0\",folder:/bob's,x")
+    data = ["folder:/a,b;c.1@4-0", "digits.1@4-0", "folder:/bob's", "x"]
+    assert quoted == [{"dataset": x} for x in data]
+    tuples = overrides.grid("health.stop_on=('collapse','mask_rate'),()")
+    assert tuples == [{"health.stop_on": "('collapse','mask_rate')"}, {"health.stop_on": "()"}]
+    for text in ("seed=(1,2", "seed='1,2", "seed=[(1)"):
+        with pytest.raises(UsageError, match="--sweep: .* lacks"):
+            overrides.grid(text)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("return None", "get_sweep() returned NoneType 'None'; allowed: a list of"),
+        ("return {'seed': 1}", "get_sweep() returned dict"),
+        ("return [1]", "get_sweep() returned int '1'"),
+        ("yield 3", "get_sweep() returned generator"),
+        ("return nope", "own.py, line 2: NameError: name 'nope' is not defined"),
+    ],
+)
+def test_what_is_wrong_with_a_sweep_of_a_config_is_said(body, message, tmp_path):
+    (tmp_path / "own.py").write_text(f"def get_sweep():\n    {body}\n")
+    with pytest.raises(UsageError) as caught:
+        overrides.own_grid(str(tmp_path / "own.py"))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_knobs_of_a_config_s_sweep_can_be_as_on_the_command_line():
+    assert overrides.listed([{"config.seed": 1, "lr ": 0.5}]) == [{"seed": "1", "lr": "0.5"}]
+
+
+def test_a_directory_s_name_that_no_system_takes_is_refused():
+    with pytest.raises(UsageError, match="whose name has 308 bytes; allowed: up to 255"):
+        overrides.names([{"dataset": "é" * 150}])
+
+
 @pytest.mark.parametrize("text", ["", "seed", "=1", "seed=1;", "seed=1;seed=2"])
 def test_another_form_is_refused(text):
     with pytest.raises(UsageError, match="allowed: <knob>=<value>"):
@@ -116,7 +156,8 @@ def handler(signum, frame):
     time.sleep(0.3)  # a second signal would come now
     sys.exit(128 + signum)
 for s in (signal.SIGINT, signal.SIGHUP): signal.signal(s, handler)
-open({str(started)!r}, "w").write(str(os.getpgrp()))
+open({str(started)!r} + "?", "w").write(str(os.getpgrp()))
+os.rename({str(started)!r} + "?", {str(started)!r})
 time.sleep(60)
 """
 

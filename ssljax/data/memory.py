@@ -24,7 +24,7 @@ def host_bytes() -> int:
         limits.append(resource.getrlimit(resource.RLIMIT_AS)[0])
     for file in _CONTAINER:
         with contextlib.suppress(OSError, ValueError):  # no such limit, or "max"
-            limits.append(int(Path(file).read_text()))
+            limits.append(int(Path(file).read_text("utf-8")))
     return min(limit for limit in limits if limit > 0)  # -1 is no limit
 
 

@@ -180,12 +180,6 @@ def _config(recorded: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
-def _look_at(picture: Path) -> None:
-    """Compares a PNG with the checksums in it; raises what Pillow does."""
-    with Image.open(picture) as image:
-        image.verify()
-
-
 def _rows(file: Path, tell: Callable[[str], None]) -> list[metrics.Row]:
     if not file.exists():
         raise FileNotFoundError(file)
@@ -203,6 +197,12 @@ def _starts(recorded: dict[str, Any]) -> list[dict[str, Any]]:
         if not all(isinstance(text, str) for text in texts) or not isinstance(start["step"], int):
             raise ValueError("a start is of another form")
     return recorded["starts"]
+
+
+def _look_at(picture: Path) -> None:
+    """Compares a PNG with the checksums in it; raises what Pillow does."""
+    with Image.open(picture) as image:
+        image.verify()
 
 
 def _predictions(file: Path) -> Predictions:

@@ -40,7 +40,7 @@ def commit(partial: Path, final: Path, rows: Prefix | None = None) -> None:
     manifest: dict[str, Any] = {"sha256": _sums(partial, found)}
     if rows is not None:
         manifest["metrics.jsonl"] = rows._asdict()
-    (partial / NAME).write_text(json.dumps(manifest, indent=1) + "\n")
+    (partial / NAME).write_text(json.dumps(manifest, indent=1) + "\n", "utf-8")
     _sync_all(partial, [*found, partial / NAME])
     partial.rename(final)
     sync(final.parent)

@@ -27,7 +27,7 @@ def restart() -> None:
     of malloc already, or where the kernel gives huge pages to all or to nobody.
     """
     tunables = os.environ.get("GLIBC_TUNABLES", "")
-    asking_helps = _KERNEL.exists() and "[madvise]" in _KERNEL.read_text()
+    asking_helps = _KERNEL.exists() and "[madvise]" in _KERNEL.read_text("utf-8")
     if asking_helps and "glibc.malloc." not in tunables:
         os.environ["GLIBC_TUNABLES"] = ":".join(filter(None, [tunables, *_SETTINGS]))
         LOG.info(

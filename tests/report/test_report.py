@@ -10,7 +10,7 @@ import pytest
 
 from helpers.run_directories import VERSIONS, make, write
 from ssljax.errors import RunError, UsageError
-from ssljax.report import plots, report
+from ssljax.report import pictures, plots, report
 from ssljax.report.runs import Predictions, read_all
 
 ROOT = Path(__file__).parents[2]
@@ -137,6 +137,34 @@ def test_runs_in_any_state_are_named_and_the_rest_is_rendered(tmp_path):
     (row,) = [line for line in text.splitlines() if " finished" in line]
     assert row.split()[:4] == ["fixmatch", "digits", "40", "10"]
     assert "Confusion matrix" in page.text
+
+
+def test_text_of_a_run_is_no_markup_and_no_mathematics(tmp_path):
+    nasty = "</pre><script>alert(1)</script>\n$\\frac{1$ & 犬"
+    run = make(
+        tmp_path / "<b>",
+        dataset=f"{nasty}.1@40-100",
+        method_args__weak_pass=nasty,
+        classes=3,
+        evaluations=1,
+    )
+    write(run / "data.json", {"image_shape": [8, 8, 1], "class_names": [nasty, "$x_$", "c"]})
+    start = {"step": 0, "versions": {nasty: nasty}, "devices": nasty, "machine": nasty}
+    write(run / "environment.json", {"starts": [start]})
+    (run / "failure.txt").write_text(nasty)
+    report.write([tmp_path], tmp_path / "out")
+    text = (tmp_path / "out/report.html").read_text()
+    assert "<script" not in text
+    assert "default-src 'none'" in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;\\n$" in text
+    assert "<b>" not in {word for word in re.findall("<b>(?!<|&lt;|[$c])", text)}
+
+
+def test_a_long_name_makes_a_short_file_name():
+    names = {pictures._file_name("é" * 200 + end) for end in ("a", "b")}
+    assert len(names) == 2
+    assert max(len(name.encode()) for name in names) < 100
+    assert pictures._file_name("a/../b c") == "a_.._b_c"
 
 
 def test_a_full_disk_is_one_line(tmp_path, monkeypatch):

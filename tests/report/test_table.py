@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import re
 import statistics
 from pathlib import Path
 
@@ -181,6 +182,36 @@ def test_every_format_has_every_row_and_none_breaks_at_its_marks(tmp_path):
     assert row.replace(r"\|", "").count("|") == len(made.heading) + 1
     assert values(groups)[0]["data_set"] == "folder:my_pets|50%"
     assert len({len(line.split("  ")) > 3 for line in table.text(made).splitlines()}) == 1
+
+
+HOSTILE = "=cmd|'/C calc'!A1 <script>x</script> [a](b) `c` *d* _e_ $f$ %g \\h &amp; ~~i~~"
+
+
+@pytest.mark.parametrize("first", ["=1+1", "+1", "-1", "@x", "＝1"])
+def test_a_spreadsheet_computes_no_text(tmp_path, first):
+    groups = grouped(make(tmp_path / "run", dataset=f"{first}.1@40-100"))
+    row = values(groups)[0]
+    assert row["data_set"] == f"'{first}"
+    assert row["method"] == "fixmatch"
+    assert table.comma_separated(table.Table([], [], ["a"], [[-1.5]])) == "a\n-1.5\n"
+
+
+def test_text_is_text_in_every_format(tmp_path):
+    groups = grouped(make(tmp_path / "run", dataset=f"{HOSTILE}.1@40-100"))
+    made = table.make(groups, oracle=False)
+    row = table.markdown(made).splitlines()[2]
+    assert not re.search(r"(?<!\\)[<>`*\[\]$&~]", row)
+    assert r"\_e\_" in row
+    (row,) = [line for line in table.latex(made).splitlines() if "fixmatch" in line]
+    inside = row.replace(r"\textbackslash{}", "").replace(r"\textasciitilde{}", "")
+    inside = re.sub(r"\\text(less|greater){}|{[\[*]}|\\[&%$#_{}]| & |\\\\$", "", inside)
+    assert not re.search(r"[\\&%$#_{}~^\[*<>]", inside), inside
+    assert values(groups)[0]["data_set"] == f"'{HOSTILE}"
+
+
+def test_a_name_in_latex_is_no_argument_of_the_line_before(tmp_path):
+    made = table.Table(["a"], [["[5pt]"], ["*"]], [], [])
+    assert [*table.latex(made).splitlines()][5:7] == [r"{[}5pt] \\", r"{*} \\"]
 
 
 def test_describe():
