@@ -74,7 +74,7 @@ def prepare(config: ml_collections.ConfigDict, *, join: bool = True) -> None:
         if join:
             joining.start(**config.distributed)
         platform = devices.available()[0].platform
-        if platform == "cpu" and not config.cpu_devices and config.num_seeds == 1:
+        if platform == "cpu" and config.num_seeds == 1:
             _note_cores(config)
 
 
@@ -285,7 +285,15 @@ def _cpu_devices(config: ml_collections.ConfigDict, *, several: bool) -> int:
 
 
 def _note_cores(config: ml_collections.ConfigDict) -> None:
-    cores = devices.cores()
+    cores, begun = devices.cores(), jax.local_device_count()
+    if config.cpu_devices:
+        if config.cpu_devices != begun:
+            _LOG.info(
+                "note: config.cpu_devices is %d, but JAX has started with %d in this process, and "
+                "goes on with these; the figures are the same",
+                config.cpu_devices, begun,
+            )  # fmt: skip
+        return
     if config.batch_size % cores and config.sync_bn:
         _LOG.info(
             "note: %d of %d cores are devices, since config.batch_size is %d; a multiple of %d "

@@ -18,7 +18,7 @@ import ml_collections
 import pytest
 
 from helpers.tiny import tiny_config
-from ssljax import log
+from ssljax import log, recipe
 from ssljax.data import datasets
 from ssljax.run import metrics
 
@@ -49,6 +49,13 @@ def _gibibytes_now() -> float:
 def config() -> ml_collections.ConfigDict:
     """A fresh tiny FixMatch config."""
     return tiny_config()
+
+
+@pytest.fixture
+def untraced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Experiments are built, but their steps are not traced, which takes a second each."""
+    for check in ("_require_room", "_check_batch_stats"):
+        monkeypatch.setattr(recipe, check, lambda *_: None)
 
 
 @pytest.fixture(scope="session")

@@ -90,7 +90,7 @@ def test_train_resumes_and_can_be_quiet(tmp_path, capsys):
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        config = tiny_config()
+        config = tiny_config("supervised")
         config.num_steps = 4
         assert ssljax.train(config, tmp_path / "run").step == 4
         config.num_steps = 8

@@ -28,7 +28,7 @@ def value(config, knob):
         ("remixmatch_digits", "method_args.w_rot=0", 0.0),
     ],
 )
-def test_an_argument_that_a_recipe_leaves_out_is_overridden(name, override, expected):
+def test_an_argument_that_a_recipe_leaves_out_is_overridden(name, override, expected, untraced):
     config = overrides.load(name, [override])
     experiment = recipe.build(config)
     knob = override.partition("=")[0]

@@ -195,7 +195,7 @@ def test_no_unlabelled_images_are_refused_for_a_method_that_needs_them(config):
         recipe.build(config)
 
 
-def test_the_default_unlabelled_list_of_each_recipe_is_the_published_one():
+def test_the_default_unlabelled_list_of_each_recipe_is_the_published_one(untraced):
     fixmatch = recipe.build(tiny_config("fixmatch")).split
     mixmatch = recipe.build(tiny_config("mixmatch")).split
     assert len(fixmatch.unlabeled) + len(fixmatch.valid) == 1437
@@ -241,7 +241,7 @@ def test_an_evaluation_has_no_more_room_than_images(config):
     assert experiment.config["eval_batch_size"] == 10**8
 
 
-def test_the_memory_of_an_accelerator_is_its_own():
+def test_the_memory_of_an_accelerator_is_its_own(untraced):
     class Device:
         platform = "gpu"
         process_index = 0
@@ -358,9 +358,22 @@ def test_what_is_computed_does_not_depend_on_the_cores(config, monkeypatch):
 def test_cores_that_a_batch_leaves_idle_are_noted(config, monkeypatch, capsys):
     monkeypatch.setattr(devices, "cores", lambda: 3)
     monkeypatch.setattr(jax, "device_count", lambda: 2)
+    config.cpu_devices = 0
     recipe._note_cores(config)
     printed = capsys.readouterr().out
     assert "note: 2 of 3 cores are devices, since config.batch_size is 8" in printed
     config.batch_size = 9
     recipe._note_cores(config)
     assert not capsys.readouterr().out
+
+
+def test_a_second_recipe_of_a_process_takes_the_devices_that_are_there(config, capsys):
+    """As in a notebook: JAX has started with four devices."""
+    config.cpu_devices = 3
+    recipe.prepare(config)
+    assert jax.local_device_count() == 4
+    printed = capsys.readouterr().out
+    assert "note: config.cpu_devices is 3, but JAX has started with 4 in this process" in printed
+    config.cpu_devices = 4
+    recipe.prepare(config)
+    assert "note: config.cpu_devices" not in capsys.readouterr().out

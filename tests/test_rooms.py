@@ -7,7 +7,7 @@ PACKAGE = Path(__file__).parents[1] / "ssljax"
 # From bottom to top. Rooms of one line know nothing of each other; modules of one room may.
 ROOMS = (
     "errors log drawing interrupts",
-    "lookup paths",
+    "lookup paths spreadsheet",
     "checks recipe_files losses defaults spelling",
     "overrides",
     "storage",

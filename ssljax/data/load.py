@@ -12,6 +12,7 @@ from ssljax.data import (
     folder,
     image_index,
     imagenet_folds,
+    memory,
     split_file,
     splits,
     streaming,
@@ -179,6 +180,10 @@ def _stream(name: str, data_dir: str, image_size: int) -> StreamedDataset:
             f"config.dataset names {name!r}, which cannot be streamed; allowed with config.stream: "
             "folder:<…>, tfds:<…>, imagenet"
         )
+    crops = 3 * 4 * image_size**2 * streaming.AT_ONCE  # float32
+    memory.require(
+        f"config.image_size is {image_size}: crops", crops, memory.host_bytes(), "memory"
+    )
     tensorflow_import.require("tensorflow", "config.stream")
     if kind == "tfds":
         train, test, classes = image_index.of_tfds(where, data_dir)

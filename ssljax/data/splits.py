@@ -36,7 +36,8 @@ def parse(name: str) -> SplitName:
     """Takes `<data set>.<seed>@<labels>-<validation images>` apart.
 
     Raises:
-      ValueError: the name has another form; the message shows an example.
+      ValueError: the name has another form, of which the message shows an example, or a seed that
+        is too large.
     """
     match = _NAME.fullmatch(name)
     if match is None:
@@ -44,6 +45,8 @@ def parse(name: str) -> SplitName:
             f"dataset {name!r} is not <data set>.<seed>@<labels>-<validation images>, "
             "for example digits.1@40-100"
         )
+    if int(match["seed"]) >= 2**32:
+        raise ValueError(f"dataset {name!r} has a seed above {2**32 - 1}, the largest one")
     size = None if match["size"] == "all" else int(match["size"])
     return SplitName(match["dataset"], int(match["seed"]), size, int(match["valid"]))
 

@@ -25,6 +25,7 @@ from ssljax.errors import RunError, UsageError
 from ssljax.log import LOG
 
 _TOLERATED = 0.01  # share of the images that may be damaged
+AT_ONCE = 64  # images that are looked at in one batch, where no batch size is said
 _TRIED = 8  # images of a part that are decoded before anything is trained
 
 
@@ -72,7 +73,7 @@ class StreamedDataset(NamedTuple):
 
     def pick(self, indices: np.ndarray) -> np.ndarray:
         """Some training images, to look at: uint8 `[n, H, W, C]`; damaged ones are left out."""
-        batches = _evaluation(self.train_index, indices, 64, self.image_size, tolerated=1)
+        batches = _evaluation(self.train_index, indices, AT_ONCE, self.image_size, tolerated=1)
         return np.concatenate([images for images, _ in batches])
 
     def batches(self, indices: np.ndarray, size: int) -> Batches:

@@ -15,6 +15,7 @@ from ssljax.data.splits import Split
 from ssljax.data.streaming import StreamedDataset
 from ssljax.errors import UsageError
 from ssljax.inference.predict import readable
+from ssljax.spreadsheet import original
 
 _NAMED = 3  # examples in a message
 
@@ -48,7 +49,7 @@ def _from_csv(text: str) -> Iterator[tuple[str, str]]:
     if missing := {"file", "label"} - {*(rows.fieldnames or [])}:
         raise ValueError(f"it has no column {' and no column '.join(sorted(missing))}")
     for row in rows:
-        yield row["file"], (row["label"] or "").strip()
+        yield original(row["file"]), original((row["label"] or "").strip())
 
 
 def _from_json(tasks: Any) -> Iterator[tuple[str, str]]:

@@ -15,6 +15,7 @@ from ssljax.data.streaming import StreamedDataset
 from ssljax.errors import UsageError
 from ssljax.inference import calibration, selection, sources
 from ssljax.inference.predict import predict, readable
+from ssljax.spreadsheet import inert
 from ssljax.trained import Trained
 
 STRATEGIES = ("typical", "margin", "entropy", "coreset", "committee")
@@ -158,8 +159,8 @@ def write(directory: Path, choices: Sequence[Choice]) -> None:
         rows = csv.writer(file)
         rows.writerow(["file", "label", "prediction", "confidence", "why", "number"])
         for x in choices:
-            row = [readable(x.file), "", x.prediction, f"{x.confidence:.6f}", x.why, x.number]
-            rows.writerow(row)
+            name, prediction = inert(readable(x.file)), inert(x.prediction)
+            rows.writerow([name, "", prediction, f"{x.confidence:.6f}", x.why, x.number])
     tasks = json.dumps([_task(choice) for choice in choices], indent=2)
     (directory / "label_studio.json").write_text(tasks + "\n", encoding="utf-8")
 

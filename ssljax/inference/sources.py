@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from ssljax import paths
 from ssljax.data import arrays, image_index, images, streaming
 from ssljax.data.datasets import Dataset
 from ssljax.data.image_index import ImageIndex
@@ -49,7 +50,7 @@ def from_path(where: str, image_shape: tuple[int, int, int], *, stream: bool = F
     Raises:
       UsageError: there is no image.
     """
-    path = Path(where).expanduser()
+    path = Path(paths.expand(where, "--images"))
     if path.suffix.lower() == ".npz":
         return _from_npz(path, image_shape)
     if path.is_dir():

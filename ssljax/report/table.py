@@ -10,6 +10,7 @@ from ssljax.report import groups
 from ssljax.report.groups import Group, Spread
 from ssljax.report.reference import Published
 from ssljax.report.runs import Run
+from ssljax.spreadsheet import inert
 
 # Heading, name in the CSV, and what it is of a run.
 Column = tuple[str, str, Callable[[Run], float | None]]
@@ -114,12 +115,8 @@ def comma_separated(table: Table) -> str:
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(table.value_heading)
     for row in table.values:
-        writer.writerow([_inert(value) if isinstance(value, str) else value for value in row])
+        writer.writerow([inert(value) if isinstance(value, str) else value for value in row])
     return file.getvalue()
-
-
-def _inert(text: str) -> str:
-    return f"'{text}" if text.startswith(tuple("=+-@\t\r＝＋－＠")) else text
 
 
 _LATEX = {

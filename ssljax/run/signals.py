@@ -57,10 +57,14 @@ class Stop:
 def stop_signal() -> Iterator[Stop]:
     """Notes the first SIGINT, SIGTERM or SIGHUP; a second one ends the process at once.
 
+    In another thread than the main one there is nothing to note: signals are the main thread's.
     Python runs a signal's handler when the main thread is back from XLA; a thread that the system
     wakes does not have to wait for that.
     """
     stop = Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
 
     def handler(signum: int, frame: FrameType | None) -> None:
         del frame

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import jax
+from jax._src import xla_bridge  # no public way to ask whether it has begun
 
 from ssljax import paths
 from ssljax.data import memory
@@ -64,12 +65,12 @@ def devices_for(batch_size: int) -> int:
 
 
 def split_cpu(count: int) -> None:
-    """Makes the CPU `count` devices of one thread each; call it before JAX starts its backend.
+    """Makes the CPU `count` devices of one thread each, unless JAX has started its backend already.
 
     XLA's convolutions gain little from its thread pool, so one device per core is the faster way to
     use several cores for large networks.
     """
-    if count > 1:
+    if count > 1 and not xla_bridge.backends_are_initialized():
         flags = os.environ.get("XLA_FLAGS", "").split()
         one_thread = "--xla_cpu_multi_thread_eigen=false"
         os.environ["XLA_FLAGS"] = " ".join(dict.fromkeys([*flags, one_thread]))

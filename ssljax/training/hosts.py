@@ -7,6 +7,7 @@ import atexit
 import itertools
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -33,8 +34,37 @@ _DAY = 86_400_000  # milliseconds: others wait for the first process, or for its
 
 @contextmanager
 def telling(text: Callable[[], str]) -> Iterator[None]:
-    """Prints a line if what is waited for takes longer than 10 seconds."""
-    timer = threading.Timer(_PATIENCE, lambda: LOG.info("note: %s", text()))
+    """Prints a line if what is waited for takes longer than 10 seconds; Ctrl-C ends it at once.
+
+    JAX waits where Python does not get to handle a signal.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL) if is_main else None
+    try:
+        with _timer(_PATIENCE, lambda: LOG.info("note: %s", text())):
+            yield
+    finally:
+        if is_main:
+            signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def ending_after(seconds: float, reason: str) -> Iterator[None]:
+    """Ends this process with one line if something takes longer; JAX would end it by an abort."""
+
+    def end() -> None:
+        try:
+            print(f"error: {reason}", file=sys.stderr, flush=True)
+        finally:
+            os._exit(1)
+
+    with _timer(seconds, end):
+        yield
+
+
+@contextmanager
+def _timer(seconds: float, call: Callable[[], None]) -> Iterator[None]:
+    timer = threading.Timer(seconds, call)
     timer.daemon = True
     timer.start()
     try:

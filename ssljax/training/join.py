@@ -9,9 +9,10 @@ from jax._src import clusters, distributed  # no public way to either; jax>=0.10
 from ssljax.errors import RunError, UsageError
 from ssljax.training import hosts
 
-# Seconds after which a silent process counts as dead for JAX, whose way to say so is an abort with
-# a stack trace: `hosts.py` is earlier.
-_SILENCE = 45
+# Seconds after which a silent process counts as dead for JAX, and after which it waits for others
+# no more. Its way to say so is an abort with a stack trace: `hosts.py` and this file are earlier.
+_SILENCE, _WAITING = 45, 360
+_PATIENCE = 300.0  # seconds until the others have to be there
 
 
 def start(coordinator: str, num_processes: int, process_id: int, auto: bool = True) -> None:
@@ -49,9 +50,13 @@ def start(coordinator: str, num_processes: int, process_id: int, auto: bool = Tr
     others = f"the {num_processes - 1} others" if process_id == 0 else "process 0 and the others"
     waiting = f"process {process_id} of {num_processes} waits for {others} ({where})"
     alone = "" if coordinator else "; config.distributed.auto=false trains without them"
+    given |= {"heartbeat_timeout_seconds": _SILENCE, "initialization_timeout": _WAITING}
+    late = (
+        f"the processes of the run did not find each other in {_PATIENCE:.0f} s: {waiting}{alone}"
+    )
     try:
-        with hosts.telling(lambda: waiting + alone):
-            jax.distributed.initialize(**given, heartbeat_timeout_seconds=_SILENCE)
+        with hosts.telling(lambda: waiting + alone), hosts.ending_after(_PATIENCE, late):
+            jax.distributed.initialize(**given)
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise RunError(

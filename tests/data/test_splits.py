@@ -47,6 +47,12 @@ def test_parse_refuses_another_form_and_shows_an_example(name):
     assert repr(name) in str(error.value)
 
 
+def test_parse_refuses_a_seed_that_is_too_large():
+    assert parse("digits.4294967295@40-0").seed == 2**32 - 1
+    with pytest.raises(ValueError, match="'digits.4294967296@40-0' has a seed above 4294967295"):
+        parse("digits.4294967296@40-0")
+
+
 def needy(share, written):
     """The class to serve next; Python's max, like argmax, takes the first of equals."""
     most = max(1, *written)

@@ -102,8 +102,8 @@ def rows_of(workdir):
 def test_published_recipes_run_and_resume_with_the_same_batches(
     name, data_dir, tmp_path, monkeypatch, capsys
 ):
-    config = tiny(name, data_dir)
-    loop.train(recipe.build(config), tmp_path / "whole")
+    experiment = recipe.build(tiny(name, data_dir))
+    loop.train(experiment, tmp_path / "whole")
     rows = rows_of(tmp_path / "whole")
     assert [row["step"] for row in rows] == [2, 4]
     # The truncated image is left out of nothing here: it is a training image.
@@ -119,9 +119,9 @@ def test_published_recipes_run_and_resume_with_the_same_batches(
     with monkeypatch.context() as patch:
         patch.setattr(loop.ProgressBar, "advance", interrupted)
         with pytest.raises(Interrupted, match="saved after step 3"):
-            loop.train(recipe.build(config), tmp_path / "parted")
+            loop.train(experiment, tmp_path / "parted")
     assert not (tmp_path / "parted" / "predictions.npz").exists()  # of streams, at the end only
-    loop.train(recipe.build(config), tmp_path / "parted")
+    loop.train(experiment, tmp_path / "parted")
     assert rows_of(tmp_path / "parted") == rows
     assert "resuming" in capsys.readouterr().out
     with np.load(tmp_path / "parted" / "predictions.npz") as says:
@@ -132,7 +132,7 @@ def test_published_recipes_run_and_resume_with_the_same_batches(
     assert (run.status, run.notes) == ("finished", ())
 
 
-def test_several_seeds_of_a_stream_are_refused(data_dir):
+def test_several_seeds_of_a_stream_are_refused(data_dir, untraced):
     config = tiny("supervised_imagenet", data_dir)
     config.num_seeds = 2
     with pytest.raises(UsageError, match="config.num_seeds is 2; allowed for streams: 1"):
@@ -164,7 +164,7 @@ def test_the_batch_and_the_length_follow_from_devices_and_labels(data_dir):
     assert jax.tree.structure(state.ema_batch_stats) == jax.tree.structure(state.batch_stats)
 
 
-def test_augment_knobs_have_the_published_names(data_dir):
+def test_augment_knobs_have_the_published_names(data_dir, untraced):
     config = tiny("fixmatch_imagenet", data_dir)
     config.augment.type = "mixup"
     with pytest.raises(UsageError, match=r"config.augment.type 'mixup' .* cta, .*noop, randaug"):
@@ -181,7 +181,7 @@ def test_augment_knobs_have_the_published_names(data_dir):
         recipe.build(config)
 
 
-def test_a_horizontal_flip_mirrors_half_of_both_views(data_dir):
+def test_a_horizontal_flip_mirrors_half_of_both_views(data_dir, untraced):
     config = tiny("fixmatch_imagenet", data_dir)
     config.augment.type = "horizontal_flip"
     views = recipe.build(config).augmentation.views(())
@@ -394,6 +394,11 @@ def test_a_folder_of_images_streams_through_the_same_code(tmp_path):
         recipe.build(config)
     config.image_size = 0
     with pytest.raises(UsageError, match="config.image_size is 0; allowed for streams: from 1 up"):
+        recipe.build(config)
+    config.image_size, config.dataset = 10**6, f"folder:{tmp_path}.1@20-0"
+    with pytest.raises(
+        UsageError, match="config.image_size is 1000000: crops: 768,000.0 GB do not"
+    ):
         recipe.build(config)
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from helpers.processes import final_state, rows_of
-from helpers.tiny import tiny_config
-from ssljax import evaluation, recipe, trained
+from helpers.tiny import build, tiny_config
+from ssljax import evaluation, trained
 from ssljax.errors import UsageError
 from ssljax.report import runs
 from ssljax.run import loop
@@ -27,7 +27,7 @@ OTHERS = (
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A recipe and a finished run of 12 steps with checkpoints of 4, 8 and 12."""
-    experiment = dataclasses.replace(recipe.build(tiny_config()), devices=jax.devices()[:1])
+    experiment = build(tiny_config())
     workdir = tmp_path_factory.mktemp("run")
     loop.train(experiment, workdir)
     return experiment, workdir
@@ -102,7 +102,7 @@ def test_fallback_takes_the_one_before_and_ends_the_same(run, tmp_path, capsys):
         evaluation.evaluate_directory(copy)
     assert not (copy / "results.json").exists()
 
-    loop.train(dataclasses.replace(experiment, fallback=True), copy)
+    loop.train(build(tiny_config(), fallback=True), copy)
     assert "taking the one before, of step 8" in capsys.readouterr().out
     jax.tree.map(np.testing.assert_array_equal, final_state(copy), final_state(workdir))
     assert rows_of(copy) == rows_of(workdir)
@@ -110,13 +110,13 @@ def test_fallback_takes_the_one_before_and_ends_the_same(run, tmp_path, capsys):
 
 
 def test_fallback_does_not_start_over_when_nothing_can_be_read(run, tmp_path):
-    experiment, workdir = run
+    _, workdir = run
     copy = tmp_path / "copy"
     shutil.copytree(workdir, copy)
     for step in (4, 8, 12):
         flip(largest(copy / f"checkpoints/{step}"))
     with pytest.raises(UsageError, match="the last checkpoint, .*/4, cannot be read"):
-        loop.train(dataclasses.replace(experiment, fallback=True), copy)
+        loop.train(build(tiny_config(), fallback=True), copy)
 
 
 def readable(run):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from helpers.processes import ENVIRONMENT, ROOT, final_state, rows_of
-from helpers.tiny import tiny_config
+from helpers.tiny import build
 from ssljax import evaluation, recipe
 from ssljax.errors import Interrupted
 from ssljax.run import loop, results
@@ -20,7 +20,7 @@ from ssljax.run import loop, results
 TOLERANCE = 1e-5  # of parameters, see docs/running.md
 
 
-def build(config, devices):
+def watched(config, devices):
     """The recipe, with a row a step that holds sums of the pixels and labels it trained on."""
     experiment = dataclasses.replace(recipe.build(config), devices=jax.devices()[:devices])
     loss = experiment.method.loss
@@ -46,16 +46,16 @@ def train_up_to(step, config, devices, workdir, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(loop.ProgressBar, "advance", advance_and_interrupt)
         with pytest.raises(Interrupted):
-            loop.train(build(config, devices), workdir)
+            loop.train(watched(config, devices), workdir)
 
 
 @pytest.mark.slow
 def test_four_devices_then_one_two_and_four(config, tmp_path, monkeypatch):
     config.log_every = 1
-    loop.train(build(config, 4), tmp_path / "whole")
+    loop.train(watched(config, 4), tmp_path / "whole")
     for step, devices in ((3, 4), (6, 1), (9, 2)):
         train_up_to(step, config, devices, tmp_path / "cut", monkeypatch)
-    loop.train(build(config, 4), tmp_path / "cut")
+    loop.train(watched(config, 4), tmp_path / "cut")
 
     whole, cut = rows_of(tmp_path / "whole"), rows_of(tmp_path / "cut")
     assert [row["step"] for row in cut] == list(range(1, 13))
@@ -73,24 +73,32 @@ def test_four_devices_then_one_two_and_four(config, tmp_path, monkeypatch):
         )
 
 
-def test_a_run_of_four_devices_is_evaluated_on_a_machine_with_one_cpu(tmp_path):
-    config = tiny_config()
-    config.num_steps = 4
-    config.batch_size = 4
-    experiment = recipe.build(config)
-    record = loop.train(experiment, tmp_path)
+@pytest.fixture
+def run_of_four(config, tmp_path):
+    """The directory of a run on four devices, and its last scores."""
+    config.num_steps = config.batch_size = 4
+    experiment = build(config, devices=None)
     assert len(experiment.devices) == 4
-    found = evaluation.evaluate_directory(tmp_path)
-    assert found.step == 4
-    assert found.scores == record["last"]
-    command = [sys.executable, "launch.py", "--mode=eval", f"--workdir={tmp_path}"]
+    return tmp_path, loop.train(experiment, tmp_path)["last"]
+
+
+def test_a_run_of_four_devices_is_evaluated_again(run_of_four):
+    workdir, expected = run_of_four
+    found = evaluation.evaluate_directory(workdir)
+    assert (found.step, found.scores) == (4, expected)
+
+
+@pytest.mark.slow
+def test_a_run_of_four_devices_is_evaluated_on_a_machine_with_one_cpu(run_of_four):
+    workdir, scores = run_of_four
+    command = [sys.executable, "launch.py", "--mode=eval", f"--workdir={workdir}"]
     environment = os.environ | ENVIRONMENT | {"JAX_PLATFORMS": "cpu"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert f"step 4: {results.describe(found.scores)}" in done.stdout
+    assert f"step 4: {results.describe(scores)}" in done.stdout
 
 
-def test_the_batch_of_a_run_does_not_follow_the_machine_that_resumes_it(config):
+def test_the_batch_of_a_run_does_not_follow_the_machine_that_resumes_it(config, untraced):
     config.batch_size, config.per_worker_batch_size = 1, 2
     experiment = recipe.build(config)
     assert experiment.batch_size == 8  # of 4 devices

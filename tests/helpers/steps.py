@@ -1,19 +1,16 @@
 """Steps of an experiment, outside the loop."""
 
-import dataclasses
 import functools
 
 import jax
 import numpy as np
 
-from helpers.tiny import tiny_config
-from ssljax import recipe
+from helpers.tiny import build, tiny_config
 from ssljax.training import parallel
 
 
-@functools.cache
 def shared(method, devices):
-    """A tiny experiment with SGD: `run_steps` compiles each but once for the tests of a module.
+    """A tiny experiment with SGD, the same at each call.
 
     Adam divides by tiny second moments, which amplifies rounding.
     """
@@ -21,13 +18,18 @@ def shared(method, devices):
     config.optimizer.name = "sgd"
     if method == "remixmatch":
         config.method_args.strong_views = 1  # a third of the step's compilation less
-    experiment = recipe.build(config)
-    return dataclasses.replace(experiment, devices=experiment.devices[:devices])
+    return build(config, devices)
+
+
+def compiled(experiment, **options):
+    """The experiment's compiled steps, or with other options of `parallel.compile_steps`, once."""
+    if not options:
+        return experiment.compile_steps()
+    return _compiled(experiment.train_step, tuple(experiment.devices), **options)
 
 
 @functools.cache
-def compiled(train_step, devices, **options):
-    """`parallel.compile_steps`, once."""
+def _compiled(train_step, devices, **options):
     return parallel.compile_steps(train_step, devices, **options)
 
 
@@ -38,7 +40,7 @@ def run_steps(experiment, steps, *, data=None, **options):
         parallel.replicate(x, experiment.devices)
         for x in (experiment.init_state(), metric_sums, data or experiment.data())
     )
-    run = compiled(experiment.train_step, tuple(experiment.devices), **options)
+    run = compiled(experiment, **options)
     after = run(state, metric_sums, data, steps)
     for x in jax.tree.leaves(jax.device_get(after)):
         np.testing.assert_array_equal(x, np.broadcast_to(x[:1], x.shape))  # all devices agree

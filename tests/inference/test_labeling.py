@@ -55,6 +55,19 @@ def test_without_a_model_the_pixels_are_looked_at(strategy, data):
     assert {choice.prediction for choice in choices} == {""}
 
 
+def test_names_that_a_spreadsheet_would_compute_come_back(tmp_path):
+    choices = [
+        label_next.Choice(3, "=1+1.png", "why", "-cat", 0.5),
+        label_next.Choice(4, "'@", "", "", 0.0),
+    ]
+    label_next.write(tmp_path, choices)
+    path = tmp_path / "label_next.csv"
+    rows = list(csv.reader(path.open(encoding="utf-8", newline="")))
+    assert [rows[1][0], rows[1][2], rows[2][0]] == ["'=1+1.png", "'-cat", "''@"]
+    path.write_text("file,label\n'=1+1.png,'-cat\n''@,dog\n")
+    assert add_labels.read(path) == {"=1+1.png": {"-cat"}, "'@": {"dog"}}
+
+
 def test_a_committee_is_of_models_that_differ(trained, data):
     moved = jax.tree.map(lambda x: x * 1.5, trained.variables)
     other = Trained(**{**vars(trained), "variables": moved})

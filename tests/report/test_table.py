@@ -12,6 +12,7 @@ from ssljax.report import groups as grouping
 from ssljax.report import reference, report, table
 from ssljax.report.groups import Spread
 from ssljax.report.runs import read_all
+from ssljax.spreadsheet import inert, original
 
 ROOT = Path(__file__).parents[2]
 
@@ -194,6 +195,8 @@ def test_a_spreadsheet_computes_no_text(tmp_path, first):
     assert row["data_set"] == f"'{first}"
     assert row["method"] == "fixmatch"
     assert table.comma_separated(table.Table([], [], ["a"], [[-1.5]])) == "a\n-1.5\n"
+    for text in (first, f"'{first}", f"''{first}", "'", "", "x", "'x"):
+        assert original(inert(text)) == text
 
 
 def test_text_is_text_in_every_format(tmp_path):

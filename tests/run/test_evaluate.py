@@ -12,7 +12,7 @@ from ssljax.training.step import to_float
 
 @pytest.mark.parametrize("devices", [1, 4])
 @pytest.mark.parametrize("batch_size", [7, 512])
-def test_every_image_counts_once(config, devices, batch_size):
+def test_every_image_counts_once(config, devices, batch_size, untraced):
     config.eval_batch_size = batch_size
     experiment = recipe.build(config)
     experiment = dataclasses.replace(experiment, devices=experiment.devices[:devices])
@@ -33,7 +33,7 @@ def test_every_image_counts_once(config, devices, batch_size):
     assert scores["loss"] == pytest.approx(-log_softmax[range(101), labels].mean(), rel=1e-5)
 
 
-def test_ema_weights_and_raw_weights_are_told_apart(config):
+def test_ema_weights_and_raw_weights_are_told_apart(config, untraced):
     experiment = recipe.build(config)
     state = experiment.init_state()
     state = state.replace(ema=jax.tree.map(lambda x: x + 0.5, state.ema))
@@ -62,7 +62,9 @@ class Counted:
 
 
 @pytest.mark.parametrize("devices", [1, 4])
-def test_each_image_passes_through_the_network_once_for_each_weights(config, devices, tmp_path):
+def test_each_image_passes_through_the_network_once_for_each_weights(
+    config, devices, tmp_path, untraced
+):
     config.eval_batch_size = 20  # 360 test and 100 validation images: no padding
     experiment = recipe.build(config)
     experiment = dataclasses.replace(experiment, devices=experiment.devices[:devices])

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -105,3 +106,17 @@ def test_a_hangup_within_an_evaluation_saves_and_evaluates_again(config, tmp_pat
     assert rows_of(tmp_path / "whole") == rows_of(tmp_path / "cut")
     whole, cut = final_state(tmp_path / "whole"), final_state(tmp_path / "cut")
     jax.tree.map(np.testing.assert_array_equal, whole, cut)
+
+
+def test_in_another_thread_there_is_no_signal_to_note():
+    """As in a notebook that trains in a thread."""
+    before, found = signal.getsignal(signal.SIGINT), []
+
+    def train():
+        with signals.stop_signal() as stop:
+            found.append((stop.now(), signal.getsignal(signal.SIGINT)))
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    thread.join()
+    assert found == [(0, before)]

@@ -1,16 +1,13 @@
 """Copies between this machine and remote storage, which a folder and fsspec's memory stand for."""
 
-import dataclasses
 import shutil
 import zipfile
 
 import fsspec
-import jax
 import numpy as np
 import pytest
 
-from helpers.tiny import tiny_config
-from ssljax import recipe
+from helpers.tiny import build
 from ssljax.errors import RunError, UsageError
 from ssljax.run import loop, metrics
 from ssljax.storage import remote
@@ -118,47 +115,44 @@ def test_what_cannot_be_copied_is_named(url, tmp_path):
         remote.copy_in(url, tmp_path / "data", "data_url")
 
 
-def build(**changes):
-    experiment = dataclasses.replace(recipe.build(tiny_config()), **changes)
-    return dataclasses.replace(experiment, devices=jax.devices()[:1])
-
-
-def test_the_run_directory_is_copied_out_after_the_end(url, tmp_path):
-    loop.train(build(train_url=url), tmp_path / "run")
+def test_the_run_directory_is_copied_out_after_the_end(config, url, tmp_path):
+    loop.train(build(config, train_url=url), tmp_path / "run")
     assert files(url) == local_files(tmp_path / "run")
     assert {"config.json", "metrics.jsonl", "results.json"} <= files(url).keys()
     assert not any("lock" in name or "partial" in name for name in files(url))
 
 
-def test_the_run_directory_is_copied_out_after_a_failure_too(url, tmp_path, monkeypatch):
+def test_the_run_directory_is_copied_out_after_a_failure_too(config, url, tmp_path, monkeypatch):
     monkeypatch.setattr(metrics, "summarize", None)
     monkeypatch.setattr(loop, "summarize", lambda metric_sums: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        loop.train(build(train_url=url), tmp_path / "run")
+        loop.train(build(config, train_url=url), tmp_path / "run")
     assert files(url) == local_files(tmp_path / "run")
     assert "config.json" in files(url)
 
 
-def test_a_storage_that_fails_at_the_end_is_told_and_nothing_is_lost(url, tmp_path, monkeypatch):
+def test_a_storage_that_fails_at_the_end_is_told_and_nothing_is_lost(
+    config, url, tmp_path, monkeypatch
+):
     with monkeypatch.context() as patch:
         failing(patch, "put_file", after=5)
         with pytest.raises(RunError, match="train_url .* cannot be written: Outage.* has all"):
-            loop.train(build(train_url=url), tmp_path / "run")
-    loop.train(build(train_url=url), tmp_path / "run")  # there is nothing left to train
+            loop.train(build(config, train_url=url), tmp_path / "run")
+    loop.train(build(config, train_url=url), tmp_path / "run")  # there is nothing left to train
     assert files(url) == local_files(tmp_path / "run")
 
 
-def test_a_remote_run_goes_on_from_a_copy_that_was_cut_short(url, tmp_path, monkeypatch):
+def test_a_remote_run_goes_on_from_a_copy_that_was_cut_short(config, url, tmp_path, monkeypatch):
     """The machine is lost while the last checkpoint is copied; another one goes on."""
-    loop.train(build(), tmp_path / "whole")
+    loop.train(build(config), tmp_path / "whole")
     first = tmp_path / "first"
-    loop.train(build(), first, home=url)
+    loop.train(build(config), first, home=url)
     storage, path = fsspec.core.url_to_fs(url)
     storage.rm_file(f"{path}/checkpoints/12/manifest.json")
     storage.rm_file(f"{path}/results.json")
 
     second = tmp_path / "second"
-    loop.train(build(), second, home=url)
+    loop.train(build(config), second, home=url)
     assert files(url) == local_files(second)
     untimed = [
         [{k: v for k, v in row.items() if k != "images_per_second"} for row in rows]
@@ -168,9 +162,9 @@ def test_a_remote_run_goes_on_from_a_copy_that_was_cut_short(url, tmp_path, monk
     assert (second / "results.json").read_text() == (first / "results.json").read_text()
 
 
-def test_a_local_copy_that_is_behind_is_not_gone_on_from(url, tmp_path):
+def test_a_local_copy_that_is_behind_is_not_gone_on_from(config, url, tmp_path):
     run = tmp_path / "run"
-    loop.train(build(), run, home=url)
+    loop.train(build(config), run, home=url)
     shutil.rmtree(run / "checkpoints/12")
     remote.Mirror(url, run, "--workdir").pull()
     assert (run / "checkpoints/12/manifest.json").exists()

@@ -11,8 +11,7 @@ from PIL import Image
 
 from helpers.processes import final_state
 from helpers.steps import largest_difference, run_steps, weights
-from helpers.tiny import tiny_config
-from ssljax import recipe
+from helpers.tiny import build, tiny_config
 from ssljax.augment import ctaugment
 from ssljax.augment.ctaugment_spaces import CIFAR
 from ssljax.errors import Interrupted
@@ -29,9 +28,8 @@ def cta_config(method):
 
 
 def test_four_devices_learn_the_rates_that_one_learns():
-    experiment = recipe.build(cta_config("supervised"))
-    four, _ = run_steps(experiment, 2)
-    one, _ = run_steps(dataclasses.replace(experiment, devices=experiment.devices[:1]), 2)
+    four, _ = run_steps(build(cta_config("supervised"), devices=4), 2)
+    one, _ = run_steps(build(cta_config("supervised")), 2)
     # Two steps, 8 probes of 2 operations each: many rates have moved, and none far.
     assert 20 < np.sum(four.augment != 1) <= 2 * 8 * 2 * 2
     assert 0.95 < four.augment.min() < 1
@@ -41,8 +39,7 @@ def test_four_devices_learn_the_rates_that_one_learns():
 
 def test_rates_follow_the_ema_model_s_probability_of_the_true_label():
     """One step, whose probes' matches are worked out again outside it."""
-    experiment = recipe.build(cta_config("supervised"))
-    experiment = dataclasses.replace(experiment, devices=experiment.devices[:1])
+    experiment = build(cta_config("supervised"))
     seen = {}
 
     def update(rates, policy, match):
@@ -73,7 +70,7 @@ def test_rates_follow_the_ema_model_s_probability_of_the_true_label():
 
 def test_a_resumed_run_continues_with_the_same_rates(tmp_path, monkeypatch):
     """Stopped at step 5 of 8, and resumed."""
-    experiment = recipe.build(cta_config("supervised"))
+    experiment = build(cta_config("supervised"), devices=4)
     loop.train(experiment, tmp_path / "whole")
     advance = loop.ProgressBar.advance
 
@@ -103,7 +100,7 @@ def test_bfloat16_training(strong):
     config.augment.strong = strong
     config.augment.recipe = "imagenet"  # CIFAR's Cutout covers a digit whole
     config.bfloat16 = True
-    state, sums = run_steps(recipe.build(config), 1)
+    state, sums = run_steps(build(config), 1)
     assert np.isfinite(sums["loss/total"].compute())
     if strong == "ctaugment":
         assert state.augment.dtype == np.float32
@@ -114,7 +111,7 @@ def test_bfloat16_training(strong):
 
 def test_supervised_training_on_strong_views_differs_from_weak_ones():
     config = tiny_config("supervised")
-    weak, _ = run_steps(recipe.build(config), 1)
+    weak, _ = run_steps(build(config), 1)
     config.method_args = dict(view="strong")
-    strong, _ = run_steps(recipe.build(config), 1)
+    strong, _ = run_steps(build(config), 1)
     assert largest_difference(weak.params, strong.params) > 1e-4

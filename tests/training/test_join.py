@@ -3,6 +3,7 @@ ones."""
 
 import json
 import pickle
+import signal
 import time
 import types
 
@@ -127,6 +128,21 @@ def test_who_waits_says_so_and_how_not_to(monkeypatch, capsys):
         "note: process 1 of 4 waits for process 0 and the others (slurm); "
         "config.distributed.auto=false trains without them\n"
     )
+
+
+def test_a_wait_ends_with_a_line_and_ctrl_c_ends_it_at_once(monkeypatch, capsys):
+    codes, before = [], signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(hosts.os, "_exit", codes.append)
+    with hosts.telling(str), hosts.ending_after(0.01, "nobody came"):
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
+        time.sleep(0.2)
+    assert codes == [1]
+    assert capsys.readouterr().err == "error: nobody came\n"
+    assert signal.getsignal(signal.SIGINT) == before
+    with hosts.ending_after(0.1, "nobody came"):
+        pass
+    time.sleep(0.2)
+    assert codes == [1]
 
 
 def test_what_cannot_be_asked_is_named_in_one_line(monkeypatch):

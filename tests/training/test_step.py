@@ -15,8 +15,11 @@ from ssljax.training import optim, parallel
 @pytest.mark.parametrize(
     "method",
     [
-        "supervised", "fixmatch", "remixmatch",
-        *(pytest.param(x, marks=pytest.mark.slow) for x in ("mixmatch", "uda", "ict", "vat")),
+        "fixmatch", "remixmatch",
+        *(
+            pytest.param(x, marks=pytest.mark.slow)
+            for x in ("supervised", "mixmatch", "uda", "ict", "vat")  # test_augment.py: supervised
+        ),
     ],
 )  # fmt: skip
 def test_four_devices_compute_what_one_computes(method):
@@ -140,7 +143,7 @@ def test_each_pass_of_a_step_and_each_device_draws_its_own_shake_shake_weights(m
     """MixMatch has five passes a step; without its key the model would not run at all."""
     config = tiny_config("mixmatch")
     config.model, config.model_args = "shake_resnet", dict(filters=4, repeat=1, scales=1)
-    experiment = recipe.build(config)
+    config.augment.weak = "none"
     drawn, uniform = [], jax.random.uniform
 
     def watch(key, shape=(), *args, **options):
@@ -150,7 +153,7 @@ def test_each_pass_of_a_step_and_each_device_draws_its_own_shake_shake_weights(m
         return x
 
     monkeypatch.setattr(jax.random, "uniform", watch)
-    state, _ = run_steps(experiment, 1)
+    state, _ = run_steps(recipe.build(config), 1)
     jax.effects_barrier()
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.params))
     weights = {x.tobytes() for x in drawn}
@@ -185,7 +188,7 @@ def test_steps_of_one_call_ask_nothing_of_the_host(options):
         parallel.replicate(x, experiment.devices)
         for x in (experiment.init_state(), metric_sums, experiment.data())
     )
-    run = compiled(experiment.train_step, tuple(experiment.devices), **options)
+    run = compiled(experiment, **options)
     state, metric_sums = run(state, metric_sums, data, 1)  # compiles
     with jax.transfer_guard("disallow"):
         state, metric_sums = run(state, metric_sums, data, 1)
