@@ -72,7 +72,7 @@ def test_names_of_any_kind_are_shown(tmp_path):
     shown = read_all([run])[0].class_names
     assert shown[:5] == ("$_$", "caf\\xe9", "b\\nc", "\\x1b[31m", "$\\frac$")
     report.write([run], tmp_path)
-    assert "folder:/caf\\udce9/$_$" in page_of(tmp_path).text
+    assert "folder:/caf\\xe9/$_$" in page_of(tmp_path).text
 
 
 def test_ctaugment_s_heat_map_is_on_the_page(tmp_path):
