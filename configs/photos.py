@@ -1,4 +1,4 @@
-"""FixMatch on a folder of your own photos: minutes on a CPU, for a few hundred labels or fewer.
+"""FixMatch on a folder of your own photos: minutes on a CPU.
 
     ssljax --config=photos --config.dataset=folder:<your folder>.1@100-50
 

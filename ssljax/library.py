@@ -10,7 +10,7 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from ssljax import defaults, log, overrides, recipe, spelling
+from ssljax import defaults, log, network, overrides, recipe, spelling
 from ssljax.data.datasets import Dataset
 from ssljax.data.splits import Split
 from ssljax.errors import UsageError
@@ -20,7 +20,7 @@ from ssljax.log import LOG, printable
 from ssljax.run import directory, loop
 from ssljax.storage import remote
 from ssljax.trained import Trained, load
-from ssljax.training import devices, hosts
+from ssljax.training import hosts
 
 _TINY = 16  # side in pixels below which views are those of the digits
 
@@ -94,7 +94,7 @@ def fit(
     split = Split(labeled, np.arange(len(dataset.labels)), np.arange(0))
     config = _config(dataset, len(labeled), method)
     _change(config, knobs)
-    count = len(devices.available())
+    count = len(network.available())
     sizes = config.batch_size, config.batch_size * config.uratio
     usable = max(n for n in range(1, count + 1) if not any(size % n for size in sizes))
     experiment = recipe.build(config, data=(dataset, split), max_devices=usable)

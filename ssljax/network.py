@@ -1,6 +1,7 @@
 """`config.model` -> the network. Whoever serves a model needs this, and nothing that trains it."""
 
 import inspect
+import os
 from typing import Any
 
 import flax.linen as nn
@@ -69,3 +70,20 @@ def _takes(function: Any, argument: str) -> bool:
     return argument in parameters or any(
         p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()
     )
+
+
+def available() -> list[jax.Device]:
+    """The devices that JAX finds; the first call starts its backend.
+
+    Raises:
+      UsageError: it finds none, as where $JAX_PLATFORMS names what this machine has not.
+    """
+    try:
+        return jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        platforms = os.environ.get("JAX_PLATFORMS", "")
+        reason = " ".join(str(error).split())[:300] or "it is not there"
+        raise UsageError(
+            f"JAX_PLATFORMS is {platforms!r}, and JAX cannot start it ({reason}); allowed: what "
+            "this machine has, such as cpu, or nothing"
+        ) from error

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import ml_collections
 
-from ssljax import overrides, parts
+from ssljax import network, overrides, parts
 from ssljax.checks import check_choice, check_range, missing_knobs, prefix_errors
 from ssljax.data import splits
 from ssljax.data.datasets import Dataset
@@ -73,7 +73,7 @@ def prepare(config: ml_collections.ConfigDict, *, join: bool = True) -> None:
         devices.split_cpu(config.cpu_devices or _cpu_devices(config, several=several))
         if join:
             joining.start(**config.distributed)
-        platform = devices.available()[0].platform
+        platform = network.available()[0].platform
         if platform == "cpu" and config.num_seeds == 1:
             _note_cores(config)
 
@@ -162,7 +162,7 @@ def _build(
     max_devices: int | None,
 ) -> Experiment:
     _check_ranges(config)
-    run_devices = devices.available()[:max_devices]
+    run_devices = network.available()[:max_devices]
     devices.require_even(run_devices)
     config = config.copy_and_resolve_references()
     overrides.choose_arguments(config)

@@ -5,6 +5,7 @@ takes no compiled programs from a folder, and runs code that is not this package
 reads it names that code.
 """
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,6 +17,9 @@ from ssljax.checks import prefix_errors
 from ssljax.errors import UsageError
 from ssljax.storage import runs
 from ssljax.storage.files import read_json
+
+# A data set of TFDS whose script others have written, not a version of one: `huggingface:mnist`.
+_COMMUNITY = re.compile(r"tfds:[^/:]+:(?!\d)")
 
 if TYPE_CHECKING:
     from ssljax.data.datasets import Dataset
@@ -31,8 +35,8 @@ _MACHINE = {
     "compilation_cache": "",
     "cpu_devices": 0,
 }
-# Knobs that name code, and with a dot code of one's own.
-CODE = ("dataset", "method", "model", "augment.weak", "augment.strong", "augment.type")
+# Knobs that name code, and with a dot code of one's own; and one that can be a URL.
+CODE = ("dataset", "data_dir", "method", "model", "augment.weak", "augment.strong", "augment.type")
 
 
 def config(
@@ -50,7 +54,7 @@ def config(
       given: `<knob>=<value>`.
       where: it was recorded, for messages.
       allowed: knobs that can be given; those of `CODE` can be given as they were recorded.
-      code: of `CODE`, those whose functions will be called.
+      code: of `CODE`, those that will be called or read.
 
     Raises:
       UsageError: it is damaged; a knob is given that is not allowed; or it names code of one's
@@ -104,18 +108,23 @@ def _require_named(
     named = {override.partition("=")[0] for override in given}
     for knob in code:
         name = str(before.get(knob, ""))
-        if knob not in named and "." in _called(knob, name):
+        if knob not in named and _is_foreign(knob, name):
+            is_url = knob == "data_dir"
+            what, verb = ("a URL", "be read") if is_url else ("code that is not ssljax's", "run")
             raise UsageError(
-                f"{where} names code that is not ssljax's, config.{knob} {name}; "
-                f"--config.{knob}={name} lets it run"
+                f"{where} names {what}, config.{knob} {name}; --config.{knob}={name} lets it {verb}"
             )
 
 
-def _called(knob: str, name: str) -> str:
-    """The part of a knob's value that names a function."""
+def _is_foreign(knob: str, name: str) -> bool:
+    """Whether a knob's value names a URL, or code that is not ssljax's or that TFDS would fetch."""
+    if knob == "data_dir" or _COMMUNITY.match(name):
+        return "://" in name or knob == "dataset"
+    if knob != "dataset":
+        return "." in name
     from ssljax.data import splits
 
-    return splits.function_of(name) if knob == "dataset" else name
+    return "." in splits.function_of(name)
 
 
 class Data(NamedTuple):
@@ -140,7 +149,7 @@ def load_data(workdir: Path, given: Sequence[str] = (), *, allowed: Collection[s
     from ssljax.data import fingerprint, splits
     from ssljax.run import resume
 
-    found = of_run(workdir, given, allowed=allowed, code=("dataset",))
+    found = of_run(workdir, given, allowed=allowed, code=("dataset", "data_dir"))
     named = {override.partition("=")[0] for override in given}
     before, after = (
         splits.without_place(str(x["dataset"])) for x in (read_json(workdir / "config.json"), found)

@@ -18,11 +18,10 @@ import numpy as np
 from ssljax import paths, recorded
 from ssljax.augment.ops import to_float
 from ssljax.errors import UsageError
-from ssljax.network import make_model
+from ssljax.network import available, make_model
 from ssljax.storage import runs
 from ssljax.storage.checkpoints import Checkpoints
 from ssljax.storage.files import read_json
-from ssljax.training import devices
 
 PyTree = Any
 OUTPUTS = ("logits", "probabilities")
@@ -131,7 +130,7 @@ def load(
     Raises:
       UsageError: there is no run or no checkpoint, it cannot be read, or JAX finds no device.
     """
-    devices.available()
+    available()
     workdir = _opened(workdir)
     runs.require_one(workdir)
     config = read_json(workdir / "config.json", model=str)

@@ -68,10 +68,12 @@ def cifar10() -> datasets.Dataset:
     return datasets.cifar10(str(data_dir))
 
 
-@pytest.fixture(autouse=True)
-def no_tensorboard(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="session")
+def no_tensorboard() -> Iterator[None]:
     """Tests write metrics.jsonl only: importing TensorFlow takes seconds."""
-    monkeypatch.setattr(metrics, "_tensorboard", lambda workdir: None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics, "_tensorboard", lambda workdir: None)
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -84,7 +86,7 @@ def lines_are_shown() -> None:
 LONGEST = (
     "test_step", "test_npu_run", "test_export", "test_hosts", "test_loop", "test_npu_steps",
     "test_augment", "test_streaming", "test_npu_bundle", "test_ops", "test_launch", "test_seeds",
-    "test_interrupts", "test_configs",
+    "test_stops", "test_configs",
 )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from helpers.tiny import build, tiny_config
 from ssljax import evaluation, recorded, trained
 from ssljax.errors import UsageError
 from ssljax.export import directory as output_directory
+from ssljax.storage import runs
 from ssljax.storage.files import read_json, write_sealed
 
 
@@ -152,6 +153,24 @@ def test_a_run_directory_runs_no_code_that_nobody_names(run, knob, tmp_path, cap
     assert not (tmp_path / "made").exists()
 
 
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        (
+            {"data_dir": "gs://evil/x"},
+            "names a URL, config.data_dir gs://evil/x; --config.data_dir",
+        ),
+        ({"dataset": "tfds:evil:x.1@8-0"}, "names code that is not ssljax's, config.dataset tfds:"),
+    ],
+)
+def test_a_run_directory_opens_no_connection_that_nobody_names(
+    run, changes, line, tmp_path, capsys
+):
+    copy = hostile(run, tmp_path / "copy", **changes)
+    assert line in refused(capsys, "--mode=eval", f"--workdir={copy}")
+    assert not recorded._is_foreign("dataset", "tfds:mnist:3.0.1.1@8-0")
+
+
 def test_weights_that_do_not_fit_the_recipe_are_one_line(run, tmp_path, capsys):
     copy = hostile(run, tmp_path / "copy", model_args={"filters": 2, "scales": 1})
     line = refused(capsys, "--mode=eval", f"--workdir={copy}")
@@ -202,8 +221,24 @@ def test_an_export_never_writes_over_a_run(run, part, capsys):
         capsys, "--mode=export", f"--workdir={run}", "--format=tf1", "--limit=0", "--overwrite",
         f"--output={run / part}",
     )  # fmt: skip
-    assert f"holds the run {run}, or a part of it; allowed: another directory" in line
+    assert f"holds the run {run}, or a part of it; allowed: another place" in line
     assert {path: path.stat().st_mtime_ns for path in run.parent.rglob("*")} == before
+
+
+def test_nothing_else_is_written_into_a_run(run, tmp_path, capsys):
+    (tmp_path / "report.tex").write_text("a thesis")
+    for args, message in (
+        (["--mode=report", f"--workdir={run}", f"--output={tmp_path}"], "is of no report"),
+        (["--config=supervised_digits", f"--workdir={run}/checkpoints/9"], "is a part of the run"),
+        (["--mode=import_npu", f"--bundle={tmp_path}", f"--workdir={run}/checkpoints/9"], ""),
+        (["--mode=data", "--config=supervised_digits", f"--workdir={run}"], "holds a run"),
+    ):
+        assert message in refused(capsys, *args)
+    with pytest.raises(UsageError, match="or a part of it; allowed: another place"):
+        runs.require_none(run / "split.json", "--output")
+    assert (tmp_path / "report.tex").read_text() == "a thesis"
+    assert [path.name for path in tmp_path.iterdir()] == ["report.tex"]
+    assert not (run / "checkpoints" / "9").exists()
 
 
 def test_an_export_may_lie_within_a_run(run, tmp_path):

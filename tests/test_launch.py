@@ -57,7 +57,7 @@ def test_launch_py_ends_with_the_exit_code_of_the_command():
     assert result.stderr.count("\n") == 1
 
 
-def test_train_and_eval_print_the_same_figures(tmp_path):
+def test_train_and_eval_print_the_same_figures(tmp_path, capsys):
     trained = launch(*TINY, f"--workdir={tmp_path}")
     assert trained.returncode == 0, trained.stderr
     *_, last_scores, headline = [line for line in trained.stdout.splitlines() if "accuracy" in line]
@@ -65,8 +65,8 @@ def test_train_and_eval_print_the_same_figures(tmp_path):
     assert trained.stdout.splitlines()[-1] == headline
     assert list(tmp_path.glob("events.out.tfevents.*"))  # TensorBoard's
     assert [line for line in trained.stderr.splitlines() if line] == []  # ours alone: there is none
-    evaluated = launch("--mode=eval", f"--workdir={tmp_path}")
-    scores, again = evaluated.stdout.splitlines()
+    _, evaluated, _ = command(capsys, "--mode=eval", f"--workdir={tmp_path}")
+    scores, again = evaluated.splitlines()
     assert last_scores.startswith(f"{scores}; loss ")
     assert again == headline
 
@@ -82,6 +82,7 @@ def test_augment_writes_a_contact_sheet_beside_the_run_directory(tmp_path, capsy
     assert width == 96 + 10 * (48 + 4)
 
 
+@pytest.mark.slow  # faults/test_stops.py trains without it too
 def test_training_works_without_tensorflow(tmp_path):
     program = (
         "import sys; sys.modules['tensorflow'] = None; from ssljax import cli; "

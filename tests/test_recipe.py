@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from helpers.tiny import tiny_config
-from ssljax import overrides, parts, recipe
+from ssljax import network, overrides, parts, recipe
 from ssljax.data import memory
 from ssljax.data.splits import Split
 from ssljax.errors import RunError, UsageError
@@ -133,7 +133,7 @@ def test_devices_that_jax_cannot_start_are_one_line(monkeypatch):
     with pytest.raises(
         UsageError, match="JAX_PLATFORMS is 'cuda', and JAX cannot start it"
     ) as caught:
-        devices.available()
+        network.available()
     assert "\n" not in str(caught.value)
 
 

@@ -1,6 +1,8 @@
 """What is read of a data set of TFDS: which splits, images and labels. Needs no TensorFlow."""
 
-from collections.abc import Callable, Collection
+import re
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,6 +11,37 @@ from ssljax.data import spellings
 from ssljax.data.labels import count_classes
 from ssljax.errors import UsageError
 from ssljax.log import LOG, some
+from ssljax.storage.files import parse_json
+
+
+def require_own_features(name: str, data_dir: str) -> None:
+    """The features of a prepared data set are TFDS's own.
+
+    TFDS imports the modules that a prepared data set names, and that can be somebody else's.
+
+    Raises:
+      UsageError: another class is named.
+    """
+    if "://" in data_dir:
+        return  # which TFDS alone can read
+    for path in sorted(Path(data_dir, re.split("[/:]", name)[0]).rglob("features.json")):
+        try:
+            found = parse_json(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{path} cannot be read: {error}") from error
+        for kind in _kinds(found):
+            if "." in kind and not kind.startswith("tensorflow_datasets."):
+                raise UsageError(f"{path} names {kind!r}; allowed: classes of tensorflow_datasets")
+
+
+def _kinds(tree: Any) -> Iterator[str]:
+    """The classes that a features.json names, at any depth."""
+    parts = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ()
+    for part in parts:
+        yield from _kinds(part)
+    for key in ("pythonClassName", "type") if isinstance(tree, dict) else ():
+        if isinstance(tree.get(key), str):
+            yield tree[key]
 
 
 class Splits(NamedTuple):

@@ -134,6 +134,7 @@ def fingerprint(data_dir: str, name: str) -> str:
 def prepared(name: str, data_dir: str) -> Any:
     """The TFDS builder of `name`, its data ready to read."""
     tfds = tensorflow_import.require("tensorflow_datasets", f"config.dataset {name}")
+    tfds_parts.require_own_features(name, data_dir)
     try:
         builder = tfds.builder(name, data_dir=data_dir)
     except Exception as error:  # TFDS: unknown names, versions and configs are of many types

@@ -18,7 +18,7 @@ from ssljax.export.npu_bundle import FORMAT
 from ssljax.log import quiet_import
 from ssljax.run import directory as run_directory
 from ssljax.run import metrics, results, resume
-from ssljax.storage import checksums
+from ssljax.storage import checksums, runs
 from ssljax.storage.checkpoints import Checkpoints
 from ssljax.storage.files import digest, plain_path, read_json, write_bytes, write_sealed
 from ssljax.training.state import TrainState
@@ -52,6 +52,7 @@ def import_run(
         raise UsageError(f"--bundle {bundle} has format {manifest.get('format')}, not {FORMAT}")
     if workdir.exists() and not (workdir.is_dir() and not any(workdir.iterdir())):
         raise UsageError(f"workdir {workdir} is not empty")
+    runs.require_no_part(workdir)
     output = bundle / "run" if output is None else output
     path, rows_then = _newest(output)
     log = output / "metrics.jsonl"

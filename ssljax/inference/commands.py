@@ -15,6 +15,7 @@ from ssljax.inference import add_labels, calibrate, label_next, sources
 from ssljax.inference import predict as prediction
 from ssljax.inference.predict import Options, Summary
 from ssljax.inference.sources import Source
+from ssljax.storage import runs
 from ssljax.storage.files import write_json
 from ssljax.trained import Trained
 
@@ -154,6 +155,7 @@ def extend_split(
     """
     if output.is_dir() or (output.exists() and not overwrite):
         raise UsageError(f"--output {output} exists; --overwrite replaces a file")
+    runs.require_none(output, "--output")
     if config is not None:
         data, split = parts.load_data(config)
         name = config.dataset

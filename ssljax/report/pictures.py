@@ -14,11 +14,12 @@ from ssljax.drawing import Figure, mpl
 from ssljax.report import groups as grouping
 from ssljax.report import plots
 from ssljax.report.groups import Group
-from ssljax.report.runs import Predictions, Run
+from ssljax.report.runs import Predictions, Run, within
 from ssljax.run import results
 
 _CONFUSION = 200  # classes, at most, of a confusion matrix that can be read
 _SHEETS = 10  # runs of a group whose labelled images are shown
+_PNG = b"\x89PNG\r\n\x1a\n"  # how its files begin
 _LONGEST = 40  # characters of a file's name that are a run's or a data set's
 _LEAST_SIDE = 64  # smaller images are enlarged by a whole number, pixels
 
@@ -200,9 +201,10 @@ def _png(image: np.ndarray) -> bytes:
 def _file(run: Run, file: str, name: str, title: str, text: str) -> list[Picture]:
     """A picture that the run itself has drawn, if it has."""
     try:
-        return [Picture(name, title, text, "png", (run.path / file).read_bytes())]
-    except OSError:
+        data = within(run.path, file).read_bytes()
+    except (OSError, ValueError):
         return []
+    return [Picture(name, title, text, "png", data)] if data.startswith(_PNG) else []
 
 
 def _file_name(text: str) -> str:

@@ -14,6 +14,7 @@ from ssljax.report.runs import Run, find, read_all
 from ssljax.storage.files import telling_of_storage, write_bytes
 
 _EVERY = 5  # seconds between two looks at runs that are followed
+_FILES = ("report.md", "report.csv", "report.tex", "report.html")
 _REFRESH = 15  # seconds after which a browser reads their page again
 
 
@@ -37,8 +38,9 @@ def write(
       What a terminal shows: the table, and what is to be known of single runs.
 
     Raises:
-      UsageError: a path has no run.
+      UsageError: a path has no run, or `output` has files of these names that are no report's.
     """
+    _require_ours(output)
     runs = read_all(paths)
     groups = grouping.group(runs)
     rows = reference.beside({(g.data_set, g.labels) for g in groups}) if published else []
@@ -61,6 +63,16 @@ def write(
         for name, data in files.items():
             write_bytes(output / name, data)
     return "\n".join([*_lines(results), *remarks, *_notes(runs)])
+
+
+def _require_ours(output: Path) -> None:
+    """A report replaces a report, and nobody's own `report.tex`."""
+    others = [name for name in _FILES if (output / name).exists()]
+    if others and not (output / "report_figures").is_dir():
+        raise UsageError(
+            f"{output / others[0]} is there already and is of no report; --output names another "
+            "directory"
+        )
 
 
 def _lines(results: table.Table) -> list[str]:

@@ -114,7 +114,7 @@ def read(path: Path, name: str) -> Run:
 
     def optional(file: str, load: Callable[[Path], Any], default: Any) -> Any:
         try:
-            return load(path / file)
+            return load(within(path, file))
         except Exception as error:  # anything can be in a file, which can vanish at any time
             if not os.path.lexists(path / file):
                 tell(f"{file} is missing")
@@ -155,6 +155,18 @@ def read(path: Path, name: str) -> Run:
         notes=(),
     )
     return dataclasses.replace(run, notes=(*_progress(run), *notes, *_restarts(run)))
+
+
+def within(run: Path, name: str) -> Path:
+    """A file of a run directory.
+
+    Raises:
+      ValueError: it is a link to something else, which a report is not to show.
+    """
+    file = run / name
+    if not file.resolve().is_relative_to(run.resolve()):
+        raise ValueError("it is a link out of the run directory")
+    return file
 
 
 def _printable(value: Any) -> Any:

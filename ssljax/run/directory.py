@@ -36,8 +36,9 @@ def make_directory(workdir: Path) -> None:
     """Makes an empty directory for a run, or finds a run, or the beginnings of one.
 
     Raises:
-      UsageError: the directory holds something else, or cannot be made.
+      UsageError: the directory holds something else, is a part of another run, or cannot be made.
     """
+    runs.require_no_part(workdir)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -44,22 +44,35 @@ def require_one(workdir: Path) -> None:
 
 
 def require_none(output: Path, field: str) -> None:
-    """A directory that a command may replace holds no run, and is no part of one.
+    """A file or directory that a command may replace holds no run, and is no part of one.
 
     Raises:
       UsageError: it does; names the run.
     """
     place = output.resolve()
-    above = (run for run in place.parents if is_run(run) and _is_own(place.relative_to(run)))
-    if (run := next(itertools.chain(below(place), above), None)) is not None:
+    if (run := next(itertools.chain(below(place), _owners(place)), None)) is not None:
         raise UsageError(
-            f"{field} {output} holds the run {run}, or a part of it; allowed: another directory"
+            f"{field} {output} holds the run {run}, or a part of it; allowed: another place"
         )
 
 
-def _is_own(part: Path) -> bool:
-    """Whether a path within a run directory is the run's: an export may lie beside its files."""
-    return part.parts[0] == "checkpoints"
+def require_no_part(workdir: Path) -> None:
+    """A run directory lies not among the checkpoints of another run.
+
+    Raises:
+      UsageError: it does; names that run.
+    """
+    if (run := next(_owners(workdir.resolve()), None)) is not None:
+        raise UsageError(f"workdir {workdir} is a part of the run {run}; allowed: another place")
+
+
+def _owners(place: Path) -> Iterator[Path]:
+    """The runs that a path is a part of: a file of theirs, or something among their checkpoints. A
+    directory of one's own may lie beside these."""
+    for run in place.parents:
+        part = place.relative_to(run).parts
+        if (part[0] == "checkpoints" or (len(part) == 1 and place.is_file())) and is_run(run):
+            yield run
 
 
 def data_record(workdir: Path) -> dict[str, Any]:

@@ -34,23 +34,6 @@ def cache_programs(directory: str) -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
-def available() -> list[jax.Device]:
-    """The devices that JAX finds; the first call starts its backend.
-
-    Raises:
-      UsageError: it finds none, as where $JAX_PLATFORMS names what this machine has not.
-    """
-    try:
-        return jax.devices()
-    except (RuntimeError, AssertionError) as error:
-        platforms = os.environ.get("JAX_PLATFORMS", "")
-        reason = " ".join(str(error).split())[:300] or "it is not there"
-        raise UsageError(
-            f"JAX_PLATFORMS is {platforms!r}, and JAX cannot start it ({reason}); allowed: what "
-            "this machine has, such as cpu, or nothing"
-        ) from error
-
-
 def cores() -> int:
     """How many this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -155,12 +155,17 @@ def _loss(method, params, state, network, batch, noise, progress):
             f"the loss returned ({kinds}), with a value of shape {list(jnp.shape(value))}; "
             "allowed: (a number, ssljax.methods.method.Aux)"
         )
+    _check_logs(aux)
+    return value, aux
+
+
+def _check_logs(aux):
+    """Raises ValueError for a log that is no number."""
     for name, log in aux.logs.items():
         if jnp.shape(log) != ():
             raise ValueError(
                 f"the loss's log {name!r} has the shape {list(jnp.shape(log))}; allowed: a number"
             )
-    return value, aux
 
 
 def _make_apply(model, batch_stats, key):

@@ -1,5 +1,7 @@
 """What of a TFDS data set can be read; no data set is prepared for it."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -44,3 +46,16 @@ def test_features_of_other_kinds_get_one_line(image, label, message):
 def test_labels_out_of_range_get_one_line(label, train, test, message):
     with pytest.raises(UsageError, match=message):
         tfds_parts.class_names("x", {"label": label}, np.array(train), np.array(test, np.int64))
+
+
+@pytest.mark.parametrize("key", ["pythonClassName", "type"])
+def test_a_prepared_data_set_names_no_code_but_tfds_s(tmp_path, key):
+    own = {key: "tensorflow_datasets.core.features.Image", "inner": {"type": "of a feature"}}
+    folder = tmp_path / "mine/1.0.0"
+    folder.mkdir(parents=True)
+    (folder / "features.json").write_text(json.dumps({"featuresDict": {"features": [own]}}))
+    tfds_parts.require_own_features("mine/config:1.0.0", str(tmp_path))
+    tfds_parts.require_own_features("gone", str(tmp_path))
+    (folder / "features.json").write_text(json.dumps({"a": [own | {key: "evil.module.Feature"}]}))
+    with pytest.raises(UsageError, match=r"features.json names 'evil.module.Feature'; allowed: cl"):
+        tfds_parts.require_own_features("mine", str(tmp_path))

@@ -267,7 +267,9 @@ def test_weights_other_than_those_that_were_evaluated_fail(run, tmp_path, monkey
     monkeypatch.setattr(
         export.trained,
         "load",
-        lambda run, weights: dataclasses.replace(real(run, weights="raw"), weights="ema"),
+        lambda run, weights, **more: dataclasses.replace(
+            real(run, weights="raw", **more), weights="ema"
+        ),
     )
     rows = (run / "metrics.jsonl").read_text().splitlines()
     last = json.loads(rows[-1])
@@ -354,7 +356,7 @@ def test_a_missing_package_is_named_with_its_extra(
     [
         (["--format=pmml"], "saved_model"),
         (["--format=tf1", "--batch_sizes=1,0"], "--batch_sizes=1,0 is no list of numbers from 1"),
-        (["--format=onnx", "--batch_sizes=1"], "--batch_sizes is for --format=tf1"),
+        (["--format=onnx", "--batch_sizes=1"], "--batch_sizes is given with --format=onnx"),
         (["--format=tf1", "--limit=-1"], "--limit is -1; allowed: from 0 up"),
         (["--format=tf1", "--weights=best"], "weights"),
         ([], "--format is missing"),

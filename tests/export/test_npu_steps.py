@@ -112,6 +112,7 @@ def _steps_of_jax(experiment, steps):
     """`feeds` and `found` of a case, by the training step itself."""
     patch = pytest.MonkeyPatch()
     monitors, optimizer = step_module.monitors, _optimizer(experiment)
+    patch.setattr(step_module, "_check_logs", lambda aux: None)  # arrays are looked at, too
 
     def watched(aux, unlabeled_labels):
         return {

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from helpers.processes import CACHE, LIGHT, ROOT, final_state, finish, rows_of, start
+from helpers.processes import ENVIRONMENT, LIGHT, ROOT, final_state, finish, rows_of, start
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_an_export_on_a_full_or_read_only_disk_is_one_line(small_disk, tmp_path)
             sys.executable, "launch.py", "--mode=export", f"--workdir={run}", "--format=tf1",
             "--limit=0", f"--output={output}",
         ]  # fmt: skip
-        environment = os.environ | CACHE | {"PYTHONPATH": str(ROOT)}
+        environment = os.environ | ENVIRONMENT | {"PYTHONPATH": str(ROOT)}
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
         assert done.returncode in (1, 2), done.stderr
         (line,) = done.stderr.splitlines()

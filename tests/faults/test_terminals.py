@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import pytest
 
-from helpers.processes import CACHE, LIGHT, ROOT, command, final_state, finish, start
+from helpers.processes import ENVIRONMENT, LIGHT, ROOT, command, final_state, finish, start
 from ssljax.run import metrics
 
 ENDLESS = (*LIGHT, "--config.num_steps=100000", "--config.eval_every=100000")
@@ -20,7 +20,7 @@ def in_a_terminal(arguments):
     process = subprocess.Popen(
         ["setsid", "--ctty", *arguments],
         cwd=ROOT,
-        env=os.environ | CACHE,
+        env=os.environ | ENVIRONMENT,
         stdin=its_end,
         stdout=its_end,
         stderr=its_end,
@@ -69,7 +69,7 @@ def test_nohup_and_outputs_that_are_gone_end_nothing(tmp_path):
         process = subprocess.Popen(
             ["nohup", *command(tmp_path, *LIGHT, "--config.num_steps=400")],
             cwd=ROOT,
-            env=os.environ | CACHE,
+            env=os.environ | ENVIRONMENT,
             stdout=subprocess.PIPE,
             stderr=full,
         )
@@ -106,7 +106,7 @@ def test_a_killed_export_leaves_what_was_there_and_can_be_repeated(tmp_path):
         "--overwrite",
     ]  # fmt: skip
     python = command(run)[0]
-    environment = os.environ | CACHE | {"PYTHONPATH": str(ROOT)}
+    environment = os.environ | ENVIRONMENT | {"PYTHONPATH": str(ROOT)}
     options = {"cwd": ROOT, "env": environment, "capture_output": True}
     killed = subprocess.run([python, "-c", KILLED, "exported", *flags], **options)
     assert killed.returncode == -signal.SIGKILL

@@ -18,6 +18,5 @@ ENVIRONMENT = {
     "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "xla"),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    "TF_USE_LEGACY_KERAS": "1",  # TensorFlow imports no Keras, which takes two seconds
     "XLA_FLAGS": " ".join(dict.fromkeys([*_GIVEN, *FAST])),  # what is said twice is another key
 }

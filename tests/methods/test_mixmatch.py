@@ -307,5 +307,5 @@ def test_a_mixmode_is_who_is_mixed_with_whom(mixmode):
 def test_unknown_mixmodes_and_no_views_are_errors_that_say_what_is_allowed():
     with pytest.raises(ValueError, match=r"mixmode is 'yy.xx'; allowed: xxy.yxy, xx.yy, .*, \.$"):
         mixmatch(mixmode="yy.xx")
-    with pytest.raises(ValueError, match="nu is 0; allowed: from 1 up"):
+    with pytest.raises(ValueError, match="nu is 0; allowed: from 1 to 100"):
         mixmatch(nu=0)

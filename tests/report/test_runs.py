@@ -1,5 +1,6 @@
 """Run directories in any state, and what lies beside them: each is named, and the rest is shown."""
 
+import base64
 import contextlib
 import json
 import os
@@ -116,6 +117,19 @@ def test_files_of_one_s_own_above_the_runs_hide_none(tmp_path):
     (tmp_path / "1" / "below").mkdir()
     (tmp_path / "1/below/results.json").write_text("{}")  # within a run: none is looked for there
     assert runs.find([tmp_path]) == [tmp_path / "1", tmp_path / "deep/er/2"]
+
+
+def test_nothing_outside_a_run_directory_is_shown(tmp_path, undrawn):
+    (tmp_path / "secret").write_text("the key")
+    run = make(tmp_path / "run", evaluations=1)
+    for name in ("failure.txt", "config.json", "augment.png", "labelled.png"):
+        (run / name).unlink(missing_ok=True)
+        (run / name).symlink_to(tmp_path / "secret")
+    text = report.write([run], tmp_path / "out")
+    page = (tmp_path / "out/report.html").read_text()
+    assert "the key" not in page + text
+    assert base64.b64encode(b"the key").decode() not in page
+    assert "failure.txt cannot be read (ValueError: it is a link out of the run directory)" in text
 
 
 def test_text_of_a_run_is_printable_and_in_one_line(tmp_path):

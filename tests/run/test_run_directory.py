@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import fsspec
 import numpy as np
 import pytest
 
@@ -139,3 +140,16 @@ def test_processes_may_find_their_data_elsewhere_and_must_have_all_else_alike(
     assert described[1:3] == [first, first]
     differences = [{key for key in first if first[key] != each[key]} for each in described[3:]]
     assert differences == [{"config.optimizer.lr"}, {"data"}, {"split"}, {"workdir"}]
+
+
+def test_a_url_that_holds_another_run_is_left_alone(experiment, tmp_path):
+    url = "memory://bucket/elsewhere"
+    other = experiment.config | {"seed": 7}
+    fsspec.filesystem("memory").pipe("/bucket/elsewhere/config.json", json.dumps(other).encode())
+    mirrored = dataclasses.replace(experiment, train_url=url)
+    line = rf"config.stage.train_url {url} holds a run with config.seed=7, not {experiment.seed};"
+    with pytest.raises(UsageError, match=line):
+        loop.train(mirrored, tmp_path / "run")
+    with pytest.raises(UsageError, match=f"--workdir {url} holds a run with config.seed=7"):
+        loop.train(experiment, tmp_path / "home", home=url)
+    assert fsspec.filesystem("memory").find("/bucket") == ["/bucket/elsewhere/config.json"]

@@ -36,6 +36,8 @@ def test_a_signal_saves_and_leaves(signum, tmp_path):
     step, _ = final_state(tmp_path)
     assert f"{signum.name}: saved after step {step}; run the same command again" in output
     assert step >= 6
+    assert "note: TensorFlow is not installed" in output  # as for all processes of these tests
+    assert not list(tmp_path.glob("events.out.*"))
 
 
 def test_a_signal_before_the_first_step_leaves_soon(tmp_path):
