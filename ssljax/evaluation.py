@@ -12,7 +12,7 @@ from ssljax.data.datasets import Dataset
 from ssljax.data.load import most_evaluated
 from ssljax.data.splits import Split
 from ssljax.data.streaming import StreamedDataset
-from ssljax.network import make_model, training_dtype
+from ssljax.network import available, make_model, training_dtype
 from ssljax.run import evaluate
 from ssljax.run.results import Scores
 from ssljax.storage import runs
@@ -79,7 +79,7 @@ def _scores(
         dtype=training_dtype(config),
         axis_name=None,
     )
-    run_devices = devices.available()
+    run_devices = available()
     compiled = parallel.compile_evaluate(
         make_eval_step(model), run_devices, batch_size=subject.eval_batch_size
     )
