@@ -5,18 +5,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import ml_collections
 
 from ssljax import recipe, recorded, trained
 from ssljax.data.datasets import Dataset
+from ssljax.data.load import most_evaluated
 from ssljax.data.splits import Split
 from ssljax.data.streaming import StreamedDataset
-from ssljax.network import make_model, training_dtype
+from ssljax.network import available, make_model, training_dtype
 from ssljax.run import evaluate
 from ssljax.run.results import Scores
 from ssljax.storage import runs
-from ssljax.training import parallel
+from ssljax.training import devices, parallel
 from ssljax.training.state import TrainState
 from ssljax.training.step import make_eval_step
 
@@ -59,13 +59,9 @@ def evaluate_directory(workdir: Path, given: Sequence[str] = ()) -> Evaluation:
     data = recorded.load_data(workdir, given, allowed=KNOBS)
     named = dict(override.partition("=")[::2] for override in given)
     found = trained.load(workdir, model=named.get("model", ""), fallback=config.checkpoint.fallback)
-    subject = Evaluation(
-        data.dataset, data.split, config.eval_batch_size, found.step, data.is_own, data.name
-    )
-    if not data.is_own:
-        subject = dataclasses.replace(
-            subject, split=data.split._replace(valid=data.split.valid[:0])
-        )
+    split = data.split if data.is_own else data.split._replace(valid=data.split.valid[:0])
+    size = min(config.eval_batch_size, most_evaluated(data.dataset, split))
+    subject = Evaluation(data.dataset, split, size, found.step, data.is_own, data.name)
     scores = _scores(subject, config, found.state)
     return dataclasses.replace(subject, scores=scores)
 
@@ -83,12 +79,13 @@ def _scores(
         dtype=training_dtype(config),
         axis_name=None,
     )
-    devices = jax.devices()
+    run_devices = available()
     compiled = parallel.compile_evaluate(
-        make_eval_step(model), devices, batch_size=config.eval_batch_size
+        make_eval_step(model), run_devices, batch_size=subject.eval_batch_size
     )
     weights = {"params": state["params"], "batch_stats": state["batch_stats"]}
     weights |= {"ema": state["ema"], "ema_batch_stats": state.get("ema_batch_stats") or ()}
     left_out = dict.fromkeys(("step", "opt_state", "method", "augment", "key"), ())
-    replicated = parallel.replicate(TrainState(**weights, **left_out), devices)  # type: ignore[arg-type]
-    return evaluate.evaluate_state(subject, compiled, replicated)[0]
+    replicated = parallel.replicate(TrainState(**weights, **left_out), run_devices)  # type: ignore[arg-type]
+    with devices.telling_of_full_memory():
+        return evaluate.evaluate_state(subject, compiled, replicated)[0]

@@ -16,7 +16,7 @@ from ssljax import network, overrides, parts
 from ssljax.checks import check_choice, check_range, missing_knobs, prefix_errors
 from ssljax.data import splits
 from ssljax.data.datasets import Dataset
-from ssljax.data.load import labeled_validation
+from ssljax.data.load import most_evaluated
 from ssljax.data.splits import Split
 from ssljax.data.streaming import StreamedDataset
 from ssljax.errors import UsageError
@@ -200,7 +200,7 @@ def _build(
         steps_per_run=config.steps_per_run if resident and platform != "cpu" else 1,
         log_every=config.log_every,
         eval_every=config.eval_every,
-        eval_batch_size=min(config.eval_batch_size, _most_evaluated(dataset, split)),
+        eval_batch_size=min(config.eval_batch_size, most_evaluated(dataset, split)),
         keep_checkpoints=config.keep_checkpoints,
         fallback=config.checkpoint.fallback,
         stop_on=tuple(config.health.stop_on),
@@ -209,11 +209,6 @@ def _build(
     _require_room(experiment)
     _check_batch_stats(config, experiment)
     return experiment
-
-
-def _most_evaluated(dataset: Dataset | StreamedDataset, split: Split) -> int:
-    """The images of the larger part that is evaluated."""
-    return max(1, len(dataset.test_labels), len(labeled_validation(dataset, split)))
 
 
 def _require_room(experiment: Experiment) -> None:

@@ -63,6 +63,7 @@ def config(
     full = _merged(_merged(defaults.get_config().to_dict(), recorded), _MACHINE)
     with prefix_errors(where):
         found = ml_collections.ConfigDict(full)
+    overrides.check_kinds(found)
     before = overrides.flatten(full)
     for override in given:
         knob, _, value = override.partition("=")

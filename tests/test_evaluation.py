@@ -1,5 +1,6 @@
 """`--mode=eval`, and what a recorded recipe may and may not do."""
 
+import re
 import shutil
 
 import numpy as np
@@ -76,6 +77,10 @@ def test_a_test_set_is_the_run_s_own_or_is_named(run, tmp_path, capsys):
         ("--config.num_steps=9", "allowed: checkpoint.fallback, compilation_cache, "),
         ("--config.distributed.coordinator=a:1", "the recipe is that of "),
         ("--config.eval_batch_size=0", "config.eval_batch_size is 0; allowed: from 1 up"),
+        (
+            "--config.eval_batch_size=x",
+            "--config.eval_batch_size=x has another type; allowed: a whole",
+        ),
         ("--config.eval_batch_sise=2", "the recipe is that of "),
         ("--config.dataset=digits.1@40-0", "knows class 2 as None"),
         ("--config=supervised_digits", "--config is given with --mode=eval; allowed: --mode=train"),
@@ -84,6 +89,27 @@ def test_a_test_set_is_the_run_s_own_or_is_named(run, tmp_path, capsys):
 )
 def test_what_an_evaluation_does_not_take_is_refused(run, given, message, capsys):
     assert message in refused(capsys, "--mode=eval", f"--workdir={run}", given)
+
+
+def test_an_evaluation_has_no_more_room_than_images(run, capsys):
+    eval_ = ("--mode=eval", f"--workdir={run}")
+    whole = command(capsys, *eval_)
+    assert whole[0] == 0
+    assert command(capsys, *eval_, "--config.eval_batch_size=1000000000000") == whole
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"eval_batch_size": "64"}, "config.eval_batch_size is '64'; allowed: a whole number"),
+        ({"model_args": "none"}, "config.model_args is 'none'; allowed: a ConfigDict of its knobs"),
+        ({"optimizer": 1}, "config.optimizer is 1; allowed: a ConfigDict of its knobs"),
+    ],
+)
+def test_a_recipe_with_values_of_another_kind_is_one_line(run, changes, message):
+    found = read_json(run / "config.json") | changes
+    with pytest.raises(UsageError, match=re.escape(message)):
+        recorded.config(found, where="config.json")
 
 
 def test_other_sizes_and_classes_are_refused(run, tmp_path, capsys):

@@ -87,7 +87,7 @@ def floats():
 
 
 def too_many():
-    return plain()._replace(num_classes=2)
+    return plain()._replace(num_classes=2, class_names=("a", "b"))
 
 
 def no_dataset():

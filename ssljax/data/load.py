@@ -96,6 +96,11 @@ def labeled_validation(data: Dataset | StreamedDataset, split: Split) -> np.ndar
     return split.valid[data.labels[split.valid] >= 0]
 
 
+def most_evaluated(data: Dataset | StreamedDataset, split: Split) -> int:
+    """The images of the larger part that is evaluated; a larger batch would be padding alone."""
+    return max(1, len(data.test_labels), len(labeled_validation(data, split)))
+
+
 def _read(name: str, data_dir: str, image_size: int) -> Dataset:
     kind, _, where = name.partition(":")
     source = find("config.dataset", kind, [datasets])

@@ -56,13 +56,14 @@ def _note_start(workdir: Path, step: int, devices: Sequence[jax.Device]) -> None
     """Adds a start to `environment.json`, unless it is as the one before."""
     path = workdir / "environment.json"
     try:
-        starts = list(read_json(path)["starts"]) if path.exists() else []
-    except (UsageError, KeyError, TypeError) as error:
+        starts = read_json(path, starts=list)["starts"] if path.exists() else []
+    except UsageError as error:
         LOG.warning(f"warning: {error}; it is kept as {path.name}.damaged")
         path.replace(path.with_name(f"{path.name}.damaged"))
         starts = []
     here = environment(devices)
-    if not starts or {k: v for k, v in starts[-1].items() if k != "step"} != here:
+    last = starts[-1] if starts and isinstance(starts[-1], dict) else {}
+    if {k: v for k, v in last.items() if k != "step"} != here:
         write_sealed(path, {"starts": [*starts, {"step": step, **here}]})
 
 
@@ -92,7 +93,8 @@ def noting_failure(workdir: Path) -> Iterator[None]:
         raise
     except Exception as error:
         with suppress(OSError):  # a full disk, perhaps
-            write_text(path, f"{type(error).__name__}: {error}\n")
+            text = f"{type(error).__name__}: {error}\n"  # of anybody's code
+            write_text(path, text.encode(errors="backslashreplace").decode())
         raise
 
 

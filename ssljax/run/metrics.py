@@ -15,7 +15,7 @@ from ssljax.errors import UsageError
 from ssljax.log import LOG, quiet_import
 from ssljax.run import events
 from ssljax.storage.checksums import Prefix, recorded_rows
-from ssljax.storage.files import plain_path, write_bytes
+from ssljax.storage.files import parse_json, plain_path, write_bytes
 
 if TYPE_CHECKING:  # reports read rows without JAX
     from ssljax.training.monitors import Metrics
@@ -138,7 +138,7 @@ def read_rows(
     for number, line in enumerate(content.split(b"\n")[:-1], 1):
         try:
             rows.append(_row(line))
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             damaged.append(f"line {number} ({' '.join(str(error).split())[:100]})")
     if damaged:
         more = f" and {len(damaged) - 1} others" if len(damaged) > 1 else ""
@@ -151,8 +151,8 @@ def _refuse(text: str) -> NoReturn:
 
 
 def _row(line: bytes) -> Row:
-    row = json.loads(line)
-    if not isinstance(row, dict) or type(row.get("step")) is not int:
+    row = parse_json(line)
+    if type(row.get("step")) is not int:
         raise ValueError("no row with a step")
     for name, value in row.items():
         if not isinstance(value, int | float | None):

@@ -73,7 +73,7 @@ def recorded_rows(workdir: Path) -> Prefix | None:
     try:
         steps = [path for path in (workdir / "checkpoints").iterdir() if path.name.isdigit()]
         newest = max(steps, key=lambda path: int(path.name))
-        return Prefix(**json.loads((newest / NAME).read_bytes())["metrics.jsonl"])
+        return Prefix(**files.parse_json((newest / NAME).read_bytes())["metrics.jsonl"])
     except (OSError, ValueError, KeyError, TypeError):  # `verify` tells what is damaged
         return None
 
@@ -85,7 +85,7 @@ def verify(directory: Path, name: str = NAME) -> None:
       Damaged: one is missing or has changed, or the manifest is.
     """
     try:
-        sums = json.loads((directory / name).read_bytes())["sha256"]
+        sums = files.parse_json((directory / name).read_bytes())["sha256"]
         for file, expected in sums.items():
             if not (directory / file).is_file():
                 raise Damaged(f"{file} is missing")
@@ -93,7 +93,7 @@ def verify(directory: Path, name: str = NAME) -> None:
                 raise Damaged(f"{file} has changed since it was written")
     except OSError as error:
         raise Damaged(f"{error.filename}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Damaged(f"{name} is damaged") from error
 
 

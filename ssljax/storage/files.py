@@ -175,9 +175,9 @@ def parse_json(content: str | bytes) -> dict[str, Any]:
     for _ in range(_DEEPEST):
         inner = (part.values() if isinstance(part, dict) else part for part in level)
         level = [x for parts in inner for x in parts if isinstance(x, dict | list)]
-    if level:
-        raise ValueError("it is nested too deeply")
-    return found
+        if not level:
+            return found
+    raise ValueError("it is nested too deeply")
 
 
 def digest(content: bytes) -> str:

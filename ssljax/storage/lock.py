@@ -10,7 +10,7 @@ from pathlib import Path
 from ssljax.errors import UsageError
 from ssljax.log import LOG
 from ssljax.storage import flock
-from ssljax.storage.files import is_at
+from ssljax.storage.files import is_at, parse_json
 
 NAME = "lock"
 
@@ -91,8 +91,8 @@ def _lock(descriptor: int, path: Path) -> None:
 def _holder(descriptor: int) -> str:
     """Who says that it holds a lock, if that can be read."""
     try:
-        record = json.loads(os.pread(descriptor, 1000, 0))
+        record = parse_json(os.pread(descriptor, 1000, 0))
         host, pid = record["host"], record["pid"]
         return f"process {pid:d} on host {host}" if host.isprintable() else "a process"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return "a process"

@@ -4,7 +4,6 @@ A run always trains in a local directory. Where its home is remote, the director
 there before and back to there while and after it trains.
 """
 
-import json
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
@@ -16,7 +15,7 @@ from ssljax import paths
 from ssljax.errors import RunError, UsageError
 from ssljax.log import LOG
 from ssljax.storage import flock
-from ssljax.storage.files import SUMS
+from ssljax.storage.files import SUMS, parse_json
 
 _SOURCE = ".source"  # in a copied directory: where it is from; written last
 _SEAL = "manifest.json"  # of a checkpoint: what has none is not whole
@@ -157,12 +156,9 @@ class Mirror:
         """
         path = f"{self._path}/{name}"
         try:
-            found = json.loads(self._storage.cat_file(path)) if self._storage.exists(path) else {}
+            return parse_json(self._storage.cat_file(path)) if self._storage.exists(path) else {}
         except Exception as error:
             raise UsageError(f"{self._field} {self._url}: {name}: {_reason(error)}") from error
-        if not isinstance(found, dict):
-            raise UsageError(f"{self._field} {self._url}: {name} holds no JSON object")
-        return found
 
     def push_in_background(self) -> None:
         """Begins to copy what has changed, unless that is under way; a failure is only told."""

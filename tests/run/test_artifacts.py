@@ -83,6 +83,13 @@ def test_a_failure_is_noted_until_the_run_goes_on(tmp_path):
         assert not (tmp_path / "failure.txt").exists()
 
 
+def test_a_failure_with_names_that_are_no_text_is_noted(tmp_path):
+    with pytest.raises(ValueError, match="no image"), artifacts.noting_failure(tmp_path):
+        raise ValueError("caf\udce9\ud800: no image")
+    text = (tmp_path / "failure.txt").read_text("utf-8")
+    assert text == "ValueError: caf\\udce9\\ud800: no image\n"
+
+
 def test_an_interrupted_run_has_not_failed(tmp_path):
     with pytest.raises(artifacts.Interrupted), artifacts.noting_failure(tmp_path):
         raise artifacts.Interrupted(15, "SIGTERM: saved after step 7")
@@ -146,3 +153,11 @@ def test_a_damaged_list_of_starts_is_kept_and_told_of(tmp_path, capsys):
     assert "environment.json has changed since it was written" in capsys.readouterr().out
     assert (tmp_path / "environment.json.damaged").read_bytes() == damaged
     assert [start["step"] for start in json.loads(path.read_text())["starts"]] == [4]
+
+
+@pytest.mark.parametrize("starts", ["x", ["x"], [None], {}])
+def test_a_list_of_something_else_than_starts_is_gone_on_from(starts, tmp_path):
+    path = tmp_path / "environment.json"  # of an older version, without checksums
+    path.write_text(json.dumps({"starts": starts}))
+    artifacts._note_start(tmp_path, 4, jax.devices()[:1])
+    assert json.loads(path.read_text())["starts"][-1]["step"] == 4
