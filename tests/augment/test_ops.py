@@ -59,7 +59,8 @@ def to_pillow(image):
 def batch(size, *magnitudes):
     """All images with all magnitudes: images [B, H, W, C] and one [B] for each list."""
     images = natural(*size)
-    images = images[:2] if size[0] > 100 else images  # two big ones are enough
+    if size[0] > 100:  # two big ones are enough, with some of the magnitudes
+        images, magnitudes = images[:2], [values[::3] for values in magnitudes]
     pairs = list(itertools.product(range(len(images)), zip(*magnitudes, strict=True)))
     if not magnitudes:
         return (images,)

@@ -1,19 +1,23 @@
 """Exports of a trained run: what they compute, what lies beside them, what is refused."""
 
 import dataclasses
+import functools
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from helpers.command import command, refused
-from helpers.trained_models import model, train
+from helpers.compilation import NO_KERAS
+from helpers.trained_models import logits_of, model, train
 from ssljax import trained
 from ssljax.errors import RunError, UsageError
 from ssljax.export import export, onnx_model, parity, saved_model, tf1_model
@@ -38,8 +42,7 @@ def runner(format, directory):
 
 
 def logits(run, weights, images):
-    source = trained.load(run, weights=weights)
-    return np.asarray(source.serve()(source.variables, images)["logits"])
+    return logits_of(trained.load(run, weights=weights), images)
 
 
 def images_of(run, n):
@@ -90,7 +93,7 @@ def test_the_chosen_weights_and_input_type_are_exported(format, weights, run, tm
 )  # fmt: skip
 def test_every_model_can_be_exported_in_every_format(name, tmp_path):
     source, images = model(name)
-    expected = np.asarray(source.serve()(source.variables, images)["logits"])
+    expected = logits_of(source, images)
     saved_model.write(source, tmp_path, input_dtype="uint8")
     tf1_model.write(source, tmp_path / "model.pb", input_dtype="uint8", batch_size=None)
     onnx_model.write(source, tmp_path / "model.onnx", input_dtype="uint8", opset=17)
@@ -119,7 +122,8 @@ def test_a_saved_model_loads_without_jax_and_by_the_loader_of_tensorflow_1(run, 
                 signature.outputs["logits"].name, {signature.inputs["images"].name: images})
         np.savez(sys.argv[1] + "/outputs.npz", **outputs)
     """
-    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True, capture_output=True)
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    subprocess.run(command, check=True, capture_output=True, env=os.environ | NO_KERAS)
     outputs = np.load(tmp_path / "outputs.npz")
     expected = logits(run, "ema", images)
     np.testing.assert_allclose(outputs["logits"], expected, atol=1e-5)
@@ -206,7 +210,8 @@ def test_neither_training_code_nor_data_is_needed(run, tmp_path):
             export.export(Path(sys.argv[1]), Path(sys.argv[2], format), format=format, limit=0)
     """
     command = [sys.executable, "-c", script, str(run), str(tmp_path), *FORMATS]
-    done = subprocess.run(command, capture_output=True, text=True)
+    environment = os.environ | NO_KERAS
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("no parity report was asked for") == len(FORMATS)
     for format in FORMATS:
@@ -214,13 +219,17 @@ def test_neither_training_code_nor_data_is_needed(run, tmp_path):
         assert (tmp_path / format / "README.md").exists()
 
 
-def test_data_that_is_gone_is_named_before_anything_is_written(tmp_path):
-    run, data = train(tmp_path, steps=1)
-    data.unlink()
-    with pytest.raises(UsageError, match=r"data.npz .*--limit=0 exports without the data"):
-        export.export(run, tmp_path / "out", format="tf1")
+def test_data_that_is_gone_is_named_before_anything_is_written(run, tmp_path):
+    data = run.parent / "data.npz"
+    data.rename(tmp_path / "elsewhere.npz")
+    try:
+        with pytest.raises(UsageError, match=r"data.npz .*--limit=0 exports without the data"):
+            export.export(run, tmp_path / "out", format="tf1")
+    finally:
+        (tmp_path / "elsewhere.npz").rename(data)
     assert not (tmp_path / "out").exists()
-    (run / "checkpoints" / "1").rename(tmp_path / "gone")
+    run = Path(shutil.copytree(run, tmp_path / "run"))
+    shutil.rmtree(run / "checkpoints" / "6")
     with pytest.raises(UsageError, match="holds no checkpoint yet"):
         export.export(run, tmp_path / "out", format="tf1", limit=0)
     with pytest.raises(UsageError, match=r"nowhere/config.json cannot be read"):
@@ -314,15 +323,10 @@ class Training(nn.Module):
 
 
 def with_model(monkeypatch, run, network):
-    variables = network.init({"params": _key()}, jnp.zeros((2, 16, 16, 3)), train=False)
+    key = {"params": jax.random.key(0)}
+    variables = network.init(key, jnp.zeros((2, 16, 16, 3)), train=False)
     real = dataclasses.replace(trained.load(run), model=network, variables=variables)
     monkeypatch.setattr(export.trained, "load", lambda *args, **options: real)
-
-
-def _key():
-    import jax
-
-    return jax.random.key(0)
 
 
 def test_a_model_with_an_unsupported_primitive_is_named_with_the_layer(run, tmp_path, monkeypatch):
@@ -402,9 +406,14 @@ def compare(artefact, labels=None, **options):
     return parity.compare(source, {"m": artefact}, batches, **{"input_dtype": "uint8"} | options)
 
 
-def exact(images):
+@functools.cache
+def _served():
     source, _ = model("convnet")
-    return np.asarray(source.serve()(source.variables, images)["logits"])
+    return functools.partial(jax.jit(source.serve()), source.variables)
+
+
+def exact(images):
+    return np.asarray(_served()(images)["logits"])
 
 
 def test_a_report_counts_what_is_equal():

@@ -5,6 +5,7 @@ TensorFlow.
 """
 
 import dataclasses
+import functools
 import os
 import subprocess
 import sys
@@ -59,31 +60,6 @@ class Case(NamedTuple):
     found: dict[str, np.ndarray]  # as `npu_steps.py` writes them
 
 
-@pytest.fixture(
-    params=["tensorflow 1.15.5", pytest.param("current tensorflow", marks=pytest.mark.slow)]
-)
-def run(request, tmp_path):
-    """`run(case, **feeds) -> what npu_steps.py writes`."""
-
-    def run_steps(bundle, feeds):
-        np.savez(tmp_path / "feeds.npz", **feeds)
-        arguments = [str(x) for x in (bundle, tmp_path / "feeds.npz", tmp_path / "out.npz")]
-        if request.param == "tensorflow 1.15.5":
-            tensorflow_1_15.run(SCRIPT, *arguments)
-        else:
-            environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
-            done = subprocess.run(
-                [sys.executable, SCRIPT, *arguments],
-                capture_output=True,
-                text=True,
-                env=environment,
-            )
-            assert done.returncode == 0, done.stderr[-3000:]
-        return dict(np.load(tmp_path / "out.npz"))
-
-    return run_steps
-
-
 @pytest.fixture(scope="module")
 def make_case(tmp_path_factory):
     """`make_case(name)`: each made once."""
@@ -108,6 +84,54 @@ def make_case(tmp_path_factory):
     return make
 
 
+@pytest.fixture(
+    scope="module",
+    params=["tensorflow 1.15.5", pytest.param("current tensorflow", marks=pytest.mark.slow)],
+)
+def found(request, make_case, tmp_path_factory):
+    """`found(name of a case) -> name of a run -> what npu_steps.py writes`: each case once."""
+
+    @functools.cache
+    def run_steps(name):
+        case, directory = make_case(name), tmp_path_factory.mktemp("steps")
+        (directory / "in").mkdir()
+        (directory / "out").mkdir()
+        for run, feeds in runs_of(name, case).items():
+            np.savez(directory / "in" / f"{run}.npz", **feeds)
+        arguments = [str(x) for x in (case.bundle, directory / "in", directory / "out")]
+        if request.param == "tensorflow 1.15.5":
+            tensorflow_1_15.run(SCRIPT, *arguments)
+        else:
+            environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
+            done = subprocess.run(
+                [sys.executable, SCRIPT, *arguments],
+                capture_output=True,
+                text=True,
+                env=environment,
+            )
+            assert done.returncode == 0, done.stderr[-3000:]
+        return {path.stem: dict(np.load(path)) for path in (directory / "out").iterdir()}
+
+    return run_steps
+
+
+BAD = {1, 3, 8, 9, 10, 11, 12, 13}  # steps whose loss is infinite in the run `overflowing`
+
+
+def runs_of(name, case):
+    """The runs of a case: what they read."""
+    runs = {"as JAX": case.feeds}
+    if name == "mixmatch":
+        runs["overflowing"] = overflowing(case, 14, BAD) | {
+            "loss_scale": 0, "start": 2.0**32, "incr_every": 4
+        }  # fmt: skip
+        runs["low"] = overflowing(case, 6, {1, 2, 3, 4, 5}) | {
+            "loss_scale": 0, "start": 1.5, "incr_every": 4
+        }  # fmt: skip
+        runs["fixed"] = overflowing(case, 3, {1}) | {"loss_scale": 128}
+    return runs
+
+
 def _steps_of_jax(experiment, steps):
     """`feeds` and `found` of a case, by the training step itself."""
     patch = pytest.MonkeyPatch()
@@ -128,7 +152,7 @@ def _steps_of_jax(experiment, steps):
         gradients = flat(jax.grad(
             lambda p: experiment.method.loss(p, ema, apply, batch, noise, state, progress)[0]
         )(params), "gradient/param")  # fmt: skip
-        return value, aux._replace(logs={**aux.logs, **seen, **jax.lax.stop_gradient(gradients)})
+        return value, aux._replace(state=(aux.state, {**seen, **gradients}))
 
     with patch.context() as context:
         context.setattr(step_module, "monitors", watched)
@@ -146,8 +170,14 @@ def _steps_of_jax(experiment, steps):
         feeds, found = {}, {}
         for i in range(steps):
             state, metrics = step(state, data)
+            method_state, seen = state.method
+            state = state.replace(method=method_state)
+            seen["seen/hidden"] = metrics.pop("seen/hidden").total
+            for name, value in seen.items():
+                _sort(f"{i}/", name, np.asarray(value), feeds, found)
             for name, average in metrics.items():
-                _sort(f"{i}/", name, average, feeds, found)
+                found[f"{i}/metric/{name}/total"] = np.asarray(average.total)
+                found[f"{i}/metric/{name}/count"] = np.asarray(average.count)
             feeds[f"{i}/in/step"] = np.int32(i)
             for prefix, tree in (
                 ("param", state.params), ("stat", state.batch_stats), ("ema", state.ema)
@@ -175,18 +205,14 @@ def _optimizer(experiment):
     return optax.chain(adam, optim._shrink_kernels(experiment.schedule, decay))
 
 
-def _sort(start, name, average, feeds, found):
-    """What the patched step reports: inputs, gradients and metrics."""
-    total = np.asarray(average.total)
+def _sort(start, name, value, feeds, found):
+    """What the patched step reports: inputs and gradients."""
     if name.startswith("seen/"):
         images = name.startswith(("seen/labeled", "seen/view"))
-        value = np.round((total + 1) * 127.5).astype(np.uint8) if images else total
+        value = np.round((value + 1) * 127.5).astype(np.uint8) if images else value
         feeds[start + name.replace("seen/", "in/")] = value
-    elif name.startswith("gradient/"):
-        found[start + name] = total
     else:
-        found[f"{start}metric/{name}/total"] = total
-        found[f"{start}metric/{name}/count"] = np.asarray(average.count)
+        found[start + name] = value
 
 
 def norm(arrays):
@@ -205,9 +231,8 @@ def assert_close(found, expected, names, tolerance):
     "name",
     ["mixmatch", "fixmatch", *SLOW_CASES],
 )
-def test_loss_metrics_and_gradients_are_those_of_jax(name, run, make_case):
-    case = make_case(name)
-    found = run(case.bundle, {k: v for k, v in case.feeds.items() if k.startswith("0/")})
+def test_loss_metrics_and_gradients_are_those_of_jax(name, found, make_case):
+    case, found = make_case(name), found(name)["as JAX"]
     metrics = {n for n in case.found if n.startswith("0/metric/")}
     assert metrics - {f"0/metric/learning_rate/{x}" for x in ("total", "count")} == {
         n for n in found if n.startswith("0/metric/")
@@ -221,9 +246,8 @@ def test_loss_metrics_and_gradients_are_those_of_jax(name, run, make_case):
 
 
 @pytest.mark.parametrize("name", ["fixmatch", *SLOW_CASES])
-def test_ten_steps_are_those_of_jax(name, run, make_case):
-    case = make_case(name)
-    found = run(case.bundle, case.feeds)
+def test_ten_steps_are_those_of_jax(name, found, make_case):
+    case, found = make_case(name), found(name)["as JAX"]
     for i in range(10):
         for group in ("param", "stat", "ema"):
             names = [n for n in case.found if n.startswith(f"{i}/variable/{group}/")]
@@ -258,35 +282,29 @@ def overflowing(case, steps, bad):
     return feeds
 
 
-def test_steps_that_overflow_change_the_loss_scale_alone(run, make_case):
-    case = make_case("mixmatch")
-    bad = {1, 3, 8, 9, 10, 11, 12, 13}
-    feeds = overflowing(case, 14, bad) | {"loss_scale": 0, "start": 2.0**32, "incr_every": 4}
-    found = run(case.bundle, feeds)
+def test_steps_that_overflow_change_the_loss_scale_alone(found):
+    found = found("mixmatch")["overflowing"]
     scales = [found[f"{i}/variable/loss_scale"] / 2.0**32 for i in range(14)]
     # One bad step, a good one, a bad one: half. Four good ones: twice. Then two bad ones each time.
     assert scales == [1, 1, 1, 0.5, 0.5, 0.5, 0.5, 1, 1, 0.5, 0.5, 0.25, 0.25, 0.125]
     for i in range(1, 14):
         unchanged = same(state_of(found, i), state_of(found, i - 1))
-        assert unchanged == (i in bad), i
-        assert not np.isfinite(found[f"{i}/loss"]) or i not in bad
+        assert unchanged == (i in BAD), i
+        assert not np.isfinite(found[f"{i}/loss"]) or i not in BAD
     assert found["13/variable/step"] == 14
-    assert found["13/variable/applied_steps"] == 14 - len(bad)
+    assert found["13/variable/applied_steps"] == 14 - len(BAD)
 
 
-def test_a_loss_scale_stays_from_1_up_and_changes_no_result(run, make_case):
-    case = make_case("mixmatch")
-    feeds = overflowing(case, 6, {1, 2, 3, 4, 5})
-    found = run(case.bundle, feeds | {"loss_scale": 0, "start": 1.5, "incr_every": 4})
+def test_a_loss_scale_stays_from_1_up_and_changes_no_result(found, make_case):
+    case, found = make_case("mixmatch"), found("mixmatch")["low"]
     scales = [found[f"{i}/variable/loss_scale"] for i in range(6)]
     assert scales == [1.5, 1.5, 1, 1, 1, 1]
     expected = [n for n in case.found if n.startswith("0/variable/ema/")]
     assert_close(found, case.found, expected, 1e-4)
 
 
-def test_a_fixed_loss_scale_skips_too(run, make_case):
-    case = make_case("mixmatch")
-    found = run(case.bundle, overflowing(case, 3, {1}) | {"loss_scale": 128})
+def test_a_fixed_loss_scale_skips_too(found):
+    found = found("mixmatch")["fixed"]
     assert same(state_of(found, 1), state_of(found, 0))
     assert not same(state_of(found, 2), state_of(found, 1))
     assert all(np.isfinite(x).all() for x in state_of(found, 2).values())

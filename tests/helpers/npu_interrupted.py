@@ -1,6 +1,7 @@
-"""Trains a bundle, and asks it to stop after so many steps: `npu_interrupted.py BUNDLE OUT STEPS`.
+"""Trains a bundle twice: `npu_interrupted.py BUNDLE WHOLE PARTED STEPS`.
 
-In TensorFlow 1.15 on Python 3.7, and in the current one.
+Into WHOLE to the end, and into PARTED, where it asks it to stop after so many steps. In TensorFlow
+1.15 on Python 3.7, and in the current one.
 """
 
 import importlib.util
@@ -8,7 +9,7 @@ import os
 import signal
 import sys
 
-bundle, output, steps = sys.argv[1:]
+bundle, whole, parted, steps = sys.argv[1:]
 spec = importlib.util.spec_from_file_location("run", os.path.join(bundle, "run.py"))
 run = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(run)
@@ -17,7 +18,8 @@ spec.loader.exec_module(run)
 class Stop:
     """Asks for it when the loop has looked so many times."""
 
-    left = int(steps)
+    def __init__(self, steps):
+        self.left = steps
 
     @property
     def number(self):
@@ -25,8 +27,13 @@ class Stop:
         return None if self.left > 0 else signal.SIGTERM
 
 
-options = run.parse(["--bundle", bundle, "--output", output, "--device=cpu", "--loss_scale=0"])
+def train(output, steps):
+    flags = ["--bundle", bundle, "--output", output, "--device=cpu", "--loss_scale=0"]
+    run.train(run.parse(flags), Stop(steps))
+
+
+train(whole, 10**6)
 try:
-    run.train(options, Stop())
+    train(parted, int(steps))
 except run.Interrupted as stop:
     print(stop)

@@ -1,5 +1,6 @@
 """Models and run directories for the tests of the export."""
 
+import functools
 import importlib
 
 import jax
@@ -21,6 +22,7 @@ MODELS = {
 }
 
 
+@functools.cache
 def model(name):
     """A network with weights and statistics as after some training, and seven images."""
     module, arguments, size = MODELS[name]
@@ -28,7 +30,8 @@ def model(name):
         num_classes=10, **arguments
     )
     random = np.random.RandomState(0)
-    variables = network.init(jax.random.key(0), jnp.zeros((1, size, size, 3)), train=False)
+    init = jax.jit(functools.partial(network.init, train=False))
+    variables = init(jax.random.key(0), jnp.zeros((1, size, size, 3)))
 
     def moved(path, x):
         x = np.asarray(x)
@@ -42,6 +45,11 @@ def model(name):
     shape = (size, size, 3)
     names = tuple("0123456789")
     return Trained(network, variables, shape, names, {"model": name}, 1, "ema"), images
+
+
+def logits_of(trained, images):
+    """What it says of the images, compiled: `[N, classes]`."""
+    return np.asarray(jax.jit(trained.serve())(trained.variables, images)["logits"])
 
 
 def write_data(path, size=16, test=1000):

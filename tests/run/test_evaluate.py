@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 
 import jax
 import numpy as np
@@ -20,7 +21,8 @@ def test_every_image_counts_once(config, devices, batch_size, untraced):
     images, labels = experiment.dataset.test_images[:101], experiment.dataset.test_labels[:101]
 
     variables = {"params": state.params, "batch_stats": state.batch_stats}
-    logits, _ = experiment.model.apply(variables, to_float(images), train=False)
+    apply = jax.jit(functools.partial(experiment.model.apply, train=False))
+    logits, _ = apply(variables, to_float(images))
     logits = np.asarray(logits, np.float64)
     log_softmax = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     weights = parallel.replicate((state.params, state.batch_stats), experiment.devices)

@@ -1,6 +1,7 @@
 """Augmentations within the step: RandAugment, and CTAugment that learns there."""
 
 import dataclasses
+import functools
 import os
 import signal
 
@@ -56,7 +57,8 @@ def test_rates_follow_the_ema_model_s_probability_of_the_true_label():
     jax.effects_barrier()
     model = experiment.model.clone(axis_name=None)
     variables = {"params": state.ema, "batch_stats": state.batch_stats}
-    logits, _ = model.apply(variables, np.asarray(seen["probes"]) / 127.5 - 1, train=False)
+    apply = jax.jit(functools.partial(model.apply, train=False))
+    logits, _ = apply(variables, np.float32(np.asarray(seen["probes"]) / 127.5 - 1))
     known = experiment.dataset.images
     same = [(x == known).all(axis=(1, 2, 3)) for x in np.asarray(seen["images"])]
     labels = experiment.dataset.labels[np.argmax(same, axis=1)]
