@@ -16,6 +16,9 @@ _DEEP_MODES = ("I", "F")  # more than 8 bits a channel; also their variants, suc
 # What Pillow recognises and does not decode itself. EPS would run another program.
 _NO_IMAGES = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")
 
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_SAYS = (b"eXIf", b"XML:com.adobe.xmp", b"acTL")  # how it is turned, that it moves
+
 
 @functools.cache
 def formats() -> list[str]:
@@ -67,14 +70,20 @@ def decode(file: IO[bytes]) -> tuple[np.ndarray, str]:
             if mode.startswith(_DEEP_MODES):
                 raise ValueError(f"its pixels are of mode {mode}; allowed: 8 bits a channel")
             upright = ImageOps.exif_transpose(picture)
+            if "transparency" in upright.info:  # which Pillow warns about where it is dropped
+                upright = upright.convert("RGBA")
             return np.asarray(upright.convert("RGB")), mode
     except Exception as error:  # anything can be in a file, and Pillow raises as much
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
 
 
-def is_plain_jpeg(encoded: bytes) -> bool:
-    """Whether TensorFlow decodes an image to what `decode` gives, but for how it rounds: it is a
-    JPEG, upright, grey or in colours."""
+def is_plain(encoded: bytes) -> bool:
+    """Whether TensorFlow decodes an image to what `decode` gives, but for how it rounds JPEGs.
+
+    That is a JPEG, upright, grey or in colours, or a PNG of 8 bits that nothing is said about.
+    """
+    if encoded.startswith(_PNG):
+        return encoded[24:25] == b"\x08" and not any(mark in encoded for mark in _PNG_SAYS)
     try:
         with Image.open(io.BytesIO(encoded), formats=["JPEG"]) as picture:
             upright = picture.getexif().get(ExifTags.Base.Orientation, 1) == 1

@@ -18,7 +18,7 @@ from ssljax.data import crops, tensorflow_import
 from ssljax.data.batches import RawBatch
 from ssljax.data.datasets import Batches
 from ssljax.data.image_index import ImageIndex
-from ssljax.data.images import as_bmp, is_plain_jpeg
+from ssljax.data.images import as_bmp, is_plain
 from ssljax.data.labels import with_added
 from ssljax.data.splits import Split
 from ssljax.errors import RunError, UsageError
@@ -290,7 +290,7 @@ def _pipeline(image_index, choose, size, image_size, crop, steps, *, guard):
     def read(step):
         indices, numbers = choose(int(step))
         encoded = [_encoded(image_index, i) for i in indices]
-        others = [are_files and not is_plain_jpeg(image) for image in encoded]
+        others = [are_files and not is_plain(image) for image in encoded]
         return np.array(encoded, object), np.array(others, bool), numbers, indices
 
     def read_step(step):
