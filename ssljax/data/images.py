@@ -98,6 +98,11 @@ def as_bmp(encoded: bytes) -> bytes:
         pixels, _ = decode(io.BytesIO(encoded))
     except ValueError:
         return b""
+    return bmp(pixels)
+
+
+def bmp(pixels: np.ndarray) -> bytes:
+    """uint8 `[H, W, 3]`, encoded."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "BMP")
     return file.getvalue()

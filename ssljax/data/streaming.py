@@ -10,15 +10,14 @@ import functools
 import os
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from ssljax.data import crops, tensorflow_import
+from ssljax.data import crops, decoding
 from ssljax.data.batches import RawBatch
 from ssljax.data.datasets import Batches
 from ssljax.data.image_index import ImageIndex
-from ssljax.data.images import as_bmp, is_plain
 from ssljax.data.labels import with_added
 from ssljax.data.splits import Split
 from ssljax.errors import RunError, UsageError
@@ -128,7 +127,7 @@ def batches(
         "; another image takes its place",
         _TOLERATED * total,
     )
-    for images, valid, indices in _decoded(
+    for images, valid, indices in decoding.in_steps(
         data.train_index,
         choose,
         range(start, stop),
@@ -252,89 +251,4 @@ def decoded(
         return chosen, np.zeros((len(chosen), 2), np.int64)
 
     batches = range(-(-len(indices) // size))
-    return _decoded(image_index, choose, batches, size, image_size, crops.evaluation)
-
-
-def _decoded(
-    image_index: ImageIndex,
-    choose: Callable[[int], tuple[np.ndarray, np.ndarray]],
-    steps: range,
-    size: int,
-    image_size: int,
-    crop: Callable[[Any, Any, int], Any],
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Images `[size, H, W, 3]` uint8, whether each could be decoded, and its record, step by step.
-
-    Damaged images are rare and looking for them takes a fifth of the time, so that only the step in
-    which one fails is done again with a guard around each image.
-    """
-    tf = tensorflow_import.require("tensorflow", "config.stream")
-    pipeline = functools.partial(_pipeline, image_index, choose, size, image_size, crop)
-    step = steps.start
-    while step < steps.stop:
-        try:
-            for decoded in pipeline(range(step, steps.stop), guard=False):
-                yield decoded
-                step += 1
-        except tf.errors.InvalidArgumentError:
-            yield from pipeline(range(step, step + 1), guard=True)
-            step += 1
-
-
-def _pipeline(image_index, choose, size, image_size, crop, steps, *, guard):
-    """Python reads files, in threads; all else runs in tf.data's own."""
-    import tensorflow as tf
-
-    are_files = image_index.are_files
-
-    def read(step):
-        indices, numbers = choose(int(step))
-        encoded = [_encoded(image_index, i) for i in indices]
-        others = [are_files and not is_plain(image) for image in encoded]
-        return np.array(encoded, object), np.array(others, bool), numbers, indices
-
-    def read_step(step):
-        types = (tf.string, tf.bool, tf.int64, tf.int64)
-        encoded, others, numbers, indices = tf.numpy_function(read, [step], types)
-        encoded, others = (tf.ensure_shape(x, [None]) for x in (encoded, others))
-        return encoded, others, tf.ensure_shape(numbers, [None, 2]), indices
-
-    def decode(encoded, other, number, index):
-        encoded = tf.cond(
-            other, lambda: tf.numpy_function(as_bmp, [encoded], tf.string), lambda: encoded
-        )
-        encoded = tf.ensure_shape(encoded, [])
-
-        def image():
-            return crop(encoded, number, image_size)
-
-        return *(_guarded(image, image_size) if guard else (image(), True)), index
-
-    steps_ahead = max(2, (os.cpu_count() or 1) // 8)
-    dataset = (
-        tf.data.Dataset.range(steps.start, steps.stop)
-        .map(read_step, num_parallel_calls=steps_ahead, deterministic=True)
-        .unbatch()
-        .map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        .batch(size)
-        .prefetch(2)
-    )
-    return dataset.as_numpy_iterator()
-
-
-def _encoded(image_index: ImageIndex, index: int) -> bytes:
-    """An image; nothing where it is gone or cannot be read."""
-    try:
-        return image_index.read(index)
-    except Exception:  # each storage raises its own
-        return b""
-
-
-def _guarded(decode, size):
-    """`decode()` and True, or a black image and False where it fails."""
-    import tensorflow as tf
-
-    image = tf.data.Dataset.from_tensors(0).map(lambda _: (decode(), True))
-    nothing = tf.data.Dataset.from_tensors((tf.zeros([size, size, 3], tf.uint8), False))
-    either = image.ignore_errors().concatenate(nothing).take(1)
-    return either.get_single_element()
+    return decoding.in_steps(image_index, choose, batches, size, image_size, crops.evaluation)

@@ -19,7 +19,7 @@ from PIL import Image
 
 from helpers.tfds_data import prepare
 from ssljax import parts, recipe
-from ssljax.data import crops, imagenet_folds, streaming
+from ssljax.data import crops, decoding, imagenet_folds, streaming
 from ssljax.data.load import load
 from ssljax.errors import Interrupted, RunError, UsageError
 from ssljax.report.runs import read
@@ -328,6 +328,16 @@ def test_evaluation_crops_the_centre_and_resizes_bicubically(monkeypatch, data_d
     assert np.abs(found - expected).max() <= 1.01  # cut off to whole numbers
 
 
+def test_a_damaged_image_is_looked_for_once(data_dir, monkeypatch):
+    data, split = parts.load_data(tiny("supervised_imagenet", data_dir))
+    started, pipeline = [], decoding._pipeline
+    monkeypatch.setattr(
+        decoding, "_pipeline", lambda *args, **how: started.append(how) or pipeline(*args, **how)
+    )
+    stream(data, split, 0, 30)  # three epochs
+    assert started == [{"guard": False}, {"guard": True}, {"guard": False}]
+
+
 def test_a_damaged_image_is_named_and_not_evaluated(data_dir, capsys):
     data, _ = parts.load_data(tiny("supervised_imagenet", data_dir))
     batches = [*data.batches(np.arange(200), 64)]
@@ -489,12 +499,17 @@ def test_an_image_that_is_gone_is_named_and_replaced(pets, tmp_path, capsys, mon
         [*data.batches(np.arange(22), 22)]
     monkeypatch.setattr(streaming, "_TOLERATED", 0.1)
     capsys.readouterr()
-    for sample in stream(data, split, 0, 1):
+    started, pipeline = [], decoding._pipeline
+    monkeypatch.setattr(
+        decoding, "_pipeline", lambda *args, **how: started.append(how) or pipeline(*args, **how)
+    )
+    for sample in stream(data, split, 0, 4):  # four epochs
         assert sample.unlabeled.max(axis=(1, 2, 3)).min() > 100  # none is black
     assert capsys.readouterr().out == (
         f"warning: {gone} cannot be decoded; another image takes its place: No such file or "
         "directory\n"
     )
+    assert started == [{"guard": False}]  # to start again takes longer than many steps
 
 
 def test_a_stream_without_tensorflow_says_what_to_install(pets, monkeypatch):
