@@ -11,8 +11,7 @@ from helpers.run_directories import untrained
 from helpers.tiny import build, tiny_config
 from ssljax import evaluation, recorded, trained
 from ssljax.errors import UsageError
-from ssljax.export import directory as output_directory
-from ssljax.storage import runs
+from ssljax.storage import output_directory, runs
 from ssljax.storage.files import read_json, write_sealed
 
 

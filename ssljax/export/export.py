@@ -10,10 +10,10 @@ import numpy as np
 
 from ssljax import recorded, trained
 from ssljax.errors import RunError, UsageError
-from ssljax.export import directory, parity, readme
+from ssljax.export import parity, readme
 from ssljax.export.parity import Artefact
 from ssljax.log import LOG
-from ssljax.storage import checksums, runs
+from ssljax.storage import checksums, output_directory, runs
 from ssljax.storage.files import write_json, write_text
 from ssljax.trained import Trained
 
@@ -55,7 +55,7 @@ def export(
         raise UsageError(f"--batch_sizes is for --format=tf1; {format} takes any batch size")
     if limit is not None and limit < 0:
         raise UsageError(f"--limit is {limit}; allowed: from 0 up")
-    directory.require_free(output, overwrite=overwrite)
+    output_directory.require_free(output, overwrite=overwrite)
     runs.require_one(workdir)
     config = recorded.of_run(workdir, given, allowed=KNOBS, code=("model",))
     if unread := [x for x in given if x.partition("=")[0] in recorded.DATA and limit == 0]:
@@ -68,7 +68,7 @@ def export(
     images, is_own = (None, False) if limit == 0 else _test_images(workdir, given)
 
     accuracy = _accuracy(workdir, model) if is_own and limit is None else None
-    with directory.replaced(output, overwrite=overwrite) as partial:
+    with output_directory.replaced(output, overwrite=overwrite) as partial:
         artefacts = _write(model, partial, format, input_dtype, batch_sizes, opset)
         report = None
         if images is not None:
@@ -87,7 +87,7 @@ def export(
         write_text(partial / "README.md", text)
         checksums.seal(partial)
         if report and not report["passed"]:
-            failed = directory.put_aside(partial, output)
+            failed = output_directory.put_aside(partial, output)
             print(verdict)
             raise RunError(
                 f"the exported model differs from the JAX model; it is left in {failed}, and "

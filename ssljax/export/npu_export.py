@@ -7,10 +7,10 @@ import ml_collections
 
 from ssljax import recipe, recorded
 from ssljax.experiment import Experiment
-from ssljax.export import directory, npu_bundle
+from ssljax.export import npu_bundle
 from ssljax.run import directory as run_directory
 from ssljax.run import resume
-from ssljax.storage import runs
+from ssljax.storage import output_directory, runs
 from ssljax.training.state import TrainState
 
 
@@ -20,7 +20,7 @@ def of_recipe(config: ml_collections.ConfigDict, output: Path, *, overwrite: boo
     Raises:
       UsageError: the recipe has a part that cannot be trained there; names it.
     """
-    directory.require_free(output, overwrite=overwrite)
+    output_directory.require_free(output, overwrite=overwrite)
     recipe.prepare(config, join=False)
     _write(recipe.build(config), output, None, overwrite=overwrite)
 
@@ -35,7 +35,7 @@ def of_run(workdir: Path, output: Path, given: Sequence[str] = (), *, overwrite:
     Raises:
       UsageError: as `of_recipe`; or the run has no checkpoint, or its data are others now.
     """
-    directory.require_free(output, overwrite=overwrite)
+    output_directory.require_free(output, overwrite=overwrite)
     runs.require_one(workdir)
     config = recorded.of_run(
         workdir, given, allowed=recorded.DATA | resume.RESUMABLE, code=recorded.CODE
@@ -56,5 +56,5 @@ def of_run(workdir: Path, output: Path, given: Sequence[str] = (), *, overwrite:
 def _write(
     experiment: Experiment, output: Path, state: TrainState | None, *, overwrite: bool
 ) -> None:
-    with directory.replaced(output, overwrite=overwrite) as partial:
+    with output_directory.replaced(output, overwrite=overwrite) as partial:
         npu_bundle.write(experiment, partial, state=state)

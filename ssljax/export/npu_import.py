@@ -12,13 +12,12 @@ import optax
 from ssljax import recipe, recorded
 from ssljax.errors import UsageError
 from ssljax.experiment import Experiment
-from ssljax.export import directory
 from ssljax.export.npu_arrays import flat, nested
 from ssljax.export.npu_bundle import FORMAT
 from ssljax.log import quiet_import
 from ssljax.run import directory as run_directory
 from ssljax.run import metrics, results, resume
-from ssljax.storage import checksums, runs
+from ssljax.storage import checksums, output_directory, runs
 from ssljax.storage.checkpoints import Checkpoints
 from ssljax.storage.files import digest, plain_path, read_json, write_bytes, write_sealed
 from ssljax.training.state import TrainState
@@ -77,7 +76,7 @@ def import_run(
     finished = output / "results.json"
     is_complete = finished.exists() and read_json(finished).get("step") == step
 
-    with directory.replaced(workdir) as partial:
+    with output_directory.replaced(workdir) as partial:
         run_directory.open_directory(partial, experiment)
         content = "".join(json.dumps(row) + "\n" for row in rows).encode()
         write_bytes(partial / "metrics.jsonl", content)

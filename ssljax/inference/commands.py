@@ -7,15 +7,14 @@ import ml_collections
 import numpy as np
 
 from ssljax import evaluation, parts, paths, recorded, trained
-from ssljax.data import split_file
+from ssljax.data import sources, split_file
+from ssljax.data.sources import Source
 from ssljax.data.splits import fingerprint
 from ssljax.errors import UsageError
-from ssljax.export import directory
-from ssljax.inference import add_labels, calibrate, label_next, sources
+from ssljax.inference import add_labels, calibrate, label_next
 from ssljax.inference import predict as prediction
 from ssljax.inference.predict import Options, Summary
-from ssljax.inference.sources import Source
-from ssljax.storage import runs
+from ssljax.storage import output_directory, runs
 from ssljax.storage.files import write_json
 from ssljax.trained import Trained
 
@@ -45,12 +44,12 @@ def predict(
     Raises:
       UsageError: any of it does not fit, or `output` is not empty.
     """
-    directory.require_free(output, overwrite=overwrite)
+    output_directory.require_free(output, overwrite=overwrite)
     model = trained.load(workdir, weights=weights, model=_named(given, "model"))
     trust = None if max_error is None else calibrate.trusted_confidence(model, max_error)
     options = Options(model.temperature, None if trust is None else trust.confidence)
     source = _source(workdir, images, model, given)
-    with directory.replaced(output, overwrite=overwrite) as partial:
+    with output_directory.replaced(output, overwrite=overwrite) as partial:
         summary = prediction.write(model, source, partial, options)
         if not summary.per_class.sum():
             raise UsageError(
@@ -115,7 +114,7 @@ def choose(
     Returns:
       Lines that say what was written.
     """
-    directory.require_free(output, overwrite=overwrite)
+    output_directory.require_free(output, overwrite=overwrite)
     if config is not None:
         data, split = parts.load_data(config)
         members, seed = [], config.seed
@@ -129,7 +128,7 @@ def choose(
             "--workdir names runs of different classes; allowed: runs of the same data"
         )
     choices = label_next.choose(members, data, split, budget=budget, strategy=strategy, seed=seed)
-    with directory.replaced(output, overwrite=overwrite) as partial:
+    with output_directory.replaced(output, overwrite=overwrite) as partial:
         label_next.write(partial, choices)
     first = "\n".join(f"  {choice.file}: {choice.why}" for choice in choices[:5])
     more = f"\n  … and {len(choices) - 5} more" if len(choices) > 5 else ""

@@ -9,11 +9,12 @@ from urllib.parse import quote
 
 import numpy as np
 
+from ssljax.data import sources
 from ssljax.data.datasets import Dataset
 from ssljax.data.splits import Split
 from ssljax.data.streaming import StreamedDataset
 from ssljax.errors import UsageError
-from ssljax.inference import calibration, selection, sources
+from ssljax.inference import calibration, selection
 from ssljax.inference.predict import predict, readable
 from ssljax.spreadsheet import inert
 from ssljax.trained import Trained

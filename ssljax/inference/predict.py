@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from ssljax.data.sources import Loaded, Source
 from ssljax.inference import calibration, selection, sheet
 from ssljax.inference.outputs import Outputs, batch_size, outputs
-from ssljax.inference.sources import Loaded, Source
 from ssljax.trained import Trained
 
 _LIKELIEST = 5  # classes that a row names, where there are more

@@ -10,7 +10,7 @@ import numpy as np
 from jinja2 import Environment
 from PIL import Image
 
-from ssljax.inference.sources import Loaded
+from ssljax.data.sources import Loaded
 
 _PER_CLASS = 12  # images at each end
 

@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from helpers.trained_models import model
+from ssljax.data import sources
 from ssljax.errors import UsageError
-from ssljax.inference import predict, sources
+from ssljax.inference import predict
 from ssljax.inference.calibration import softmax
 
 NAMES = ["a b.png", "=formula.png", 'quo"te,comma.png', "deep/er/ünï.png", "line\nbreak.png"]

@@ -7,8 +7,7 @@ import subprocess
 import pytest
 
 from ssljax.errors import RunError, UsageError
-from ssljax.export import directory
-from ssljax.storage import checksums
+from ssljax.storage import checksums, output_directory
 from ssljax.storage.files import partial_path
 
 
@@ -17,7 +16,7 @@ def names(path):
 
 
 def write(output, text="new", then=lambda: None, **options):
-    with directory.replaced(output, **options) as partial:
+    with output_directory.replaced(output, **options) as partial:
         (partial / "model").write_text(text)
         then()
 
@@ -33,8 +32,11 @@ def test_neighbours_of_somebody_else_stay(tmp_path):
     write(tmp_path / "x")
     write(tmp_path / "x", "newer", overwrite=True)
     assert (tmp_path / "x/model").read_text() == "newer"
-    with pytest.raises(RunError), directory.replaced(tmp_path / "x", overwrite=True) as partial:
-        raise RunError(directory.put_aside(partial, tmp_path / "x"))
+    with (
+        pytest.raises(RunError),
+        output_directory.replaced(tmp_path / "x", overwrite=True) as partial,
+    ):
+        raise RunError(output_directory.put_aside(partial, tmp_path / "x"))
     assert names(tmp_path) == ["x", "x.failed", "x.failed-2", "x.failed-3", "x.old", "x.partial"]
     assert names(tmp_path / "x.failed-3") == []
     assert len(list(tmp_path.glob("x.*/precious"))) == 4
@@ -64,7 +66,7 @@ def test_a_failure_changes_nothing(error, tmp_path):
 
 
 def test_two_at_once_do_not_mix(tmp_path):
-    with directory.replaced(tmp_path / "x") as partial:
+    with output_directory.replaced(tmp_path / "x") as partial:
         (partial / "model").write_text("first")
         with pytest.raises(UsageError, match="x is in use: another process writes it"):
             write(tmp_path / "x", "second")
