@@ -13,7 +13,7 @@ ROOMS = (
     "storage",
     "data",
     "augment models",
-    "network",
+    "forward network",
     "methods",
     "training",
     "experiment",
