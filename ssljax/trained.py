@@ -80,8 +80,10 @@ class Trained:
 
     @property
     def is_streamed(self) -> bool:
-        """Whether the run has read its images with `config.stream`, cropped in another way."""
-        return bool(self.config.get("stream"))
+        """Whether the run has streamed its images, as ImageNet's always are: these are cropped in
+        another way."""
+        is_imagenet = str(self.config.get("dataset", "")).startswith("imagenet")
+        return bool(self.config.get("stream")) or is_imagenet
 
     @functools.cached_property
     def _forward(self) -> forward.Forward:

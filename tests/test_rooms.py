@@ -11,6 +11,7 @@ ROOMS = (
     "checks recipe_files losses defaults spelling",
     "overrides",
     "storage",
+    "exits",
     "data",
     "augment models",
     "forward network",

@@ -13,8 +13,6 @@ from ssljax.data.splits import fingerprint
 from ssljax.errors import UsageError
 from ssljax.inference import add_labels, calibrate, label_next
 from ssljax.inference import predict as prediction
-from ssljax.inference.predict import Model, Summary
-from ssljax.log import printable
 from ssljax.storage import output_directory, runs
 from ssljax.storage.files import write_json
 from ssljax.trained import Trained
@@ -53,10 +51,15 @@ def predict(
     trust = None if max_error is None else calibrate.trusted_confidence(model, max_error)
     source = _source(workdir, images, model, given)
     predicting = prediction.of_run(model, source, most=config.eval_batch_size)
-    summary = write_predictions(
-        predicting, source, output, images, trusted=trust and trust.confidence, overwrite=overwrite
+    summary = prediction.write_directory(
+        predicting,
+        source,
+        output,
+        f"--images={images}",
+        trusted=trust and trust.confidence,
+        overwrite=overwrite,
     )
-    lines = [describe(summary, model.class_names)]
+    lines = [prediction.describe(summary, model.class_names)]
     if model.temperature == 1:
         lines.append(
             "confidences are not calibrated: the run has no calibration.json of these weights"
@@ -79,34 +82,6 @@ def _load(workdir: Path, config: ml_collections.ConfigDict, weights: str = "ema"
     return trained.load(workdir, weights=weights, model=config.model, fallback=fallback)
 
 
-def write_predictions(
-    model: Model,
-    source: Source,
-    output: Path,
-    images: str,
-    *,
-    trusted: float | None = None,
-    overwrite: bool = False,
-) -> Summary:
-    """Writes predictions as the directory `output`, whole or not at all.
-
-    Args:
-      images: how the source was named.
-
-    Raises:
-      UsageError: no image could be read.
-    """
-    with output_directory.replaced(output, overwrite=overwrite) as partial:
-        summary = prediction.write(model, source, partial, trusted=trusted)
-        if not summary.per_class.sum():
-            name, why = next(iter(summary.problems.items()))
-            raise UsageError(
-                f"--images={images}: none of {summary.images} images could be read, such as "
-                f"{printable(name)}: {why}"
-            )
-    return summary
-
-
 def _source(workdir: Path, images: str, model: Trained, given: Sequence[str]) -> Source:
     if images not in _OWN:
         allowed = f"{sources.ALLOWED}, {' or '.join(_OWN)}"
@@ -114,22 +89,6 @@ def _source(workdir: Path, images: str, model: Trained, given: Sequence[str]) ->
         return sources.from_path(images, model.image_shape, stream=stream, allowed=allowed)
     data = recorded.load_data(workdir, given, allowed=evaluation.KNOBS)
     return sources.of_run(data.dataset, data.split, images)
-
-
-def describe(summary: Summary, class_names: Sequence[str]) -> str:
-    """Lines about what was predicted."""
-    counts = sorted(zip(summary.per_class.tolist(), class_names, strict=True), reverse=True)
-    text = f"{summary.images} images: " + ", ".join(f"{n} {name}" for n, name in counts[:10])
-    if len(counts) > 10:
-        text += f", {sum(n for n, _ in counts[10:])} of {len(counts) - 10} other classes"
-    if summary.problems:
-        name, why = next(iter(summary.problems.items()))
-        text += f"\n{len(summary.problems)} could not be read, such as {printable(name)}: {why}"
-    if summary.known:
-        text += (
-            f"\n{summary.right / summary.known:.2%} of {summary.known} with a known label are right"
-        )
-    return text
 
 
 def choose(

@@ -9,9 +9,12 @@ import numpy as np
 from tqdm import tqdm
 
 from ssljax.data.sources import Loaded, Source
+from ssljax.errors import UsageError
 from ssljax.forward import Outputs
 from ssljax.inference import sheet
 from ssljax.inference.table import Scores, Table, readable, scores
+from ssljax.log import printable
+from ssljax.storage import output_directory
 from ssljax.trained import Trained
 
 
@@ -99,6 +102,50 @@ def write(
     page = sheet.page(extremes, classes, summary.per_class, summary.problems)
     (directory / "predictions.html").write_text(page, encoding="utf-8")
     return summary
+
+
+def write_directory(
+    model: Model,
+    source: Source,
+    output: Path,
+    named: str,
+    *,
+    trusted: float | None = None,
+    overwrite: bool = False,
+) -> Summary:
+    """As `write`, as the directory `output`, whole or not at all.
+
+    Args:
+      named: what messages call the source.
+
+    Raises:
+      UsageError: no image could be read.
+    """
+    with output_directory.replaced(output, overwrite=overwrite) as partial:
+        summary = write(model, source, partial, trusted=trusted)
+        if not summary.per_class.sum():
+            name, why = next(iter(summary.problems.items()))
+            raise UsageError(
+                f"{named}: none of {summary.images} images could be read, such as "
+                f"{printable(name)}: {why}"
+            )
+    return summary
+
+
+def describe(summary: Summary, class_names: Sequence[str]) -> str:
+    """Lines about what was predicted."""
+    counts = sorted(zip(summary.per_class.tolist(), class_names, strict=True), reverse=True)
+    text = f"{summary.images} images: " + ", ".join(f"{n} {name}" for n, name in counts[:10])
+    if len(counts) > 10:
+        text += f", {sum(n for n, _ in counts[10:])} of {len(counts) - 10} other classes"
+    if summary.problems:
+        name, why = next(iter(summary.problems.items()))
+        text += f"\n{len(summary.problems)} could not be read, such as {printable(name)}: {why}"
+    if summary.known:
+        text += (
+            f"\n{summary.right / summary.known:.2%} of {summary.known} with a known label are right"
+        )
+    return text
 
 
 def _counted(
