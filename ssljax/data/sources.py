@@ -288,12 +288,17 @@ def streamed(
         for pixels, valid, which in streaming.decoded(index, chosen, size, image_size):
             positions = np.arange(first, first + len(which))
             bad = zip(positions[~valid].tolist(), which[~valid].tolist(), strict=True)
-            problems = {i: f"{index.describe(k)} cannot be decoded" for i, k in bad}
+            problems = {i: f"image {_undecodable(index, k)}" for i, k in bad}
             named = names[first : first + len(which)]
             yield Loaded(first, named, pixels[valid], positions[valid], problems)
             first += len(which)
 
     return Source(names, batches, labels)
+
+
+def _undecodable(index: ImageIndex, number: int) -> str:
+    reason = index.damage(number)
+    return f"{index.describe(number)} cannot be decoded{reason and ': ' + reason}"
 
 
 def of_run(data: Dataset | StreamedDataset, split: Split, part: str) -> Source:
