@@ -9,6 +9,7 @@ import signal
 import numpy as np
 import pytest
 from PIL import Image
+from tqdm import tqdm
 
 from helpers.run_directories import untrained
 from helpers.tiny import TINY_PHOTOS
@@ -91,19 +92,25 @@ def test_the_weights_are_those_that_are_asked_for(home, tmp_path, capsys):
 
 def test_a_bar_counts_all_images_in_batches_that_may_be_small(home, tmp_path, monkeypatch):
     bars = []
-    real = predict.tqdm
 
-    def counted(*args, **options):
-        bars.append(real(*args, **options | {"disable": False}))
-        return bars[-1]
+    class Bar(tqdm):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options | {"disable": False})
+            self.counts = []
+            bars.append(self)
 
-    monkeypatch.setattr(predict, "tqdm", counted)
+        def update(self, n=1):
+            self.counts.append(n)
+            return super().update(n)
+
+    monkeypatch.setattr(predict, "tqdm", Bar)
     command = ["--mode=predict", f"--workdir={home}/run", f"--images={home}/photos"]
     small = "--config.eval_batch_size=4"
     assert cli.main([*command, small, f"--output={tmp_path}/small"]) == 0
     assert cli.main([*command, f"--output={tmp_path}/large"]) == 0
     (small, large) = bars
     assert (small.n, small.total) == (large.n, large.total) == (66, 66)
+    assert (len(small.counts), len(large.counts)) == (17, 1)
     one, other = (rows(tmp_path / name / "predictions.csv") for name in ("small", "large"))
     assert [row["file"] for row in one] == [row["file"] for row in other]
     confidence = [[float(row["confidence"]) for row in found] for found in (one, other)]
