@@ -13,7 +13,6 @@ from ssljax.data.splits import fingerprint
 from ssljax.errors import UsageError
 from ssljax.inference import add_labels, calibrate, label_next
 from ssljax.inference import predict as prediction
-from ssljax.inference.predict import Options, Summary
 from ssljax.storage import output_directory, runs
 from ssljax.storage.files import write_json
 from ssljax.trained import Trained
@@ -44,19 +43,27 @@ def predict(
     Raises:
       UsageError: any of it does not fit, or `output` is not empty.
     """
+    if max_error is not None and not 0 < max_error < 1:
+        raise UsageError(f"--max_error={max_error}; allowed: above 0 and below 1")
     output_directory.require_free(output, overwrite=overwrite)
-    model = trained.load(workdir, weights=weights, model=_named(given, "model"))
+    config = _config(workdir, given)
+    model = _load(workdir, config, weights)
     trust = None if max_error is None else calibrate.trusted_confidence(model, max_error)
-    options = Options(model.temperature, None if trust is None else trust.confidence)
     source = _source(workdir, images, model, given)
-    with output_directory.replaced(output, overwrite=overwrite) as partial:
-        summary = prediction.write(model, source, partial, options)
-        if not summary.per_class.sum():
-            raise UsageError(
-                f"--images={images}: none of {summary.images} images could be read, such as "
-                f"{next(iter(summary.problems.items()))}"
-            )
-    lines = [_describe(summary, model)]
+    predicting = prediction.of_run(model, source, most=config.eval_batch_size)
+    summary = prediction.write_directory(
+        predicting,
+        source,
+        output,
+        f"--images={images}",
+        trusted=trust and trust.confidence,
+        overwrite=overwrite,
+    )
+    lines = [prediction.describe(summary, model.class_names)]
+    if model.temperature == 1:
+        lines.append(
+            "confidences are not calibrated: the run has no calibration.json of these weights"
+        )
     if trust is not None:
         lines.append(
             f"trusted: {summary.trusted} of {summary.images}, confidence {trust.confidence:.3f} or "
@@ -66,33 +73,22 @@ def predict(
     return "\n".join([*lines, f"wrote {output}/predictions.csv, .npz and .html"])
 
 
-def _named(given: Sequence[str], knob: str) -> str:
-    return dict(override.partition("=")[::2] for override in given).get(knob, "")
+def _config(workdir: Path, given: Sequence[str]) -> ml_collections.ConfigDict:
+    return recorded.of_run(workdir, given, allowed=evaluation.KNOBS, code=("model",))
+
+
+def _load(workdir: Path, config: ml_collections.ConfigDict, weights: str = "ema") -> Trained:
+    fallback = config.checkpoint.fallback
+    return trained.load(workdir, weights=weights, model=config.model, fallback=fallback)
 
 
 def _source(workdir: Path, images: str, model: Trained, given: Sequence[str]) -> Source:
     if images not in _OWN:
-        stream = bool(model.config.get("stream"))
-        return sources.from_path(images, model.image_shape, stream=stream)
+        allowed = f"{sources.ALLOWED}, {' or '.join(_OWN)}"
+        stream = model.is_streamed
+        return sources.from_path(images, model.image_shape, stream=stream, allowed=allowed)
     data = recorded.load_data(workdir, given, allowed=evaluation.KNOBS)
     return sources.of_run(data.dataset, data.split, images)
-
-
-def _describe(summary: Summary, model: Trained) -> str:
-    counts = sorted(zip(summary.per_class.tolist(), model.class_names, strict=True), reverse=True)
-    text = f"{summary.images} images: " + ", ".join(f"{n} {name}" for n, name in counts[:10])
-    if len(counts) > 10:
-        text += f", {sum(n for n, _ in counts[10:])} of {len(counts) - 10} other classes"
-    if summary.problems:
-        name, why = next(iter(summary.problems.items()))
-        text += f"\n{len(summary.problems)} could not be read, such as {name}: {why}"
-    if summary.known:
-        text += (
-            f"\n{summary.right / summary.known:.2%} of {summary.known} with a known label are right"
-        )
-    if model.temperature == 1:
-        text += "\nconfidences are not calibrated: the run has no calibration.json of these weights"
-    return text
 
 
 def choose(
@@ -121,7 +117,7 @@ def choose(
     else:
         found = recorded.load_data(workdirs[0], given, allowed=evaluation.KNOBS)
         data, split = found.dataset, found.split
-        members = [trained.load(path, model=_named(given, "model")) for path in workdirs]
+        members = [_load(path, _config(path, given)) for path in workdirs]
         seed = int(members[0].config["seed"])
     if len({member.class_names for member in members}) > 1:
         raise UsageError(
