@@ -14,7 +14,7 @@ from ssljax.report import pictures
 from ssljax.report.groups import Group
 from ssljax.report.pictures import Picture
 from ssljax.report.runs import Run
-from ssljax.report.table import NOTE, Table
+from ssljax.report.table import Table
 
 
 def make(
@@ -52,7 +52,7 @@ def make(
         errors=[_error(run) for run in runs],
         groups=groups,
         table=table,
-        note=NOTE,
+        note=table.note,
         remarks=remarks,
         curves=curves,
         sections=sections,
