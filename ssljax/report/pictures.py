@@ -47,6 +47,7 @@ class Mistake(NamedTuple):
     true: str
     said: str
     confidence: float  # 0..1
+    name: str  # of the image; "": it is not known
 
 
 def _svg(name: str, title: str, figure: Figure, text: str = "") -> Picture:
@@ -174,6 +175,7 @@ def mistakes(run: Run) -> list[Mistake]:
     if run.predictions is None:
         return []
     says = run.predictions
+    names = says.mistake_names or [""] * len(says.mistakes)
 
     def name(label: int) -> str:
         return run.class_names[label] if label < len(run.class_names) else str(label)
@@ -184,8 +186,9 @@ def mistakes(run: Run) -> list[Mistake]:
             name(int(says.labels[index])),
             name(int(says.predicted[index])),
             float(says.confidence[index]),
+            image_name,
         )
-        for index, image in zip(says.mistakes, says.mistake_images, strict=True)
+        for index, image, image_name in zip(says.mistakes, says.mistake_images, names, strict=True)
     ]
 
 

@@ -33,6 +33,7 @@ class Predictions(NamedTuple):
     confidence: np.ndarray  # [T] float32
     mistakes: np.ndarray  # [K] int32, indices into the above, most confident first
     mistake_images: np.ndarray  # [K, H, W, C] uint8
+    mistake_names: tuple[str, ...] = ()  # of those images; (): an older version has noted none
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,9 +219,11 @@ def _look_at(picture: Path) -> None:
 
 
 def _predictions(file: Path) -> Predictions:
-    values: dict[str, Any] = dict(arrays.read(file, Predictions._fields))
+    optional = {*Predictions._field_defaults} - {*arrays.names(file)}
+    values: dict[str, Any] = dict(arrays.read(file, {*Predictions._fields} - optional))
+    names = values.pop("mistake_names", np.array([], np.str_))
     values |= {"step": int(values["step"]), "part": printable(values["part"])}
-    says = Predictions(**values)
+    says = Predictions(**values, mistake_names=tuple(map(printable, names.tolist())))
     count = len(says.labels)
     for name, found in (("labels", says.labels), ("predicted", says.predicted)):
         if found.shape != (count,) or found.dtype.kind not in "iu" or not count:
@@ -235,6 +238,8 @@ def _predictions(file: Path) -> Predictions:
     fits = index.ndim == 1 and index.dtype.kind in "iu" and len(index) == len(images)
     if not fits or not np.all((index >= 0) & (index < count)):
         raise ValueError("mistakes are other images than were evaluated")
+    if names.dtype.kind != "U" or names.shape not in ((0,), index.shape):
+        raise ValueError(f"mistake_names is {names.dtype} {list(names.shape)}")
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
         raise ValueError(f"mistake_images is {images.dtype} {list(images.shape)}")
     return says

@@ -64,6 +64,26 @@ def test_the_page_has_everything_and_needs_nothing(tmp_path):
     assert not list(tmp_path.glob("**/*.partial"))
 
 
+def test_mistakes_have_the_names_of_their_files(tmp_path):
+    run = make(tmp_path / "run")
+    (before,) = read_all([run])
+    assert before.predictions.mistake_names == ()
+    assert [mistake.name for mistake in pictures.mistakes(before)] == [""] * 5
+    names = ["<b>a</b>.png", "x, 'y' \"z\".png", "caf\udce9\n.png", "日本.png", "=1.png"]
+    with np.load(run / "predictions.npz") as file:
+        arrays = dict(file)
+    np.savez(run / "predictions.npz", **arrays, mistake_names=np.array(names))
+    report.write([run], tmp_path)
+    text = page_of(tmp_path).text
+    for shown in ("<b>a</b>.png", "x, 'y' \"z\".png", "caf\\xe9\\n.png", "日本.png", "=1.png"):
+        assert shown in text
+    for wrong in (np.array(names[1:]), np.arange(5)):
+        np.savez(run / "predictions.npz", **arrays, mistake_names=wrong)
+        (damaged,) = read_all([run])
+        assert damaged.predictions is None
+        assert damaged.notes[0].startswith("predictions.npz cannot be read (ValueError: mistake_n")
+
+
 def test_names_of_any_kind_are_shown(tmp_path):
     # As older versions recorded them; \udce9 is a byte of a file name that is no text.
     names = ["$_$", "caf\udce9", "b\nc", "\x1b[31m", "$\\frac$", "日本", "a", "b", "c", "d"]
@@ -254,9 +274,13 @@ def test_following_writes_again_when_a_run_goes_on(tmp_path, monkeypatch):
 
 
 def launch(*args):
-    return subprocess.run(
-        [sys.executable, "launch.py", *args], cwd=ROOT, capture_output=True, text=True
+    """A command where JAX, Flax, scikit-learn and TensorFlow cannot be imported."""
+    program = (
+        "import sys; sys.modules |= dict.fromkeys(['jax', 'flax', 'sklearn', 'tensorflow']); "
+        "from ssljax import cli; cli.run()"
     )
+    command = [sys.executable, "-c", program, *args]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
 def test_the_command_prints_the_table_and_writes_beside_the_runs(tmp_path):
