@@ -1,0 +1,35 @@
+"""Unlabelled images of other kinds are found by their features, and none where there are none."""
+
+import numpy as np
+import pytest
+
+from ssljax.inference.foreign import foreign
+
+
+def features(random, directions, count):
+    """Features near some directions of 8."""
+    centers = np.eye(8)[random.choice(directions, count)]
+    return random.uniform(1, 3, (count, 1)) * (centers + 0.05 * random.standard_normal((count, 8)))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2, 1.0])
+def test_the_share_of_foreign_images_is_estimated(share):
+    random = np.random.default_rng(0)
+    kinds = [0, 1, 2]
+    labeled, known = (features(random, kinds, n) for n in (30, 100))
+    others = round(1000 * share)
+    pool = np.concatenate(
+        [features(random, kinds, 1000 - others), features(random, [5, 6], others)]
+    )
+    found = foreign(pool, labeled, known)
+    assert found.share == pytest.approx(share, abs=0.04)
+    far = found.distance > found.limit
+    assert far[1000 - others :].all()
+    assert far[: 1000 - others].mean() < 0.1 or others == 1000
+
+
+def test_few_labelled_images_and_no_pool_will_do():
+    random = np.random.default_rng(0)
+    labeled, known = features(random, [0], 2), features(random, [0], 5)
+    assert foreign(np.zeros((0, 8)), labeled, known).share == 0
+    assert len(foreign(known, labeled, known).distance) == 5
