@@ -50,6 +50,7 @@ def make(
         readable=readable,
         counts=", ".join(f"{n} {status}" for status, n in Counter(r.status for r in runs).items()),
         errors=[_error(run) for run in runs],
+        calibrated=any(run.calibration for run in runs),
         groups=groups,
         table=table,
         note=table.note,

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from helpers.run_directories import VERSIONS, make, write
+from ssljax import reliability
 from ssljax.errors import RunError, UsageError
 from ssljax.report import pictures, plots, report
-from ssljax.report.runs import Predictions, read_all
+from ssljax.report.records import Predictions
+from ssljax.report.runs import read_all
 
 ROOT = Path(__file__).parents[2]
 
@@ -232,8 +234,76 @@ def test_the_calibration_error_is_the_one_worked_out_by_hand():
     says = Predictions(0, "test", labels, np.array([0, 0, 1, 1]),
                        np.array([0.7, 0.7, 0.7, 0.95]), labels[:0], labels[:0])  # fmt: skip
     expected = 3 / 4 * (0.7 - 2 / 3) + 1 / 4 * 0.95
-    assert plots.expected_calibration_error(says) == pytest.approx(expected)
+    found = reliability.expected_calibration_error(says.reliability)
+    assert found == pytest.approx(expected)
     np.testing.assert_array_equal(plots.confusion_counts(says, 2), [[2, 2], [0, 0]])
+
+
+def calibrated(run, *, seed=0, step=250, **changes):
+    """Writes the `calibration.json` of a model that is too sure of itself."""
+    random = np.random.default_rng(seed)
+    confidence = random.uniform(0.5, 1, 100)
+    right = random.random(100) < confidence
+    before, after = (
+        reliability.diagram(x, right) for x in (np.minimum(1, confidence + 0.2), confidence)
+    )
+    errors = map(reliability.expected_calibration_error, (before, after))
+    diagrams = [{k: v.tolist() for k, v in found._asdict().items()} for found in (before, after)]
+    found = {
+        "step": step, "weights": "ema", "temperature": 1.5, "on": "validation", "images": 100,
+        **dict(zip(("ece_before", "ece_after"), errors, strict=True)),
+        "reliability": dict(zip(("before", "after"), diagrams, strict=True)),
+        "confidence": confidence.tolist(), "right": right.tolist(),
+    }  # fmt: skip
+    write(run / "calibration.json", found | changes)
+    return found | changes
+
+
+def test_the_page_shows_calibration_and_risk_against_coverage(tmp_path):
+    both = [calibrated(make(tmp_path / str(seed), seed=seed), seed=seed) for seed in (1, 2)]
+    labelled = {"on": "labelled", "images": 40, "confidence": [], "right": []}
+    calibrated(make(tmp_path / "few", method="supervised"), **labelled)
+    make(tmp_path / "none", method="mixmatch")
+    for file in tmp_path.glob("*/predictions.npz"):
+        file.unlink()  # their diagrams take seconds
+    report.write([tmp_path], tmp_path)
+    text = page_of(tmp_path).text
+    figures = {path.name for path in (tmp_path / "report_figures").iterdir()}
+    assert {"group1_calibration.svg", "group1_risk.svg", "group3_calibration.svg"} <= figures
+    assert not {"group2_calibration.svg", "group2_risk.svg", "group3_risk.svg"} & figures
+    error = np.mean([np.mean(np.logical_not(found["right"])) for found in both])
+    assert f"Error {100 * error:.1f} % of all 200 validation images" in text
+    assert "after the temperature 1.50 ± 0.00; 200 validation images" in text
+    assert "after the temperature 1.50; 40 labelled images" in text
+    for found in both:
+        assert f"1.50 {found['ece_before']:.3f} {found['ece_after']:.3f}" in text
+
+
+def test_a_calibration_of_another_step_or_form_is_not_shown(tmp_path):
+    run = make(tmp_path / "run")
+    calibrated(run, step=240)  # the run has gone on since
+    (found,) = read_all([run])
+    assert (found.calibration, found.notes) == (None, ())
+    record = calibrated(run)
+    before = record["reliability"]["before"]
+    bins = len(before["left"])
+    for damage in (
+        {"right": [True]},
+        {"ece_after": 2},
+        {"temperature": "x"},
+        {"reliability": {"before": before}},
+        {"reliability": {"before": before, "after": before | {"left": [1.0] * bins}}},
+        {"reliability": {"before": before, "after": before | {"images": []}}},
+    ):
+        calibrated(run, **damage)
+        (found,) = read_all([run])
+        assert found.calibration is None
+        assert found.notes[0].startswith("calibration.json cannot be read")
+    old = {k: v for k, v in record.items() if k != "reliability"}
+    write(run / "calibration.json", old)  # of a version that noted no diagrams
+    (found,) = read_all([run])
+    names = [picture.name for picture in pictures._of_calibrations("x", [found.calibration])]
+    assert names == ["x_risk"]
 
 
 def test_a_curve_s_band_is_the_standard_deviation_over_the_runs(tmp_path):
