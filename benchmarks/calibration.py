@@ -19,11 +19,15 @@ from typing import Any
 import numpy as np
 
 import ssljax
-from ssljax import overrides, parts
+from ssljax import overrides, parts, reliability
 from ssljax.data.datasets import Dataset
 from ssljax.errors import UsageError
 from ssljax.inference import calibrate, calibration
 from ssljax.trained import Trained
+
+
+def _calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
+    return reliability.expected_calibration_error(reliability.diagram(confidence, right))
 
 
 def measured(model: Trained, images: np.ndarray, labels: np.ndarray, max_error: float) -> Any:
@@ -32,12 +36,12 @@ def measured(model: Trained, images: np.ndarray, labels: np.ndarray, max_error: 
     # Back to the model's own probabilities: those of the logits, up to a constant per image.
     raw = calibration.softmax(np.log(np.maximum(scaled, 1e-30)) * model.temperature)
     confidence, right = scaled.max(axis=-1), scaled.argmax(axis=-1) == labels
-    error = calibration.expected_calibration_error
+    error = _calibration_error
     row = {
         "accuracy": float(right.mean()),
         "temperature": model.temperature,
-        "ece_before": error(raw, labels),
-        "ece_after": error(scaled, labels),
+        "ece_before": error(raw.max(axis=-1), right),
+        "ece_after": error(confidence, right),
     }
     try:
         limit = calibrate.trusted_confidence(model, max_error).confidence
