@@ -15,6 +15,9 @@ def get_config() -> ml_collections.ConfigDict:
     # convention) or are all training images ("all", FixMatch's, whose validation images can be
     # labelled ones; "strict": all, but labelled ones are never for validation).
     config.unlabeled = "exclude_labeled"
+    # Whether the labelled images are drawn in proportion to the classes' frequencies, as published
+    # ("natural": of each class one before another has two), or as many of each class ("balanced").
+    config.labels_per_class = "natural"
     config.data_dir = ""  # of prepared TFDS data sets; "": TFDS's own, ~/tensorflow_datasets
     config.image_size = 0  # side in pixels that folder: and tfds: images get; 0: as they are
     # A split.json that decides in place of the name's numbers, or for streams a published list of

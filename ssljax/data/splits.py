@@ -4,6 +4,7 @@ Source: `scripts/create_split.py`, `scripts/create_unlabeled.py` and `libml/data
 google-research/mixmatch and google-research/fixmatch.
 """
 
+import bisect
 import hashlib
 import re
 from typing import NamedTuple
@@ -96,9 +97,13 @@ def make_split(
     include_labeled: bool,
     strict: bool = False,
     share: np.ndarray | None = None,
+    balanced: bool = False,
     labeled: np.ndarray | None = None,
 ) -> Split:
     """Chooses labelled, unlabelled and validation records as the published scripts do.
+
+    They draw labelled records in proportion to the sizes of the classes, and a first one of each
+    class before a second one of any.
 
     Args:
       labels: `[N]` class of every training record in original order, from 0 up; -1: no label. Such
@@ -111,6 +116,8 @@ def make_split(
         MixMatch's convention. True is FixMatch's, where a validation image can be a labelled one.
       strict: whether labelled records, and those without a label, are passed over for validation.
       share: `[C]` size of each class relative to the largest; None counts `labels`.
+      balanced: whether the labelled records are as many of each class as of any other, as far as
+        the classes have them. Nothing published does that where classes differ in size.
       labeled: the labelled records, where they are published; `size` and `seed` then choose none.
 
     Raises:
@@ -125,7 +132,7 @@ def make_split(
     if labeled is None and size is None and (strict or not include_labeled):
         labeled = _all_but_valid(labels, share, valid)
     elif labeled is None:
-        labeled = _choose_labeled(labels, counts, share, seed, size)
+        labeled = _choose_labeled(labels, counts, share, seed, size, balanced)
     is_labeled = np.zeros(len(labels), bool)
     is_labeled[labeled] = True
     rest = np.arange(len(labels)) if include_labeled else np.flatnonzero(~is_labeled)
@@ -156,7 +163,12 @@ def _all_but_valid(labels: np.ndarray, share: np.ndarray, valid: int) -> np.ndar
 
 
 def _choose_labeled(
-    labels: np.ndarray, counts: np.ndarray, share: np.ndarray, seed: int, size: int | None
+    labels: np.ndarray,
+    counts: np.ndarray,
+    share: np.ndarray,
+    seed: int,
+    size: int | None,
+    balanced: bool,
 ) -> np.ndarray:
     if size is None:
         return np.flatnonzero(labels >= 0)
@@ -167,12 +179,24 @@ def _choose_labeled(
         generator = np.random.RandomState(seed)  # what numpy.random.seed(seed) seeds
         for queue in queues:
             generator.shuffle(queue)
+    if balanced:
+        each = _equal_counts(counts, size)
+        return np.concatenate([queue[:n] for queue, n in zip(queues, each, strict=True)])
     chosen = _take_in_turn(queues, share, size)
     if len(chosen) < size:
         taken = np.bincount(labels[chosen], minlength=len(share))
         c = _neediest(share, taken, taken.max())
         raise ValueError(f"{size} labels were asked for, but class {c} has only {counts[c]} images")
     return chosen
+
+
+def _equal_counts(counts: np.ndarray, size: int) -> np.ndarray:
+    """How many of each class make `size` records, as equal as their sizes `[C]` allow."""
+    most = range(size + 1)  # of any class
+    level = bisect.bisect_right(most, size, key=lambda n: np.minimum(counts, n).sum()) - 1
+    each = np.minimum(counts, level)
+    each[np.flatnonzero(counts > level)[: size - each.sum()]] += 1
+    return each
 
 
 def _balanced_order(labels: np.ndarray, share: np.ndarray) -> np.ndarray:
