@@ -10,6 +10,7 @@ def get_config() -> ml_collections.ConfigDict:
     # Data: <data set>.<seed of the labelled set>@<labelled images>-<validation images>, where the
     # data set is a function of ssljax/data/datasets.py, or tfds:<name>, folder:<path>, npz:<file>;
     # @all takes every label that no validation image has, where those are not to be labelled.
+    # Long-tailed: <data set>_lt100.<seed>@<labels>+<unlabelled images of the first class>-….
     config.dataset = "digits.1@40-100"
     # Whether unlabelled images leave out the labelled ones ("exclude_labeled", MixMatch's
     # convention) or are all training images ("all", FixMatch's, whose validation images can be

@@ -12,6 +12,7 @@ from ssljax.data import (
     folder,
     image_index,
     imagenet_folds,
+    long_tail,
     memory,
     split_file,
     splits,
@@ -42,9 +43,10 @@ def load(
     """Reads the data set that a published name names, and splits it.
 
     Args:
-      dataset: `<data set>.<seed>@<labels>-<validation images>`, where the data set is a function of
-        `datasets.py`, or one of your own with the same arguments, `<module>.<name>`, followed by a
-        colon and its `where` if it takes one; or ImageNet, see `imagenet_folds.py`.
+      dataset: `<data set>.<seed>@<labels>-<validation images>`, or a long-tailed name, see
+        `splits.parse`. The data set is a function of `datasets.py`, or one of your own with the
+        same arguments, `<module>.<name>`, followed by a colon and its `where` if it takes one.
+        Or ImageNet, see `imagenet_folds.py`.
       unlabeled: one of `CONVENTIONS`.
       labels_per_class: one of `LABELS_PER_CLASS`.
       data_dir: where prepared data sets are; "": TFDS's own.
@@ -65,8 +67,9 @@ def load(
         data, split = _imagenet(*fold, data_dir, image_size, path)
     else:
         name = splits.parse(dataset)
-        if balanced and name.size is None:
-            raise _not_drawn(f"config.dataset {dataset} takes every label")
+        if balanced and (name.size is None or name.tail):
+            says = "says how many of each class" if name.tail else "takes every label"
+            raise _not_drawn(f"config.dataset {dataset} {says}")
         data = (_stream if stream else _read)(name.dataset, data_dir, image_size)
         data = data._replace(class_names=tuple(map(printable, data.class_names)))
         data, split = (
@@ -221,11 +224,43 @@ def _split(
             f"config.dataset asks for {name.valid} validation images, but {name.dataset} has "
             f"{data.num_valid} of its own; allowed: -0"
         )
+    labels = data.labels[:num_train]
+    if name.tail:
+        found = _long_tailed(name, data, labels, unlabeled)
+    else:
+        found = _drawn(name, data, labels, unlabeled, balanced)
+    if data.num_valid:
+        return found._replace(valid=np.arange(num_train, len(data.labels)))
+    return found
+
+
+def _long_tailed(
+    name: SplitName, data: Dataset | StreamedDataset, labels: np.ndarray, unlabeled: str
+) -> Split:
+    assert name.tail is not None
+    return long_tail.make_split(
+        labels,
+        name.tail,
+        num_classes=data.num_classes,
+        seed=name.seed,
+        size=name.size,
+        valid=name.valid,
+        include_labeled=unlabeled != "exclude_labeled",
+    )
+
+
+def _drawn(
+    name: SplitName,
+    data: Dataset | StreamedDataset,
+    labels: np.ndarray,
+    unlabeled: str,
+    balanced: bool,
+) -> Split:
     published = data.folds.get(name.size or 0)
     if published and balanced:
         raise _not_drawn(f"{name.dataset} has published sets of {name.size} labels")
-    split = splits.make_split(
-        data.labels[:num_train],
+    return splits.make_split(
+        labels,
         seed=name.seed,
         size=name.size,
         valid=name.valid,
@@ -234,6 +269,3 @@ def _split(
         balanced=balanced,
         labeled=published(name.seed) if published else None,
     )
-    if data.num_valid:
-        return split._replace(valid=np.arange(num_train, len(data.labels)))
-    return split

@@ -11,9 +11,21 @@ from typing import NamedTuple
 
 import numpy as np
 
-_NAME = re.compile(r"(?P<dataset>.+)\.(?P<seed>\d+)@(?P<size>\d+|all)-(?P<valid>\d+)", re.DOTALL)
+_NAME = re.compile(
+    r"(?P<dataset>.+)\.(?P<seed>\d+)@(?P<size>\d+|all)(\+(?P<unlabeled>\d+|all))?-(?P<valid>\d+)",
+    re.DOTALL,
+)
+_TAIL = re.compile(r"(?P<dataset>.+)_lt(?P<labeled>-?\d+)(u(?P<unlabeled>-?\d+))?", re.DOTALL)
 
 _PLACES = ("folder", "npz")  # data sets that are named by a path
+
+
+class LongTail(NamedTuple):
+    """What a long-tailed name says beside others, for example `cifar10_lt100u-100.1@500+4000-0`."""
+
+    labeled_ratio: int  # γ of the labelled images, see `long_tail.class_counts`
+    unlabeled_ratio: int  # γ of the unlabelled ones; by default the same
+    unlabeled: int | None  # of the most frequent class; None: as many as there are
 
 
 class SplitName(NamedTuple):
@@ -23,6 +35,8 @@ class SplitName(NamedTuple):
     seed: int  # 0: records are taken in their original order
     size: int | None  # number of labelled images; None ("all"): every one that has a label
     valid: int  # number of validation images
+    # Of a long-tailed name, whose `size` counts labelled images of the most frequent class.
+    tail: LongTail | None = None
 
 
 class Split(NamedTuple):
@@ -34,7 +48,10 @@ class Split(NamedTuple):
 
 
 def parse(name: str) -> SplitName:
-    """Takes `<data set>.<seed>@<labels>-<validation images>` apart.
+    """Takes `<data set>.<seed>@<labels>-<validation images>` apart, or a long-tailed name.
+
+    That is `<data set>_lt<γ>[u<γ>].<seed>@<labels>[+<unlabelled>]-<validation images>`. Where the
+    data set is a path or has a dot, `+` must be there: it may itself be called `…_lt100`.
 
     Raises:
       ValueError: the name has another form, of which the message shows an example, or a seed that
@@ -48,8 +65,39 @@ def parse(name: str) -> SplitName:
         )
     if int(match["seed"]) >= 2**32:
         raise ValueError(f"dataset {name!r} has a seed above {2**32 - 1}, the largest one")
-    size = None if match["size"] == "all" else int(match["size"])
-    return SplitName(match["dataset"], int(match["seed"]), size, int(match["valid"]))
+    dataset, tail = _without_tail(match)
+    if tail is None and match["unlabeled"]:
+        raise ValueError(
+            f"dataset {name!r} has a +, which is for long-tailed names, for example "
+            "cifar10_lt100.1@1500+3000-0"
+        )
+    if tail is not None and 0 in tail[:2]:
+        raise ValueError(
+            f"dataset {name!r} has the ratio 0; allowed after _lt and u: from 1 up, and from -1 "
+            "down for the reverse order"
+        )
+    size, valid = _number(match["size"]), int(match["valid"])
+    return SplitName(dataset, int(match["seed"]), size, valid, tail)
+
+
+def _number(text: str | None) -> int | None:
+    return None if text in (None, "all") else int(str(text))
+
+
+def _without_tail(match: re.Match[str]) -> tuple[str, LongTail | None]:
+    """The data set of a name, and what makes it long-tailed; None: it is not."""
+    dataset = match["dataset"]
+    tail = _TAIL.fullmatch(dataset)
+    if tail is None or (match["unlabeled"] is None and set(dataset) & set(".:")):
+        return dataset, None
+    ratios = int(tail["labeled"]), int(tail["unlabeled"] or tail["labeled"])
+    return tail["dataset"], LongTail(*ratios, _number(match["unlabeled"]))
+
+
+def _dataset(name: str) -> str:
+    """The data set of a name, with or without its numbers."""
+    match = _NAME.fullmatch(name)
+    return _without_tail(match)[0] if match else name
 
 
 def with_later_seed(name: str, by: int) -> str:
@@ -57,13 +105,28 @@ def with_later_seed(name: str, by: int) -> str:
     match = _NAME.fullmatch(name)
     if match is None:
         return name
-    return f"{match['dataset']}.{int(match['seed']) + by}{name[match.end('seed') :]}"
+    start, end = match.span("seed")
+    return f"{name[:start]}{int(match['seed']) + by}{name[end:]}"
+
+
+def without_seed(name: str) -> str:
+    """A name without the seed of its labelled set, for what differs in that alone."""
+    match = _NAME.fullmatch(name)
+    if match is None:
+        return re.sub(r"\.\d+$", "", name)  # imagenet128116.1
+    start, end = match.span("seed")
+    return name[: start - 1] + name[end:]
+
+
+def without_numbers(name: str) -> str:
+    """A name without seed and numbers: the data set, and where it is long-tailed its ratios."""
+    match = _NAME.fullmatch(name)
+    return match["dataset"] if match else re.sub(r"\.\d+$", "", name)
 
 
 def place(name: str) -> str:
     """Where the files of a name are, of `folder:…` and `npz:…`; "": the name is of no place."""
-    match = _NAME.fullmatch(name)
-    kind, _, where = (match["dataset"] if match else name).partition(":")
+    kind, _, where = _dataset(name).partition(":")
     return where if kind in _PLACES else ""
 
 
@@ -77,14 +140,14 @@ def whole(name: str) -> str:
     """A name, with or without its numbers, that takes all labels of the same data set."""
     if name.startswith("imagenet"):
         return "imagenet"
-    match = _NAME.fullmatch(name)
-    return f"{match['dataset'] if match else name}.0@all-0"
+    return f"{_dataset(name)}.0@all-0"
 
 
 def function_of(name: str) -> str:
     """What a name calls: `tfds` of `tfds:pets.1@40-0`, `my_data.pets` of `my_data.pets.1@40-0`."""
-    match = _NAME.fullmatch(name)
-    called = match["dataset"] if match else re.sub(r"\.\d+$", "", name)  # imagenet128116.1
+    called = _dataset(name)
+    if called == name:
+        called = re.sub(r"\.\d+$", "", name)  # imagenet128116.1
     return called.partition(":")[0]
 
 
