@@ -13,7 +13,7 @@ from PIL import Image
 from helpers.run_directories import untrained
 from helpers.tiny import TINY_PHOTOS
 from ssljax import cli, overrides, recipe, trained
-from ssljax.inference import predict, sheet
+from ssljax.inference import foreign, predict, sheet
 
 
 @pytest.fixture(scope="module")
