@@ -53,7 +53,7 @@ def _train(command: Command) -> None:
 
     from ssljax import experiment, recipe, trained
     from ssljax.inference import calibrate
-    from ssljax.run import loop, results, seeds
+    from ssljax.run import evaluate, loop, results, seeds
     from ssljax.storage import remote
     from ssljax.training import hosts
 
@@ -69,7 +69,7 @@ def _train(command: Command) -> None:
                 raise UsageError(f"--workdir={workdir} is remote; allowed with num_seeds: a path")
             LOG.info("%d seeds in one program, each in a directory of its own", 1 + len(others))
             for name, found in seeds.train([first, *others], Path(workdir)).items():
-                print(f"{name}: {results.headline(found)}")
+                print(f"{name}: {results.headline(found, evaluate.uneven_parts(first))}")
             return
         home = workdir if remote.is_remote(workdir) else ""
         local = remote.local(workdir)
@@ -77,7 +77,7 @@ def _train(command: Command) -> None:
         if hosts.is_first():
             model = trained.load(local, model=first.config["model"])
             calibrate.store(model, first.dataset, first.split)
-            print(results.headline(found))
+            print(results.headline(found, evaluate.uneven_parts(first)))
 
 
 def _open(workdir: str) -> int | None:
@@ -134,7 +134,7 @@ def _sweep(command: Command) -> None:
 
 def _evaluate(command: Command) -> None:
     from ssljax import evaluation
-    from ssljax.run import metrics, results
+    from ssljax.run import evaluate, metrics, results
     from ssljax.storage import remote
 
     workdir = remote.opened(command.require("workdir"))
@@ -142,11 +142,12 @@ def _evaluate(command: Command) -> None:
     found = evaluation.evaluate_directory(workdir, command.overrides)
     if not found.is_own:
         LOG.info("note: %s has other images than the run was trained with", found.name)
-    print(f"step {found.step}: {results.describe(found.scores)}")
+    uneven = evaluate.uneven_parts(found)
+    print(f"step {found.step}: {results.describe(found.scores, uneven)}")
     if not found.is_own:
         return
     rows = metrics.read_rows(workdir / "metrics.jsonl")
-    print(results.headline(results.results(rows)))
+    print(results.headline(results.results(rows), uneven))
 
 
 def _report(command: Command) -> None:

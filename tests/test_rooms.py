@@ -9,7 +9,7 @@ ROOMS = (
     "errors log drawing interrupts",
     "lookup paths spreadsheet",
     "checks recipe_files losses defaults spelling",
-    "overrides",
+    "overrides reliability",
     "storage",
     "exits",
     "data",

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ssljax import reliability
 from ssljax.data.datasets import Dataset
 from ssljax.data.load import labeled_validation
 from ssljax.data.splits import Split
@@ -29,8 +30,9 @@ def measure(trained: Trained, data: Dataset | StreamedDataset, split: Split) -> 
     Returns:
       What `calibration.json` holds: `temperature`; `on`, "validation" or "labelled"; `images`, how
       many; `ece_before` and `ece_after`, calibration errors 0..1, each image's probabilities being
-      of a temperature that was worked out on others; and for validation images `confidence` and
-      `right`, lists, of which `max_error` is worked out.
+      of a temperature that was worked out on others; `reliability`, the diagrams `before` and
+      `after` that these are of, with the fields of `reliability.Diagram`; and for validation images
+      `confidence` and `right`, lists, of which `max_error` is worked out.
 
     Raises:
       UsageError: there is no labelled image.
@@ -41,22 +43,33 @@ def measure(trained: Trained, data: Dataset | StreamedDataset, split: Split) -> 
     logits, labels = _logits(trained, data, indices)
     least = 0.0 if enough else 1.0
     temperature = max(least, calibration.fit_temperature(logits, labels))
-    after = _crossed(logits, labels, least)
-    error = calibration.expected_calibration_error
+    right = logits.argmax(axis=-1) == labels  # at any temperature
+    before, after = (
+        reliability.diagram(probabilities.max(axis=-1), right)
+        for probabilities in (calibration.softmax(logits), _crossed(logits, labels, least))
+    )
     found = {
         "step": trained.step,
         "weights": trained.weights,
         "temperature": temperature,
         "on": "validation" if enough else "labelled",
         "images": len(labels),
-        "ece_before": error(calibration.softmax(logits), labels),
-        "ece_after": error(after, labels),
+        "ece_before": reliability.expected_calibration_error(before),
+        "ece_after": reliability.expected_calibration_error(after),
+        "reliability": {"before": _record(before), "after": _record(after)},
     }
     if enough:
-        probabilities = calibration.softmax(logits, temperature)
-        found["confidence"] = np.round(probabilities.max(axis=-1).astype(float), 6).tolist()
-        found["right"] = (probabilities.argmax(axis=-1) == labels).tolist()
+        confidence = calibration.softmax(logits, temperature).max(axis=-1)
+        found |= {"confidence": _rounded(confidence), "right": right.tolist()}
     return found
+
+
+def _record(diagram: reliability.Diagram) -> dict[str, list[float]]:
+    return {name: _rounded(values) for name, values in diagram._asdict().items()}
+
+
+def _rounded(values: np.ndarray) -> list[float]:
+    return np.round(values.astype(float), 6).tolist()
 
 
 def store(trained: Trained, data: Dataset | StreamedDataset, split: Split) -> Trained:

@@ -11,13 +11,18 @@ from ssljax.data import sources, split_file
 from ssljax.data.sources import Source
 from ssljax.data.splits import fingerprint
 from ssljax.errors import UsageError
-from ssljax.inference import add_labels, calibrate, label_next
+from ssljax.inference import add_labels, calibrate, foreign, label_next
 from ssljax.inference import predict as prediction
+from ssljax.inference.calibration import Trusted
+from ssljax.inference.foreign import Foreign
+from ssljax.inference.predict import Summary
+from ssljax.inference.table import Mark
 from ssljax.storage import output_directory, runs
 from ssljax.storage.files import write_json
 from ssljax.trained import Trained
 
-_OWN = ("unlabeled", "test")  # what --images can name of a run
+_POOL = "unlabeled"
+_OWN = (_POOL, "test")  # what --images can name of a run
 
 
 def predict(
@@ -31,6 +36,8 @@ def predict(
     given: Sequence[str] = (),
 ) -> str:
     """Writes the predictions of a run's model for images into the directory `output`.
+
+    Unlabelled images of the run are marked where they look foreign, if it has validation images.
 
     Args:
       images: a path, a pattern, `unlabeled` or `test`: see `sources.py`.
@@ -49,14 +56,23 @@ def predict(
     config = _config(workdir, given)
     model = _load(workdir, config, weights)
     trust = None if max_error is None else calibrate.trusted_confidence(model, max_error)
-    source = _source(workdir, images, model, given)
+    data = None
+    if images in _OWN:
+        data = recorded.load_data(workdir, given, allowed=evaluation.KNOBS)
+        source = sources.of_run(data.dataset, data.split, images)
+    else:
+        source = _from_path(images, model)
+    strange = None
+    if data is not None and images == _POOL:
+        strange = foreign.of_run(model, data.dataset, data.split)
+    marks = _marks(trust, strange)
     predicting = prediction.of_run(model, source, most=config.eval_batch_size)
     summary = prediction.write_directory(
         predicting,
         source,
         output,
         f"--images={images}",
-        trusted=trust and trust.confidence,
+        marks=marks,
         overwrite=overwrite,
     )
     lines = [prediction.describe(summary, model.class_names)]
@@ -65,11 +81,9 @@ def predict(
             "confidences are not calibrated: the run has no calibration.json of these weights"
         )
     if trust is not None:
-        lines.append(
-            f"trusted: {summary.trusted} of {summary.images}, confidence {trust.confidence:.3f} or "
-            f"more; their error is at most {trust.error_bound:.1%} with 95 % probability, from "
-            f"{trust.images} validation images"
-        )
+        lines.append(_describe_trust(summary, trust))
+    if strange is not None:
+        lines.append(_describe_foreign(summary))
     return "\n".join([*lines, f"wrote {output}/predictions.csv, .npz and .html"])
 
 
@@ -82,13 +96,36 @@ def _load(workdir: Path, config: ml_collections.ConfigDict, weights: str = "ema"
     return trained.load(workdir, weights=weights, model=config.model, fallback=fallback)
 
 
-def _source(workdir: Path, images: str, model: Trained, given: Sequence[str]) -> Source:
-    if images not in _OWN:
-        allowed = f"{sources.ALLOWED}, {' or '.join(_OWN)}"
-        stream = model.is_streamed
-        return sources.from_path(images, model.image_shape, stream=stream, allowed=allowed)
-    data = recorded.load_data(workdir, given, allowed=evaluation.KNOBS)
-    return sources.of_run(data.dataset, data.split, images)
+def _from_path(images: str, model: Trained) -> Source:
+    allowed = f"{sources.ALLOWED}, {' or '.join(_OWN)}"
+    return sources.from_path(images, model.image_shape, stream=model.is_streamed, allowed=allowed)
+
+
+def _marks(trust: Trusted | None, strange: Foreign | None) -> dict[str, Mark]:
+    """The further columns of the predictions."""
+    marks: dict[str, Mark] = {}
+    if trust is not None:
+        marks["trusted"] = lambda numbers, _: numbers.confidence >= trust.confidence
+    if strange is not None:
+        marks["foreign"] = lambda _, found: strange.marks(np.asarray(found.features))
+    return marks
+
+
+def _describe_trust(summary: Summary, trust: Trusted) -> str:
+    return (
+        f"trusted: {summary.marked['trusted']} of {summary.images}, confidence "
+        f"{trust.confidence:.3f} or more; their error is at most {trust.error_bound:.1%} with 95 % "
+        f"probability, from {trust.images} validation images"
+    )
+
+
+def _describe_foreign(summary: Summary) -> str:
+    marked, images = summary.marked["foreign"], int(summary.per_class.sum())
+    share = Foreign.share(marked, images)
+    return (
+        f"foreign: {marked} of {images} are further from the labelled images than 95 % of the "
+        f"validation images; about {share:.0%} of the pool look like none of the labelled images"
+    )
 
 
 def choose(

@@ -1,8 +1,9 @@
 """Images -> a table of predictions: `predictions.csv`, `predictions.npz` and `predictions.html`."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,10 +13,12 @@ from ssljax.data.sources import Loaded, Source
 from ssljax.errors import UsageError
 from ssljax.forward import Outputs
 from ssljax.inference import sheet
-from ssljax.inference.table import Scores, Table, readable, scores
+from ssljax.inference.table import Mark, Scores, Table, readable, scores
 from ssljax.log import printable
 from ssljax.storage import output_directory
 from ssljax.trained import Trained
+
+_NO_MARKS: Mapping[str, Mark] = MappingProxyType({})
 
 
 class Model(NamedTuple):
@@ -39,7 +42,7 @@ class Summary(NamedTuple):
     images: int
     problems: dict[str, str]  # names of images that could not be read, and why
     per_class: np.ndarray  # [C] how many were given each class
-    trusted: int
+    marked: dict[str, int]  # how many have each mark
     right: int  # of those whose label is known
     known: int
 
@@ -75,7 +78,11 @@ def predict(model: Model, source: Source) -> Iterator[Chunk]:
 
 
 def write(
-    model: Model, source: Source, directory: Path, *, trusted: float | None = None
+    model: Model,
+    source: Source,
+    directory: Path,
+    *,
+    marks: Mapping[str, Mark] = _NO_MARKS,
 ) -> Summary:
     """Predicts all images and writes the three files into an empty directory.
 
@@ -83,20 +90,21 @@ def write(
     model gives them, `features [N, D]`: NaN where an image could not be read.
 
     Args:
-      trusted: the confidence from which predictions are marked; None: nothing is said of trust.
+      marks: further columns, 0 or 1, by their names.
     """
     classes, total = model.class_names, len(source.names)
     extremes = sheet.Extremes(len(classes))
-    summary = Summary(total, {}, np.zeros(len(classes), int), 0, 0, 0)
+    summary = Summary(total, {}, np.zeros(len(classes), int), dict.fromkeys(marks, 0), 0, 0)
     with (
-        Table(directory, source.names, classes, trusted) as table,
+        Table(directory, source.names, classes, marks) as table,
         tqdm(total=total, desc="predicting", unit=" images", disable=None) as bar,
     ):
         for loaded, found in predict(model, source):
             numbers = scores(found)
-            table.add(loaded, numbers, found)
+            marked = {name: mark(numbers, found) for name, mark in marks.items()}
+            table.add(loaded, numbers, found, marked)
             extremes.add(loaded, numbers.predicted, numbers.confidence)
-            summary = _counted(summary, source, loaded, numbers, trusted)
+            summary = _counted(summary, source, loaded, numbers, marked)
             bar.update(len(loaded.names))
         table.save()
     page = sheet.page(extremes, classes, summary.per_class, summary.problems)
@@ -110,7 +118,7 @@ def write_directory(
     output: Path,
     named: str,
     *,
-    trusted: float | None = None,
+    marks: Mapping[str, Mark] = _NO_MARKS,
     overwrite: bool = False,
 ) -> Summary:
     """As `write`, as the directory `output`, whole or not at all.
@@ -122,7 +130,7 @@ def write_directory(
       UsageError: no image could be read.
     """
     with output_directory.replaced(output, overwrite=overwrite) as partial:
-        summary = write(model, source, partial, trusted=trusted)
+        summary = write(model, source, partial, marks=marks)
         if not summary.per_class.sum():
             name, why = next(iter(summary.problems.items()))
             raise UsageError(
@@ -149,7 +157,11 @@ def describe(summary: Summary, class_names: Sequence[str]) -> str:
 
 
 def _counted(
-    summary: Summary, source: Source, loaded: Loaded, numbers: Scores, trusted: float | None
+    summary: Summary,
+    source: Source,
+    loaded: Loaded,
+    numbers: Scores,
+    marked: Mapping[str, np.ndarray],
 ) -> Summary:
     """The summary with a batch more."""
     known, right = 0, 0
@@ -161,7 +173,7 @@ def _counted(
         summary.images,
         summary.problems | named,
         summary.per_class + np.bincount(numbers.predicted, minlength=len(summary.per_class)),
-        summary.trusted + (0 if trusted is None else int(np.sum(numbers.confidence >= trusted))),
+        {name: count + int(np.sum(marked[name])) for name, count in summary.marked.items()},
         summary.right + int(right),
         summary.known + int(known),
     )

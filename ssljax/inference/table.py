@@ -3,7 +3,7 @@ needs no more memory."""
 
 import csv
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -47,18 +47,26 @@ def readable(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
+# A column of the CSV that is 0 or 1: which images are marked, bool `[n]`.
+Mark = Callable[[Scores, Outputs], np.ndarray]
+
+
 class Table:
     """The two files of `names`, images in their order.
 
     Args:
-      trusted: the confidence from which predictions are; None: nothing is said of trust.
+      marks: further columns, by their names.
     """
 
     def __init__(
-        self, directory: Path, names: Sequence[str], classes: Sequence[str], trusted: float | None
+        self,
+        directory: Path,
+        names: Sequence[str],
+        classes: Sequence[str],
+        marks: Mapping[str, Mark],
     ):
         self._directory, self._names, self._classes = directory, names, classes
-        self._trusted = trusted
+        self._marks = marks
         self._class_names = np.array(classes, object)
         self._open = ExitStack()
         self._columns: dict[str, BinaryIO] = {}  # of the npz, each a file of its own until the end
@@ -76,10 +84,16 @@ class Table:
     def __exit__(self, *_: object) -> None:
         self._open.close()
 
-    def add(self, loaded: Loaded, numbers: Scores, found: Outputs) -> None:
-        """Writes a batch; numbers and outputs are of its images that could be read."""
+    def add(
+        self,
+        loaded: Loaded,
+        numbers: Scores,
+        found: Outputs,
+        marked: Mapping[str, np.ndarray],
+    ) -> None:
+        """Writes a batch; numbers, outputs and marks are of its images that could be read."""
         names = [readable(name) for name in loaded.names]
-        cells = zip(*self._cells(numbers, found.probabilities), strict=True)
+        cells = zip(*self._cells(numbers, found.probabilities, marked), strict=True)
         empty = [""] * (len(self._header) - 2)
         problems = [loaded.problems.get(loaded.first + i, "") for i in range(len(names))]
         self._rows.writerows(
@@ -107,18 +121,18 @@ class Table:
 
     def _named_columns(self) -> list[str]:
         header = ["file", "class", "confidence", "raw_confidence", "margin", "entropy"]
-        if self._trusted is not None:
-            header.append("trusted")
+        header += self._marks
         if len(self._classes) > _LIKELIEST:
             ranks = range(1, _LIKELIEST + 1)
             header += [f"{kind}_{rank}" for rank in ranks for kind in ("class", "confidence")]
         return [*header, "problem"]
 
-    def _cells(self, numbers: Scores, probabilities: np.ndarray) -> list[Sequence[object]]:
+    def _cells(
+        self, numbers: Scores, probabilities: np.ndarray, marked: Mapping[str, np.ndarray]
+    ) -> list[Sequence[object]]:
         """The columns between `file` and `problem`, for the images that could be read."""
         columns = [self._class_names[numbers.predicted].tolist(), *map(_decimals, numbers[1:])]
-        if self._trusted is not None:
-            columns.append((numbers.confidence >= self._trusted).astype(int).tolist())
+        columns += [marked[name].astype(int).tolist() for name in self._marks]
         if len(self._classes) > _LIKELIEST:
             likeliest = np.argsort(-probabilities, axis=-1, kind="stable")[:, :_LIKELIEST]
             confidence = np.take_along_axis(probabilities, likeliest, axis=-1)

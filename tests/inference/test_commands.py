@@ -14,7 +14,7 @@ from tqdm import tqdm
 from helpers.run_directories import untrained
 from helpers.tiny import TINY_PHOTOS
 from ssljax import cli, overrides, recipe, trained
-from ssljax.inference import predict, sheet
+from ssljax.inference import foreign, predict, sheet
 
 
 @pytest.fixture(scope="module")
@@ -263,3 +263,17 @@ def test_a_folder_that_has_moved_is_found_by_its_new_place(home, tmp_path):
     moved = f"--config.dataset=folder:{tmp_path}/moved.1@18-9"
     assert cli.main([*command, moved, f"--output={tmp_path}/out"]) == 0
     assert len(rows(tmp_path / "out" / "predictions.csv")) == 10
+
+
+def test_foreign_images_of_the_pool_are_counted_where_there_is_validation(
+    home, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(foreign, "ENOUGH", 9)
+    command = ["--mode=predict", f"--workdir={home}/run", f"--output={tmp_path}/out"]
+    assert cli.main([*command, "--images=unlabeled"]) == 0
+    marks = [int(row["foreign"]) for row in rows(tmp_path / "out" / "predictions.csv")]
+    assert f"foreign: {sum(marks)} of {len(marks)} are further from" in capsys.readouterr().out
+    # Of other images nothing is said.
+    assert cli.main([*command, "--images=test", "--overwrite"]) == 0
+    assert "foreign:" not in capsys.readouterr().out
+    assert "foreign" not in rows(tmp_path / "out" / "predictions.csv")[0]

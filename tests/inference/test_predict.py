@@ -112,8 +112,9 @@ def test_what_is_trusted_and_what_is_right(trained, tmp_path):
     labels = np.where(np.arange(20) < 10, predicted, -1)
     limit = float(np.median(confidence))
     known = source._replace(labels=labels)
-    summary = predict.write(model, known, tmp_path, trusted=limit)
+    marks = {"trusted": lambda numbers, _: numbers.confidence >= limit}
+    summary = predict.write(model, known, tmp_path, marks=marks)
     assert (summary.right, summary.known) == (10, 10)
-    assert summary.trusted == np.sum(confidence >= limit)
-    marks = [int(row["trusted"]) for row in rows(tmp_path)]
-    assert sum(marks) == summary.trusted
+    assert summary.marked["trusted"] == np.sum(confidence >= limit)
+    found = [int(row["trusted"]) for row in rows(tmp_path)]
+    assert sum(found) == summary.marked["trusted"]
