@@ -2,14 +2,13 @@
 
 import os
 import shlex
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from ssljax import flags, interrupts, log, overrides, paths, recipe_files, usage
-from ssljax.errors import Interrupted, RunError, UsageError
+from ssljax import exits, flags, interrupts, log, overrides, paths, recipe_files, usage
+from ssljax.errors import UsageError
 from ssljax.flags import Command
 from ssljax.log import LOG
 from ssljax.modes import labeling
@@ -29,46 +28,22 @@ def main(arguments: Sequence[str], *, restart: bool = False) -> int:
       restart: whether a training process may start itself again, with huge pages.
     """
     log.show_lines()
-    try:
-        command = flags.parse(list(arguments))
-        if command is None:
-            print(usage.help_text())
-        else:
-            if restart and command.mode == "train" and command.sweep is None:
-                from ssljax.training import huge_pages
-
-                huge_pages.restart()
-            flock.require()
-            # Training handles signals itself, once there is something to save.
-            with nullcontext() if command.mode == "train" else interrupts.handled(interrupts.end):
-                _RUN[command.mode](command)
-    except UsageError as error:
-        return _end(f"error: {error}", 2)
-    except RunError as error:
-        return _end(f"error: {error}", 1)
-    except (OSError, MemoryError) as error:
-        text = _reason(error)
-        if text is None:
-            raise
-        return _end(f"error: {text}", 1)
-    except Interrupted as stop:
-        return _end(f"{stop}; run the same command again to continue", 128 + stop.signum)
-    except KeyboardInterrupt as stop:
-        signum = stop.signum if isinstance(stop, interrupts.Ended) else signal.SIGINT
-        return _end(f"{signal.Signals(signum).name}: there was nothing to save", 128 + signum)
-    return 0
+    return exits.code_of(lambda: _dispatch(arguments, restart))
 
 
-def _end(message: str, code: int) -> int:
-    print(log.printable(message), file=sys.stderr)
-    return code
+def _dispatch(arguments: Sequence[str], restart: bool) -> None:
+    command = flags.parse(list(arguments))
+    if command is None:
+        print(usage.help_text())
+        return
+    if restart and command.mode == "train" and command.sweep is None:
+        from ssljax.training import huge_pages
 
-
-def _reason(error: Exception) -> str | None:
-    """One line about what the system refuses; None: it names no file, and is a fault of ours."""
-    if not isinstance(error, OSError):
-        return f"the memory is full ({str(error) or type(error).__name__})"
-    return files.describe(error)
+        huge_pages.restart()
+    flock.require()
+    # Training handles signals itself, once there is something to save.
+    with nullcontext() if command.mode == "train" else interrupts.handled(interrupts.end):
+        _RUN[command.mode](command)
 
 
 def _train(command: Command) -> None:

@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-import jax
 import numpy as np
 
 from ssljax import reliability
@@ -14,7 +13,6 @@ from ssljax.data.splits import Split
 from ssljax.data.streaming import StreamedDataset
 from ssljax.errors import UsageError
 from ssljax.inference import calibration
-from ssljax.inference.outputs import batch_size, outputs
 from ssljax.log import LOG
 from ssljax.storage.files import write_sealed
 from ssljax.trained import CALIBRATION, Trained
@@ -134,14 +132,14 @@ def _logits(
     trained: Trained, data: Dataset | StreamedDataset, indices: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Logits `[N, C]` and labels `[N]` of training images that have labels."""
-    devices = jax.local_devices()
+    size = trained.batch_size(len(indices))
     labels = [np.zeros(0, np.int64)]
 
     def images() -> Iterator[np.ndarray]:
-        for pixels, of_batch in data.batches(indices, batch_size(devices)):
+        for pixels, of_batch in data.batches(indices, size):
             labels.append(of_batch)
             yield pixels
 
-    logits = [x.logits for x in outputs(trained, images(), devices)]
+    logits = [x.logits for x in trained.outputs(images(), size)]
     none = np.zeros((0, len(trained.class_names)), np.float32)
     return np.concatenate([none, *logits]), np.concatenate(labels)

@@ -17,8 +17,9 @@ from ssljax.data.load import labeled_validation
 from ssljax.data.splits import Split
 from ssljax.data.streaming import StreamedDataset
 from ssljax.errors import UsageError
-from ssljax.inference import calibration, sheet
-from ssljax.inference.predict import predict, readable
+from ssljax.inference import sheet
+from ssljax.inference.predict import of_run, predict
+from ssljax.inference.table import readable
 from ssljax.spreadsheet import inert
 from ssljax.trained import Trained
 
@@ -56,7 +57,8 @@ def find(
       UsageError: no image with a label could be read.
     """
     indices = np.union1d(split.labeled, labeled_validation(data, split))
-    chunks = list(predict(trained, sources.of_images(data, indices)))
+    source = sources.of_images(data, indices)
+    chunks = list(predict(of_run(trained, source), source))
     numbers = indices[np.concatenate([loaded.positions for loaded, _ in chunks])]
     problems = {
         readable(loaded.names[position - loaded.first]): why
@@ -66,10 +68,10 @@ def find(
     if not len(numbers):
         raise UsageError(f"none of {len(indices)} images with a label could be read")
     labels = data.labels[numbers]
-    logits, features = (
-        np.concatenate([getattr(x, name) for _, x in chunks]) for name in ("logits", "features")
+    probabilities, features = (
+        np.concatenate([getattr(x, name) for _, x in chunks])
+        for name in ("probabilities", "features")
     )
-    probabilities = calibration.softmax(logits, trained.temperature)
     crossed = out_of_fold(features, labels, probabilities.shape[1], seed=seed)
     is_crossed = np.isfinite(crossed).all(axis=-1)
     probabilities[is_crossed] = crossed[is_crossed]

@@ -1,13 +1,13 @@
 """Runs that differ in their seeds alone -> their figures' means and standard deviations."""
 
 import dataclasses
-import re
 import statistics
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from ssljax.data import splits
 from ssljax.data.labels import are_uneven
 from ssljax.overrides import flatten
 from ssljax.report.runs import Run
@@ -82,16 +82,18 @@ def group(runs: Sequence[Run]) -> list[Group]:
 def _about(run: Run) -> tuple[str, str, int | None]:
     """Method, data set, and number of labelled images."""
     name = str(run.config["dataset"])
-    match = re.fullmatch(r"(.+)\.\d+(@(\d+|all)-\d+)?", name)
-    size = match[3] if match and match[3] and match[3].isdigit() else None
-    labels = run.sizes.get("labeled", int(size) if size else None)
-    return str(run.config["method"]), match[1] if match else name, labels
+    try:
+        size = splits.parse(name).size
+    except ValueError:
+        size = None
+    data_set, labels = splits.without_numbers(name), run.sizes.get("labeled", size)
+    return str(run.config["method"]), data_set, labels
 
 
 def _knobs(run: Run) -> dict[str, str]:
     """What makes the experiment, as text; the data set's name without its seed."""
     knobs = {key: str(value) for key, value in sorted(flatten(run.config).items())}
-    knobs["dataset"] = re.sub(r"\.\d+(@(\d+|all)-\d+)?$", r"\1", knobs["dataset"])
+    knobs["dataset"] = splits.without_seed(knobs["dataset"])
     return {key: value for key, value in knobs.items() if key not in _SAME}
 
 

@@ -180,7 +180,7 @@ def _text(file: Path) -> str:
 def _config(recorded: dict[str, Any]) -> dict[str, Any]:
     config = complete(recorded)
     for knob, kind in (("method", str), ("dataset", str), ("num_steps", int)):
-        if knob not in config:
+        if knob not in recorded:
             raise ValueError(f"it has no {knob}")
         if not isinstance(config[knob], kind):
             raise ValueError(f"its {knob} is {config[knob]!r}")

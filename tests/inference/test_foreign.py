@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ssljax.inference.foreign import foreign
+from ssljax.inference import foreign
 
 
 def features(random, directions, count):
@@ -16,20 +16,17 @@ def features(random, directions, count):
 def test_the_share_of_foreign_images_is_estimated(share):
     random = np.random.default_rng(0)
     kinds = [0, 1, 2]
-    labeled, known = (features(random, kinds, n) for n in (30, 100))
+    found = foreign.fit(*(features(random, kinds, n) for n in (30, 100)))
     others = round(1000 * share)
-    pool = np.concatenate(
-        [features(random, kinds, 1000 - others), features(random, [5, 6], others)]
-    )
-    found = foreign(pool, labeled, known)
-    assert found.share == pytest.approx(share, abs=0.04)
-    far = found.distance > found.limit
-    assert far[1000 - others :].all()
-    assert far[: 1000 - others].mean() < 0.1 or others == 1000
+    pool = [features(random, kinds, 1000 - others), features(random, [5, 6], others)]
+    marks = found.marks(np.concatenate(pool))
+    assert found.share(int(marks.sum()), 1000) == pytest.approx(share, abs=0.05)
+    assert marks[1000 - others :].all()
+    assert marks[: 1000 - others].sum() < 100
 
 
 def test_few_labelled_images_and_no_pool_will_do():
     random = np.random.default_rng(0)
-    labeled, known = features(random, [0], 2), features(random, [0], 5)
-    assert foreign(np.zeros((0, 8)), labeled, known).share == 0
-    assert len(foreign(known, labeled, known).distance) == 5
+    found = foreign.fit(features(random, [0], 2), features(random, [0], 5))
+    assert found.marks(np.zeros((0, 8))).shape == (0,)
+    assert found.share(0, 0) == 0

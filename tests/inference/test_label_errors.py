@@ -9,7 +9,7 @@ from helpers.trained_models import model
 from ssljax.data.datasets import Dataset
 from ssljax.data.splits import Split
 from ssljax.inference import calibration, label_errors
-from ssljax.inference.predict import readable
+from ssljax.inference.table import readable
 from ssljax.spreadsheet import original
 
 
