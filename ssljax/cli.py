@@ -293,6 +293,7 @@ _RUN: dict[str, Callable[[Command], None]] = {
     "predict": labeling.predict,
     "label_next": labeling.label_next,
     "add_labels": labeling.add_labels,
+    "label_errors": labeling.label_errors,
     "report": _report,
     "export": _export,
     "import_npu": _import_bundle,

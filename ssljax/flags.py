@@ -60,6 +60,10 @@ MODES: dict[str, Mode] = {
         "reads labels that people gave into a new split.json.",
         ("workdir", "config", KNOB, "labels", "output", "overwrite"),
     ),
+    "label_errors": Mode(
+        "lists the labels of a run that its predictions contradict most.",
+        ("workdir", KNOB, "output", "weights", "overwrite"),
+    ),
     "report": Mode(
         "a table and a page of the runs in and below directories, separated by commas.",
         ("workdir", "output", "reference", "oracle", "follow"),

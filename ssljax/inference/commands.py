@@ -1,4 +1,4 @@
-"""`--mode=predict`, `--mode=label_next` and `--mode=add_labels`."""
+"""`--mode=predict`, `label_next`, `add_labels` and `label_errors`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,15 +8,18 @@ import numpy as np
 
 from ssljax import evaluation, parts, paths, recorded, trained
 from ssljax.data import sources, split_file
+from ssljax.data.datasets import Dataset
 from ssljax.data.sources import Source
 from ssljax.data.splits import fingerprint
+from ssljax.data.streaming import StreamedDataset
 from ssljax.errors import UsageError
-from ssljax.inference import add_labels, calibrate, foreign, label_next
+from ssljax.inference import add_labels, calibrate, foreign, label_errors, label_next
 from ssljax.inference import predict as prediction
 from ssljax.inference.calibration import Trusted
 from ssljax.inference.foreign import Foreign
 from ssljax.inference.predict import Summary
 from ssljax.inference.table import Mark
+from ssljax.log import printable
 from ssljax.storage import output_directory, runs
 from ssljax.storage.files import write_json
 from ssljax.trained import Trained
@@ -209,3 +212,48 @@ def extend_split(
         f"{name}: {len(new)} new labels ({each or 'none'}), {len(more.labeled)} in all\n"
         f"wrote {output}: train on it with --config.split_file={output}"
     )
+
+
+def list_label_errors(
+    workdir: Path,
+    output: Path,
+    *,
+    weights: str = "ema",
+    overwrite: bool = False,
+    given: Sequence[str] = (),
+) -> str:
+    """Writes which labels of a run are probably wrong into the directory `output`.
+
+    Returns:
+      Lines that say what was found.
+    """
+    output_directory.require_free(output, overwrite=overwrite)
+    data = recorded.load_data(workdir, given, allowed=evaluation.KNOBS)
+    if not data.is_own:
+        raise UsageError(f"{data.name} has other images than the run was trained with")
+    model = _load(workdir, _config(workdir, given), weights)
+    found = label_errors.find(model, data.dataset, data.split)
+    with output_directory.replaced(output, overwrite=overwrite) as partial:
+        label_errors.write(partial, found, data.dataset, weights=weights)
+    return f"{_describe_errors(found, data.dataset)}\nwrote {output}/label_errors.csv and .html"
+
+
+def _describe_errors(found: label_errors.Found, data: Dataset | StreamedDataset) -> str:
+    """How many labels are contradicted, and the first five."""
+    names, contradicted = data.names(), np.flatnonzero(found.predicted != found.labels)
+    crossed = int(found.out_of_fold.sum())
+    how = "out of fold" if crossed == len(found.labels) else f"{crossed} out of fold"
+    lines = [
+        f"{len(found.labels)} images with a label ({int(found.valid.sum())} for validation), "
+        f"predicted {how}: {len(contradicted)} labels are contradicted, {int(found.issues.sum())} "
+        "are probably wrong"
+    ]
+    for i in contradicted[:5]:
+        given, said = (data.class_names[c[i]] for c in (found.labels, found.predicted))
+        name = printable(names[found.numbers[i]])
+        lines.append(f"  {name}: {given}, predicted {said} ({found.probabilities[i].max():.3f})")
+    if len(contradicted) > 5:
+        lines.append(f"  … and {len(contradicted) - 5} more")
+    if found.problems:
+        lines.append(f"{len(found.problems)} images could not be read")
+    return "\n".join(lines)

@@ -194,6 +194,23 @@ def test_labels_go_round_from_the_run_to_a_run_with_more(home, tmp_path, capsys)
     assert kept["labels"] == record["labels"]
 
 
+def test_labels_that_predictions_contradict_are_listed(home, tmp_path, capsys):
+    out = tmp_path / "errors"
+    command = ["--mode=label_errors", f"--workdir={home}/run", f"--output={out}"]
+    assert cli.main([*command, "--weights=raw"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    found = rows(out / "label_errors.csv")
+    wrong = [row for row in found if row["given_label"] != row["predicted_label"]]
+    assert len(found) == 18 + 9
+    assert f"predicted out of fold: {len(wrong)} labels are contradicted" in "".join(lines)
+    assert any(
+        line.startswith(f"  {wrong[0]['file']}: {wrong[0]['given_label']}") for line in lines
+    )
+    assert (out / "label_errors.html").exists()
+    assert cli.main(command) == 2  # it is there
+    assert "is not empty; --overwrite replaces it" in capsys.readouterr().err
+
+
 def test_without_a_run_a_recipe_will_do(home, tmp_path, capsys):
     command = ["--mode=label_next", *flags(home), "--budget=4", f"--output={tmp_path}/next"]
     assert cli.main(command) == 0
@@ -236,6 +253,9 @@ def test_without_a_run_a_recipe_will_do(home, tmp_path, capsys):
             "needs 50 validation images",
         ),
         (["--mode=label_next", "--workdir={run}", "--budget=1000"], "allowed: 1 to 29"),
+        (["--mode=label_errors"], "--workdir is missing"),
+        (["--mode=label_errors", "--workdir={tmp}"], "config.json cannot be read"),
+        (["--mode=label_errors", "--workdir={run}", "--budget=3"], "--budget is given with"),
         (["--mode=label_next", "--budget=3"], "needs --workdir or --config, one of them"),
         (
             ["--mode=add_labels", "--workdir={run}", "--labels={tmp}/x.csv", "--output={tmp}/s"],
