@@ -15,8 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssljax import paths, recorded
+from ssljax import losses, paths, recorded
 from ssljax.augment.ops import to_float
+from ssljax.checks import check_range, prefix_errors
 from ssljax.errors import UsageError
 from ssljax.network import available, make_model
 from ssljax.storage import runs
@@ -43,6 +44,8 @@ class Trained:
     results: dict[str, Any] = dataclasses.field(default_factory=dict)  # `results.json`, if any
     # `calibration.json`, if it is about these weights
     calibration: dict[str, Any] = dataclasses.field(default_factory=dict)
+    class_counts: tuple[int, ...] = ()  # labelled images of each class; (): not recorded
+    logit_adjustment: float = 0.0  # τ, see `adjusted`
     state: PyTree = None  # the whole state of training, nested dicts of NumPy arrays
     classes: tuple[Hashable, ...] = ()  # what `predict` returns; (): the class names
     workdir: Path | None = None  # the run directory
@@ -51,11 +54,14 @@ class Trained:
         """`f(variables, images) -> outputs`, what every format computes.
 
         Images are `[N, H, W, C]`, uint8 or float32, 0..255; `logits` and `probabilities` are
-        `[N, classes]` float32. Probabilities are of the logits divided by the temperature.
+        `[N, classes]` float32. Probabilities are of the logits divided by the temperature. Both
+        are adjusted only for a model of `adjusted`, which is never exported.
         """
+        adjustment = self.adjustment
 
         def f(variables: PyTree, images: jax.Array) -> dict[str, jax.Array]:
             logits, _ = self.model.apply(variables, to_float(images), train=False)
+            logits = logits if adjustment is None else logits - adjustment[None]
             # Without a temperature the graph stays as it was.
             scaled = logits if self.temperature == 1 else logits / self.temperature
             return {"logits": logits, "probabilities": jax.nn.softmax(scaled)}
@@ -67,12 +73,48 @@ class Trained:
         """What logits are divided by so that probabilities are calibrated; 1: nothing is known."""
         return float(self.calibration.get("temperature", 1.0))
 
+    @property
+    def adjustment(self) -> np.ndarray | None:
+        """What is subtracted from logits, `[classes]` float32; None: nothing."""
+        if not self.logit_adjustment:
+            return None
+        return losses.logit_adjustment(self.class_counts, self.logit_adjustment)
+
+    def adjusted(self, logit_adjustment: float) -> "Trained":
+        """The model with logits from which τ times the logarithm of each class's share of the
+        labelled images is subtracted: predictions favour no class for being frequent there.
+
+        This is for a model that was trained without `config.logit_adjustment` (Menon et al., 2021,
+        https://arxiv.org/abs/2007.07314, equation 9). The temperature was worked out without it.
+
+        Args:
+          logit_adjustment: τ, from 0 up.
+
+        Raises:
+          UsageError: it is negative or infinite, a class had no labelled image, or the run has not
+            recorded how many it had.
+        """
+        given = f"logit_adjustment is {logit_adjustment}"
+        with prefix_errors(""):
+            check_range("logit_adjustment", logit_adjustment)
+        if logit_adjustment and not self.class_counts:
+            raise UsageError(
+                f"{given}, but {self.workdir}/split.json, which an older version wrote, does not "
+                "say how many labelled images each class has; the run's training command writes it"
+            )
+        found = dataclasses.replace(self, logit_adjustment=logit_adjustment)
+        with prefix_errors(given):
+            found.adjustment  # noqa: B018
+        return found
+
     @functools.cached_property
     def _serve(self) -> Callable[[PyTree, jax.Array], dict[str, jax.Array]]:
         return jax.jit(self.serve())
 
     def predict_proba(self, images: np.ndarray) -> np.ndarray:
         """The probability of each class, `[N, classes]` float32, in the order of `class_names`.
+
+        They are as the model was trained, or for a model of `adjusted` adjusted.
 
         Args:
           images: uint8 `[N, H, W, C]` of the size that the model was trained on; for one channel
@@ -164,9 +206,21 @@ def load(
         weights=weights,
         results=read_json(results) if results.exists() else {},
         calibration=calibration,
+        class_counts=_class_counts(workdir, len(data["class_names"])),
         state=state,
         workdir=workdir,
     )
+
+
+def _class_counts(workdir: Path, classes: int) -> tuple[int, ...]:
+    """Labelled images of each class; (): the run does not say."""
+    path = workdir / "split.json"
+    counts = read_json(path).get("class_counts", []) if path.exists() else []
+    if not isinstance(counts, list) or not all(
+        isinstance(count, int) and count >= 0 for count in counts
+    ):
+        raise UsageError(f"{path}: class_counts is {counts}; allowed: a list of whole numbers")
+    return tuple(counts) if len(counts) == classes else ()
 
 
 def _variables(state: PyTree, weights: str) -> PyTree:

@@ -28,6 +28,7 @@ def predict(
     *,
     weights: str = "ema",
     max_error: float | None = None,
+    logit_adjustment: float = 0.0,
     overwrite: bool = False,
     given: Sequence[str] = (),
 ) -> str:
@@ -36,6 +37,7 @@ def predict(
     Args:
       images: a path, a pattern, `unlabeled` or `test`: see `sources.py`.
       max_error: marks the predictions that can be trusted with this error, 0..1; None: none.
+      logit_adjustment: τ, see `Trained.adjusted`.
       given: `<knob>=<value>` of the run's data.
 
     Returns:
@@ -45,7 +47,13 @@ def predict(
       UsageError: any of it does not fit, or `output` is not empty.
     """
     output_directory.require_free(output, overwrite=overwrite)
+    if max_error is not None and logit_adjustment:
+        raise UsageError(
+            f"--max_error={max_error} and --logit_adjustment={logit_adjustment} are given; "
+            "allowed: one of them, as what can be trusted was worked out without adjustment"
+        )
     model = trained.load(workdir, weights=weights, model=_named(given, "model"))
+    model = model.adjusted(logit_adjustment)
     trust = None if max_error is None else calibrate.trusted_confidence(model, max_error)
     options = Options(model.temperature, None if trust is None else trust.confidence)
     source = _source(workdir, images, model, given)
@@ -90,6 +98,16 @@ def _describe(summary: Summary, model: Trained) -> str:
         text += (
             f"\n{summary.right / summary.known:.2%} of {summary.known} with a known label are right"
         )
+    if model.logit_adjustment:
+        text += (
+            f"\nadjusted by τ = {model.logit_adjustment:g} for the shares of the classes among the "
+            "labelled images"
+        )
+        if model.config.get("logit_adjustment"):
+            text += (
+                "; note: so was the training loss (config.logit_adjustment="
+                f"{model.config['logit_adjustment']}), which makes it twice"
+            )
     if model.temperature == 1:
         text += "\nconfidences are not calibrated: the run has no calibration.json of these weights"
     return text

@@ -29,15 +29,20 @@ def batch_size(devices: Sequence[jax.Device], each: int = 256) -> int:
 
 
 def compile_forward(trained: Trained, devices: Sequence[jax.Device]) -> Forward:
-    """The model in evaluation mode; a batch is divided by the devices, the weights are on each."""
+    """The model in evaluation mode; a batch is divided by the devices, the weights are on each.
+
+    Logits are adjusted for a model of `Trained.adjusted`.
+    """
     mesh = Mesh(np.array(devices), ("devices",))
     replicated, rows = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("devices",)))
     variables = jax.device_put(trained.variables, replicated)
+    adjustment = trained.adjustment
 
     @jax.jit
     def forward(variables, images):
         found: Any = trained.model.apply(variables, to_float(images), train=False)
         logits, features = found
+        logits = logits if adjustment is None else logits - adjustment[None]
         return logits.astype(jnp.float32), features.astype(jnp.float32)
 
     return lambda images: forward(variables, jax.device_put(images, rows))
