@@ -66,6 +66,12 @@ class Experiment:
         """What tells the data from others, see `data/fingerprint.py`."""
         return fingerprint.record(self.dataset)
 
+    @functools.cached_property
+    def label_counts(self) -> np.ndarray:
+        """How many labelled images each class has, `[num_classes]`."""
+        labels = self.dataset.labels[self.split.labeled]
+        return np.bincount(labels, minlength=self.dataset.num_classes)
+
     def init_state(self) -> TrainState:
         """The state before the first step, on the host."""
         return jax.device_get(self._initialize(self._key()))
