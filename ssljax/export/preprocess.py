@@ -108,8 +108,9 @@ def section(known: Preprocess) -> str:
     if channels == 1:
         colours = "All channels have to be equal, and one of them is taken."
     words = (
-        "An image is turned upright as its EXIF data say; of several frames the first is taken; "
-        "more than 8 bits a channel are refused; transparency is dropped: the colours below it "
+        "An image is turned upright as its EXIF data say. Of several frames the first one is "
+        "taken, and more than 8 bits per channel are refused. Transparency is dropped: the colours "
+        "below it "
         f"count. {colours} {fit} `{NAME}` has this for programs; in Python it is:"
     )
     code = textwrap.indent(lines(known), "    ")
