@@ -11,8 +11,9 @@ import jax
 import numpy as np
 import optax
 
+from ssljax import losses
 from ssljax.augment.augmentation import Augmentation
-from ssljax.data import check, fingerprint, memory, streaming
+from ssljax.data import check, fingerprint, memory, splits, streaming
 from ssljax.data.batches import RawBatch, TrainingData
 from ssljax.data.datasets import Dataset
 from ssljax.data.splits import Split
@@ -46,6 +47,7 @@ class Experiment:
     uratio: int
     ema_decay: float
     ema_batch_stats: bool
+    logit_adjustment: float  # τ of the labelled loss, see `losses.logit_adjustment`; 0: none
     num_steps: int
     steps_per_run: int
     log_every: int
@@ -67,10 +69,20 @@ class Experiment:
         return fingerprint.record(self.dataset)
 
     @functools.cached_property
-    def label_counts(self) -> np.ndarray:
-        """How many labelled images each class has, `[num_classes]`."""
-        labels = self.dataset.labels[self.split.labeled]
-        return np.bincount(labels, minlength=self.dataset.num_classes)
+    def class_counts(self) -> np.ndarray:
+        """Labelled images of each class, `[classes]` int64."""
+        return splits.class_counts(self.dataset.labels, self.split, self.dataset.num_classes)
+
+    @property
+    def adjustment(self) -> np.ndarray | None:
+        """What `Batch.adjustment` is, `[classes]` float32.
+
+        Raises:
+          ValueError: a class has no labelled image.
+        """
+        if not self.logit_adjustment:
+            return None
+        return losses.logit_adjustment(self.class_counts, self.logit_adjustment)
 
     def init_state(self) -> TrainState:
         """The state before the first step, on the host."""
@@ -139,6 +151,7 @@ class Experiment:
             num_steps=self.num_steps,
             ema_decay=self.ema_decay,
             average_batch_stats=self.ema_batch_stats,
+            adjustment=self.adjustment,
             **options,
         )
 

@@ -189,7 +189,8 @@ def _train_function(experiment: Experiment, state: TrainState, noise: PyTree) ->
         ema = nested(state.ema, "ema", args)
         batch_stats = nested(state.batch_stats, "stat", args)
         views = tuple(to_float(args[f"in/view{i}"]) for i in range(len(method.views)))
-        batch = Batch(to_float(args["in/labeled"]), args["in/labels"], views)
+        labeled, labels = to_float(args["in/labeled"]), args["in/labels"]
+        batch = Batch(labeled, labels, views, experiment.adjustment)
         step = args["in/step"].astype(jnp.float32)
         progress = Progress(
             images=step * experiment.batch_size, fraction=step / experiment.num_steps

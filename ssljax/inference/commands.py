@@ -35,6 +35,7 @@ def predict(
     *,
     weights: str = "ema",
     max_error: float | None = None,
+    logit_adjustment: float = 0.0,
     overwrite: bool = False,
     given: Sequence[str] = (),
 ) -> str:
@@ -45,6 +46,7 @@ def predict(
     Args:
       images: a path, a pattern, `unlabeled` or `test`: see `sources.py`.
       max_error: marks the predictions that can be trusted with this error, 0..1; None: none.
+      logit_adjustment: τ, see `Trained.adjusted`.
       given: `<knob>=<value>` of the run's data.
 
     Returns:
@@ -55,9 +57,14 @@ def predict(
     """
     if max_error is not None and not 0 < max_error < 1:
         raise UsageError(f"--max_error={max_error}; allowed: above 0 and below 1")
+    if max_error is not None and logit_adjustment:
+        raise UsageError(
+            f"--max_error={max_error} and --logit_adjustment={logit_adjustment} are given; "
+            "allowed: one of them, as what can be trusted was worked out without adjustment"
+        )
     output_directory.require_free(output, overwrite=overwrite)
     config = _config(workdir, given)
-    model = _load(workdir, config, weights)
+    model = _load(workdir, config, weights).adjusted(logit_adjustment)
     trust = None if max_error is None else calibrate.trusted_confidence(model, max_error)
     data = None
     if images in _OWN:
@@ -79,6 +86,8 @@ def predict(
         overwrite=overwrite,
     )
     lines = [prediction.describe(summary, model.class_names)]
+    if model.logit_adjustment:
+        lines.append(_describe_adjustment(model))
     if model.temperature == 1:
         lines.append(
             "confidences are not calibrated: the run has no calibration.json of these weights"
@@ -120,6 +129,19 @@ def _describe_trust(summary: Summary, trust: Trusted) -> str:
         f"{trust.confidence:.3f} or more; their error is at most {trust.error_bound:.1%} with 95 % "
         f"probability, from {trust.images} validation images"
     )
+
+
+def _describe_adjustment(model: Trained) -> str:
+    text = (
+        f"adjusted by τ = {model.logit_adjustment:g} for the shares of the classes among the "
+        "labelled images"
+    )
+    if model.config.get("logit_adjustment"):
+        text += (
+            "; note: so was the training loss (config.logit_adjustment="
+            f"{model.config['logit_adjustment']}), which makes it twice"
+        )
+    return text
 
 
 def _describe_foreign(summary: Summary) -> str:

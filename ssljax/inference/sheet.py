@@ -52,12 +52,12 @@ class Extremes:
         for c in np.unique(predicted):
             of_class = np.flatnonzero(predicted == c)
             for ends, sign in ((self.surest[c], -1), (self.least_sure[c], 1)):
-                ranks = sign * confidence[of_class]
+                ranks, chosen = sign * confidence[of_class], of_class
                 if len(ends) == _PER_CLASS:  # most batches hold nothing that belongs here
                     better = ranks < sign * ends[-1].confidence
-                    of_class, ranks = of_class[better], ranks[better]
-                chosen = of_class[np.argsort(ranks, kind="stable")[:_PER_CLASS]]
-                ends += [_item(loaded, i, float(confidence[i])) for i in chosen]
+                    ranks, chosen = ranks[better], of_class[better]
+                chosen = chosen[np.argsort(ranks, kind="stable")[:_PER_CLASS]]
+                ends += [_item(loaded, i, float(confidence[i])) for i in chosen.tolist()]
                 ends.sort(key=lambda item: sign * item.confidence)
                 del ends[_PER_CLASS:]
 

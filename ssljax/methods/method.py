@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import numpy as np
 
 PyTree = Any
 
@@ -20,6 +21,16 @@ class Batch(NamedTuple):
     labeled: jax.Array  # [B, H, W, C]
     labels: jax.Array  # [B] int32, 0..num_classes-1
     views: tuple[jax.Array, ...]  # each [M, H, W, C]: the unlabelled images, augmented per view
+    # [classes] float32, τ · log of each class's share of the labelled images; None: τ is 0
+    adjustment: jax.Array | np.ndarray | None = None
+
+    def adjusted(self, logits: jax.Array) -> jax.Array:
+        """Logits `[B, classes]` of labelled images as their loss takes them.
+
+        This is logit adjustment (Menon et al., 2021, equation 10), with `config.logit_adjustment`
+        for τ. Guesses are made of the logits themselves.
+        """
+        return logits if self.adjustment is None else logits + self.adjustment[None]
 
 
 class Progress(NamedTuple):
@@ -74,6 +85,8 @@ class Method(NamedTuple):
     # Further dense layers on the model's features: name -> outputs. Their weights are part of
     # params, which shrink and are averaged like the model's own.
     heads: Mapping[str, int] = MappingProxyType({})
+    # Whether the labelled loss is of `Batch.adjusted` logits, so that they can be adjusted.
+    adjustable: bool = False
 
 
 def no_state(num_classes: int) -> PyTree:

@@ -21,6 +21,7 @@ def predict(command: Command) -> None:
         Path(command.output or workdir / "predictions"),
         weights=command.weights,
         max_error=command.max_error,
+        logit_adjustment=command.logit_adjustment,
         overwrite=command.overwrite,
         given=command.overrides,
     )

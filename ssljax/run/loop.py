@@ -202,7 +202,7 @@ def _log_and_evaluate(session: Session, now: LoopState) -> LoopState:
     rates, states = progress.rates(), program.split(now.state, axis=1)
     metric_sums = program.split(parallel.fetch(now.metric_sums), axis=0)
     rows = [
-        {"step": now.step, **summarize(sums, member.experiment.label_counts), **rates}
+        {"step": now.step, **summarize(sums, member.experiment.class_counts), **rates}
         for sums, member in zip(metric_sums, program.members, strict=True)
     ]
     evaluated = now.step % experiment.eval_every == 0 or now.step == experiment.num_steps
@@ -217,7 +217,7 @@ def _log_and_evaluate(session: Session, now: LoopState) -> LoopState:
             raise
         for member, row, (scores, _) in zip(program.members, rows, found, strict=True):
             texts = [results.describe(scores)]
-            if are_uneven(member.experiment.label_counts):
+            if are_uneven(member.experiment.class_counts):
                 texts.append(results.describe_classes(row))
             row |= scores
             progress.show(row, "; ".join(filter(None, texts)), member.title)

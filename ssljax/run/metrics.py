@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # reports read rows without JAX
 Row = dict[str, Any]  # step: int; others: float, or None for a mean over nothing
 
 
-def summarize(metric_sums: "Metrics", label_counts: np.ndarray) -> Row:
+def summarize(metric_sums: "Metrics", class_counts: np.ndarray) -> Row:
     """Sums over some steps -> their means. A mean over nothing is None.
 
     The shares of the predicted classes, a vector, become their entropy in nats: 0 when all images
@@ -32,7 +32,7 @@ def summarize(metric_sums: "Metrics", label_counts: np.ndarray) -> Row:
     `guess/accuracy_rarest` and `guess/accuracy_frequent`.
 
     Args:
-      label_counts: `[C]`, how many labelled images each class has. Of classes with equally many,
+      class_counts: `[C]`, how many labelled images each class has. Of classes with equally many,
         those are meant that are guessed least and most often.
     """
     row: Row = {}
@@ -42,7 +42,7 @@ def summarize(metric_sums: "Metrics", label_counts: np.ndarray) -> Row:
             row["guess/class_entropy"] = entropy(shares)
         elif np.ndim(average.count):
             guesses = metric_sums["guess/classes"].total
-            for kind, c in _extremes(label_counts, guesses).items():
+            for kind, c in _extremes(class_counts, guesses).items():
                 key = f"{name.replace('class_', '')}_{kind}"
                 row[key] = _mean(average.total[c], average.count[c])
         else:
@@ -54,10 +54,10 @@ def _mean(total: Any, count: Any) -> float | None:
     return float(total) / float(count) if count else None
 
 
-def _extremes(label_counts: np.ndarray, guesses: np.ndarray) -> dict[str, int]:
+def _extremes(class_counts: np.ndarray, guesses: np.ndarray) -> dict[str, int]:
     """The rarest and the most frequent class that has a label, see `summarize`."""
-    order = np.lexsort((guesses, label_counts))
-    labeled = order[label_counts[order] > 0]
+    order = np.lexsort((guesses, class_counts))
+    labeled = order[class_counts[order] > 0]
     return {"rarest": int(labeled[0]), "frequent": int(labeled[-1])}
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from clu.metrics import Average
 
@@ -75,6 +76,7 @@ def make_train_step(
     num_steps: int,
     ema_decay: float,
     average_batch_stats: bool = False,
+    adjustment: np.ndarray | None = None,
     replica: Replica = SINGLE,
     with_guesses: bool = False,
 ) -> Callable[..., Any]:
@@ -86,6 +88,7 @@ def make_train_step(
       uratio: unlabelled images for each labelled one.
       num_steps: planned length of the run, for schedules.
       average_batch_stats: whether the moving average has BatchNorm statistics of its own.
+      adjustment: `[classes]` float32, see `Batch.adjustment`.
       replica: the device the step runs on.
       with_guesses: whether the step returns what it guessed on this device.
     """
@@ -103,10 +106,8 @@ def make_train_step(
             raw = look_up(data, state.step, order_keys, sizes, rows)
         batch, unlabeled_labels = _augment(raw, rows, augment_key, method, views, replica)
         noise = _noise(method, noise_key, batch, replica)
-        progress = Progress(
-            images=(state.step * batch_size).astype(jnp.float32),
-            fraction=state.step / num_steps,
-        )
+        batch = batch._replace(adjustment=adjustment)
+        progress = _progress(state.step, batch_size, num_steps)
 
         apply = _make_apply(model, state.batch_stats, replica.local_key(model_key))
 
@@ -139,6 +140,10 @@ def make_train_step(
         return (*result, Guesses(aux.guess, aux.mask)) if with_guesses else result
 
     return train_step
+
+
+def _progress(step, batch_size, num_steps):
+    return Progress((step * batch_size).astype(jnp.float32), step / num_steps)
 
 
 def _loss(method, params, state, network, batch, noise, progress):
