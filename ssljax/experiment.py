@@ -70,7 +70,7 @@ class Experiment:
         """What tells the data from others, see `data/fingerprint.py`."""
         return fingerprint.record(self.dataset)
 
-    @property
+    @functools.cached_property
     def class_counts(self) -> np.ndarray:
         """Labelled images of each class, `[classes]` int64."""
         return splits.class_counts(self.dataset.labels, self.split, self.dataset.num_classes)

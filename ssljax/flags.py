@@ -70,6 +70,10 @@ MODES: dict[str, Mode] = {
         "reads labels that people gave into a new split.json.",
         ("workdir", "config", KNOB, "labels", "output", "overwrite"),
     ),
+    "label_errors": Mode(
+        "lists the labels of a run that its predictions contradict most.",
+        ("workdir", KNOB, "output", "weights", "overwrite"),
+    ),
     "report": Mode(
         "a table and a page of the runs in and below directories, separated by commas.",
         ("workdir", "output", "reference", "oracle", "follow"),
@@ -204,7 +208,7 @@ def define_flags() -> flags.FlagValues:
     define(flags.DEFINE_integer, "opset", 17, "Of --format=onnx.", lower_bound=1)
     define(
         flags.DEFINE_integer, "limit", None,
-        "Images of the parity report, by default all test images; 0: no report.",
+        "Images of the parity report, spread over the classes, by default all; 0: no report.",
     )  # fmt: skip
     return values
 

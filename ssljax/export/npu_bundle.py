@@ -211,6 +211,7 @@ def _train_function(experiment: Experiment, state: TrainState, noise: PyTree) ->
         for name, x in logs.items():
             outputs[f"out/metric/{name}/total"] = x
             outputs[f"out/metric/{name}/count"] = jnp.ones(())
+        # Not those of each class: the runner, which is older than these, logs numbers alone.
         for name, average in monitors(aux, args.get("in/hidden")).items():
             outputs[f"out/metric/{name}/total"] = average.total
             outputs[f"out/metric/{name}/count"] = average.count

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ssljax.data import splits
+from ssljax.data.labels import are_uneven
 from ssljax.overrides import flatten
 from ssljax.report.runs import Run
 from ssljax.run import results
@@ -130,10 +131,27 @@ def headline_part(run: Run) -> str:
 
 def median_error(run: Run) -> float | None:
     """The headline as an error in %: median of the last 20 evaluations, EMA weights."""
-    rows = evaluations(run)
-    if not rows:
-        return None
-    return _percent(results.results(rows)["headline"][f"{headline_part(run)}_accuracy"])
+    accuracy = _headline(run, "accuracy")
+    return None if accuracy is None else _percent(accuracy)
+
+
+def balanced_accuracy(run: Run) -> float | None:
+    """Of the headline's evaluations, in %; None: the run is of a version that has none."""
+    return _share(_headline(run, "balanced_accuracy"))
+
+
+def macro_f1(run: Run) -> float | None:
+    """As `balanced_accuracy`."""
+    return _share(_headline(run, "macro_f1"))
+
+
+def is_uneven(run: Run) -> bool:
+    """Whether the classes of the images that the headline is about are not evenly frequent."""
+    return run.predictions is not None and are_uneven(np.bincount(run.predictions.labels))
+
+
+def _headline(run: Run, name: str) -> float | None:
+    return results.results(run.rows)["headline"].get(f"{headline_part(run)}_{name}")
 
 
 def last_error(run: Run) -> float | None:
@@ -170,3 +188,7 @@ def _errors(run: Run) -> list[float]:
 
 def _percent(accuracy: float) -> float:
     return 100 * (1 - accuracy)
+
+
+def _share(figure: float | None) -> float | None:
+    return None if figure is None else 100 * figure

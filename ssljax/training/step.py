@@ -18,7 +18,7 @@ from ssljax.augment.ops import to_float
 from ssljax.data.batches import RawBatch, TrainingData
 from ssljax.data.sampling import look_up
 from ssljax.methods.method import Aux, Batch, Method, Progress
-from ssljax.training.monitors import Metrics, monitors
+from ssljax.training.monitors import Metrics, class_monitors, monitors
 from ssljax.training.optim import moving_average
 from ssljax.training.state import TrainState
 
@@ -120,7 +120,7 @@ def make_train_step(
         params = optax.apply_updates(state.params, updates)
         logs = aux.logs | {"loss/total": value, "learning_rate": schedule(state.step)}
         metrics = {name: Average(jnp.asarray(x), jnp.ones(())) for name, x in logs.items()}
-        metrics |= monitors(aux, unlabeled_labels)
+        metrics |= monitors(aux, unlabeled_labels) | class_monitors(aux, unlabeled_labels)
         batch_stats = replica.mean(aux.batch_stats)
         after = state.replace(
             step=state.step + 1,
