@@ -308,6 +308,7 @@ def _manifest(experiment: Experiment, state: TrainState) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "config": config,
+        "init_from": experiment.start and experiment.start.record,
         **experiment.data_record,
         "labeled_view": _views(experiment)[0],
         "views": _views(experiment)[1:],
