@@ -1,5 +1,6 @@
 """Weights that a run starts with: those of another run, and none that do not fit."""
 
+import dataclasses
 import json
 import shutil
 
@@ -12,7 +13,7 @@ from helpers.steps import run_steps
 from helpers.tiny import build, tiny_config
 from ssljax import cli, recipe, trained
 from ssljax.errors import UsageError
-from ssljax.experiment import describe
+from ssljax.experiment import describe, notes
 from ssljax.export import npu_export
 from ssljax.run import directory, seeds
 from ssljax.storage.checkpoints import Checkpoints
@@ -94,7 +95,7 @@ def test_a_run_records_whose_weights_it_starts_with_and_goes_on_without_them(oth
     with pytest.raises(UsageError, match="begins with the weights of step 3 of .* at step 4 now"):
         directory.open_directory(workdir, experiment)
 
-    untrained(build(config_from(other)), tmp_path / "begun", step=2)
+    untrained(build(config_from(other)), tmp_path / "begun", step=0)
     shutil.rmtree(source)
     with pytest.raises(UsageError, match="config.init_from .* does not exist; allowed: a run dir"):
         recipe.build(config)
@@ -143,40 +144,41 @@ def test_what_holds_no_weights_is_one_line(other, tmp_path):
         assert "\n" not in str(caught.value)
 
 
-def test_weights_that_do_not_fit_are_one_line_with_both_shapes(other, tmp_path):
-    for knobs, message in (
+def test_weights_that_do_not_fit_are_one_line_with_both_shapes(other):
+    config = config_from(other)
+    config.model_args.filters = 8
+    fits = "config.init_from .* does not fit config.model: "
+    with pytest.raises(UsageError, match=rf"{fits}its BatchNorm_1/bias is \[4\]; allowed: \[8\]"):
+        recipe.build(config)
+    start = pretrained.read(str(other))
+    params, stats = start.params, start.batch_stats
+    more = params | {"New_0": {"kernel": np.zeros((2, 3))}}
+    pretrained.require_fits(start, params | {"heads": {"a": np.zeros(9)}}, stats, 10)
+    for here, there, classes, message in (
+        (more, stats, 10, rf"{fits}it has no New_0/kernel, which is \[2, 3\] there"),
+        (params, {}, 10, rf"{fits}it has BatchNorm_0/mean \[16\], which config.model has not"),
         (
-            {"model_args": {"filters": 8, "scales": 1, "repeat": 1}},
-            r"its BatchNorm_1/bias is \[4\]; allowed: \[8\]",
-        ),
-        (
-            {"model_args": {"filters": 4, "scales": 2, "repeat": 1}},
-            r"it has no BatchNorm_3/bias, which is \[8\] there",
+            params,
+            stats,
+            2,
+            "config.init_from .* has 10 classes; allowed: 2, as many as config.data",
         ),
     ):
-        config = config_from(other)
-        with config.unlocked():
-            for knob, value in knobs.items():
-                config[knob] = value
-        with pytest.raises(
-            UsageError, match=f"config.init_from .* does not fit config.model: .*{message}"
-        ):
-            recipe.build(config)
-    with pytest.raises(UsageError, match=r"it has BatchNorm_0/bias \[16\], which config.model has"):
-        pretrained.require_fits(pretrained.read(str(other)), {}, {}, 10)
+        with pytest.raises(UsageError, match=message) as caught:
+            pretrained.require_fits(start, here, there, classes)
+        assert "\n" not in str(caught.value)
 
-    path = tmp_path / "two.npz"
-    images = np.zeros((40, 8, 8, 1), np.uint8)
-    np.savez(path, train_images=images, train_labels=np.arange(40) % 2, test_images=images[:2],
-             test_labels=[0, 1])  # fmt: skip
-    with pytest.raises(UsageError, match="has 10 classes; allowed: 2, as many as config.dataset"):
-        recipe.build(config_from(other, dataset=f"npz:{path}.1@8-0"))
-    np.savez(path, train_images=images, train_labels=np.arange(40) % 10, test_images=images[:2],
-             test_labels=[0, 1], class_names=[f"n{c}" for c in range(10)])  # fmt: skip
-    experiment = recipe.build(config_from(other, dataset=f"npz:{path}.1@20-0"), max_devices=1)
-    assert "config.init_from knows other classes: 0 is '0' there, and 'n0' here" in describe(
-        experiment
+
+def test_other_classes_of_the_same_number_are_noted(other):
+    experiment = build(config_from(other))
+    names = ("n0", *"123456789")
+    data = experiment.dataset._replace(class_names=names)
+    lines = notes(dataclasses.replace(experiment, dataset=data))
+    assert (
+        "note: the last layer of config.init_from knows other classes: 0 is '0' there, "
+        in lines[-1]
     )
+    assert not [line for line in notes(experiment) if "init_from" in line]
 
 
 def test_a_recorded_recipe_opens_no_weights(other, tmp_path, monkeypatch):
