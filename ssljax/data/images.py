@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ssljax.errors import UsageError
 from ssljax.log import printable
@@ -74,6 +74,8 @@ def decode(file: IO[bytes]) -> tuple[np.ndarray, str]:
             if "transparency" in upright.info:  # which Pillow warns about where it is dropped
                 upright = upright.convert("RGBA")
             return np.asarray(upright.convert("RGB")), mode
+    except UnidentifiedImageError as error:  # whose text names an object in memory
+        raise ValueError("cannot identify its format") from error
     except Exception as error:  # anything can be in a file, and Pillow raises as much
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
 
