@@ -12,6 +12,7 @@ from ssljax import recipe
 from ssljax.run import loop
 
 
+@pytest.mark.slow
 def test_train_takes_any_override_and_counts_arithmetic(monkeypatch, capsys):
     flags = [
         "--config=fixmatch_digits", "--config.model_args.filters=4", "--config.model_args.scales=1",
@@ -39,6 +40,7 @@ def test_predict_is_measured_beside_the_evaluation_step(files, monkeypatch, caps
     predict.describe(found | {"peak_memory_bytes": {8: 1}})
 
 
+@pytest.mark.slow
 def test_runs_are_compared_bit_by_bit(config, tmp_path):
     config.num_steps = config.eval_every = 1
     for name, seed in (("a", 0), ("b", 1)):
