@@ -1,7 +1,6 @@
 """Weights that training starts with in place of random ones: `config.init_from`."""
 
 import hashlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +9,7 @@ from flax.traverse_util import flatten_dict
 
 from ssljax import paths
 from ssljax.errors import UsageError
+from ssljax.network import network_weights
 from ssljax.storage import runs
 from ssljax.storage.checkpoints import Checkpoints
 
@@ -68,20 +68,6 @@ def read(source: str) -> Pretrained:
         ) from error
     names = tuple(runs.data_record(workdir)["class_names"])
     return Pretrained(params, batch_stats, names, source, step)
-
-
-def network_weights(state: Mapping[str, Any], kind: str) -> tuple[PyTree, PyTree]:
-    """Parameters and BatchNorm statistics of the network alone, of a saved `TrainState`.
-
-    Args:
-      state: nested dicts, as a checkpoint is read without a template.
-      kind: `ema`, the moving average's, or `raw`.
-    """
-    params, batch_stats = state["params"], state["batch_stats"]
-    if kind == "ema":
-        params, batch_stats = state["ema"], state.get("ema_batch_stats") or batch_stats
-    # Heads are further outputs of a method that only training uses.
-    return {name: value for name, value in params.items() if name != "heads"}, batch_stats or {}
 
 
 def require_fits(start: Pretrained, params: PyTree, batch_stats: PyTree, num_classes: int) -> None:
