@@ -116,7 +116,8 @@ def test_a_file_of_one_s_own_is_not_overwritten(experiment, name, tmp_path):
 
 def test_a_split_written_by_hand_is_not_overwritten_by_one_that_says_the_same(experiment, workdir):
     record = json.loads((workdir / "split.json").read_text())
-    (workdir / "config.json").unlink()
+    for name in ("config.json", "SHA256SUMS"):
+        (workdir / name).unlink()
     by_hand = json.dumps({name: record[name] for name in ("labeled", "unlabeled", "valid")})
     (workdir / "split.json").write_text(by_hand)
     with pytest.raises(UsageError, match="split.json is there already and holds something else"):
