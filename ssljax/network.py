@@ -13,6 +13,8 @@ from ssljax.checks import call, check_returned, prefix_errors
 from ssljax.errors import UsageError
 from ssljax.lookup import find, modules_of
 
+_NO_MODELS = ("convolution", "key_maps", "layers", "vit_keys")  # modules of `models/` without any
+
 
 def make_model(config: Any, **fixed: Any) -> nn.Module:
     """The network that `config.model` and `config.model_args` name.
@@ -21,9 +23,7 @@ def make_model(config: Any, **fixed: Any) -> nn.Module:
       fixed: arguments that are not the config's: `num_classes`, `dtype`, `axis_name`. A network of
         one's own can do without the last two.
     """
-    function = find(
-        "config.model", config.model, modules_of(ssljax.models, without=["layers", "convolution"])
-    )
+    function = find("config.model", config.model, modules_of(ssljax.models, without=_NO_MODELS))
     if config.bfloat16 and not _takes(function, "dtype"):
         raise UsageError(
             f"config.bfloat16 is True; allowed for config.model {config.model!r}, which has no "

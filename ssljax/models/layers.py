@@ -1,10 +1,13 @@
 """What the models share: initial weights and BatchNorm, as TensorFlow has them, not Flax."""
 
+import math
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from ssljax.checks import check_probability, check_range
 from ssljax.models import convolution
@@ -53,3 +56,69 @@ def batch_norm(model: Any, *, train: bool) -> partial[nn.BatchNorm]:
 def default_scales(images: jax.Array) -> int:
     """The resolutions that the published scripts choose for `[N, H, W, C]`: ceil(log2(W)) - 2."""
     return (images.shape[2] - 1).bit_length() - 2
+
+
+# Networks that are pretrained
+
+
+def check_normalization(model: Any) -> None:
+    """Raises ValueError unless a model's `mean` and `std` are both empty, or of three channels."""
+    lengths = len(model.mean), len(model.std)
+    if lengths not in ((0, 0), (3, 3)) or any(std <= 0 for std in model.std):
+        raise ValueError(
+            f"mean is {tuple(model.mean)} and std {tuple(model.std)}; allowed: three numbers each, "
+            "those of std above 0, or () for both"
+        )
+
+
+def normalize(images: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
+    """Images `[N, H, W, 1 or 3]` in [-1, 1] -> `[N, H, W, 3]` as the weights know them.
+
+    Args:
+      mean, std: of the three channels, of images in 0..1.
+    """
+    center, scale = (jnp.asarray(x, jnp.float32)[None, None, None] for x in (mean, std))
+    return (images - (2 * center - 1)) / (2 * scale)
+
+
+def gelu(x: jax.Array) -> jax.Array:
+    """x · Φ(x), by erf: exact, and an operation of every format that models are exported in."""
+    return 0.5 * x * (1 + jax.lax.erf(x * math.sqrt(0.5)))
+
+
+# What is dropped in training is drawn per image, from its key: it must not depend on which images
+# a device has.
+
+
+def require_keys(model: Any, train: bool, keys: jax.Array | None) -> None:
+    """Raises ValueError for a model that drops something in training and was given no keys."""
+    if train and keys is None and (model.drop_path or model.dropout):
+        raise ValueError("drop_path and dropout need keys, one per image; allowed without: 0")
+
+
+def fold_in(keys: jax.Array | None, number: int) -> jax.Array | None:
+    """Other keys `[N]`, one per place in the network; None stays None."""
+    if keys is None:
+        return None
+    return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, number)
+
+
+def drop_path(keys: jax.Array | None, x: jax.Array, rate: float) -> jax.Array:
+    """Stochastic depth (Huang et al., 2016): of some images 0, of the others x / (1 - rate).
+
+    Args:
+      keys: one random key per image; None: nothing is dropped.
+      x: what a block adds, `[N, …]`.
+    """
+    if keys is None or not rate:
+        return x
+    kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate))(keys)
+    return x * (kept.reshape(-1, *[1] * (x.ndim - 1)) / (1 - rate)).astype(x.dtype)
+
+
+def dropout(keys: jax.Array | None, x: jax.Array, rate: float) -> jax.Array:
+    """As `drop_path`, of single features."""
+    if keys is None or not rate:
+        return x
+    kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(keys)
+    return x * (kept / (1 - rate)).astype(x.dtype)
