@@ -17,7 +17,7 @@ from ssljax.data.batches import RawBatch, TrainingData
 from ssljax.data.datasets import Dataset
 from ssljax.data.splits import Split
 from ssljax.data.streaming import StreamedDataset
-from ssljax.methods.method import Method
+from ssljax.methods.method import Method, Sizes
 from ssljax.training import monitors, parallel, step_memory
 from ssljax.training.state import TrainState, init_state
 from ssljax.training.step import SINGLE, make_eval_step, make_train_step
@@ -61,6 +61,17 @@ class Experiment:
         """Images that enter the network in a step, each view counted."""
         return self.batch_size * (1 + self.uratio * len(self.method.views))
 
+    @property
+    def sizes(self) -> Sizes:
+        """What the method's state may depend on."""
+        classes = self.dataset.num_classes
+        labels = self.dataset.labels[self.split.labeled]
+        return Sizes(
+            classes=classes,
+            class_counts=np.bincount(labels, minlength=classes),
+            unlabeled=len(self.split.unlabeled),
+        )
+
     @functools.cached_property
     def data_record(self) -> dict[str, Any]:
         """What tells the data from others, see `data/fingerprint.py`."""
@@ -84,7 +95,7 @@ class Experiment:
                 method=self.method,
                 optimizer=self.optimizer,
                 image_shape=self.dataset.image_shape,
-                num_classes=self.dataset.num_classes,
+                sizes=self.sizes,
                 augment=self.augmentation.init(),
                 average_batch_stats=self.ema_batch_stats,
             )
@@ -205,16 +216,18 @@ class Experiment:
 
     def _batch_shape(self) -> RawBatch:
         """What each device reads in a step of a stream."""
-        labeled, unlabeled = (
-            (
-                jax.ShapeDtypeStruct((size, *self.dataset.image_shape), np.uint8),
-                jax.ShapeDtypeStruct((size,), np.int32),
-            )
-            if (size := total // len(self.devices))
-            else (None, None)
-            for total in self._sizes()
-        )
-        return RawBatch(*labeled, *unlabeled)
+        labeled, unlabeled = (total // len(self.devices) for total in self._sizes())
+
+        def images(size: int) -> Any:
+            return jax.ShapeDtypeStruct((size, *self.dataset.image_shape), np.uint8)
+
+        def numbers(size: int) -> Any:
+            return jax.ShapeDtypeStruct((size,), np.int32)
+
+        raw = RawBatch(images(labeled), numbers(labeled), numbers(labeled))
+        if not unlabeled:
+            return raw
+        return RawBatch(*raw[:3], images(unlabeled), numbers(unlabeled), numbers(unlabeled))
 
     def data(self) -> TrainingData:
         """What the step reads of a data set in memory, on the host."""

@@ -123,8 +123,8 @@ def make_augmentation(
         check_returned(f"config.augment.{name}", knobs.strong, found, Augmentation)
     if "." in knobs.weak + knobs.strong:
         _check_views(found, knobs, image_shape)
-    views = {"none", *found.views(found.init())}
-    for view in (method.labeled_view, *method.views):
+    views = {*policies.PLAIN, *found.views(found.init())}
+    for view in (method.labeled_view, *method.views, *method.more_labeled_views):
         if view not in views:
             raise UsageError(
                 f"config.method names the view {view!r}; config.augment has: "

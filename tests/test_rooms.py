@@ -8,7 +8,7 @@ PACKAGE = Path(__file__).parents[1] / "ssljax"
 ROOMS = (
     "errors log drawing interrupts",
     "lookup paths spreadsheet",
-    "checks recipe_files losses defaults spelling",
+    "checks recipe_files losses heads defaults spelling",
     "overrides",
     "storage",
     "data",

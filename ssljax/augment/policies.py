@@ -106,3 +106,7 @@ def _affine(shape, degrees, shear_x, shear_y, move_x, move_y):
     c = cx - a * cx - b * cy + move_x
     f = cy - d * cx - e * cy + move_y
     return jnp.stack([jnp.broadcast_to(x, (n,)) for x in (a, b, c, d, e, f)], axis=-1)
+
+
+# Views that a method can name without a knob.
+PLAIN = {"none": none}

@@ -34,6 +34,8 @@ from ssljax.storage import checksums
 from ssljax.storage.files import write_json
 from ssljax.training import optim
 from ssljax.training.monitors import monitors
+from ssljax.training.passes import Network
+from ssljax.training.replica import SINGLE
 from ssljax.training.state import TrainState
 
 PyTree = Any
@@ -105,7 +107,8 @@ def _require_trainable(experiment: Experiment) -> None:
         )
     for part, has in (
         ("further heads", bool(method.heads)),
-        ("a state of its own", bool(jax.tree.leaves(method.init(2)))),
+        ("a state of its own", bool(jax.tree.leaves(experiment.shapes["state"].method))),
+        ("further views of labelled images", bool(method.more_labeled_views)),
     ):
         if has:
             raise UsageError(
@@ -195,14 +198,14 @@ def _train_function(experiment: Experiment, state: TrainState, noise: PyTree) ->
             images=step * experiment.batch_size, fraction=step / experiment.num_steps
         )
 
-        def apply(params, images, head=None):
-            del head
-            variables = {"params": params, "batch_stats": batch_stats}
-            (logits, _), updated = model.apply(
-                variables, images, train=True, mutable=["batch_stats"]
-            )
-            return logits, updated.get("batch_stats", {})
-
+        apply = Network(
+            model,
+            batch_stats=batch_stats,
+            averaged=batch_stats,
+            key=None,
+            replica=SINGLE,
+            whole=False,
+        )
         drawn = jax.tree.map(lambda name: args[name], noise)
         value, aux = method.loss(params, ema, apply, batch, drawn, (), progress)
         outputs = {"out/loss": value} | flat(aux.batch_stats, "out/stat")

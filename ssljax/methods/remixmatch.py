@@ -6,7 +6,7 @@ https://arxiv.org/abs/1911.09785; `cta/cta_remixmatch.py` has the same loss.
 import jax
 import jax.numpy as jnp
 
-from ssljax import losses
+from ssljax import heads, losses
 from ssljax.checks import check_choice, check_non_negative, check_positive, check_range
 from ssljax.methods.method import Aux, Method
 
@@ -61,8 +61,10 @@ def remixmatch(
     check_choice("anchor", anchor, ("weak", "none", "strong"))
     check_range("strong_views", strong_views, 1, 100)
 
-    def init(num_classes):
-        uniform = jnp.full(num_classes, 1 / num_classes)
+    rotation = heads.dense("rotation", 4)
+
+    def init(sizes):
+        uniform = jnp.full(sizes.classes, 1 / sizes.classes)
         return {"labels": uniform, "guesses": jnp.tile(uniform, (_STEPS, 1))}
 
     def noise(key, batch):
@@ -94,7 +96,7 @@ def remixmatch(
         total = xe + ramp * (w_kl * kl + w_match * match)
         logs = {"loss/xe": xe, "loss/kl": kl, "loss/match": match, "ramp": ramp}
         if w_rot:
-            logs["loss/rot"] = _rotation_loss(apply, params, views[1])
+            logs["loss/rot"] = _rotation_loss(apply, params, rotation, views[1])
             total += w_rot * logs["loss/rot"]
         after = _remember(state, labels, predicted)
         return total, Aux(batch_stats[-1], after, logs, guesses[0])
@@ -106,7 +108,7 @@ def remixmatch(
         loss=loss,
         joint=True,
         labeled_view="strong",
-        heads={"rotation": 4} if w_rot else {},
+        heads=(rotation,) if w_rot else (),
     )
 
 
@@ -134,10 +136,11 @@ def _remember(state, labels, predicted):
     }
 
 
-def _rotation_loss(apply, params, images):
+def _rotation_loss(apply, params, rotation, images):
     """How badly the head tells by how much images are turned, `[]`."""
     turned, turns = _turn(images)
-    return jnp.mean(losses.cross_entropy(apply(params, turned, "rotation")[0], turns))
+    _, features, _ = apply.with_features(params, turned)
+    return jnp.mean(losses.cross_entropy(rotation(params, features), turns))
 
 
 def _turn(images):

@@ -17,8 +17,8 @@ from ssljax.data.batches import RawBatch, TrainingData
 from ssljax.data.datasets import Batches
 from ssljax.training.devices import local_devices
 from ssljax.training.monitors import Metrics
+from ssljax.training.replica import Replica
 from ssljax.training.state import TrainState
-from ssljax.training.step import Replica
 from ssljax.training.stream import Feed
 
 PyTree = Any

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ssljax.methods.method import Method
+from ssljax.methods.method import Method, Sizes
 
 PyTree = Any
 
@@ -40,7 +40,7 @@ def init_state(
     method: Method,
     optimizer: optax.GradientTransformation,
     image_shape: tuple[int, int, int],
-    num_classes: int,
+    sizes: Sizes,
     augment: PyTree = (),
     average_batch_stats: bool = False,
 ) -> TrainState:
@@ -51,13 +51,16 @@ def init_state(
     Args:
       key: `[2]` uint32 (`jax.random.PRNGKey`), drawn from the run's seed.
       image_shape: (height, width, channels).
+      sizes: of the data.
       augment: the augmentation's state before the first step.
       average_batch_stats: whether the moving average has BatchNorm statistics of its own.
     """
     root, init_key = jax.random.split(key)
     images = jnp.zeros((1, *image_shape))
     (_, features), variables = model.init_with_output(init_key, images, train=False)
-    params = variables["params"] | _init_heads(init_key, method.heads, features.shape[-1])
+    params = variables["params"] | _init_heads(
+        init_key, method.heads, features.shape[-1], sizes.classes
+    )
     batch_stats = variables.get("batch_stats", {})
     return TrainState(
         step=jnp.zeros([], jnp.int32),
@@ -66,21 +69,18 @@ def init_state(
         ema_batch_stats=jax.tree.map(jnp.copy, batch_stats) if average_batch_stats else (),
         ema=jax.tree.map(jnp.copy, params),
         opt_state=optimizer.init(params),
-        method=method.init(num_classes),
+        method=method.init(sizes),
         augment=augment,
         key=root,
     )
 
 
-def _init_heads(key, heads, features):
-    """`{"heads": {name: a dense layer's weights}}`, drawn like the model's own last layer."""
+def _init_heads(key, heads, features, classes):
+    """`{"heads": {name: weights}}`."""
     if not heads:
         return {}
-    glorot = jax.nn.initializers.glorot_normal()
     keys = jax.random.split(jax.random.fold_in(key, 1), len(heads))
-    return {
-        "heads": {
-            name: {"kernel": glorot(k, (features, outputs)), "bias": jnp.zeros(outputs)}
-            for k, (name, outputs) in zip(keys, heads.items(), strict=True)
-        }
+    drawn = {
+        head.name: head.init(k, features, classes) for k, head in zip(keys, heads, strict=True)
     }
+    return {"heads": drawn}

@@ -1,6 +1,5 @@
 """The training step: sample → augment → guess → loss → update, a pure function of (state, data)."""
 
-import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -19,41 +18,11 @@ from ssljax.data.sampling import look_up
 from ssljax.methods.method import Aux, Batch, Method, Progress
 from ssljax.training.monitors import Metrics, monitors
 from ssljax.training.optim import moving_average
+from ssljax.training.passes import Network
+from ssljax.training.replica import SINGLE, Replica
 from ssljax.training.state import TrainState
 
 PyTree = Any
-
-
-class Replica(NamedTuple):
-    """Which of several devices, running one step together, this one is."""
-
-    axis: str | None  # the mapped axis; None: a single device
-    size: int
-
-    def rows(self, n: int) -> jax.Array:
-        """The rows of a batch of `n` that belong to this device, `[n / size]` int32."""
-        share = n // self.size
-        index = jax.lax.axis_index(self.axis) if self.axis else 0
-        return index * share + jnp.arange(share)
-
-    def local_key(self, key: jax.Array) -> jax.Array:
-        """A key for what this device draws for itself."""
-        return jax.random.fold_in(key, jax.lax.axis_index(self.axis) if self.axis else 0)
-
-    def gather(self, rows: jax.Array) -> jax.Array:
-        """Every device's rows, in order: the whole batch."""
-        return jax.lax.all_gather(rows, self.axis, tiled=True) if self.axis else rows
-
-    def mean(self, tree: PyTree) -> PyTree:
-        """The mean of each leaf over the devices."""
-        return jax.lax.pmean(tree, self.axis) if self.axis else tree
-
-    def sum(self, tree: PyTree) -> PyTree:
-        """The sum of each leaf over the devices."""
-        return jax.lax.psum(tree, self.axis) if self.axis else tree
-
-
-SINGLE = Replica(axis=None, size=1)
 
 
 class Guesses(NamedTuple):
@@ -95,7 +64,7 @@ def make_train_step(
         augment_key, noise_key, probe_key, model_key = jax.random.split(
             jax.random.fold_in(step_key, state.step), 4
         )
-        views = {"none": policies.none, **augmentation.views(state.augment)}
+        views = {**policies.PLAIN, **augmentation.views(state.augment)}
         rows = replica.rows(batch_size), replica.rows(batch_size * uratio)
         sizes = batch_size, batch_size * uratio if method.views else 0
         raw = data
@@ -106,12 +75,19 @@ def make_train_step(
         progress = Progress(
             images=(state.step * batch_size).astype(jnp.float32),
             fraction=state.step / num_steps,
+            step=state.step,
         )
 
-        apply = _make_apply(model, state.batch_stats, replica.local_key(model_key))
+        network = Network(
+            model,
+            batch_stats=state.batch_stats,
+            averaged=state.weights("ema")[1],
+            key=replica.local_key(model_key),
+            replica=replica,
+            whole=method.joint,
+        )
 
         def loss(params):
-            network = _spread(apply, replica) if method.joint else apply
             return _loss(method, params, state, network, batch, noise, progress)
 
         (value, aux), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
@@ -168,24 +144,6 @@ def _check_logs(aux):
             )
 
 
-def _make_apply(model, batch_stats, key):
-    """The network as methods call it; each call of a step has randomness of its own."""
-    calls = itertools.count()
-
-    def apply(params, images, head=None):
-        variables = {"params": params, "batch_stats": batch_stats}
-        rngs = {"shake": jax.random.fold_in(key, next(calls))}
-        (logits, features), updated = model.apply(
-            variables, images, train=True, mutable=["batch_stats"], rngs=rngs
-        )
-        if head is not None:
-            dense = params["heads"][head]
-            logits = features @ dense["kernel"] + dense["bias"][None]
-        return logits, updated.get("batch_stats", {})
-
-    return apply
-
-
 def _augment(raw, rows, augment_key, method, views, replica):
     """The batch that the method is given, and the labels of its unlabelled images `[M]`."""
 
@@ -193,16 +151,27 @@ def _augment(raw, rows, augment_key, method, views, replica):
         images = views[view](_keys(key, rows), images)
         return to_float(replica.gather(images) if method.joint else images)
 
-    view_keys = jax.random.split(augment_key, 1 + len(method.views))
-    labeled = augment(raw.labeled, rows[0], method.labeled_view, view_keys[0])
-    unlabeled = tuple(
-        augment(raw.unlabeled, rows[1], view, key)
-        for view, key in zip(method.views, view_keys[1:], strict=True)
-    )
-    labels, unlabeled_labels = raw.labels, raw.unlabeled_labels
+    names = method.labeled_view, *method.views, *method.more_labeled_views
+    key, *keys = jax.random.split(augment_key, len(names))
+    labeled = augment(raw.labeled, rows[0], method.labeled_view, key)
+    unlabeled = [augment(raw.unlabeled, rows[1], *x) for x in zip(method.views, keys, strict=False)]
+    more_keys = keys[len(method.views) :]
+    more = [
+        augment(raw.labeled, rows[0], *x)
+        for x in zip(method.more_labeled_views, more_keys, strict=True)
+    ]
     if method.joint:
-        labels, unlabeled_labels = jax.tree.map(replica.gather, (labels, unlabeled_labels))
-    return Batch(labeled, labels, unlabeled), unlabeled_labels
+        raw = raw._replace(labeled=None, unlabeled=None)
+        raw = jax.tree.map(replica.gather, raw)
+    batch = Batch(
+        labeled=labeled,
+        labels=raw.labels,
+        views=tuple(unlabeled),
+        labeled_index=raw.labeled_index,
+        unlabeled_index=raw.unlabeled_index,
+        more_labeled=tuple(more),
+    )
+    return batch, raw.unlabeled_labels
 
 
 def _keys(key, rows):
@@ -230,25 +199,6 @@ def _learn(state, keys, raw, model, augmentation, replica):
     match = jnp.take_along_axis(jax.nn.softmax(logits), raw.labels[:, None], axis=-1)[:, 0]
     applied, match = jax.tree.map(replica.gather, (applied, match))
     return state.replace(augment=augmentation.update(state.augment, applied, match))
-
-
-def _spread(apply, replica):
-    """Runs `apply` on a batch that every device holds whole, each device taking every n-th row.
-
-    Neighbouring rows go to different devices, so that each sees the same mix of sources, as the
-    published multi-GPU code arranges.
-    """
-
-    def spread_apply(params, images, head=None):
-        if replica.axis is None:
-            return apply(params, images, head)
-        mine = jax.lax.axis_index(replica.axis)
-        rows = images.reshape(-1, replica.size, *images.shape[1:])
-        logits, batch_stats = apply(params, jnp.take(rows, mine, axis=1), head)
-        logits = jax.lax.all_gather(logits, replica.axis, axis=1)
-        return logits.reshape(-1, logits.shape[-1]), batch_stats
-
-    return spread_apply
 
 
 def make_eval_step(

@@ -7,7 +7,7 @@ import pytest
 
 from helpers.steps import compiled, largest_difference, run_steps, shared, weights
 from helpers.tiny import tiny_config
-from ssljax import losses, recipe
+from ssljax import heads, losses, recipe
 from ssljax.methods.method import Aux, Method, no_state
 from ssljax.training import optim, parallel
 
@@ -97,17 +97,20 @@ def test_bfloat16_computes_roughly_the_same_with_float32_weights(config):
 def noisy_headed(joint):
     """A method of the tests': unlabelled images teach a head the numbers that were drawn."""
 
+    head = heads.dense("drawn", 3)
+
     def noise(key, batch):
         return jax.random.randint(key, (len(batch.views[0]),), 0, 3)
 
     def loss(params, ema_params, apply, batch, noise, state, progress):
         logits, _ = apply(params, batch.labeled)
-        drawn, batch_stats = apply(params, batch.views[0], head="drawn")
+        _, features, batch_stats = apply.with_features(params, batch.views[0])
+        drawn = head(params, features)
         xe = jnp.mean(losses.cross_entropy(logits, jax.nn.one_hot(batch.labels, 10)))
         xeu = jnp.mean(losses.cross_entropy(drawn, jax.nn.one_hot(noise, 3)))
         return xe + xeu, Aux(batch_stats, state, {"drawn": xeu})
 
-    return Method(("weak",), no_state, noise, loss, joint=joint, heads={"drawn": 3})
+    return Method(("weak",), no_state, noise, loss, joint=joint, heads=(head,))
 
 
 @pytest.mark.parametrize("joint", [False, pytest.param(True, marks=pytest.mark.slow)])
@@ -131,12 +134,13 @@ def test_heads_are_drawn_like_the_last_layer_and_apart(config):
     config.model_args.filters = 64
     experiment = recipe.build(config)
     experiment = dataclasses.replace(
-        experiment, method=noisy_headed(False)._replace(heads={"a": 100, "b": 100})
+        experiment,
+        method=noisy_headed(False)._replace(heads=(heads.dense("a", 100), heads.dense("b", 100))),
     )
-    heads = experiment.init_state().params["heads"]
-    for head in heads.values():
+    drawn = experiment.init_state().params["heads"]
+    for head in drawn.values():
         np.testing.assert_allclose(np.std(head["kernel"]), np.sqrt(2 / (64 + 100)), rtol=0.05)
-    assert np.abs(heads["a"]["kernel"] - heads["b"]["kernel"]).mean() > 0.05
+    assert np.abs(drawn["a"]["kernel"] - drawn["b"]["kernel"]).mean() > 0.05
 
 
 def test_each_pass_of_a_step_and_each_device_draws_its_own_shake_shake_weights(monkeypatch):
