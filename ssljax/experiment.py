@@ -22,6 +22,7 @@ from ssljax.training import monitors, parallel, step_memory
 from ssljax.training.state import TrainState, init_state
 from ssljax.training.step import SINGLE, make_eval_step, make_train_step
 from ssljax.training.stream import Feed, Stream
+from ssljax.training.trainable import Trainable
 
 # What may go wrong in training, see `run/health.py`.
 _ROUNDS = 3  # times that an average must be able to forget where it began
@@ -40,6 +41,7 @@ class Experiment:
     optimizer: optax.GradientTransformation
     schedule: optax.Schedule
     augmentation: Augmentation
+    trainable: Trainable
     devices: list[jax.Device]
     seed: int
     batch_size: int
@@ -98,6 +100,7 @@ class Experiment:
                 sizes=self.sizes,
                 augment=self.augmentation.init(),
                 average_batch_stats=self.ema_batch_stats,
+                trainable=self.trainable,
             )
 
         return jax.jit(initialize)
@@ -144,6 +147,7 @@ class Experiment:
             num_steps=self.num_steps,
             ema_decay=self.ema_decay,
             average_batch_stats=self.ema_batch_stats,
+            trainable=self.trainable,
             **options,
         )
 
@@ -179,7 +183,7 @@ class Experiment:
 
     @functools.cached_property
     def _evaluator(self) -> parallel.Evaluate:
-        step = make_eval_step(self.model)
+        step = make_eval_step(self.model, self.trainable)
         return parallel.compile_evaluate(step, self.devices, batch_size=self.eval_batch_size)
 
     def compile_steps(self) -> parallel.TrainSteps:
@@ -280,13 +284,17 @@ def describe(experiment: Experiment) -> str:
         size = memory.describe(experiment.data_bytes)
         where = f"data on each device: {size} of uint8 images and indices"
     where += f"; a step needs about {memory.describe(experiment.step_bytes)} more there"
-    weights = sum(x.size for x in jax.tree.leaves(experiment.shapes["state"].params))
+    state = experiment.shapes["state"]
+    trained, frozen = (
+        sum(x.size for x in jax.tree.leaves(t)) for t in (state.params, state.frozen)
+    )
+    weights = f"{trained:,} weights" + (f" to train on {frozen:,} frozen ones" if frozen else "")
     return (
         f"{experiment.config['dataset']}: {len(split.labeled)} labelled, {len(split.unlabeled)} "
         f"unlabelled, {len(split.valid)} validation, {len(data.test_labels)} test images of "
         f"{height}×{width}×{channels}\n"
         f"{where}\n"
-        f"{experiment.config['method']}: {experiment.config['model']} with {weights:,} weights, "
+        f"{experiment.config['method']}: {experiment.config['model']} with {weights}, "
         f"{experiment.num_steps} steps of {experiment.images_per_step} images on "
         f"{len(experiment.devices)} {experiment.devices[0].platform} device(s)"
         + "".join(f"\n{line}" for line in notes(experiment))

@@ -50,6 +50,9 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
     "optimizer.lr_batch_size": (0, math.inf, False),
     "optimizer.momentum": (0, 1, False),
     "optimizer.weight_decay": (0, math.inf, False),
+    "optimizer.clip_norm": (0, math.inf, False),
+    "optimizer.layer_decay": (0, 1, True),
+    "optimizer.warmup_steps": (0, math.inf, False),
 }
 
 
@@ -177,17 +180,19 @@ def _build(
         with prefix_errors(f"config.num_epochs is {config.num_epochs}"):
             check_range("num_steps", steps, 0, _MOST_STEPS)
         config.num_steps = math.ceil(steps)
-    schedule, optimizer = parts.make_optimizer(config, steps_per_epoch)
+    model = _network(config, dataset)
+    schedule, optimizer = parts.make_optimizer(config, steps_per_epoch, model)
     resident, platform = isinstance(dataset, Dataset), run_devices[0].platform
     experiment = Experiment(
         config=config.to_dict(),
         dataset=dataset,
         split=split,
-        model=_network(config, dataset),
+        model=model,
         method=method,
         optimizer=optimizer,
         schedule=schedule,
         augmentation=parts.make_augmentation(config.augment, method, dataset.image_shape),
+        trainable=parts.make_trainable(config, model),
         devices=run_devices,
         seed=config.seed,
         batch_size=config.batch_size,
@@ -253,12 +258,13 @@ def _network(config: ml_collections.ConfigDict, dataset: Dataset | StreamedDatas
         num_classes=dataset.num_classes,
         dtype=training_dtype(config),
         axis_name=parallel.AXIS if config.sync_bn else None,
+        remat=config.remat,
     )
     if "." in config.model:
         require_outputs(
             model, config.model, image_shape=dataset.image_shape, num_classes=dataset.num_classes
         )
-    return model
+    return parts.tuned(config, model)
 
 
 def _set_batch_size(config: ml_collections.ConfigDict, devices: int, resumed: int | None) -> None:

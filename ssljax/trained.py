@@ -15,13 +15,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssljax import paths, recorded
+from ssljax import parts, paths, recorded
 from ssljax.augment.ops import to_float
 from ssljax.errors import UsageError
 from ssljax.network import available, make_model
 from ssljax.storage import runs
 from ssljax.storage.checkpoints import Checkpoints
 from ssljax.storage.files import read_json
+from ssljax.training.trainable import Trainable
 
 PyTree = Any
 OUTPUTS = ("logits", "probabilities")
@@ -147,8 +148,9 @@ def load(
         axis_name=None,
     )
     step, state = newest[0], newest[1]["state"]
+    trainable = parts.make_trainable(known, network)
     with _fitting(workdir, step):
-        variables = _variables(state, weights)
+        variables = _variables(state, weights, trainable)
         _require_fits(network, variables, tuple(data["image_shape"]))
     results, calibrated = workdir / "results.json", workdir / CALIBRATION
     calibration = read_json(calibrated) if calibrated.exists() else {}
@@ -169,11 +171,12 @@ def load(
     )
 
 
-def _variables(state: PyTree, weights: str) -> PyTree:
+def _variables(state: PyTree, weights: str, trainable: Trainable) -> PyTree:
     """What a network is called with, of a state of training."""
     params, batch_stats = state["params"], state["batch_stats"]
     if weights == "ema":
         params, batch_stats = state["ema"], state.get("ema_batch_stats") or batch_stats
+    params = trainable.merge(params, state.get("frozen") or ())
     # Heads are further outputs of a method that only training uses.
     params = {name: value for name, value in params.items() if name != "heads"}
     return {"params": params} | ({"batch_stats": batch_stats} if batch_stats else {})

@@ -13,7 +13,7 @@ ROOMS = (
     "storage",
     "data",
     "augment models",
-    "network",
+    "network pretrained",
     "methods",
     "training",
     "experiment",

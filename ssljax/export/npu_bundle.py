@@ -125,6 +125,15 @@ def _require_trainable(experiment: Experiment) -> None:
             f"config.model {config['model']!r} draws random numbers, which graphs of "
             "--format=npu_bundle cannot; the other models can be trained"
         )
+    if config["trainable"] != "all":
+        raise UsageError(
+            f"config.trainable is {config['trainable']!r}; allowed for --format=npu_bundle: all"
+        )
+    if getattr(experiment.model, "drop_path", 0) or getattr(experiment.model, "dropout", 0):
+        raise UsageError(
+            f"config.model {config['model']!r} drops something in training, which graphs of "
+            "--format=npu_bundle cannot; allowed: drop_path and dropout 0"
+        )
     if config["bfloat16"]:
         raise UsageError("config.bfloat16 is True; --precision of the runner decides instead")
 

@@ -113,7 +113,7 @@ class EfficientNetLite(nn.Module):
         """
         layers.require_keys(self, train, keys)
         dropped, blocks = keys if train else None, self.groups - 2
-        block_type = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
+        block_type = nn.remat(Block, static_argnums=(3,)) if self.remat else Block
         conv, norm = _conv(self), _norm(self)
         x = layers.normalize(images, self.mean or _MEAN, self.std or _STD)
         x = conv(32, (3, 3), strides=2, name="conv_stem")(x)

@@ -62,7 +62,7 @@ VARIANTS: Mapping[str, Variant] = MappingProxyType(
         "usb": _IMAGENET._replace(torch_head=True),
     }
 )
-_normal = nn.initializers.truncated_normal(0.02)
+_normal = nn.initializers.normal(0.02)
 
 
 class VisionTransformer(nn.Module):

@@ -8,7 +8,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -104,15 +104,15 @@ def _downloaded(where: str) -> Path:
     if file and Path(file).suffix not in (".safetensors", ".npz"):
         raise UsageError(f"{FIELD} is {where}; allowed: files .safetensors and .npz")
     try:
-        import huggingface_hub as hub
+        from huggingface_hub import constants, hf_hub_download
         from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
     except ModuleNotFoundError as error:
         raise _missing(where, error) from error
     for name in [file] if file else _NAMES:
         try:
-            return Path(hub.hf_hub_download(repo, name, revision=revision))
+            return Path(hf_hub_download(repo, name, revision=revision))
         except LocalEntryNotFoundError as error:
-            raise _unreachable(where, repo, name, hub) from error
+            raise _unreachable(where, repo, name, Path(constants.HF_HUB_CACHE)) from error
         except EntryNotFoundError:
             continue
         except Exception as error:  # no such repository, no access, no disk: many kinds
@@ -121,8 +121,8 @@ def _downloaded(where: str) -> Path:
     raise UsageError(f"{FIELD} {where} has no {file or ' and no '.join(_NAMES)}")
 
 
-def _unreachable(where: str, repo: str, name: str, hub: Any) -> UsageError:
-    folder = Path(hub.constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}"
+def _unreachable(where: str, repo: str, name: str, cache: Path) -> UsageError:
+    folder = cache / f"models--{repo.replace('/', '--')}"
     return UsageError(
         f"{FIELD} {where}: the hub cannot be reached, and {name} is not in its cache, {folder} "
         "($HF_HOME says where that is)"

@@ -14,7 +14,7 @@ from ssljax.run import metrics
 from ssljax.run.results import Scores
 from ssljax.training import hosts, parallel
 from ssljax.training.parallel import Evaluate
-from ssljax.training.state import TrainState
+from ssljax.training.state import TrainState, Weights
 
 _MISTAKES = 24  # images of the most confident ones that are kept
 
@@ -88,7 +88,7 @@ def evaluate_state(
 
 def mean_metrics(
     evaluate: Evaluate,
-    weights: Mapping[str, tuple[Any, Any]],
+    weights: Mapping[str, Weights],
     batches: Batches,
     see: Callable[[np.ndarray, np.ndarray, parallel.Evaluated], None] | None = None,
 ) -> dict[str, dict[str, Any]]:

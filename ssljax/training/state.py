@@ -1,6 +1,6 @@
 """Everything a step reads and changes, as one pytree. A checkpoint is this and nothing else."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import flax.struct
@@ -9,15 +9,24 @@ import jax.numpy as jnp
 import optax
 
 from ssljax.methods.method import Method, Sizes
+from ssljax.training.trainable import ALL, Trainable
 
 PyTree = Any
+
+
+class Weights(NamedTuple):
+    """What a network is called with, see `Trainable`."""
+
+    params: PyTree  # what is trained
+    batch_stats: PyTree
+    frozen: PyTree
 
 
 class TrainState(flax.struct.PyTreeNode):
     """The state of training after `step` steps."""
 
     step: jax.Array  # [] int32
-    params: PyTree  # float32
+    params: PyTree  # float32, what is trained of them
     batch_stats: PyTree  # float32, BatchNorm's running means and variances
     ema: PyTree  # moving average of params
     ema_batch_stats: PyTree  # moving average of batch_stats; (): the recipe averages none
@@ -25,12 +34,13 @@ class TrainState(flax.struct.PyTreeNode):
     method: PyTree  # the method's own state
     augment: PyTree  # what the augmentation has learned
     key: jax.Array  # [2] uint32, the root of all randomness; never changes
+    frozen: PyTree = ()  # float32, the parameters that are not trained; (): all are
 
-    def weights(self, kind: str) -> tuple[PyTree, PyTree]:
-        """Parameters and BatchNorm statistics of the `raw` model, or of the `ema` one."""
+    def weights(self, kind: str) -> Weights:
+        """Those of the `raw` model, or of the `ema` one."""
         if kind == "raw":
-            return self.params, self.batch_stats
-        return self.ema, self.ema_batch_stats or self.batch_stats
+            return Weights(self.params, self.batch_stats, self.frozen)
+        return Weights(self.ema, self.ema_batch_stats or self.batch_stats, self.frozen)
 
 
 def init_state(
@@ -43,6 +53,7 @@ def init_state(
     sizes: Sizes,
     augment: PyTree = (),
     average_batch_stats: bool = False,
+    trainable: Trainable = ALL,
 ) -> TrainState:
     """The state before the first step; the moving average starts at the initial weights.
 
@@ -54,6 +65,10 @@ def init_state(
       sizes: of the data.
       augment: the augmentation's state before the first step.
       average_batch_stats: whether the moving average has BatchNorm statistics of its own.
+      trainable: which parameters are trained.
+
+    Raises:
+      ValueError: the network has not the parts that are to be trained.
     """
     root, init_key = jax.random.split(key)
     images = jnp.zeros((1, *image_shape))
@@ -61,6 +76,7 @@ def init_state(
     params = variables["params"] | _init_heads(
         init_key, method.heads, features.shape[-1], sizes.classes
     )
+    params, frozen = trainable.split(jax.random.fold_in(init_key, 2), params)
     batch_stats = variables.get("batch_stats", {})
     return TrainState(
         step=jnp.zeros([], jnp.int32),
@@ -72,6 +88,7 @@ def init_state(
         method=method.init(sizes),
         augment=augment,
         key=root,
+        frozen=frozen,
     )
 
 

@@ -20,7 +20,8 @@ from ssljax.training.monitors import Metrics, monitors
 from ssljax.training.optim import moving_average
 from ssljax.training.passes import Network
 from ssljax.training.replica import SINGLE, Replica
-from ssljax.training.state import TrainState
+from ssljax.training.state import TrainState, Weights
+from ssljax.training.trainable import ALL, Trainable
 
 PyTree = Any
 
@@ -44,6 +45,7 @@ def make_train_step(
     num_steps: int,
     ema_decay: float,
     average_batch_stats: bool = False,
+    trainable: Trainable = ALL,
     replica: Replica = SINGLE,
     with_guesses: bool = False,
 ) -> Callable[..., Any]:
@@ -55,6 +57,7 @@ def make_train_step(
       uratio: unlabelled images for each labelled one.
       num_steps: planned length of the run, for schedules.
       average_batch_stats: whether the moving average has BatchNorm statistics of its own.
+      trainable: which parameters are trained.
       replica: the device the step runs on.
       with_guesses: whether the step returns what it guessed on this device.
     """
@@ -78,14 +81,7 @@ def make_train_step(
             step=state.step,
         )
 
-        network = Network(
-            model,
-            batch_stats=state.batch_stats,
-            averaged=state.weights("ema")[1],
-            key=replica.local_key(model_key),
-            replica=replica,
-            whole=method.joint,
-        )
+        network = _network(model, method, state, model_key, replica, rows, trainable)
 
         def loss(params):
             return _loss(method, params, state, network, batch, noise, progress)
@@ -96,25 +92,46 @@ def make_train_step(
         logs = aux.logs | {"loss/total": value, "learning_rate": schedule(state.step)}
         metrics = {name: Average(jnp.asarray(x), jnp.ones(())) for name, x in logs.items()}
         metrics |= monitors(aux, unlabeled_labels)
-        batch_stats = replica.mean(aux.batch_stats)
         after = state.replace(
             step=state.step + 1,
             params=params,
-            batch_stats=batch_stats,
-            ema=moving_average(state.ema, params, ema_decay),
-            ema_batch_stats=moving_average(state.ema_batch_stats, batch_stats, ema_decay)
-            if average_batch_stats
-            else (),
+            batch_stats=replica.mean(aux.batch_stats),
             opt_state=opt_state,
             method=aux.state,
         )
+        after = _average(after, ema_decay, average_batch_stats)
         if augmentation.update is not None:
             keys = _keys(probe_key, rows[0])
-            after = _learn(after, keys, raw, model, augmentation, replica)
+            classify = _classifier(model, trainable)
+            after = _learn(after, keys, raw, classify, augmentation, replica)
         result = after, replica.sum(metrics)
         return (*result, Guesses(aux.guess, aux.mask)) if with_guesses else result
 
     return train_step
+
+
+def _average(state, decay, average_batch_stats):
+    """The state whose averages have followed its weights."""
+    statistics = ()
+    if average_batch_stats:
+        statistics = moving_average(state.ema_batch_stats, state.batch_stats, decay)
+    ema = moving_average(state.ema, state.params, decay)
+    return state.replace(ema=ema, ema_batch_stats=statistics)
+
+
+def _network(model, method, state, key, replica, rows, trainable):
+    """The network as the method calls it in this step."""
+    return Network(
+        model,
+        batch_stats=state.batch_stats,
+        averaged=state.weights("ema").batch_stats,
+        key=key,
+        replica=replica,
+        whole=method.joint,
+        sizes=(len(rows[0]), len(rows[1])),
+        trainable=trainable,
+        frozen=state.frozen,
+    )
 
 
 def _loss(method, params, state, network, batch, noise, progress):
@@ -187,32 +204,42 @@ def _noise(method, key, batch, replica):
     return jax.tree.map(lambda x: x[replica.rows(len(x))], noise)
 
 
-def _learn(state, keys, raw, model, augmentation, replica):
+def _learn(state, keys, raw, classify, augmentation, replica):
     """The state after the augmentation has learned from labelled images, changed into probes.
 
     Every device learns from all devices' probes, so that any number of devices learns the same.
     """
     probes, applied = augmentation.probe(keys, raw.labeled, state.augment)
-    params, batch_stats = state.weights("ema")
-    variables = {"params": params, "batch_stats": batch_stats}
-    logits, _ = model.apply(variables, to_float(probes), train=False)
+    logits = classify(state.weights("ema"), probes)
     match = jnp.take_along_axis(jax.nn.softmax(logits), raw.labels[:, None], axis=-1)[:, 0]
     applied, match = jax.tree.map(replica.gather, (applied, match))
     return state.replace(augment=augmentation.update(state.augment, applied, match))
 
 
+def _classifier(model: nn.Module, trainable: Trainable) -> Callable[[Weights, jax.Array], Any]:
+    """(weights, uint8 images `[N, H, W, C]`) -> logits `[N, classes]`, as in evaluation."""
+
+    def classify(weights, images):
+        params = trainable.merge(weights.params, weights.frozen)
+        variables = {"params": params, "batch_stats": weights.batch_stats}
+        return model.apply(variables, to_float(images), train=False)[0]
+
+    return classify
+
+
 def make_eval_step(
-    model: nn.Module,
+    model: nn.Module, trainable: Trainable = ALL
 ) -> Callable[..., tuple[Metrics, tuple[jax.Array, jax.Array]]]:
-    """Builds `eval_step(params, batch_stats, images, labels, mask) -> (metrics, guesses)`.
+    """Builds `eval_step(weights, images, labels, mask) -> (metrics, guesses)`.
 
     `images [N, H, W, C]` uint8, `labels [N]` int32, `mask [N]` float32: 0 for padding. The guesses
     are each image's predicted class, `[N]` int32, and its probability, `[N]` float32.
     """
 
-    def eval_step(params, batch_stats, images, labels, mask):
-        variables = {"params": params, "batch_stats": batch_stats}
-        logits, _ = model.apply(variables, to_float(images), train=False)
+    classify = _classifier(model, trainable)
+
+    def eval_step(weights, images, labels, mask):
+        logits = classify(weights, images)
         targets = jax.nn.one_hot(labels, logits.shape[-1])
         correct = (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)
         loss = losses.cross_entropy(logits, targets)

@@ -59,29 +59,27 @@ def test_strides_are_the_published_ones():
     ]  # fmt: skip
 
 
-def test_training_moves_the_statistics_of_what_is_trained_alone():
+@pytest.mark.parametrize("frozen", [3, *(pytest.param(x, marks=pytest.mark.slow) for x in (0, 9))])
+def test_training_moves_the_statistics_of_what_is_trained_alone(frozen):
     images = jnp.asarray(np.random.RandomState(0).uniform(-1, 1, (4, 32, 32, 3)), jnp.float32)
     variables = initialised(tiny())
 
-    def moved(frozen):
-        model = tiny(frozen=frozen)
-        apply = jax.jit(partial(model.apply, train=True, mutable=["batch_stats"]))
-        _, updated = apply(variables, images)
-        return {
-            model.group(name)
-            for name, layer in updated["batch_stats"].items()
-            for before, after in zip(
-                jax.tree.leaves(variables["batch_stats"][name]), jax.tree.leaves(layer), strict=True
-            )
-            if not np.array_equal(before, after)
-        }
-
-    groups = tiny().groups
-    assert moved(0) == set(range(groups - 1))  # the head has none
-    assert moved(3) == set(range(3, groups - 1))
-    assert moved(groups - 1) == set()
+    model = tiny(frozen=frozen)
+    assert model.groups == 10
+    apply = jax.jit(partial(model.apply, train=True, mutable=["batch_stats"]))
+    _, updated = apply(variables, images)
+    moved = {
+        model.group(name)
+        for name, layer in updated["batch_stats"].items()
+        for before, after in zip(
+            jax.tree.leaves(variables["batch_stats"][name]), jax.tree.leaves(layer), strict=True
+        )
+        if not np.array_equal(before, after)
+    }
+    assert moved == set(range(frozen, 9))  # the head, 9, has none
 
 
+@pytest.mark.slow
 def test_grey_images_are_those_of_three_equal_channels():
     model = tiny()
     variables = initialised(model)
@@ -92,6 +90,7 @@ def test_grey_images_are_those_of_three_equal_channels():
     )
 
 
+@pytest.mark.slow
 def test_remat_takes_no_part_in_what_is_computed():
     keys = jax.random.split(jax.random.PRNGKey(3), 2)
     images = jnp.asarray(np.random.RandomState(0).uniform(-1, 1, (2, 32, 32, 3)), jnp.float32)

@@ -1,6 +1,5 @@
 from functools import partial
 
-import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -36,7 +35,13 @@ def computed(model, variables, images):
     return found["intermediates"]["tokens"][0], features, logits
 
 
-@pytest.mark.parametrize("variant", [*vit.VARIANTS])
+@pytest.mark.parametrize(
+    "variant",
+    [
+        "augreg", "dinov2_reg", "clip", "mae",
+        *(pytest.param(x, marks=pytest.mark.slow) for x in ("dinov2", "openclip", "usb")),
+    ],
+)  # fmt: skip
 def test_each_variant_computes_what_timm_s_network_does(variant):
     model = tiny(variant=variant)
     tensors = reference.tensors(variant, classes=5)
@@ -64,7 +69,7 @@ def test_parameter_counts(name, count):
 def test_parameter_counts_of_variants():
     """timm's vit_small_patch14_reg4_dinov2 at 518 pixels, and vit_base_patch16_clip_224."""
     assert parameters(vit.vit_small(num_classes=1, patch=14, variant="dinov2_reg"), 518) == (
-        22_058_112 + 385
+        22_057_344 + 385
     )
     assert parameters(vit.vit_base(num_classes=1, variant="clip")) == 85_799_424 + 769
 
@@ -134,6 +139,7 @@ def test_bfloat16_computes_in_it_and_keeps_float32_weights():
     assert variables["intermediates"]["block_1"]["__call__"][0].dtype == jnp.bfloat16
 
 
+@pytest.mark.slow
 def test_rematerialised_blocks_compute_the_same_with_the_same_gradient():
     variables = with_weights(tiny(), reference.tensors(classes=5))
     images = to_float(jnp.asarray(np.random.RandomState(0).randint(0, 256, (2, *SHAPE), np.uint8)))
@@ -189,11 +195,10 @@ def test_groups_are_usb_s():
 
 
 def test_heads_are_drawn_as_their_variant_says():
-    for variant, spread in (("usb", 0.5 / 12**0.5 / 1.732 * 2), ("augreg", 0.02)):
-        model = tiny(num_classes=400, variant=variant)
-        made = jax.jit(
-            lambda m=model: m.init(jax.random.key(0), jnp.zeros((1, *SHAPE)), train=False)
-        )
-        head = flax.core.unfreeze(made()["params"])["head"]
+    for variant, spread in (("usb", 1 / 12**0.5 / 3**0.5), ("augreg", 0.02)):
+        model = tiny(num_classes=400, variant=variant, depth=1)
+        images = jnp.zeros((1, *SHAPE))
+        made = jax.jit(lambda m=model, x=images: m.init(jax.random.key(0), x, train=False))()
+        head = made["params"]["head"]
         assert np.std(head["kernel"]) == pytest.approx(spread, rel=0.05)
         assert (np.abs(head["bias"]).max() > 0) == (variant == "usb")

@@ -35,7 +35,7 @@ def test_the_lines_say_what_matched_what_was_left_out_and_what_is_new():
     tensors = reference.tensors(classes=7) | {"mask_token": np.zeros((1, 1, 12), np.float32)}
     found = fitted(tensors)
     assert found.lines == (
-        "weights of x.safetensors: 29 of the network's arrays matched, 4,452 numbers",
+        "weights of x.safetensors: 30 of the network's arrays matched, 4,452 numbers",
         "left out: mask_token, head.weight, head.bias",
         "new, as they are drawn: head/bias, head/kernel",
     )

@@ -49,6 +49,7 @@ def test_transformers(name, options):
         assert relative_difference(logits, expected["logits"]) < 1e-4
 
 
+@pytest.mark.slow
 def test_efficientnet_lite0():
     path, expected = reference("tf_efficientnet_lite0")
     model = efficientnet_lite.efficientnet_lite0(num_classes=1000)

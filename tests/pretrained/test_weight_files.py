@@ -93,17 +93,10 @@ class TestHub:
 
     @pytest.fixture(autouse=True)
     def cache(self, tmp_path, monkeypatch):
-        import huggingface_hub
+        from huggingface_hub import constants
 
-        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-        for module in (huggingface_hub.constants, huggingface_hub.file_download):
-            monkeypatch.setattr(module, "HF_HUB_CACHE", str(tmp_path), raising=False)
-        download = huggingface_hub.hf_hub_download
-        monkeypatch.setattr(
-            huggingface_hub,
-            "hf_hub_download",
-            lambda *args, **options: download(*args, cache_dir=tmp_path, **options),
-        )
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
         return tmp_path
 
     def test_a_cached_file_is_read(self, cache):
