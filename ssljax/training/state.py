@@ -1,9 +1,10 @@
 """Everything a step reads and changes, as one pytree. A checkpoint is this and nothing else."""
 
+import dataclasses
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
-import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
@@ -22,8 +23,13 @@ class Weights(NamedTuple):
     frozen: PyTree
 
 
-class TrainState(flax.struct.PyTreeNode):
-    """The state of training after `step` steps."""
+@jax.tree_util.register_pytree_with_keys_class
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """The state of training after `step` steps, a pytree.
+
+    Where nothing is frozen, `frozen` is no part of it: so were the checkpoints of older versions.
+    """
 
     step: jax.Array  # [] int32
     params: PyTree  # float32, what is trained of them
@@ -41,6 +47,22 @@ class TrainState(flax.struct.PyTreeNode):
         if kind == "raw":
             return Weights(self.params, self.batch_stats, self.frozen)
         return Weights(self.ema, self.ema_batch_stats or self.batch_stats, self.frozen)
+
+    def replace(self, **changes: Any) -> "TrainState":
+        """The same with other fields."""
+        return dataclasses.replace(self, **changes)
+
+    def tree_flatten_with_keys(self) -> tuple[list[tuple[Any, PyTree]], tuple[str, ...]]:
+        names = tuple(
+            field.name
+            for field in dataclasses.fields(self)
+            if field.name != "frozen" or self.frozen != ()
+        )
+        return [(jax.tree_util.GetAttrKey(name), getattr(self, name)) for name in names], names
+
+    @classmethod
+    def tree_unflatten(cls, names: tuple[str, ...], values: Iterable[PyTree]) -> "TrainState":
+        return cls(**dict(zip(names, values, strict=True)))
 
 
 def init_state(
