@@ -37,6 +37,12 @@ def get_config() -> ml_collections.ConfigDict:
     config.method_args = ml_collections.ConfigDict()
     config.model = "wide_resnet"
     config.model_args = ml_collections.ConfigDict()
+    # τ: the labelled loss is of logits + τ · log(share of each class among the labelled images), so
+    # that rare classes count as much as frequent ones (Menon et al., 2021; there 1); 0: of logits.
+    config.logit_adjustment = 0.0
+    # Weights that training starts with: a run directory's averaged ones, a .safetensors or .npz
+    # file, or hf://<owner>/<name>; "": random ones. A run that goes on does not read them again.
+    config.init_from = ""
     # Which weights are trained: all; head, the last layer; last:N, the last N blocks and what
     # follows them; or lora:R, the head and updates of rank R of attention's projections. The others
     # have no gradient, no slot of the optimizer and no average.

@@ -7,7 +7,7 @@ from typing import Any
 
 import ml_collections
 
-from ssljax import parts, recipe, recorded, trained
+from ssljax import recipe, recorded, trained
 from ssljax.data.datasets import Dataset
 from ssljax.data.load import most_evaluated
 from ssljax.data.splits import Split
@@ -81,7 +81,7 @@ def _scores(
     )
     run_devices = available()
     compiled = parallel.compile_evaluate(
-        make_eval_step(model, parts.make_trainable(config, model)),
+        make_eval_step(model),
         run_devices,
         batch_size=subject.eval_batch_size,
     )

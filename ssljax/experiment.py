@@ -11,14 +11,16 @@ import jax
 import numpy as np
 import optax
 
+from ssljax import losses
 from ssljax.augment.augmentation import Augmentation
-from ssljax.data import check, fingerprint, memory, streaming
+from ssljax.data import check, fingerprint, memory, splits, streaming
 from ssljax.data.batches import RawBatch, TrainingData
 from ssljax.data.datasets import Dataset
 from ssljax.data.splits import Split
 from ssljax.data.streaming import StreamedDataset
 from ssljax.methods.method import Method, Sizes
 from ssljax.training import monitors, parallel, step_memory
+from ssljax.training.pretrained import Pretrained
 from ssljax.training.state import TrainState, init_state
 from ssljax.training.step import SINGLE, make_eval_step, make_train_step
 from ssljax.training.stream import Feed, Stream
@@ -48,6 +50,7 @@ class Experiment:
     uratio: int
     ema_decay: float
     ema_batch_stats: bool
+    logit_adjustment: float  # τ of the labelled loss, see `losses.logit_adjustment`; 0: none
     num_steps: int
     steps_per_run: int
     log_every: int
@@ -57,6 +60,7 @@ class Experiment:
     fallback: bool  # whether a damaged checkpoint gives way to the one before
     stop_on: tuple[str, ...]  # of `HEALTH_KINDS`
     train_url: str  # where the run directory is copied when the run ends; "": nowhere
+    start: Pretrained | None = None  # weights before the first step; None: random ones
 
     @property
     def images_per_step(self) -> int:
@@ -66,11 +70,9 @@ class Experiment:
     @property
     def sizes(self) -> Sizes:
         """What the method's state may depend on."""
-        classes = self.dataset.num_classes
-        labels = self.dataset.labels[self.split.labeled]
         return Sizes(
-            classes=classes,
-            class_counts=np.bincount(labels, minlength=classes),
+            classes=self.dataset.num_classes,
+            class_counts=self.class_counts,
             unlabeled=len(self.split.unlabeled),
         )
 
@@ -79,9 +81,28 @@ class Experiment:
         """What tells the data from others, see `data/fingerprint.py`."""
         return fingerprint.record(self.dataset)
 
+    @functools.cached_property
+    def class_counts(self) -> np.ndarray:
+        """Labelled images of each class, `[classes]` int64."""
+        return splits.class_counts(self.dataset.labels, self.split, self.dataset.num_classes)
+
+    @property
+    def adjustment(self) -> np.ndarray | None:
+        """What `Batch.adjustment` is, `[classes]` float32.
+
+        Raises:
+          ValueError: a class has no labelled image.
+        """
+        if not self.logit_adjustment:
+            return None
+        return losses.logit_adjustment(self.class_counts, self.logit_adjustment)
+
     def init_state(self) -> TrainState:
         """The state before the first step, on the host."""
-        return jax.device_get(self._initialize(self._key()))
+        state: TrainState = jax.device_get(self._initialize(self._key()))
+        if self.start is None:
+            return state
+        return state.starting_with(self.start.params, self.start.batch_stats)
 
     def _key(self) -> jax.Array:
         return jax.random.PRNGKey(self.seed)
@@ -148,6 +169,7 @@ class Experiment:
             ema_decay=self.ema_decay,
             average_batch_stats=self.ema_batch_stats,
             trainable=self.trainable,
+            adjustment=self.adjustment,
             **options,
         )
 
@@ -183,7 +205,7 @@ class Experiment:
 
     @functools.cached_property
     def _evaluator(self) -> parallel.Evaluate:
-        step = make_eval_step(self.model, self.trainable)
+        step = make_eval_step(self.model)
         return parallel.compile_evaluate(step, self.devices, batch_size=self.eval_batch_size)
 
     def compile_steps(self) -> parallel.TrainSteps:
@@ -262,6 +284,17 @@ def notes(experiment: Experiment) -> list[str]:
                 f"note: {knob} is {decay}, which averages over more steps than the {steps} of this "
                 f"run: at most {fitting:.3g} would fit"
             )
+    start, names = experiment.start, experiment.dataset.class_names
+    if start and start.class_names and start.class_names != names:
+        c = next(
+            c
+            for c, pair in enumerate(zip(start.class_names, names, strict=True))
+            if len({*pair}) > 1
+        )
+        lines.append(
+            f"note: the last layer of config.init_from knows other classes: {c} is "
+            f"{start.class_names[c]!r} there, and {names[c]!r} here"
+        )
     overlap = len(np.intersect1d(experiment.split.valid, experiment.split.labeled))
     if overlap:
         lines.append(
@@ -277,7 +310,7 @@ def notes(experiment: Experiment) -> list[str]:
 
 def describe(experiment: Experiment) -> str:
     """What will be trained, on what, in three lines, and notes."""
-    data, split = experiment.dataset, experiment.split
+    data, split, start = experiment.dataset, experiment.split, experiment.start
     height, width, channels = data.image_shape
     where = "data: read from storage step by step, as uint8 images"
     if isinstance(data, Dataset):
@@ -297,5 +330,6 @@ def describe(experiment: Experiment) -> str:
         f"{experiment.config['method']}: {experiment.config['model']} with {weights}, "
         f"{experiment.num_steps} steps of {experiment.images_per_step} images on "
         f"{len(experiment.devices)} {experiment.devices[0].platform} device(s)"
+        + "".join(f"\n{line}" for line in (start.lines if start else ()))
         + "".join(f"\n{line}" for line in notes(experiment))
     )

@@ -22,7 +22,7 @@ from ssljax.data.streaming import StreamedDataset
 from ssljax.errors import UsageError
 from ssljax.experiment import HEALTH_KINDS, Experiment
 from ssljax.network import make_model, require_outputs, training_dtype
-from ssljax.training import devices, hosts, parallel
+from ssljax.training import devices, hosts, parallel, pretrained
 from ssljax.training import join as joining
 
 _LOG = logging.getLogger("ssljax")
@@ -46,6 +46,7 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
     "keep_checkpoints": (0, math.inf, False),
     "cpu_devices": (0, 4096, False),
     "ema_decay": (0, 1, False),
+    "logit_adjustment": (0, math.inf, False),
     "optimizer.lr": (0, math.inf, True),
     "optimizer.lr_batch_size": (0, math.inf, False),
     "optimizer.momentum": (0, 1, False),
@@ -86,6 +87,7 @@ def build(
     *,
     data: tuple[Dataset, Split] | None = None,
     batch_size: int | None = None,
+    started: bool = False,
     max_devices: int | None = None,
 ) -> Experiment:
     """Builds every part that `config` names, for all devices or the first `max_devices`.
@@ -94,16 +96,17 @@ def build(
       data: used in place of what `config.dataset` names; None: that is read.
       batch_size: of the run that is resumed, None: a new one. What a run is must not depend on the
         machine that resumes it, as `per_worker_batch_size` does.
+      started: whether the run has a checkpoint, so that `config.init_from` is not read.
 
     Raises:
       UsageError: a knob is unknown, missing or out of range, or the parts do not fit together.
     """
     with missing_knobs():
-        return _build(config, data, batch_size, max_devices)
+        return _build(config, data, batch_size, started, max_devices)
 
 
 def build_seeds(
-    config: ml_collections.ConfigDict, *, batch_size: int | None = None
+    config: ml_collections.ConfigDict, *, batch_size: int | None = None, started: bool = False
 ) -> list[Experiment]:
     """The experiments of `config.num_seeds` runs, which share images, sizes and one device.
 
@@ -112,6 +115,7 @@ def build_seeds(
 
     Args:
       batch_size: as for `build`, of a single seed.
+      started: as for `build`, of all seeds.
 
     Raises:
       UsageError: as `build`; or there are several, of a stream, of splits of different sizes, or
@@ -121,8 +125,8 @@ def build_seeds(
         _check_ranges(config)
     configs = [_of_seed(config, i) for i in range(config.num_seeds)]
     if len(configs) == 1:
-        return [build(configs[0], batch_size=batch_size)]
-    experiments = [build(one, max_devices=1) for one in configs]
+        return [build(configs[0], batch_size=batch_size, started=started)]
+    experiments = [build(one, started=started, max_devices=1) for one in configs]
     first, given = experiments[0], f"config.num_seeds is {len(experiments)}"
     if not hosts.is_single_process():
         raise UsageError(f"{given}; allowed for several processes: 1")
@@ -132,6 +136,11 @@ def build_seeds(
         raise UsageError(f"{given}; allowed for streams: 1")
     if len({tuple(len(part) for part in each.split) for each in experiments}) > 1:
         raise UsageError(f"{given}, whose splits differ in size; allowed for these data: 1")
+    if first.logit_adjustment and len({tuple(each.class_counts) for each in experiments}) > 1:
+        raise UsageError(
+            f"{given}, whose labelled images differ in how many are of each class; allowed with "
+            "config.logit_adjustment: 1"
+        )
     devices.require_step(
         first.step_bytes * len(experiments), first.data_bytes, first.batch_size, first.devices
     )
@@ -162,6 +171,7 @@ def _build(
     config: ml_collections.ConfigDict,
     data: tuple[Dataset | StreamedDataset, Split] | None,
     resumed_batch_size: int | None,
+    started: bool,
     max_devices: int | None,
 ) -> Experiment:
     _check_ranges(config)
@@ -172,6 +182,7 @@ def _build(
     # What a run is, and whoever reads it, has nothing to do with who trains it.
     config.distributed = ml_collections.ConfigDict(_ALONE)
     _set_batch_size(config, len(run_devices), resumed_batch_size)
+    weights = pretrained.read(config.init_from) if config.init_from and not started else None
     dataset, split = data or parts.load_data(config)
     method = parts.make_method(config, split)
     steps_per_epoch = len(split.labeled) / config.batch_size
@@ -199,6 +210,7 @@ def _build(
         uratio=config.uratio,
         ema_decay=config.ema_decay,
         ema_batch_stats=config.ema_batch_stats,
+        logit_adjustment=config.logit_adjustment,
         num_steps=config.num_steps,
         # A step on CPU is long, and signals are looked at between calls. Steps that read a stream
         # are called one by one.
@@ -210,10 +222,25 @@ def _build(
         fallback=config.checkpoint.fallback,
         stop_on=tuple(config.health.stop_on),
         train_url=config.stage.train_url,
+        start=weights
+        and pretrained.fitted(weights, model, config.model, image_shape=dataset.image_shape),
     )
+    _require_adjustable(experiment)
     _require_room(experiment)
     _check_batch_stats(config, experiment)
     return experiment
+
+
+def _require_adjustable(experiment: Experiment) -> None:
+    """Refuses logit adjustment where a class has no labels, or the method knows nothing of it."""
+    given = f"config.logit_adjustment is {experiment.logit_adjustment}"
+    if experiment.logit_adjustment and not experiment.method.adjustable:
+        raise UsageError(
+            f"{given}; allowed for config.method {experiment.config['method']!r}: 0, as its "
+            "labelled loss is not of Batch.adjusted (Method.adjustable)"
+        )
+    with prefix_errors(given):
+        experiment.adjustment  # noqa: B018
 
 
 def _require_room(experiment: Experiment) -> None:

@@ -96,11 +96,8 @@ class EfficientNetLite(nn.Module):
             name, 0
         )
 
-    def translate(
-        self, tensors: key_maps.Tensors, image_shape: tuple[int, int, int]
-    ) -> key_maps.Translated:
+    def translate(self, tensors: key_maps.Tensors) -> key_maps.Translated:
         """timm's weights as this network's."""
-        del image_shape
         return key_maps.translate(tensors, _TIMM)
 
     @nn.compact

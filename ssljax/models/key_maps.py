@@ -43,8 +43,13 @@ class Translated(NamedTuple):
     unknown: list[str]  # names that no rule knows
     notes: Sequence[str] = ()  # what was done to fit them
     # What the paths of parameters begin with that need not be there, or can be there in vain.
-    may_be_new: tuple[str, ...] = ("head/",)
-    may_be_left: tuple[str, ...] = ("head/",)
+    may_be_new: tuple[str, ...] = ()
+    may_be_left: tuple[str, ...] = ()
+
+
+def unchanged(tensors: Tensors) -> Translated:
+    """Tensors that have our names."""
+    return Translated(dict(tensors), {name: (name,) for name in tensors}, [], [])
 
 
 def torch_layer(pattern: str, path: str, change: Callable[[np.ndarray], np.ndarray]) -> list[Rule]:

@@ -120,14 +120,18 @@ class VisionTransformer(nn.Module):
             return 1 + int(name.removeprefix("block_"))
         return {"norm": self.depth, "fc_norm": self.depth + 1, "head": self.depth + 1}.get(name, 0)
 
-    def translate(
-        self, tensors: key_maps.Tensors, image_shape: tuple[int, int, int]
+    def translate(self, tensors: key_maps.Tensors) -> key_maps.Translated:
+        """Other people's weights as this network's."""
+        return vit_keys.translate(tensors)
+
+    def adapt(
+        self, found: key_maps.Translated, image_shape: tuple[int, int, int]
     ) -> key_maps.Translated:
-        """Other people's weights as this network's, for images of `image_shape`."""
+        """Weights of images of another size as those for `image_shape`."""
         grid = image_shape[0] // self.patch, image_shape[1] // self.patch
         kind = self.kind
-        return vit_keys.translate(
-            tensors, grid, class_position=kind.class_position, mean_pool=kind.mean_pool
+        return vit_keys.adapt(
+            found, grid, class_position=kind.class_position, mean_pool=kind.mean_pool
         )
 
     @nn.compact

@@ -17,29 +17,33 @@ from ssljax.models.key_maps import Rule, hwio, same, torch_layer, torch_norm, tr
 _FLAX_PREFIXES = ("", "opt/target/", "params/", "params/img/")
 
 
-def translate(
-    tensors: key_maps.Tensors, grid: tuple[int, int], *, class_position: bool, mean_pool: bool
-) -> key_maps.Translated:
-    """Tensors of any of these forms as the parameters of `vit.py`.
-
-    Args:
-      grid: patches of the images, in height and width; positions are resized to it.
-      class_position: whether the class token has a position in our network.
-      mean_pool: whether features are the mean of the patches, which has a norm of its own.
-    """
+def translate(tensors: key_maps.Tensors) -> key_maps.Translated:
+    """Tensors of any of these forms as the parameters of `vit.py`."""
     flax = next((p for p in _FLAX_PREFIXES if f"{p}embedding/kernel" in tensors), None)
     if flax is not None:
         tensors = {k.removeprefix(flax): x for k, x in tensors.items() if k.startswith(flax)}
         tensors = key_maps.unstacked(tensors, "Transformer/encoderblock(?=/)")
-    found = key_maps.translate(tensors, _TORCH if flax is None else _FLAX)
+    return key_maps.translate(tensors, _TORCH if flax is None else _FLAX)
+
+
+def adapt(
+    found: key_maps.Translated, grid: tuple[int, int], *, class_position: bool, mean_pool: bool
+) -> key_maps.Translated:
+    """Parameters as a network of other details has them.
+
+    Args:
+      grid: patches of the images, in height and width; positions are resized to it.
+      class_position: whether the class token has a position.
+      mean_pool: whether features are the mean of the patches, which has a norm of its own.
+    """
     params, notes = _with_positions(found.params, grid, class_position)
     # MAE's own fine-tuning makes the norm of the mean anew, in place of the one of all tokens.
     remade = ("fc_norm/",) if mean_pool and "norm/scale" in params else ()
     return found._replace(
         params=params,
         notes=notes,
-        may_be_new=("head/", *remade),
-        may_be_left=("head/", "norm/") if mean_pool else ("head/",),
+        may_be_new=remade,
+        may_be_left=("norm/",) if mean_pool else (),
     )
 
 

@@ -1,21 +1,23 @@
 """Named tensors -> the weights of a model, each in its place or refused."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 from ssljax.errors import UsageError
 from ssljax.log import some
+from ssljax.models import key_maps
 from ssljax.models.key_maps import Translated
+from ssljax.network import groups_of
 from ssljax.pretrained.weight_files import FIELD, Weights
 
-PyTree = Any
 _STATISTICS = ("mean", "var")  # what the paths of BatchNorm's end in
+Shapes = Mapping[str, tuple[int, ...]]
 
 
 class Fitted(NamedTuple):
@@ -23,16 +25,8 @@ class Fitted(NamedTuple):
 
     params: Mapping[str, np.ndarray]  # path, `block_0/qkv/kernel` -> float32
     batch_stats: Mapping[str, np.ndarray]
+    has_head: bool  # whether the last layer is among them
     lines: tuple[str, str, str]  # what matched, what was left out, what is new
-
-    def over(self, params: PyTree, batch_stats: PyTree) -> tuple[PyTree, PyTree]:
-        """Initial weights and statistics, with these in their places."""
-        return _over(params, self.params), _over(batch_stats, self.batch_stats)
-
-
-def _over(tree: PyTree, flat: Mapping[str, np.ndarray]) -> PyTree:
-    known = flax.traverse_util.flatten_dict(tree, sep="/")
-    return flax.traverse_util.unflatten_dict({**known, **flat}, sep="/")
 
 
 def fit(
@@ -40,7 +34,7 @@ def fit(
 ) -> Fitted:
     """Gives each tensor its place in `model`.
 
-    The head's are taken where their number of classes is the model's; else it is left as it is
+    The last layer is taken where it has the model's number of classes; else it is left as it is
     drawn. Every other parameter of the model must be there, and every tensor have a place.
 
     Args:
@@ -51,74 +45,86 @@ def fit(
       UsageError: a tensor is missing, has no place, or has another shape; or the model knows
         nobody's names but ours.
     """
-    if not hasattr(model, "translate"):
-        raise UsageError(
-            f"{FIELD} {weights.name}: config.model {name!r} has no names for other people's "
-            "weights; allowed: a run directory, or a vit or efficientnet_lite"
-        )
-    found = model.translate(weights.tensors, image_shape)
-    shapes = _shapes(model, image_shape)
-    missing = [p for p in shapes if p not in found.params and not p.startswith(found.may_be_new)]
-    extra = [p for p in found.params if p not in shapes and not p.startswith(found.may_be_left)]
+    head = f"{groups_of(model).head}/"
+    shapes, found = _shapes(model, image_shape), _translated(weights, model, name, image_shape)
+    may_be_new, may_be_left = (head, *found.may_be_new), (head, *found.may_be_left)
+    missing = [p for p in shapes if p not in found.params and not p.startswith(may_be_new)]
+    extra = [p for p in found.params if p not in shapes and not p.startswith(may_be_left)]
+    problem = ""
     if missing or extra or found.unknown:
-        raise UsageError(f"{FIELD} {weights.name} {_misfit(found, missing, extra, name, model)}")
-    other_head = {p for p in shapes if p.startswith("head/") and not _fits(found, p, shapes)}
-    taken = [path for path in shapes if path in found.params and path not in other_head]
-    for path in taken:
-        if not _fits(found, path, shapes):
-            raise UsageError(_wrong_shape(weights, found, path, shapes[path], name))
+        problem = _misfit(found, missing, extra)
+    own_head = [p for p in shapes if p.startswith(head)]
+    has_head = all(_fits(found, path, shapes) for path in own_head)
+    taken = [p for p in shapes if p in found.params and (has_head or p not in own_head)]
+    wrong = [path for path in taken if not _fits(found, path, shapes)]
+    if wrong and not problem:
+        problem = _wrong_shape(weights, found, wrong[0], shapes)
+    if problem:
+        variant = f" with variant {model.variant!r}" if hasattr(model, "variant") else ""
+        raise UsageError(
+            f"{FIELD} {weights.name} does not fit config.model {name!r}{variant}: {problem} (see "
+            "config.model_args)"
+        )
     params = {path: np.asarray(found.params[path], np.float32) for path in taken}
     left = [path for path in found.params if path not in params]
     return Fitted(
         {path: x for path, x in params.items() if not _is_statistic(path)},
         {path: x for path, x in params.items() if _is_statistic(path)},
+        has_head,
         _lines(weights, found, params, left, [path for path in shapes if path not in params]),
     )
 
 
-def _shapes(model: nn.Module, image_shape: tuple[int, int, int]) -> dict[str, tuple[int, ...]]:
+def _translated(
+    weights: Weights, model: nn.Module, name: str, image_shape: tuple[int, int, int]
+) -> Translated:
+    if weights.is_ours:
+        found = key_maps.unchanged(weights.tensors)
+    elif hasattr(model, "translate"):
+        found = model.translate(weights.tensors)
+    else:
+        raise UsageError(
+            f"{FIELD} {weights.name}: config.model {name!r} has no names for other people's "
+            "weights; allowed: a run directory, or a vit or efficientnet_lite"
+        )
+    return model.adapt(found, image_shape) if hasattr(model, "adapt") else found
+
+
+def _shapes(model: nn.Module, image_shape: tuple[int, int, int]) -> Shapes:
     """The path of each parameter and statistic of a model -> its shape."""
     images = jnp.zeros((1, *image_shape))
     made = jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False))
-    flat = {
+    return {
         path: x.shape
         for collection in ("params", "batch_stats")
-        for path, x in flax.traverse_util.flatten_dict(made.get(collection, {}), sep="/").items()
+        for path, x in flatten_dict(made.get(collection, {}), sep="/").items()
     }
-    return flat
 
 
 def _is_statistic(path: str) -> bool:
     return path.rpartition("/")[2] in _STATISTICS
 
 
-def _fits(found: Translated, path: str, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+def _fits(found: Translated, path: str, shapes: Shapes) -> bool:
     return path in found.params and found.params[path].shape == shapes[path]
 
 
-def _wrong_shape(
-    weights: Weights, found: Translated, path: str, shape: tuple[int, ...], name: str
-) -> str:
-    sources = found.sources[path]
+def _wrong_shape(weights: Weights, found: Translated, path: str, shapes: Shapes) -> str:
+    sources, made = found.sources[path], list(found.params[path].shape)
+    if sources == (path,):
+        return f"its {path} is {made}; allowed: {list(shapes[path])}"
     theirs = ", ".join(f"{x} {list(weights.tensors[x].shape)}" for x in sources)
-    made = list(found.params[path].shape)
-    return (
-        f"{FIELD} {weights.name} has {theirs}, which makes {made}; allowed: {list(shape)}, as "
-        f"{path} of config.model {name!r} is here (see config.model_args)"
-    )
+    return f"its {theirs} makes {path} {made}; allowed: {list(shapes[path])}"
 
 
-def _misfit(
-    found: Translated, missing: list[str], extra: list[str], name: str, model: nn.Module
-) -> str:
+def _misfit(found: Translated, missing: list[str], extra: list[str]) -> str:
     """What is missing, and what has no place: together they tell what was renamed."""
     without = found.unknown + [source for path in extra for source in found.sources[path]]
-    variant = f" with variant {model.variant!r}" if hasattr(model, "variant") else ""
-    lacks = f"lacks {some(missing)}" if missing else ""
-    holds = f"holds {some(without)}, which have no place" if without else ""
+    lacks = f"it lacks {some(missing)}" if missing else ""
+    holds = f"it holds {some(without)}, without a place there" if without else ""
     return (
-        f"{' and '.join(filter(None, (lacks, holds)))} in config.model {name!r}{variant}; allowed: "
-        "all weights of the same network but its head (see config.model_args)"
+        f"{' and '.join(filter(None, (lacks, holds)))}; allowed: all weights of the same network "
+        "but its last layer"
     )
 
 
@@ -129,14 +135,13 @@ def _lines(
     left: list[str],
     new: list[str],
 ) -> tuple[str, str, str]:
+    step = f", step {weights.step}" if weights.step is not None else ""
     total = sum(x.size for x in params.values())
     notes = "".join(f"; {note}" for note in found.notes)
-    if any(path.startswith("head/") for path in params):
-        notes += f"; its head of {params['head/bias'].size} classes too"
     names = found.without_place + [source for path in left for source in found.sources[path]]
     return (
-        f"weights of {weights.name}: {len(params)} of the network's arrays matched, {total:,} "
+        f"starts with the weights of {weights.name}{step}: {len(params)} arrays of {total:,} "
         f"numbers{notes}",
         f"left out: {some(names) if names else 'nothing'}",
-        f"new, as they are drawn: {some(new) if new else 'nothing'}",
+        f"drawn anew: {some(new) if new else 'nothing'}",
     )

@@ -28,11 +28,14 @@ _PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".tar")
 
 
 class Weights(NamedTuple):
-    """The tensors of a file."""
+    """Named tensors of a network, of a file or of a run."""
 
     tensors: Mapping[str, np.ndarray]
     name: str  # where they are, as it was given
-    sha256: str  # of the file
+    sha256: str  # of the file, or of the tensors
+    is_ours: bool = False  # whether they are called as our networks' are
+    class_names: tuple[str, ...] = ()  # that the last layer knows; (): unknown
+    step: int | None = None  # of the run
 
 
 def read(where: str) -> Weights:

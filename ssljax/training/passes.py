@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from ssljax.training.replica import Replica
-from ssljax.training.trainable import ALL, Trainable
+from ssljax.training.trainable import ALL, Trainable, merged
 
 PyTree = Any
 _IMAGES = 1 << 20  # folded into the key of a step for its images; devices count from 0
@@ -64,7 +64,7 @@ class Network:
         return self._all(logits), self._all(features)
 
     def _evaluate(self, params, batch_stats, images):
-        params = self._trainable.merge(params, self._frozen)
+        params = merged(params, self._frozen)
         variables = {"params": params, "batch_stats": batch_stats}
         return self._model.apply(variables, images, train=False)
 
@@ -72,7 +72,7 @@ class Network:
         images, call = self._mine(images), next(self._calls)
         if self._trainable.as_in_evaluation:
             return *self._evaluate(params, self._batch_stats, images), self._batch_stats
-        params = self._trainable.merge(params, self._frozen)
+        params = merged(params, self._frozen)
         variables = {"params": params, "batch_stats": self._batch_stats}
         (logits, features), updated = self._model.apply(
             variables, images, train=True, mutable=["batch_stats"], **self._random(call, images)

@@ -1,7 +1,7 @@
 """Everything a step reads and changes, as one pytree. A checkpoint is this and nothing else."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -63,6 +63,34 @@ class TrainState:
     @classmethod
     def tree_unflatten(cls, names: tuple[str, ...], values: Iterable[PyTree]) -> "TrainState":
         return cls(**dict(zip(names, values, strict=True)))
+
+    def starting_with(self, params: PyTree, batch_stats: PyTree) -> "TrainState":
+        """The state before the first step with other weights of the network.
+
+        Args:
+          params, batch_stats: nested dicts; what they lack stays, as the heads of methods do.
+        """
+        return self.replace(
+            params=_over(self.params, params),
+            ema=_over(self.ema, params),
+            frozen=_over(self.frozen, params),
+            batch_stats=_over(self.batch_stats, batch_stats),
+            ema_batch_stats=_over(self.ema_batch_stats, batch_stats),
+        )
+
+
+def _over(tree: PyTree, others: PyTree) -> PyTree:
+    """A tree with those leaves of others that have a place in it."""
+    if not isinstance(tree, Mapping):
+        return tree
+    return {
+        name: x
+        if name not in others
+        else _over(x, others[name])
+        if isinstance(x, Mapping)
+        else others[name]
+        for name, x in tree.items()
+    }
 
 
 def init_state(

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from clu.metrics import Average
 
@@ -16,12 +17,12 @@ from ssljax.augment.ops import to_float
 from ssljax.data.batches import RawBatch, TrainingData
 from ssljax.data.sampling import look_up
 from ssljax.methods.method import Aux, Batch, Method, Progress
-from ssljax.training.monitors import Metrics, monitors
+from ssljax.training.monitors import Metrics, class_monitors, monitors
 from ssljax.training.optim import moving_average
 from ssljax.training.passes import Network
 from ssljax.training.replica import SINGLE, Replica
 from ssljax.training.state import TrainState, Weights
-from ssljax.training.trainable import ALL, Trainable
+from ssljax.training.trainable import ALL, Trainable, merged
 
 PyTree = Any
 
@@ -45,6 +46,7 @@ def make_train_step(
     num_steps: int,
     ema_decay: float,
     average_batch_stats: bool = False,
+    adjustment: np.ndarray | None = None,
     trainable: Trainable = ALL,
     replica: Replica = SINGLE,
     with_guesses: bool = False,
@@ -57,6 +59,7 @@ def make_train_step(
       uratio: unlabelled images for each labelled one.
       num_steps: planned length of the run, for schedules.
       average_batch_stats: whether the moving average has BatchNorm statistics of its own.
+      adjustment: `[classes]` float32, see `Batch.adjustment`.
       trainable: which parameters are trained.
       replica: the device the step runs on.
       with_guesses: whether the step returns what it guessed on this device.
@@ -75,11 +78,8 @@ def make_train_step(
             raw = look_up(data, state.step, order_keys, sizes, rows)
         batch, unlabeled_labels = _augment(raw, rows, augment_key, method, views, replica)
         noise = _noise(method, noise_key, batch, replica)
-        progress = Progress(
-            images=(state.step * batch_size).astype(jnp.float32),
-            fraction=state.step / num_steps,
-            step=state.step,
-        )
+        batch = batch._replace(adjustment=adjustment)
+        progress = _progress(state.step, batch_size, num_steps)
 
         network = _network(model, method, state, model_key, replica, rows, trainable)
 
@@ -91,7 +91,7 @@ def make_train_step(
         params = optax.apply_updates(state.params, updates)
         logs = aux.logs | {"loss/total": value, "learning_rate": schedule(state.step)}
         metrics = {name: Average(jnp.asarray(x), jnp.ones(())) for name, x in logs.items()}
-        metrics |= monitors(aux, unlabeled_labels)
+        metrics |= monitors(aux, unlabeled_labels) | class_monitors(aux, unlabeled_labels)
         after = state.replace(
             step=state.step + 1,
             params=params,
@@ -102,12 +102,16 @@ def make_train_step(
         after = _average(after, ema_decay, average_batch_stats)
         if augmentation.update is not None:
             keys = _keys(probe_key, rows[0])
-            classify = _classifier(model, trainable)
+            classify = _classifier(model)
             after = _learn(after, keys, raw, classify, augmentation, replica)
         result = after, replica.sum(metrics)
         return (*result, Guesses(aux.guess, aux.mask)) if with_guesses else result
 
     return train_step
+
+
+def _progress(step, batch_size, num_steps):
+    return Progress((step * batch_size).astype(jnp.float32), step / num_steps, step)
 
 
 def _average(state, decay, average_batch_stats):
@@ -216,11 +220,11 @@ def _learn(state, keys, raw, classify, augmentation, replica):
     return state.replace(augment=augmentation.update(state.augment, applied, match))
 
 
-def _classifier(model: nn.Module, trainable: Trainable) -> Callable[[Weights, jax.Array], Any]:
+def _classifier(model: nn.Module) -> Callable[[Weights, jax.Array], Any]:
     """(weights, uint8 images `[N, H, W, C]`) -> logits `[N, classes]`, as in evaluation."""
 
     def classify(weights, images):
-        params = trainable.merge(weights.params, weights.frozen)
+        params = merged(weights.params, weights.frozen)
         variables = {"params": params, "batch_stats": weights.batch_stats}
         return model.apply(variables, to_float(images), train=False)[0]
 
@@ -228,7 +232,7 @@ def _classifier(model: nn.Module, trainable: Trainable) -> Callable[[Weights, ja
 
 
 def make_eval_step(
-    model: nn.Module, trainable: Trainable = ALL
+    model: nn.Module,
 ) -> Callable[..., tuple[Metrics, tuple[jax.Array, jax.Array]]]:
     """Builds `eval_step(weights, images, labels, mask) -> (metrics, guesses)`.
 
@@ -236,7 +240,7 @@ def make_eval_step(
     are each image's predicted class, `[N]` int32, and its probability, `[N]` float32.
     """
 
-    classify = _classifier(model, trainable)
+    classify = _classifier(model)
 
     def eval_step(weights, images, labels, mask):
         logits = classify(weights, images)

@@ -21,8 +21,6 @@ class Trainable(NamedTuple):
 
     # (key, all parameters) -> what is trained, what is frozen
     split: Callable[[jax.Array, PyTree], tuple[PyTree, PyTree]]
-    # (what is trained, what is frozen) -> all parameters
-    merge: Callable[[PyTree, PyTree], PyTree]
     # Whether the network computes as in evaluation while it is trained: nothing is dropped, and
     # BatchNorm normalises by its running statistics, which stay.
     as_in_evaluation: bool = False
@@ -33,12 +31,16 @@ def _all_of(key: jax.Array, params: PyTree) -> tuple[PyTree, PyTree]:
     return params, ()
 
 
-def _nothing_else(trained: PyTree, frozen: PyTree) -> PyTree:
-    del frozen
-    return trained
+ALL = Trainable(_all_of)
 
 
-ALL = Trainable(_all_of, _nothing_else)
+def merged(trained: PyTree, frozen: PyTree) -> PyTree:
+    """All parameters, of what `Trainable.split` has split: the updates of low rank are added."""
+    if "lora_a" in trained:
+        update = trained["lora_a"]["kernel"] @ trained["lora_b"]["kernel"]
+        return {**frozen, "kernel": frozen["kernel"] + update}
+    both = {name: merged(x, frozen[name]) for name, x in trained.items() if name in frozen}
+    return {**trained, **frozen, **both} if frozen else trained
 
 
 def parse(text: str) -> tuple[str, int]:
@@ -94,13 +96,7 @@ def make_trainable(text: str, *, head: str, group: Callable[[str], int], groups:
             trained |= adapters
         return trained, frozen
 
-    def merge(trained: PyTree, frozen: PyTree) -> PyTree:
-        if kind != "lora":
-            return {**frozen, **trained}
-        own = {name: x for name, x in trained.items() if name not in frozen}
-        return {**_adapted(frozen, trained), **own}
-
-    return Trainable(split, merge, as_in_evaluation=kind == "head")
+    return Trainable(split, as_in_evaluation=kind == "head")
 
 
 def _adapters(key: jax.Array, params: PyTree, rank: int) -> PyTree:
@@ -120,13 +116,3 @@ def _adapters(key: jax.Array, params: PyTree, rank: int) -> PyTree:
         elif inner := _adapters(mine, x, rank):
             found[name] = inner
     return found
-
-
-def _adapted(params: PyTree, adapters: PyTree) -> PyTree:
-    """The parameters with each update of low rank added to its kernel."""
-    if "lora_a" in adapters:
-        update = adapters["lora_a"]["kernel"] @ adapters["lora_b"]["kernel"]
-        return {**params, "kernel": params["kernel"] + update}
-    return {
-        name: _adapted(x, adapters[name]) if name in adapters else x for name, x in params.items()
-    }

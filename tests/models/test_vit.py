@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from helpers import reference_vit as reference
 from helpers.backbones import FOLDER, relative_difference
@@ -24,8 +25,8 @@ def with_weights(model, tensors, shape=SHAPE):
     variables = jax.jit(lambda: model.init(jax.random.key(0), jnp.zeros((1, *shape)), train=False))
     made = variables()
     found = fit(Weights(tensors, "weights", ""), model, "vit", image_shape=shape)
-    params, _ = found.over(made["params"], {})
-    return {"params": params}
+    params = flatten_dict(made["params"], sep="/") | {**found.params}
+    return {"params": unflatten_dict(params, sep="/")}
 
 
 def computed(model, variables, images):

@@ -3,8 +3,6 @@
 import re
 from functools import partial
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -35,17 +33,17 @@ def test_the_lines_say_what_matched_what_was_left_out_and_what_is_new():
     tensors = reference.tensors(classes=7) | {"mask_token": np.zeros((1, 1, 12), np.float32)}
     found = fitted(tensors)
     assert found.lines == (
-        "weights of x.safetensors: 30 of the network's arrays matched, 4,452 numbers",
+        "starts with the weights of x.safetensors: 30 arrays of 4,452 numbers",
         "left out: mask_token, head.weight, head.bias",
-        "new, as they are drawn: head/bias, head/kernel",
+        "drawn anew: head/bias, head/kernel",
     )
     assert not [path for path in found.params if path.startswith("head")]
 
 
 def test_a_head_of_as_many_classes_is_taken():
     found = fitted(reference.tensors(classes=5))
-    assert found.lines[0].endswith("; its head of 5 classes too")
-    assert found.lines[1:] == ("left out: nothing", "new, as they are drawn: nothing")
+    assert found.has_head
+    assert found.lines[1:] == ("left out: nothing", "drawn anew: nothing")
 
 
 def test_positions_are_resized_and_the_line_says_so():
@@ -58,7 +56,9 @@ def test_positions_are_resized_and_the_line_says_so():
 def test_a_dropped_tensor_is_named(name):
     tensors = reference.tensors()
     del tensors[name]
-    with pytest.raises(UsageError, match="config.init_from x.safetensors lacks .*; allowed: all"):
+    with pytest.raises(
+        UsageError, match="config.init_from x.safetensors does not .* it lacks .*; allowed: all"
+    ):
         fitted(tensors)
 
 
@@ -67,7 +67,7 @@ def test_a_renamed_tensor_is_named_by_both_names():
     tensors["blocks.1.mlp.fc3.weight"] = tensors.pop("blocks.1.mlp.fc2.weight")
     with pytest.raises(UsageError) as error:
         fitted(tensors)
-    assert "lacks block_1/fc2/kernel and holds blocks.1.mlp.fc3.weight, which have no" in str(
+    assert "it lacks block_1/fc2/kernel and it holds blocks.1.mlp.fc3.weight, without" in str(
         error.value
     )
 
@@ -76,15 +76,15 @@ def test_a_wrong_shape_names_both():
     tensors = reference.tensors()
     tensors["blocks.0.mlp.fc1.weight"] = np.zeros((20, 12), np.float32)
     message = re.escape(
-        "has blocks.0.mlp.fc1.weight [20, 12], which makes [12, 20]; allowed: [12, 48], as "
-        "block_0/fc1/kernel of config.model 'vit' is here"
+        "does not fit config.model 'vit' with variant 'augreg': its blocks.0.mlp.fc1.weight "
+        "[20, 12] makes block_0/fc1/kernel [12, 20]; allowed: [12, 48]"
     )
     with pytest.raises(UsageError, match=message):
         fitted(tensors)
 
 
 def test_another_variant_is_told():
-    with pytest.raises(UsageError, match=r"holds blocks.0.ls1.gamma.* with variant 'augreg'"):
+    with pytest.raises(UsageError, match=r"with variant 'augreg': it holds blocks.0.ls1.gamma"):
         fitted(reference.tensors("dinov2"))
     with pytest.raises(UsageError, match="lacks .*norm_pre/"):
         fitted(reference.tensors(), variant="clip")
@@ -291,12 +291,10 @@ def test_weights_under_other_names_are_the_same(make, variant):
     same(found, fitted(tensors, variant=variant))
 
 
-def test_they_take_the_places_of_initial_weights_and_leave_the_others():
-    found = fitted(reference.tensors())
-    images = jnp.zeros((1, *SHAPE))
-    made = jax.jit(lambda: tiny().init(jax.random.key(0), images, train=False))()["params"]
-    params, batch_stats = found.over(made, {})
-    assert batch_stats == {}
-    assert jax.tree.structure(params) == jax.tree.structure(made)
-    np.testing.assert_array_equal(params["head"]["kernel"], made["head"]["kernel"])
-    np.testing.assert_array_equal(params["norm"]["scale"], found.params["norm/scale"])
+def test_weights_of_our_own_runs_are_fitted_to_images_of_another_size():
+    first = fitted(reference.tensors(grid=3), shape=(12, 12, 3))
+    again = Weights({**first.params}, "runs/a", "", is_ours=True, step=7)
+    found = fit(again, tiny(), "vit", image_shape=SHAPE)
+    assert found.params["pos_embed"].shape == (1, 5, reference.WIDTH)
+    assert found.lines[0].startswith("starts with the weights of runs/a, step 7: 30 arrays of")
+    same(found, fitted(reference.tensors(grid=3)))

@@ -5,6 +5,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import pytest
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from helpers.backbones import reference, relative_difference
 from ssljax.augment.ops import to_float
@@ -20,8 +21,10 @@ def computed(model, path, images):
     shape = images.shape[1:]
     found = fit(weight_files.read(str(path)), model, "vit", image_shape=shape)
     made = jax.jit(lambda: model.init(jax.random.key(0), jnp.zeros((1, *shape)), train=False))()
-    params, batch_stats = found.over(made["params"], made.get("batch_stats", {}))
+    flat = [flatten_dict(made.get(x, {}), sep="/") for x in ("params", "batch_stats")]
+    params, batch_stats = flat[0] | {**found.params}, flat[1] | {**found.batch_stats}
     variables = {"params": params, "batch_stats": batch_stats}
+    variables = {name: unflatten_dict(x, sep="/") for name, x in variables.items()}
     apply = jax.jit(partial(model.apply, train=False, mutable=["intermediates"]))
     (logits, features), tokens = apply(variables, to_float(jnp.asarray(images)))
     return logits, features, tokens

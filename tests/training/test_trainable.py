@@ -100,7 +100,7 @@ def one_step(kind):
         logits, _ = experiment.model.apply({"params": params}, images, train=False)
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
-    full = experiment.trainable.merge(before.params, before.frozen)
+    full = trainable.merged(before.params, before.frozen)
     gradient = jax.jit(jax.grad(xe))(full)
     return before, after, gradient, config.optimizer.lr
 
@@ -160,9 +160,9 @@ def test_an_evaluation_is_of_the_merged_weights():
     filled = jax.tree.map(lambda x: np.where(x == 0, 0.5, x).astype(x.dtype), state.ema)
     state = state.replace(ema=filled)
     images, labels = experiment.dataset.test_images[:8], experiment.dataset.test_labels[:8]
-    step = jax.jit(make_eval_step(experiment.model, experiment.trainable))
+    step = jax.jit(make_eval_step(experiment.model))
     _, (_, confidence) = step(state.weights("ema"), images, labels, np.ones(8, np.float32))
-    params = experiment.trainable.merge(state.ema, state.frozen)
+    params = trainable.merged(state.ema, state.frozen)
     a, b = (filled["block_0"]["qkv"][f"lora_{x}"]["kernel"] for x in "ab")
     expected = state.frozen["block_0"]["qkv"]["kernel"] + a @ b
     np.testing.assert_allclose(params["block_0"]["qkv"]["kernel"], expected, rtol=1e-6)

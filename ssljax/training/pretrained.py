@@ -1,0 +1,118 @@
+"""Weights that training starts with in place of random ones: `config.init_from`.
+
+They are those of another run, or of a file of anybody's, see `ssljax/pretrained/`.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from ssljax import paths
+from ssljax.errors import UsageError
+from ssljax.pretrained import weight_files
+from ssljax.pretrained.fit import fit
+from ssljax.pretrained.weight_files import FIELD, Weights
+from ssljax.storage import runs
+from ssljax.storage.checkpoints import Checkpoints
+from ssljax.training.trainable import merged
+
+PyTree = Any
+
+
+class Pretrained(NamedTuple):
+    """Weights of a network, and whose they are."""
+
+    params: PyTree  # nested dicts of float32 arrays; what is missing is drawn
+    batch_stats: PyTree  # so; {}: the network has none
+    class_names: tuple[str, ...]  # that the last layer knows; (): unknown, or it is drawn
+    lines: tuple[str, ...]  # where they are from, what was left out, and what is new
+    record: dict[str, Any]  # what `init_from.json` of a run holds
+
+
+def read(source: str) -> Weights:
+    """The weights of a run directory or a file, as they are there.
+
+    Of a run these are the moving average's in the newest checkpoint; neither its recipe nor its
+    data are looked at.
+
+    Raises:
+      UsageError: there is none, it holds no checkpoint, or that cannot be read.
+    """
+    if "://" not in source and Path(paths.expand(source, FIELD)).is_dir():
+        return _of_run(source)
+    return weight_files.read(source)
+
+
+def _of_run(source: str) -> Weights:
+    workdir = Path(paths.expand(source, FIELD))
+    runs.require_one(workdir, FIELD)
+    with Checkpoints(workdir, keep=0) as checkpoints:
+        newest = checkpoints.restore_newest()
+    if newest is None:
+        raise UsageError(f"{FIELD} {source} holds no checkpoint yet")
+    step, saved = newest
+    try:
+        params, batch_stats = network_weights(saved["state"], "ema")
+        found = {**flatten_dict(params, sep="/"), **flatten_dict(batch_stats, sep="/")}
+        if not all(np.issubdtype(x.dtype, np.floating) for x in found.values()):
+            raise TypeError("its weights are no numbers")
+    except (KeyError, AttributeError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"{FIELD} {source}: its checkpoint of step {step} is no state of training: "
+            f"{type(error).__name__} {error}"
+        ) from error
+    names = tuple(runs.data_record(workdir)["class_names"])
+    digest = checksum({"params": params, "batch_stats": batch_stats})
+    return Weights(found, source, digest, is_ours=True, class_names=names, step=step)
+
+
+def fitted(
+    weights: Weights, model: nn.Module, name: str, *, image_shape: tuple[int, int, int]
+) -> Pretrained:
+    """Weights in their places in a network.
+
+    Args:
+      name: `config.model`, for messages.
+      image_shape: (height, width, channels) of the images that it is for.
+
+    Raises:
+      UsageError: they do not fit, see `pretrained.fit.fit`.
+    """
+    found = fit(weights, model, name, image_shape=image_shape)
+    record = {"init_from": weights.name, "step": weights.step, "sha256": weights.sha256}
+    return Pretrained(
+        unflatten_dict(found.params, sep="/"),
+        unflatten_dict(found.batch_stats, sep="/"),
+        weights.class_names if found.has_head else (),
+        found.lines,
+        {key: value for key, value in record.items() if value is not None},
+    )
+
+
+def network_weights(state: Mapping[str, Any], kind: str) -> tuple[PyTree, PyTree]:
+    """Parameters and BatchNorm statistics of the network alone, of a saved `TrainState`.
+
+    Args:
+      state: nested dicts, as a checkpoint is read without a template.
+      kind: `ema`, the moving average's, or `raw`.
+    """
+    params, batch_stats = state["params"], state["batch_stats"]
+    if kind == "ema":
+        params, batch_stats = state["ema"], state.get("ema_batch_stats") or batch_stats
+    params = merged(params, state.get("frozen") or ())
+    # Heads are further outputs of a method that only training uses.
+    return {name: value for name, value in params.items() if name != "heads"}, batch_stats or {}
+
+
+def checksum(weights: PyTree) -> str:
+    """SHA-256 of arrays in nested dicts: their names, types, shapes and values."""
+    digest = hashlib.sha256()
+    for name, array in sorted(flatten_dict(weights, sep="/").items()):
+        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
