@@ -47,6 +47,9 @@ def get_config() -> ml_collections.ConfigDict:
     # follows them; or lora:R, the head and updates of rank R of attention's projections. The others
     # have no gradient, no slot of the optimizer and no average.
     config.trainable = "all"
+    # Where the features of images that no view changes are kept, with trainable="head" and of
+    # --mode=probe; "": in ~/.cache/ssljax/features.
+    config.feature_cache = ""
     config.remat = False  # whether blocks are computed again for the gradient, to save memory
     config.bfloat16 = False  # whether the network computes in bfloat16; weights are float32
     config.sync_bn = True  # BatchNorm over all devices' images; False: each device its own

@@ -62,6 +62,8 @@ class Experiment:
     train_url: str  # where the run directory is copied when the run ends; "": nowhere
     start: Pretrained | None = None  # weights before the first step; None: random ones
 
+    holds = "uint8 images"  # what the devices hold of a data set in memory
+
     @property
     def images_per_step(self) -> int:
         """Images that enter the network in a step, each view counted."""
@@ -190,12 +192,13 @@ class Experiment:
     def data_bytes(self) -> int:
         """How much memory the data need on each device; of a stream nothing stays there."""
         resident = isinstance(self.dataset, Dataset)
-        return sum(x.nbytes for x in self.data()) if resident else 0
+        return sum(x.nbytes for x in self.data_like()) if resident else 0
 
     @functools.cached_property
     def _traced(self) -> tuple[dict[str, Any], int]:
         state = jax.eval_shape(self._initialize, self._key())
-        data = self._batch_shape() if isinstance(self.dataset, StreamedDataset) else self.data()
+        streamed = isinstance(self.dataset, StreamedDataset)
+        data = self._batch_shape() if streamed else self.data_like()
         sums, program = parallel.trace_step(self.train_step, state, data, self.devices)
         return {"state": state, "window": sums}, step_memory.estimate(program)
 
@@ -267,6 +270,13 @@ class Experiment:
             unlabeled_labels=labels[self.split.unlabeled],
         )
 
+    def data_like(self) -> TrainingData:
+        """Arrays of the types and sizes of `data`."""
+        return self.data()
+
+    def begin(self, state: TrainState) -> None:
+        """What a run does before it goes on from `state`, on the host."""
+
 
 def notes(experiment: Experiment) -> list[str]:
     """What may be amiss with a run, a line each; nothing where all is well."""
@@ -315,7 +325,7 @@ def describe(experiment: Experiment) -> str:
     where = "data: read from storage step by step, as uint8 images"
     if isinstance(data, Dataset):
         size = memory.describe(experiment.data_bytes)
-        where = f"data on each device: {size} of uint8 images and indices"
+        where = f"data on each device: {size} of {experiment.holds} and indices"
     where += f"; a step needs about {memory.describe(experiment.step_bytes)} more there"
     state = experiment.shapes["state"]
     trained, frozen = (

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import ml_collections
 
-from ssljax import network, overrides, parts
+from ssljax import network, on_features, overrides, parts
 from ssljax.checks import check_choice, check_range, missing_knobs, prefix_errors
 from ssljax.data import splits
 from ssljax.data.datasets import Dataset
@@ -89,6 +89,7 @@ def build(
     batch_size: int | None = None,
     started: bool = False,
     max_devices: int | None = None,
+    once: bool = True,
 ) -> Experiment:
     """Builds every part that `config` names, for all devices or the first `max_devices`.
 
@@ -97,12 +98,13 @@ def build(
       batch_size: of the run that is resumed, None: a new one. What a run is must not depend on the
         machine that resumes it, as `per_worker_batch_size` does.
       started: whether the run has a checkpoint, so that `config.init_from` is not read.
+      once: whether features can be computed once, see `on_features.py`.
 
     Raises:
       UsageError: a knob is unknown, missing or out of range, or the parts do not fit together.
     """
     with missing_knobs():
-        return _build(config, data, batch_size, started, max_devices)
+        return _build(config, data, batch_size, started, max_devices, once)
 
 
 def build_seeds(
@@ -126,7 +128,7 @@ def build_seeds(
     configs = [_of_seed(config, i) for i in range(config.num_seeds)]
     if len(configs) == 1:
         return [build(configs[0], batch_size=batch_size, started=started)]
-    experiments = [build(one, started=started, max_devices=1) for one in configs]
+    experiments = [build(one, started=started, max_devices=1, once=False) for one in configs]
     first, given = experiments[0], f"config.num_seeds is {len(experiments)}"
     if not hosts.is_single_process():
         raise UsageError(f"{given}; allowed for several processes: 1")
@@ -173,6 +175,7 @@ def _build(
     resumed_batch_size: int | None,
     started: bool,
     max_devices: int | None,
+    once: bool,
 ) -> Experiment:
     _check_ranges(config)
     run_devices = network.available()[:max_devices]
@@ -194,7 +197,9 @@ def _build(
     model = _network(config, dataset)
     schedule, optimizer = parts.make_optimizer(config, steps_per_epoch, model)
     resident, platform = isinstance(dataset, Dataset), run_devices[0].platform
-    experiment = Experiment(
+    augmentation = parts.make_augmentation(config.augment, method, dataset.image_shape)
+    given = config.trainable, config.feature_cache, dataset, method, augmentation
+    experiment = (on_features.kind(*given) if once else Experiment)(
         config=config.to_dict(),
         dataset=dataset,
         split=split,
@@ -202,7 +207,7 @@ def _build(
         method=method,
         optimizer=optimizer,
         schedule=schedule,
-        augmentation=parts.make_augmentation(config.augment, method, dataset.image_shape),
+        augmentation=augmentation,
         trainable=parts.make_trainable(config, model),
         devices=run_devices,
         seed=config.seed,
@@ -246,7 +251,7 @@ def _require_adjustable(experiment: Experiment) -> None:
 def _require_room(experiment: Experiment) -> None:
     """Refuses data, steps and models that the devices cannot hold, before anything is compiled."""
     if isinstance(experiment.dataset, Dataset):
-        devices.require_memory(experiment.data(), experiment.devices)
+        devices.require_memory(experiment.data_like(), experiment.devices)
     count, shape = experiment.images_per_step, experiment.dataset.image_shape
     devices.require_room(
         f"config.batch_size is {experiment.batch_size} and config.uratio {experiment.uratio}: the "

@@ -19,6 +19,7 @@ ROOMS = (
     "methods",
     "training",
     "experiment",
+    "on_features",
     "parts",
     "recipe",
     "run",

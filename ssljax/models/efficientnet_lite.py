@@ -51,6 +51,7 @@ class EfficientNetLite(nn.Module):
     num_classes: int
     widen: float = 1.0  # channels, of those of the smallest network
     deepen: float = 1.0  # blocks, likewise
+    resize: int = 0  # side in pixels that images get before the first layer; 0: as they are
     drop_path: float = 0.0  # how often the last block adds nothing; rises linearly (published: 0.2)
     dropout: float = 0.0  # share of the features that the head does not see (published: 0.2, 0.3)
     batch_norm_momentum: float = 0.99  # of the running statistics
@@ -63,6 +64,7 @@ class EfficientNetLite(nn.Module):
 
     def __post_init__(self) -> None:
         check_range("widen", self.widen, 0, 100, open_low=True)
+        check_range("resize", self.resize, 0, 1 << 14)
         check_range("deepen", self.deepen, 0, 100, open_low=True)
         check_probability(drop_path=self.drop_path, dropout=self.dropout)
         layers.check_sizes(self)
@@ -112,6 +114,7 @@ class EfficientNetLite(nn.Module):
         dropped, blocks = keys if train else None, self.groups - 2
         block_type = nn.remat(Block, static_argnums=(3,)) if self.remat else Block
         conv, norm = _conv(self), _norm(self)
+        images = layers.resized(images, self.resize)
         x = layers.normalize(images, self.mean or _MEAN, self.std or _STD)
         x = conv(32, (3, 3), strides=2, name="conv_stem")(x)
         x = _relu6(norm(use_running_average=not train or self.frozen > 0, name="bn1")(x))

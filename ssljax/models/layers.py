@@ -71,6 +71,14 @@ def check_normalization(model: Any) -> None:
         )
 
 
+def resized(images: jax.Array, side: int) -> jax.Array:
+    """Images `[N, H, W, C]` -> `[N, side, side, C]`, bicubic and antialiased; 0: as they are."""
+    if not side or images.shape[1:3] == (side, side):
+        return images
+    shape = (images.shape[0], side, side, images.shape[3])
+    return jax.image.resize(images, shape, "bicubic", antialias=True)
+
+
 def normalize(images: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
     """Images `[N, H, W, 1 or 3]` in [-1, 1] -> `[N, H, W, 3]` as the weights know them.
 

@@ -79,6 +79,7 @@ class VisionTransformer(nn.Module):
     width: int = 384  # channels of a token
     depth: int = 12  # blocks
     heads: int = 6  # of attention; they divide width
+    resize: int = 0  # side in pixels that images get before the first layer; 0: as they are
     drop_path: float = 0.0  # how often the last block adds nothing; rises linearly from 0
     dropout: float = 0.0  # share of the features that the head does not see
     mean: tuple[float, ...] = ()  # of the images' channels, 0..1; (): the variant's
@@ -128,8 +129,8 @@ class VisionTransformer(nn.Module):
         self, found: key_maps.Translated, image_shape: tuple[int, int, int]
     ) -> key_maps.Translated:
         """Weights of images of another size as those for `image_shape`."""
-        grid = image_shape[0] // self.patch, image_shape[1] // self.patch
-        kind = self.kind
+        height, width = (self.resize or side for side in image_shape[:2])
+        grid, kind = (height // self.patch, width // self.patch), self.kind
         return vit_keys.adapt(
             found, grid, class_position=kind.class_position, mean_pool=kind.mean_pool
         )
@@ -144,6 +145,7 @@ class VisionTransformer(nn.Module):
         """
         kind, dropped = self.kind, keys if train else None
         layers.require_keys(self, train, keys)
+        images = layers.resized(images, self.resize)
         x = self._embed(layers.normalize(images, kind.mean, kind.std))
         block = nn.remat(Block) if self.remat else Block
         rates = [self.drop_path * i / max(self.depth - 1, 1) for i in range(self.depth)]

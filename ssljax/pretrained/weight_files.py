@@ -8,14 +8,16 @@ import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 from ssljax import paths
 from ssljax.data import arrays, memory
 from ssljax.errors import UsageError
 
+PyTree = Any
 FIELD = "config.init_from"
 ALLOWED = (
     "a .safetensors file, an .npz of big_vision or AugReg, a run directory, or "
@@ -136,3 +138,12 @@ def _missing(what: str, error: ModuleNotFoundError) -> UsageError:
     return UsageError(
         f"{FIELD}: {what} needs the extra pretrained: pip install 'ssljax[pretrained]' ({error})"
     )
+
+
+def checksum(weights: PyTree) -> str:
+    """SHA-256 of arrays in nested dicts: their names, types, shapes and values."""
+    digest = hashlib.sha256()
+    for name, array in sorted(flatten_dict(weights, sep="/").items()):
+        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()

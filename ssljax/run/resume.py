@@ -22,6 +22,7 @@ RESUMABLE = frozenset(
         "data_dir",  # the split and the data are compared
         "eval_batch_size",
         "eval_every",
+        "feature_cache",
         "health.stop_on",
         "keep_checkpoints",
         "log_every",
@@ -42,6 +43,7 @@ OWN = frozenset(
         "compilation_cache",
         "cpu_devices",  # as many on each is asked for elsewhere
         "data_dir",
+        "feature_cache",
         "split_file",
         "stage.data_url",
     }

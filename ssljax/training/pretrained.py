@@ -3,7 +3,6 @@
 They are those of another run, or of a file of anybody's, see `ssljax/pretrained/`.
 """
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +15,7 @@ from ssljax import paths
 from ssljax.errors import UsageError
 from ssljax.pretrained import weight_files
 from ssljax.pretrained.fit import fit
-from ssljax.pretrained.weight_files import FIELD, Weights
+from ssljax.pretrained.weight_files import FIELD, Weights, checksum
 from ssljax.storage import runs
 from ssljax.storage.checkpoints import Checkpoints
 from ssljax.training.trainable import merged
@@ -107,12 +106,3 @@ def network_weights(state: Mapping[str, Any], kind: str) -> tuple[PyTree, PyTree
     params = merged(params, state.get("frozen") or ())
     # Heads are further outputs of a method that only training uses.
     return {name: value for name, value in params.items() if name != "heads"}, batch_stats or {}
-
-
-def checksum(weights: PyTree) -> str:
-    """SHA-256 of arrays in nested dicts: their names, types, shapes and values."""
-    digest = hashlib.sha256()
-    for name, array in sorted(flatten_dict(weights, sep="/").items()):
-        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()

@@ -170,7 +170,7 @@ def _augment(raw, rows, augment_key, method, views, replica):
 
     def augment(images, rows, view, key):
         images = views[view](_keys(key, rows), images)
-        return to_float(replica.gather(images) if method.joint else images)
+        return _input(replica.gather(images) if method.joint else images)
 
     names = method.labeled_view, *method.views, *method.more_labeled_views
     key, *keys = jax.random.split(augment_key, len(names))
@@ -193,6 +193,11 @@ def _augment(raw, rows, augment_key, method, views, replica):
         more_labeled=tuple(more),
     )
     return batch, raw.unlabeled_labels
+
+
+def _input(images):
+    """What the network is given: of pixels, float32 from -1 to 1; features are as they are."""
+    return to_float(images) if images.dtype == jnp.uint8 else images
 
 
 def _keys(key, rows):
@@ -226,7 +231,7 @@ def _classifier(model: nn.Module) -> Callable[[Weights, jax.Array], Any]:
     def classify(weights, images):
         params = merged(weights.params, weights.frozen)
         variables = {"params": params, "batch_stats": weights.batch_stats}
-        return model.apply(variables, to_float(images), train=False)[0]
+        return model.apply(variables, _input(images), train=False)[0]
 
     return classify
 
