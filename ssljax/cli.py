@@ -14,7 +14,7 @@ from ssljax import exits, flags, interrupts, log, overrides, paths, recipe_files
 from ssljax.errors import UsageError
 from ssljax.flags import Command
 from ssljax.log import LOG
-from ssljax.modes import labeling
+from ssljax.modes import labeling, probing
 from ssljax.storage import files, flock
 
 
@@ -303,6 +303,7 @@ _RUN: dict[str, Callable[[Command], None]] = {
     "report": _report,
     "export": _export,
     "import_npu": _import_bundle,
+    "probe": probing.probe,
     "data": _show_data,
     "augment": _show_views,
     "recipes": _list_recipes,

@@ -25,7 +25,7 @@ ROOMS = (
     "run",
     "recorded",
     "sweep trained",
-    "evaluation report",
+    "evaluation probe report",
     "inference",
     "export",
     "library",

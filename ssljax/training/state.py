@@ -71,22 +71,22 @@ class TrainState:
           params, batch_stats: nested dicts; what they lack stays, as the heads of methods do.
         """
         return self.replace(
-            params=_over(self.params, params),
-            ema=_over(self.ema, params),
-            frozen=_over(self.frozen, params),
-            batch_stats=_over(self.batch_stats, batch_stats),
-            ema_batch_stats=_over(self.ema_batch_stats, batch_stats),
+            params=over(self.params, params),
+            ema=over(self.ema, params),
+            frozen=over(self.frozen, params),
+            batch_stats=over(self.batch_stats, batch_stats),
+            ema_batch_stats=over(self.ema_batch_stats, batch_stats),
         )
 
 
-def _over(tree: PyTree, others: PyTree) -> PyTree:
+def over(tree: PyTree, others: PyTree) -> PyTree:
     """A tree with those leaves of others that have a place in it."""
     if not isinstance(tree, Mapping):
         return tree
     return {
         name: x
         if name not in others
-        else _over(x, others[name])
+        else over(x, others[name])
         if isinstance(x, Mapping)
         else others[name]
         for name, x in tree.items()

@@ -1,0 +1,1 @@
+"""What is in frozen features for a few labels: the bar that training has to beat."""
