@@ -70,6 +70,7 @@ class Experiment:
             classes=classes,
             class_counts=np.bincount(labels, minlength=classes),
             unlabeled=len(self.split.unlabeled),
+            batch=self._sizes(),
         )
 
     @functools.cached_property

@@ -1,8 +1,9 @@
 """The contract between a learning method and the training step.
 
 A method is a NamedTuple of pure functions. It never sees devices, optimizers or the labels of
-unlabelled images, and draws no random numbers in its loss: `noise` draws them, so that the loss
-can be tested with numbers worked out by hand and exported as a graph.
+unlabelled images, and decides no random numbers in its loss: `noise` draws them, or the key of
+those whose number depends on the classes, so that the loss can be tested with numbers worked out
+by hand and exported as a graph.
 """
 
 from collections.abc import Callable
@@ -43,6 +44,7 @@ class Sizes(NamedTuple):
     classes: int
     class_counts: np.ndarray  # [classes] int64, labelled images of each class
     unlabeled: int  # unlabelled images
+    batch: tuple[int, int] = (0, 0)  # labelled and unlabelled images of a step, over all devices
 
     @property
     def labeled(self) -> int:
