@@ -2,14 +2,13 @@
 
 import os
 import shlex
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from ssljax import flags, interrupts, log, overrides, paths, recipe_files, usage
-from ssljax.errors import Interrupted, RunError, UsageError
+from ssljax import exits, flags, interrupts, log, overrides, paths, recipe_files, usage
+from ssljax.errors import UsageError
 from ssljax.flags import Command
 from ssljax.log import LOG
 from ssljax.modes import labeling
@@ -29,46 +28,22 @@ def main(arguments: Sequence[str], *, restart: bool = False) -> int:
       restart: whether a training process may start itself again, with huge pages.
     """
     log.show_lines()
-    try:
-        command = flags.parse(list(arguments))
-        if command is None:
-            print(usage.help_text())
-        else:
-            if restart and command.mode == "train" and command.sweep is None:
-                from ssljax.training import huge_pages
-
-                huge_pages.restart()
-            flock.require()
-            # Training handles signals itself, once there is something to save.
-            with nullcontext() if command.mode == "train" else interrupts.handled(interrupts.end):
-                _RUN[command.mode](command)
-    except UsageError as error:
-        return _end(f"error: {error}", 2)
-    except RunError as error:
-        return _end(f"error: {error}", 1)
-    except (OSError, MemoryError) as error:
-        text = _reason(error)
-        if text is None:
-            raise
-        return _end(f"error: {text}", 1)
-    except Interrupted as stop:
-        return _end(f"{stop}; run the same command again to continue", 128 + stop.signum)
-    except KeyboardInterrupt as stop:
-        signum = stop.signum if isinstance(stop, interrupts.Ended) else signal.SIGINT
-        return _end(f"{signal.Signals(signum).name}: there was nothing to save", 128 + signum)
-    return 0
+    return exits.code_of(lambda: _dispatch(arguments, restart))
 
 
-def _end(message: str, code: int) -> int:
-    print(log.printable(message), file=sys.stderr)
-    return code
+def _dispatch(arguments: Sequence[str], restart: bool) -> None:
+    command = flags.parse(list(arguments))
+    if command is None:
+        print(usage.help_text())
+        return
+    if restart and command.mode == "train" and command.sweep is None:
+        from ssljax.training import huge_pages
 
-
-def _reason(error: Exception) -> str | None:
-    """One line about what the system refuses; None: it names no file, and is a fault of ours."""
-    if not isinstance(error, OSError):
-        return f"the memory is full ({str(error) or type(error).__name__})"
-    return files.describe(error)
+        huge_pages.restart()
+    flock.require()
+    # Training handles signals itself, once there is something to save.
+    with nullcontext() if command.mode == "train" else interrupts.handled(interrupts.end):
+        _RUN[command.mode](command)
 
 
 def _train(command: Command) -> None:
@@ -78,7 +53,7 @@ def _train(command: Command) -> None:
 
     from ssljax import experiment, recipe, trained
     from ssljax.inference import calibrate
-    from ssljax.run import loop, results, seeds
+    from ssljax.run import evaluate, loop, results, seeds
     from ssljax.storage import remote
     from ssljax.training import hosts
 
@@ -94,7 +69,7 @@ def _train(command: Command) -> None:
                 raise UsageError(f"--workdir={workdir} is remote; allowed with num_seeds: a path")
             LOG.info("%d seeds in one program, each in a directory of its own", 1 + len(others))
             for name, found in seeds.train([first, *others], Path(workdir)).items():
-                print(f"{name}: {results.headline(found)}")
+                print(f"{name}: {results.headline(found, evaluate.uneven_parts(first))}")
             return
         home = workdir if remote.is_remote(workdir) else ""
         local = remote.local(workdir)
@@ -102,7 +77,7 @@ def _train(command: Command) -> None:
         if hosts.is_first():
             model = trained.load(local, model=first.config["model"])
             calibrate.store(model, first.dataset, first.split)
-            print(results.headline(found))
+            print(results.headline(found, evaluate.uneven_parts(first)))
 
 
 def _open(workdir: str) -> int | None:
@@ -159,7 +134,7 @@ def _sweep(command: Command) -> None:
 
 def _evaluate(command: Command) -> None:
     from ssljax import evaluation
-    from ssljax.run import metrics, results
+    from ssljax.run import evaluate, metrics, results
     from ssljax.storage import remote
 
     workdir = remote.opened(command.require("workdir"))
@@ -167,11 +142,12 @@ def _evaluate(command: Command) -> None:
     found = evaluation.evaluate_directory(workdir, command.overrides)
     if not found.is_own:
         LOG.info("note: %s has other images than the run was trained with", found.name)
-    print(f"step {found.step}: {results.describe(found.scores)}")
+    uneven = evaluate.uneven_parts(found)
+    print(f"step {found.step}: {results.describe(found.scores, uneven)}")
     if not found.is_own:
         return
     rows = metrics.read_rows(workdir / "metrics.jsonl")
-    print(results.headline(results.results(rows)))
+    print(results.headline(results.results(rows), uneven))
 
 
 def _report(command: Command) -> None:

@@ -10,11 +10,15 @@ def get_config() -> ml_collections.ConfigDict:
     # Data: <data set>.<seed of the labelled set>@<labelled images>-<validation images>, where the
     # data set is a function of ssljax/data/datasets.py, or tfds:<name>, folder:<path>, npz:<file>;
     # @all takes every label that no validation image has, where those are not to be labelled.
+    # Long-tailed: <data set>_lt100.<seed>@<labels>+<unlabelled images of the first class>-….
     config.dataset = "digits.1@40-100"
     # Whether unlabelled images leave out the labelled ones ("exclude_labeled", MixMatch's
     # convention) or are all training images ("all", FixMatch's, whose validation images can be
     # labelled ones; "strict": all, but labelled ones are never for validation).
     config.unlabeled = "exclude_labeled"
+    # Whether the labelled images are drawn in proportion to the classes' frequencies, as published
+    # ("natural": of each class one before another has two), or as many of each class ("balanced").
+    config.labels_per_class = "natural"
     config.data_dir = ""  # of prepared TFDS data sets; "": TFDS's own, ~/tensorflow_datasets
     config.image_size = 0  # side in pixels that folder: and tfds: images get; 0: as they are
     # A split.json that decides in place of the name's numbers, or for streams a published list of

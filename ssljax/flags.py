@@ -194,7 +194,7 @@ def define_flags() -> flags.FlagValues:
     define(flags.DEFINE_integer, "opset", 17, "Of --format=onnx.", lower_bound=1)
     define(
         flags.DEFINE_integer, "limit", None,
-        "Images of the parity report, by default all test images; 0: no report.",
+        "Images of the parity report, spread over the classes, by default all; 0: no report.",
     )  # fmt: skip
     return values
 

@@ -161,17 +161,39 @@ def _require_no_effect_lost(
 
 
 def complete(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A recorded config with the arguments that it leaves to the signatures, as JSON has them.
+    """A recorded config with the knobs that were not there yet when it was recorded, and with the
+    arguments that it leaves to the signatures, as JSON has them.
 
     Nothing that the config names is imported: whoever reads a run need not trust it.
     """
-    full = dict(config)
+    full = merged(_listed(defaults.get_config().to_dict()), config)
     for knob in lookup.PACKAGES:
         if knob in full:
-            defaults = lookup.arguments(knob, str(full[knob]))
-            defaults = {k: list(v) if isinstance(v, tuple) else v for k, v in defaults.items()}
-            full[f"{knob}_args"] = defaults | dict(full.get(f"{knob}_args") or {})
+            declared = _listed(lookup.arguments(knob, str(full[knob])))
+            full[f"{knob}_args"] = declared | dict(full.get(f"{knob}_args") or {})
     return full
+
+
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested knobs: those of `over`, and of `base` the others."""
+    both = {
+        knob: merged(base[knob], value)
+        for knob, value in over.items()
+        if isinstance(value, Mapping) and isinstance(base.get(knob), Mapping)
+    }
+    return {**base, **over, **both}
+
+
+def _listed(knobs: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested knobs whose tuples are lists, as JSON has them."""
+    return {
+        knob: _listed(value)
+        if isinstance(value, Mapping)
+        else list(value)
+        if isinstance(value, tuple)
+        else value
+        for knob, value in knobs.items()
+    }
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "", *, groups: bool = False) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from ssljax.checks import (
 )
 from ssljax.data import splits
 from ssljax.data.datasets import Dataset
-from ssljax.data.load import CONVENTIONS, load
+from ssljax.data.load import CONVENTIONS, LABELS_PER_CLASS, load
 from ssljax.data.splits import Split
 from ssljax.data.streaming import StreamedDataset
 from ssljax.errors import UsageError
@@ -54,6 +54,7 @@ def load_data(config: ml_collections.ConfigDict) -> tuple[Dataset | StreamedData
     """
     with prefix_errors(""):
         check_choice("config.unlabeled", config.unlabeled, CONVENTIONS)
+        check_choice("config.labels_per_class", config.labels_per_class, LABELS_PER_CLASS)
         check_range("config.image_size", config.image_size)
     for knob, place in (
         ("dataset", splits.place(config.dataset)),
@@ -76,6 +77,7 @@ def load_data(config: ml_collections.ConfigDict) -> tuple[Dataset | StreamedData
         return load(
             config.dataset,
             unlabeled=config.unlabeled,
+            labels_per_class=config.labels_per_class,
             data_dir=config.data_dir,
             image_size=config.image_size,
             path=paths.expand(config.split_file, "config.split_file"),

@@ -60,7 +60,7 @@ def config(
       UsageError: it is damaged; a knob is given that is not allowed; or it names code of one's
         own that is not given.
     """
-    full = _merged(_merged(defaults.get_config().to_dict(), recorded), _MACHINE)
+    full = overrides.merged(overrides.merged(defaults.get_config().to_dict(), recorded), _MACHINE)
     with prefix_errors(where):
         found = ml_collections.ConfigDict(full)
     overrides.check_kinds(found)
@@ -90,16 +90,6 @@ def of_run(
     """As `config`, of a run directory."""
     path = workdir / "config.json"
     return config(read_json(path), given, where=str(path), allowed=allowed, code=code)
-
-
-def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested knobs: those of `over`, and of `base` the others."""
-    both = {
-        knob: _merged(base[knob], value)
-        for knob, value in over.items()
-        if isinstance(value, Mapping) and isinstance(base.get(knob), Mapping)
-    }
-    return {**base, **over, **both}
 
 
 def _require_named(
@@ -159,6 +149,8 @@ def load_data(workdir: Path, given: Sequence[str] = (), *, allowed: Collection[s
             found.split_file = str(workdir / "split.json")  # the run has kept it
     else:
         found.dataset, found.split_file = splits.whole(found.dataset), ""
+    if found.split_file or not is_own:
+        found.labels_per_class = "natural"  # nothing is drawn
     data, split = parts.load_data(found)
 
     known, record = runs.data_record(workdir), fingerprint.record(data)

@@ -5,28 +5,32 @@ Reads no data set, and needs neither the method nor the optimizer that trained i
 
 import dataclasses
 import functools
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssljax import paths, recorded
+from ssljax import forward, paths, recorded
 from ssljax.augment.ops import to_float
 from ssljax.errors import UsageError
+from ssljax.forward import Outputs
 from ssljax.network import available, make_model
 from ssljax.storage import runs
 from ssljax.storage.checkpoints import Checkpoints
 from ssljax.storage.files import read_json
 
+if TYPE_CHECKING:
+    from ssljax.data.sources import Images
+
 PyTree = Any
 OUTPUTS = ("logits", "probabilities")
 CALIBRATION = "calibration.json"  # in a run directory: see `inference/calibrate.py`
-_BATCH = 256  # images of a prediction that are on the device at once
+_MOST = 512  # images of a batch, where the run says nothing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,50 +59,101 @@ class Trained:
         """
 
         def f(variables: PyTree, images: jax.Array) -> dict[str, jax.Array]:
-            logits, _ = self.model.apply(variables, to_float(images), train=False)
-            # Without a temperature the graph stays as it was.
-            scaled = logits if self.temperature == 1 else logits / self.temperature
-            return {"logits": logits, "probabilities": jax.nn.softmax(scaled)}
+            found = self._compute(variables, images)._asdict()
+            return {name: found[name] for name in OUTPUTS}
 
         return f
+
+    def _compute(self, variables: PyTree, images: jax.Array) -> Any:
+        """`Outputs` of images as in `serve`, as JAX's arrays."""
+        found: Any = self.model.apply(variables, to_float(images), train=False)
+        logits, features = found
+        # Without a temperature the graph stays as it was.
+        scaled = logits if self.temperature == 1 else logits / self.temperature
+        outputs: Any = logits, jax.nn.softmax(scaled), features.astype(jnp.float32)
+        return Outputs(*outputs)
 
     @property
     def temperature(self) -> float:
         """What logits are divided by so that probabilities are calibrated; 1: nothing is known."""
         return float(self.calibration.get("temperature", 1.0))
 
-    @functools.cached_property
-    def _serve(self) -> Callable[[PyTree, jax.Array], dict[str, jax.Array]]:
-        return jax.jit(self.serve())
+    @property
+    def is_streamed(self) -> bool:
+        """Whether the run has streamed its images, as ImageNet's always are: these are cropped in
+        another way."""
+        is_imagenet = str(self.config.get("dataset", "")).startswith("imagenet")
+        return bool(self.config.get("stream")) or is_imagenet
 
-    def predict_proba(self, images: np.ndarray) -> np.ndarray:
-        """The probability of each class, `[N, classes]` float32, in the order of `class_names`.
+    @functools.cached_property
+    def _forward(self) -> forward.Forward:
+        return forward.compile_forward(self._compute, self.variables, jax.local_devices())
+
+    def outputs(
+        self, batches: Iterable[np.ndarray], size: int, devices: Sequence[Any] | None = None
+    ) -> Iterator[Outputs]:
+        """Logits, probabilities and features of each batch, computed while the next one is read.
 
         Args:
-          images: uint8 `[N, H, W, C]` of the size that the model was trained on; for one channel
-            `[N, H, W]` will do.
+          batches: uint8 `[n, H, W, C]`, n at most `size`.
+          size: as `batch_size` says.
+          devices: None: all of this process.
+        """
+        run = self._forward
+        if devices is not None:
+            run = forward.compile_forward(self._compute, self.variables, devices)
+        return forward.in_batches(run, batches, size)
+
+    def batch_size(
+        self, images: int, devices: Sequence[Any] | None = None, most: int | None = None
+    ) -> int:
+        """How many of so many images `outputs` is given at once.
+
+        Args:
+          most: None: `eval_batch_size` of the run.
+        """
+        most = most or self.config.get("eval_batch_size", _MOST)
+        return forward.batch_size(images, len(devices or jax.local_devices()), most)
+
+    def predict_proba(self, images: "Images") -> np.ndarray:
+        """The probability of each class, `[N, classes]` float32, in the order of `class_names`.
+
+        The probabilities are calibrated if the run has worked out a temperature. Images are read
+        and computed a batch at a time, so that any number of files needs no more memory.
+
+        Args:
+          images: uint8 `[N, H, W, C]` of the size that the model was trained on, for one channel
+            also `[N, H, W]`; the path of an image, of a folder at any depth, of an `.npz` or a
+            pattern with `*`; or a list of paths of images, folders and patterns. Files are fitted
+            as in training: turned upright, the largest central square, resized. The images of a
+            folder or a pattern are in the order of their names.
 
         Raises:
-          UsageError: the images are of another type or size.
+          UsageError: there is no image; an array is of another type or size; or a file cannot be
+            read, and is named (`--mode=predict` goes on with the others instead).
         """
-        images = np.asarray(images)
-        if images.ndim == 3 and self.image_shape[-1] == 1:
-            images = images[..., None]
-        if images.dtype != np.uint8 or images.shape[1:] != self.image_shape:
-            allowed = ", ".join(map(str, self.image_shape))
-            raise UsageError(
-                f"images are {images.dtype} {list(images.shape)}; allowed: uint8 [N, {allowed}]"
-            )
-        found = [self._serve(self.variables, jnp.asarray(x)) for x in _batches(images)]
-        probabilities = [np.asarray(outputs["probabilities"]) for outputs in found]
-        none = np.zeros((0, len(self.class_names)), np.float32)
-        return np.concatenate([none, *probabilities])[: len(images)]
+        from ssljax.data import sources
 
-    def predict(self, images: np.ndarray) -> np.ndarray:
+        source = sources.of(images, self.image_shape, stream=self.is_streamed)
+        size = self.batch_size(len(source.names))
+
+        def pixels() -> Iterator[np.ndarray]:
+            for loaded in source.batches(size):
+                if loaded.problems:
+                    raise UsageError(next(iter(loaded.problems.values())))
+                yield loaded.images
+
+        found = [outputs.probabilities for outputs in self.outputs(pixels(), size)]
+        return np.concatenate([np.zeros((0, len(self.class_names)), np.float32), *found])
+
+    def predict(self, images: "Images") -> np.ndarray:
         """The likeliest class of each image, `[N]`: a label as `fit` was given it, else its name.
 
         Args:
           images: as for `predict_proba`.
+
+        Raises:
+          UsageError: as `predict_proba`.
         """
         classes = self.classes or self.class_names
         named = np.empty(len(classes), object)
@@ -106,14 +161,6 @@ class Trained:
         if len({type(name) for name in classes}) == 1 and np.isscalar(classes[0]):
             named = np.array(classes)
         return named[np.argmax(self.predict_proba(images), axis=-1)]
-
-
-def _batches(images: np.ndarray) -> Iterator[np.ndarray]:
-    """Batches of one size, so that the model is compiled once; the last one ends with zeros."""
-    size = min(_BATCH, len(images))
-    for start in range(0, len(images), size or 1):
-        batch = images[start : start + size]
-        yield np.pad(batch, [(0, size - len(batch)), (0, 0), (0, 0), (0, 0)])
 
 
 def load(

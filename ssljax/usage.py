@@ -9,7 +9,7 @@ _KNOB_HELP = {  # where it is no override of --config
     "eval": "Other data, where they are now, or eval_batch_size.",
     "export": "Of the bundle's recipe; or the images of the parity report, and where they are now.",
     "import_npu": "Where the data are now.",
-    "predict": "Where the run's data are now.",
+    "predict": "Where the run's data are now, or eval_batch_size.",
     "label_next": "Of the recipe; or where the run's data are now.",
     "add_labels": "Of the recipe; or where the run's data are now.",
 }

@@ -4,8 +4,9 @@ import json
 import sys
 
 import numpy as np
+import pytest
 
-from benchmarks import gpu_checks, tfrecords_npz, train
+from benchmarks import gpu_checks, predict, tfrecords_npz, train
 from helpers import tfds_data
 from ssljax import recipe
 from ssljax.run import loop
@@ -22,6 +23,20 @@ def test_train_takes_any_override_and_counts_arithmetic(monkeypatch, capsys):
     assert found["images_per_step"] == 4 * 15
     assert found["flop_per_step"] > 1e6
     assert found["share_of_peak"] > 0
+
+
+@pytest.mark.parametrize("files", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_predict_is_measured_beside_the_evaluation_step(files, monkeypatch, capsys):
+    flags = ["--images=40", "--few=8", "--turns=2", "--filters=2", "--json"]
+    monkeypatch.setattr(sys, "argv", ["predict", *flags, *(["--files"] if files else [])])
+    monkeypatch.setattr(predict, "memory", lambda place, args: len(place))  # of other processes
+    predict.main()
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["of"] == ("PNG files" if files else "an .npz")
+    assert len(found["ratio"]) == len(found["predict_images_per_second"]) == 2
+    assert all(ratio > 0 for ratio in found["ratio"])
+    assert {*found["peak_memory_bytes"]} == {"8", "40"}
+    predict.describe(found | {"peak_memory_bytes": {8: 1}})
 
 
 def test_runs_are_compared_bit_by_bit(config, tmp_path):

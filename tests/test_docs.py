@@ -1,5 +1,6 @@
 """What the documentation says can be run: its commands, and the README's own method."""
 
+import csv
 import json
 import re
 import shlex
@@ -7,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import ssljax.methods
 import ssljax.models
-from ssljax import flags, recipe
+from helpers.tiny import TINY_PHOTOS
+from ssljax import cli, flags, recipe
 from ssljax.data import splits
 from ssljax.lookup import find, modules_of
 from ssljax.run import loop
@@ -97,3 +100,46 @@ def test_the_notebook_runs(tmp_path, monkeypatch, capsys):
     assert [row["step"] for row in names["rows"]] == [4, 8]
     assert (tmp_path / "digits.png").stat().st_size > 1000
     assert "test accuracy: " in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_page_on_photos_run_in_their_order(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_photos(tmp_path / "photos")
+    commands = re.findall(r"^ +(ssljax .*)$", (ROOT / "docs/photos.md").read_text(), re.M)
+    assert len(commands) >= 8
+    for command in commands:
+        arguments = shlex.split(command)[1:]
+        if "--config=photos" in arguments:
+            arguments += [*TINY_PHOTOS, "--config.num_steps=120"]
+        if "--mode=add_labels" in arguments:
+            fill_in(tmp_path / "runs/photos/label_next/label_next.csv")
+        assert cli.main(arguments) == 0, command
+
+
+def make_photos(folder):
+    """Cats are reddish and dogs greenish: a few steps tell them apart."""
+    random = np.random.default_rng(0)
+    for part, colour in {
+        "train/cat": 0,
+        "train/dog": 1,
+        "unlabeled": 0,
+        "unlabeled/deep": 1,
+    }.items():
+        (folder / part).mkdir(parents=True)
+        for i in range(90):
+            pixels = random.integers(0, 120, (10, 12, 3), np.uint8)
+            pixels[..., colour] += 120
+            Image.fromarray(pixels).save(folder / part / f"{i}.png")
+
+
+def fill_in(path):
+    """Gives the images that were chosen their labels."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        for row in rows:
+            is_dog = "dog" in row["file"] or "deep" in row["file"]
+            writer.writerow(row | {"label": "dog" if is_dog else "cat"})

@@ -118,6 +118,7 @@ def test_a_single_step_is_a_plain_function_that_computes_what_a_run_does(config)
 
 def test_importing_the_package_imports_nothing_else():
     program = "import sys, ssljax; assert not {'jax', 'numpy', 'absl'} & {*sys.modules}; ssljax.fit"
+    program += "; assert 'sklearn' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[1], check=True)
     with pytest.raises(AttributeError, match="no attribute 'fitt'"):
         ssljax.fitt  # noqa: B018

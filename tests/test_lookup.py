@@ -90,6 +90,10 @@ def too_many():
     return plain()._replace(num_classes=2, class_names=("a", "b"))
 
 
+def misnamed():
+    return plain()._replace(class_names=("a", "b"))
+
+
 def no_dataset():
     return np.zeros(3)
 
@@ -272,7 +276,8 @@ M = "my_pkg.mine"
         (f"dataset={M}.no_dataset.1@4-0", "'my_pkg.mine.no_dataset' returned a ndarray; allowed: "
          "ssljax.data.datasets.Dataset"),
         (f"dataset={M}.floats.1@4-0", "'my_pkg.mine.floats' has images float64 [60, 4, 6, 1] with"),
-        (f"dataset={M}.too_many.1@4-0", "has 3 class_names; allowed: 2, its num_classes"),
+        (f"dataset={M}.too_many.1@4-0", "has labels 0 to 2 of images; allowed: -1 to 1"),
+        (f"dataset={M}.misnamed.1@4-0", "has 2 class_names; allowed: 3, its num_classes"),
         (f"dataset={M}.plain:x.1@4-0", "names 'my_pkg.mine.plain:x'; allowed: my_pkg.mine.plain"),
         (f"dataset={M}.nope.1@4-0", "config.dataset 'my_pkg.mine.nope' does not exist: "),
         (f"augment.weak={M}.grey", "config.augment.weak 'my_pkg.mine.grey' makes float32 "

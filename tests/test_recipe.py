@@ -61,6 +61,7 @@ def change(config, knob, value):
         ("optimizer.lr", float("nan"), r"config.optimizer.lr is nan"),
         ("ema_decay", 1.5, r"config.ema_decay is 1.5; allowed: from 0 to 1"),
         ("unlabeled", "none", r"config.unlabeled is 'none'; allowed: exclude_labeled, all, strict"),
+        ("labels_per_class", "even", r"labels_per_class is 'even'; allowed: natural, balanced"),
         ("image_size", 9, r"config.image_size is 9; allowed: 0, as digits has one size"),
         ("image_size", -1, r"config.image_size is -1; allowed: from 0 up"),
         (

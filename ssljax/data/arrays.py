@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, NamedTuple
 from zipfile import ZipFile, ZipInfo
 
 import numpy as np
@@ -18,6 +19,19 @@ from ssljax.data import memory
 from ssljax.errors import UsageError
 
 Arrays = dict[str, np.ndarray]
+
+
+class Header(NamedTuple):
+    """What an array in a file is."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    by_rows: bool  # whether its rows lie one after the other
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
 def names(path: Path) -> list[str]:
@@ -38,13 +52,51 @@ def read(path: Path, chosen: Iterable[str]) -> Arrays:
     """
     with _opened(path) as (archive, members):
         found = {name: members[name] for name in chosen}
-        size = sum(_declared_size(archive, member) for member in found.values())
+        size = sum(_header(archive, member).size for member in found.values())
         memory.require(str(path), size, memory.host_bytes(), "memory")
         arrays = {}
         for name, member in found.items():
             with archive.open(member) as file:
                 arrays[name] = npy.read_array(file, allow_pickle=False)
         return arrays
+
+
+def header(path: Path, name: str) -> Header:
+    """What an array of a file is; its values are not read.
+
+    Raises:
+      UsageError: as `read`.
+    """
+    with _opened(path) as (archive, members):
+        return _header(archive, members[name])
+
+
+def rows(path: Path, name: str, size: int) -> Iterator[np.ndarray]:
+    """An array of a file, `size` of its rows at a time, in constant memory.
+
+    Raises:
+      UsageError: as `read`; at the end where the CRC-32 is wrong.
+    """
+    found = header(path, name)
+    if not found.by_rows:
+        whole = read(path, [name])[name]
+        yield from (whole[start : start + size] for start in range(0, len(whole), size))
+        return
+    each = found.size // max(found.shape[0], 1)
+    with _opened(path) as (archive, members), archive.open(members[name]) as file:
+        _read_header(file)
+        for start in range(0, found.shape[0], size):
+            count = min(size, found.shape[0] - start)
+            part = np.frombuffer(_exactly(file, count * each), found.dtype)
+            yield part.reshape(count, *found.shape[1:])
+        file.read(1)  # beyond the end: compares the CRC-32
+
+
+def _exactly(file: IO[bytes], count: int) -> bytes:
+    content = file.read(count)
+    if len(content) != count:
+        raise ValueError("it ends too early")
+    return content
 
 
 @contextmanager
@@ -64,17 +116,21 @@ def _opened(path: Path) -> Iterator[tuple[ZipFile, dict[str, ZipInfo]]]:
         ) from error
 
 
-def _declared_size(archive: ZipFile, member: ZipInfo) -> int:
-    """The bytes that an array declares in its header; they have to be those that it has."""
+def _header(archive: ZipFile, member: ZipInfo) -> Header:
+    """What an array declares that it is; its file has to have so many bytes."""
     with archive.open(member) as file:
-        version = npy.read_magic(file)
-        header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        shape, _, dtype = header(file)
+        found = _read_header(file)
         has = member.file_size - file.tell()
-    if dtype.hasobject:
+    if found.dtype.hasobject:
         raise ValueError(f"Object arrays are not read, such as {member.filename}")
-    declared = math.prod(shape) * dtype.itemsize
-    if declared != has:
-        declares, there = memory.describe(declared), memory.describe(has)
+    if found.size != has:
+        declares, there = memory.describe(found.size), memory.describe(has)
         raise ValueError(f"{member.filename} declares {declares}, but has {there}")
-    return declared
+    return found
+
+
+def _read_header(file: IO[bytes]) -> Header:
+    version = npy.read_magic(file)
+    read_one = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, by_columns, dtype = read_one(file)
+    return Header(shape, dtype, not by_columns)

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+_UNEVEN = 1.2  # a smaller ratio is of one test set's remainders, not of its classes
+
 
 def count_classes(labels: np.ndarray) -> int:
     """How many classes labels name: each number from 0 up to the largest one occurs; -1: no label.
@@ -23,6 +25,17 @@ def count_classes(labels: np.ndarray) -> int:
             "number from 0 up has an image"
         )
     return len(present)
+
+
+def are_uneven(labels: np.ndarray) -> bool:
+    """Whether the most frequent class has 1.2 times the images of the rarest one or more.
+
+    Args:
+      labels: `[N]`; -1: no label. Classes that do not occur are left out.
+    """
+    counts = np.bincount(labels[labels >= 0])
+    counts = counts[counts > 0]
+    return len(counts) > 0 and bool(counts.max() >= _UNEVEN * counts.min())
 
 
 def with_added(

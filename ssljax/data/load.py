@@ -12,6 +12,7 @@ from ssljax.data import (
     folder,
     image_index,
     imagenet_folds,
+    long_tail,
     memory,
     split_file,
     splits,
@@ -26,12 +27,14 @@ from ssljax.log import LOG, printable, some
 from ssljax.lookup import find
 
 CONVENTIONS = ("exclude_labeled", "all", "strict")  # of the unlabelled list, see `make_split`
+LABELS_PER_CLASS = ("natural", "balanced")  # how labelled images are drawn, see `make_split`
 
 
 def load(
     dataset: str,
     *,
     unlabeled: str,
+    labels_per_class: str = "natural",
     data_dir: str = "",
     image_size: int = 0,
     path: str = "",
@@ -40,10 +43,12 @@ def load(
     """Reads the data set that a published name names, and splits it.
 
     Args:
-      dataset: `<data set>.<seed>@<labels>-<validation images>`, where the data set is a function of
-        `datasets.py`, or one of your own with the same arguments, `<module>.<name>`, followed by a
-        colon and its `where` if it takes one; or ImageNet, see `imagenet_folds.py`.
+      dataset: `<data set>.<seed>@<labels>-<validation images>`, or a long-tailed name, see
+        `splits.parse`. The data set is a function of `datasets.py`, or one of your own with the
+        same arguments, `<module>.<name>`, followed by a colon and its `where` if it takes one.
+        Or ImageNet, see `imagenet_folds.py`.
       unlabeled: one of `CONVENTIONS`.
+      labels_per_class: one of `LABELS_PER_CLASS`.
       data_dir: where prepared data sets are; "": TFDS's own.
       image_size: side in pixels that images get; 0: their own.
       path: a `split.json` to take the split from, whatever the name says, or a published list of
@@ -53,13 +58,23 @@ def load(
     Raises:
       UsageError: any of it does not fit.
     """
+    balanced = labels_per_class == "balanced"
+    if balanced and path:
+        raise _not_drawn("the images of config.split_file are given")
     if fold := imagenet_folds.parse(dataset):
+        if balanced:
+            raise _not_drawn("the folds of imagenet are plain random ones")
         data, split = _imagenet(*fold, data_dir, image_size, path)
     else:
         name = splits.parse(dataset)
+        if balanced and (name.size is None or name.tail):
+            says = "says how many of each class" if name.tail else "takes every label"
+            raise _not_drawn(f"config.dataset {dataset} {says}")
         data = (_stream if stream else _read)(name.dataset, data_dir, image_size)
         data = data._replace(class_names=tuple(map(printable, data.class_names)))
-        data, split = _given(path, data) if path else (data, _split(name, data, unlabeled))
+        data, split = (
+            _given(path, data) if path else (data, _split(name, data, unlabeled, balanced))
+        )
     _judge(dataset, data, split)
     if not len(data.test_labels) and not len(labeled_validation(data, split)):
         raise UsageError(
@@ -67,6 +82,10 @@ def load(
             "evaluate on; allowed: a name that ends with a number of validation images"
         )
     return data, split
+
+
+def _not_drawn(reason: str) -> UsageError:
+    return UsageError(f"config.labels_per_class is 'balanced'; allowed: natural, as {reason}")
 
 
 def _judge(name: str, data: Dataset | StreamedDataset, split: Split) -> None:
@@ -196,23 +215,57 @@ def _stream(name: str, data_dir: str, image_size: int) -> StreamedDataset:
     return StreamedDataset(train, test, len(names), tuple(names), image_size, num_valid)
 
 
-def _split(name: SplitName, data: Dataset | StreamedDataset, unlabeled: str) -> Split:
+def _split(
+    name: SplitName, data: Dataset | StreamedDataset, unlabeled: str, balanced: bool
+) -> Split:
     num_train = len(data.labels) - data.num_valid
     if data.num_valid and name.valid:
         raise UsageError(
             f"config.dataset asks for {name.valid} validation images, but {name.dataset} has "
             f"{data.num_valid} of its own; allowed: -0"
         )
+    labels = data.labels[:num_train]
+    if name.tail:
+        found = _long_tailed(name, data, labels, unlabeled)
+    else:
+        found = _drawn(name, data, labels, unlabeled, balanced)
+    if data.num_valid:
+        return found._replace(valid=np.arange(num_train, len(data.labels)))
+    return found
+
+
+def _long_tailed(
+    name: SplitName, data: Dataset | StreamedDataset, labels: np.ndarray, unlabeled: str
+) -> Split:
+    assert name.tail is not None
+    return long_tail.make_split(
+        labels,
+        name.tail,
+        num_classes=data.num_classes,
+        seed=name.seed,
+        size=name.size,
+        valid=name.valid,
+        include_labeled=unlabeled != "exclude_labeled",
+    )
+
+
+def _drawn(
+    name: SplitName,
+    data: Dataset | StreamedDataset,
+    labels: np.ndarray,
+    unlabeled: str,
+    balanced: bool,
+) -> Split:
     published = data.folds.get(name.size or 0)
-    split = splits.make_split(
-        data.labels[:num_train],
+    if published and balanced:
+        raise _not_drawn(f"{name.dataset} has published sets of {name.size} labels")
+    return splits.make_split(
+        labels,
         seed=name.seed,
         size=name.size,
         valid=name.valid,
         include_labeled=unlabeled != "exclude_labeled",
         strict=unlabeled == "strict",
+        balanced=balanced,
         labeled=published(name.seed) if published else None,
     )
-    if data.num_valid:
-        return split._replace(valid=np.arange(num_train, len(data.labels)))
-    return split

@@ -3,13 +3,12 @@
 import glob
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from ssljax import paths
 from ssljax.data import arrays, image_index, images, streaming
@@ -19,6 +18,8 @@ from ssljax.data.splits import Split
 from ssljax.data.streaming import StreamedDataset
 from ssljax.errors import UsageError
 from ssljax.log import some
+
+_TOGETHER = 16  # files that one thread reads in a row
 
 
 class Loaded(NamedTuple):
@@ -39,7 +40,45 @@ class Source(NamedTuple):
     labels: np.ndarray | None = None  # [N] int64, -1: unknown; None: none is known
 
 
-def from_path(where: str, image_shape: tuple[int, int, int], *, stream: bool = False) -> Source:
+# What a person can name: an array, a path, or a list of paths.
+Place = str | os.PathLike[str]
+Images = np.ndarray | Place | Iterable[Place]
+_FILES = "a folder, a file, a pattern with *"
+ALLOWED = f"{_FILES}, an .npz"
+
+
+def of(images: Images, image_shape: tuple[int, int, int], *, stream: bool = False) -> Source:
+    """An array as `from_array` takes it, a path as `from_path`, or a list of paths of images,
+    folders and patterns.
+
+    Raises:
+      UsageError: it is something else, or there is no image.
+    """
+    if isinstance(images, str | os.PathLike):
+        return from_path(images, image_shape, stream=stream, field="images")
+    if isinstance(images, Iterable) and not hasattr(images, "__array__"):
+        images = list(images)
+    try:
+        array = np.asarray(images)
+    except ValueError as error:  # of arrays of different shapes
+        raise UsageError(f"images: {error}; allowed: images of one size, or files") from error
+    paths = array.tolist() if array.dtype.kind in "OU" else []  # such as a column of a table
+    if isinstance(paths, list) and all(isinstance(path, str | os.PathLike) for path in paths):
+        found = [_files(path, "images", _FILES) for path in paths]
+        files = [file for _, below in found for file in below]
+        if files:
+            return _from_files(files, [str(file) for file in files], image_shape, stream)
+    return from_array(array, image_shape)
+
+
+def from_path(
+    where: Place,
+    image_shape: tuple[int, int, int],
+    *,
+    stream: bool = False,
+    field: str = "--images",
+    allowed: str = ALLOWED,
+) -> Source:
     """The images of a folder at any depth, of one file, of a pattern with `*`, or of an `.npz`.
 
     Names are paths below the folder, or else file names; of an array, numbers from 0. Each image is
@@ -47,12 +86,24 @@ def from_path(where: str, image_shape: tuple[int, int, int], *, stream: bool = F
     data says, the largest central part of that shape, resized (bicubic); with `stream` cropped as
     streams are.
 
+    Args:
+      field: what messages call `where`.
+      allowed: what they say that it can be.
+
     Raises:
       UsageError: there is no image.
     """
-    path = Path(paths.expand(where, "--images"))
+    path = Path(paths.expand(os.fspath(where), field))
     if path.suffix.lower() == ".npz":
-        return _from_npz(path, image_shape)
+        return _from_npz(path, image_shape, field)
+    root, files = _files(where, field, allowed)
+    names = [file.relative_to(root).as_posix() for file in files]
+    return _from_files(files, names, image_shape, stream)
+
+
+def _files(where: Place, field: str, allowed: str) -> tuple[Path, list[Path]]:
+    """The images that a path names, and the folder that they are in."""
+    path = Path(paths.expand(os.fspath(where), field))
     if path.is_dir():
         root, files = path, sorted(_below(path))
     elif path.is_file():
@@ -62,12 +113,13 @@ def from_path(where: str, image_shape: tuple[int, int, int], *, stream: bool = F
         files = [file for file in found if file.is_file() and _is_image(file)]
         root = Path(os.path.commonpath([file.parent for file in files])) if files else path
     if not files:
-        raise UsageError(
-            f"--images={where}: no image found; allowed: a folder, a file, a pattern with *, an "
-            ".npz, unlabeled or test"
-        )
+        raise UsageError(f"{field}={where}: no image found; allowed: {allowed}")
+    return root, files
 
-    names = [file.relative_to(root).as_posix() for file in files]
+
+def _from_files(
+    files: Sequence[Path], names: list[str], image_shape: tuple[int, int, int], stream: bool
+) -> Source:
     if stream:
         index = image_index.of_files([(file, -1) for file in files])
         return streamed(index, np.arange(len(files)), names, image_shape[0])
@@ -75,7 +127,7 @@ def from_path(where: str, image_shape: tuple[int, int, int], *, stream: bool = F
     def load(position: int) -> np.ndarray:
         return fit(images.read(files[position])[0], image_shape, str(files[position]))
 
-    return one_by_one(names, load)
+    return _one_by_one(names, load, image_shape)
 
 
 def _below(folder: Path) -> Iterator[Path]:
@@ -88,38 +140,54 @@ def _below(folder: Path) -> Iterator[Path]:
 
 
 def _is_image(file: Path) -> bool:
-    return file.suffix.lower() in Image.registered_extensions()
+    return file.suffix.lower() in images.extensions()
 
 
-def _from_npz(path: Path, image_shape: tuple[int, int, int]) -> Source:
-    """The array `images`, or the only one of an archive."""
+def _from_npz(path: Path, image_shape: tuple[int, int, int], field: str) -> Source:
+    """The array `images`, or the only one of an archive, which is read a batch at a time."""
     names = arrays.names(path)
     if "images" not in names and len(names) != 1:
         raise UsageError(
-            f"--images={path} holds {some(names) or 'nothing'}; allowed: one array, or one called "
+            f"{field}={path} holds {some(names) or 'nothing'}; allowed: one array, or one called "
             "images"
         )
     name = "images" if "images" in names else names[0]
-    return from_array(arrays.read(path, [name])[name], image_shape, where=f"--images={path}")
+    shape, dtype, _ = arrays.header(path, name)
+    _require_images(shape, dtype, image_shape, f"{field}={path}", least=1)
+
+    def batches(size: int) -> Iterator[Loaded]:
+        parts = (rows.reshape(-1, *image_shape) for rows in arrays.rows(path, name, size))
+        return _numbered(numbers, parts)
+
+    numbers = [*map(str, range(shape[0]))]
+    return Source(numbers, batches)
 
 
-def from_array(
-    array: np.ndarray, image_shape: tuple[int, int, int], *, where: str = "images"
-) -> Source:
+def from_array(array: np.ndarray, image_shape: tuple[int, int, int]) -> Source:
     """An array of images, uint8 `[N, H, W, C]`, or `[N, H, W]` in grey.
 
     Raises:
-      UsageError: it is empty, or of another type or shape.
+      UsageError: it is of another type or shape.
     """
-    array = np.asarray(array)
-    if array.ndim == 3:
-        array = array[..., None]
-    if array.dtype != np.uint8 or array.shape[1:] != image_shape or not len(array):
+    _require_images(array.shape, array.dtype, image_shape, "images")
+    array = array.reshape(-1, *image_shape)
+    return in_memory([*map(str, range(len(array)))], array, np.arange(len(array)))
+
+
+def _require_images(
+    shape: tuple[int, ...],
+    dtype: np.dtype,
+    image_shape: tuple[int, int, int],
+    field: str,
+    least: int = 0,
+) -> None:
+    """Raises UsageError unless an array holds images as the model takes them, `least` or more."""
+    grey = image_shape[-1] == 1 and len(shape) == 3
+    each = (*shape[1:], 1) if grey else shape[1:]
+    if dtype != np.uint8 or each != image_shape or shape[0] < least:
         allowed = ", ".join(map(str, image_shape))
-        raise UsageError(
-            f"{where}: {array.dtype} {list(array.shape)}; allowed: uint8 [N, {allowed}], N > 0"
-        )
-    return one_by_one([str(i) for i in range(len(array))], lambda position: array[position])
+        more = f", N from {least} up" if least else ""
+        raise UsageError(f"{field}: {dtype} {list(shape)}; allowed: uint8 [N, {allowed}]{more}")
 
 
 def fit(image: np.ndarray, image_shape: tuple[int, int, int], name: str) -> np.ndarray:
@@ -142,44 +210,68 @@ def fit(image: np.ndarray, image_shape: tuple[int, int, int], name: str) -> np.n
     return image
 
 
-def one_by_one(
-    names: list[str], load: Callable[[int], np.ndarray], labels: np.ndarray | None = None
+def in_memory(
+    names: list[str], pixels: np.ndarray, chosen: np.ndarray, labels: np.ndarray | None = None
+) -> Source:
+    """Some images of an array, uint8 `[N, H, W, C]`."""
+
+    def batches(size: int) -> Iterator[Loaded]:
+        starts = range(0, len(chosen), size)
+        return _numbered(names, (pixels[chosen[start : start + size]] for start in starts))
+
+    return Source(names, batches, labels)
+
+
+def _numbered(names: list[str], parts: Iterable[np.ndarray]) -> Iterator[Loaded]:
+    """Batches of images that can all be read, one after the other."""
+    first = 0
+    for part in parts:
+        positions = np.arange(first, first + len(part))
+        yield Loaded(first, names[first : first + len(part)], part, positions, {})
+        first += len(part)
+
+
+def _one_by_one(
+    names: list[str], load: Callable[[int], np.ndarray], image_shape: tuple[int, int, int]
 ) -> Source:
     """Images that `load(position)` returns, uint8 `[H, W, C]`, or raises UsageError about.
 
     All cores load ahead of their use.
     """
 
-    def attempt(position: int) -> np.ndarray | str:
-        try:
-            return load(position)
-        except UsageError as error:
-            return str(error)
+    def attempt(positions: range) -> list[np.ndarray | str]:
+        found: list[np.ndarray | str] = []
+        for position in positions:
+            try:
+                found.append(load(position))
+            except UsageError as error:
+                found.append(str(error))
+        return found
+
+    def collect(first: int, tasks: list[Future[list[np.ndarray | str]]]) -> Loaded:
+        found = [image for task in tasks for image in task.result()]
+        read = [i for i, image in enumerate(found) if not isinstance(image, str)]
+        pixels = [found[i] for i in read] or np.zeros((0, *image_shape), np.uint8)
+        problems = {first + i: image for i, image in enumerate(found) if isinstance(image, str)}
+        named = names[first : first + len(found)]
+        return Loaded(first, named, np.asarray(pixels), first + np.array(read, int), problems)
 
     def batches(size: int) -> Iterator[Loaded]:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            ahead: deque[tuple[int, list[Future[np.ndarray | str]]]] = deque()
+        pool = ThreadPoolExecutor(os.cpu_count())
+        ahead: deque[tuple[int, list[Future[list[np.ndarray | str]]]]] = deque()
+        try:
             for start in range(0, len(names), size):
-                end = min(start + size, len(names))
-                ahead.append((start, [pool.submit(attempt, i) for i in range(start, end)]))
+                batch = range(start, min(start + size, len(names)))
+                parts = (batch[i : i + _TOGETHER] for i in range(0, len(batch), _TOGETHER))
+                ahead.append((start, [pool.submit(attempt, part) for part in parts]))
                 if len(ahead) > 1:
-                    yield _collect(names, *ahead.popleft())
+                    yield collect(*ahead.popleft())
             if ahead:
-                yield _collect(names, *ahead.popleft())
+                yield collect(*ahead.popleft())
+        finally:  # whoever ends early, by Ctrl-C perhaps, waits for no further image
+            pool.shutdown(cancel_futures=True)
 
-    return Source(names, batches, labels)
-
-
-def _collect(names: list[str], first: int, tasks: list[Future[np.ndarray | str]]) -> Loaded:
-    found = [task.result() for task in tasks]
-    pixels = [image for image in found if not isinstance(image, str)]
-    return Loaded(
-        first,
-        names[first : first + len(found)],
-        np.stack(pixels) if pixels else np.zeros((0, 0, 0, 0), np.uint8),
-        np.array([first + i for i, image in enumerate(found) if not isinstance(image, str)], int),
-        {first + i: image for i, image in enumerate(found) if isinstance(image, str)},
-    )
+    return Source(names, batches)
 
 
 def streamed(
@@ -196,12 +288,17 @@ def streamed(
         for pixels, valid, which in streaming.decoded(index, chosen, size, image_size):
             positions = np.arange(first, first + len(which))
             bad = zip(positions[~valid].tolist(), which[~valid].tolist(), strict=True)
-            problems = {i: f"{index.describe(k)} cannot be decoded" for i, k in bad}
+            problems = {i: f"image {_undecodable(index, k)}" for i, k in bad}
             named = names[first : first + len(which)]
             yield Loaded(first, named, pixels[valid], positions[valid], problems)
             first += len(which)
 
     return Source(names, batches, labels)
+
+
+def _undecodable(index: ImageIndex, number: int) -> str:
+    reason = index.damage(number)
+    return f"{index.describe(number)} cannot be decoded{reason and ': ' + reason}"
 
 
 def of_run(data: Dataset | StreamedDataset, split: Split, part: str) -> Source:
@@ -228,5 +325,4 @@ def of_images(data: Dataset | StreamedDataset, indices: np.ndarray, part: str = 
     if isinstance(data, StreamedDataset):
         index = data.test_index if test else data.train_index
         return streamed(index, indices, names, data.image_size, labels)
-    pixels = data.test_images if test else data.images
-    return one_by_one(names, lambda position: pixels[indices[position]], labels)
+    return in_memory(names, data.test_images if test else data.images, indices, labels)

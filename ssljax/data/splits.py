@@ -4,15 +4,28 @@ Source: `scripts/create_split.py`, `scripts/create_unlabeled.py` and `libml/data
 google-research/mixmatch and google-research/fixmatch.
 """
 
+import bisect
 import hashlib
 import re
 from typing import NamedTuple
 
 import numpy as np
 
-_NAME = re.compile(r"(?P<dataset>.+)\.(?P<seed>\d+)@(?P<size>\d+|all)-(?P<valid>\d+)", re.DOTALL)
+_NAME = re.compile(
+    r"(?P<dataset>.+)\.(?P<seed>\d+)@(?P<size>\d+|all)(\+(?P<unlabeled>\d+|all))?-(?P<valid>\d+)",
+    re.DOTALL,
+)
+_TAIL = re.compile(r"(?P<dataset>.+)_lt(?P<labeled>-?\d+)(u(?P<unlabeled>-?\d+))?", re.DOTALL)
 
 _PLACES = ("folder", "npz")  # data sets that are named by a path
+
+
+class LongTail(NamedTuple):
+    """What a long-tailed name says beside others, for example `cifar10_lt100u-100.1@500+4000-0`."""
+
+    labeled_ratio: int  # γ of the labelled images, see `long_tail.class_counts`
+    unlabeled_ratio: int  # γ of the unlabelled ones; by default the same
+    unlabeled: int | None  # of the most frequent class; None: as many as there are
 
 
 class SplitName(NamedTuple):
@@ -22,6 +35,8 @@ class SplitName(NamedTuple):
     seed: int  # 0: records are taken in their original order
     size: int | None  # number of labelled images; None ("all"): every one that has a label
     valid: int  # number of validation images
+    # Of a long-tailed name, whose `size` counts labelled images of the most frequent class.
+    tail: LongTail | None = None
 
 
 class Split(NamedTuple):
@@ -33,7 +48,10 @@ class Split(NamedTuple):
 
 
 def parse(name: str) -> SplitName:
-    """Takes `<data set>.<seed>@<labels>-<validation images>` apart.
+    """Takes `<data set>.<seed>@<labels>-<validation images>` apart, or a long-tailed name.
+
+    That is `<data set>_lt<γ>[u<γ>].<seed>@<labels>[+<unlabelled>]-<validation images>`. Where the
+    data set is a path or has a dot, `+` must be there: it may itself be called `…_lt100`.
 
     Raises:
       ValueError: the name has another form, of which the message shows an example, or a seed that
@@ -47,8 +65,39 @@ def parse(name: str) -> SplitName:
         )
     if int(match["seed"]) >= 2**32:
         raise ValueError(f"dataset {name!r} has a seed above {2**32 - 1}, the largest one")
-    size = None if match["size"] == "all" else int(match["size"])
-    return SplitName(match["dataset"], int(match["seed"]), size, int(match["valid"]))
+    dataset, tail = _without_tail(match)
+    if tail is None and match["unlabeled"]:
+        raise ValueError(
+            f"dataset {name!r} has a +, which is for long-tailed names, for example "
+            "cifar10_lt100.1@1500+3000-0"
+        )
+    if tail is not None and 0 in tail[:2]:
+        raise ValueError(
+            f"dataset {name!r} has the ratio 0; allowed after _lt and u: from 1 up, and from -1 "
+            "down for the reverse order"
+        )
+    size, valid = _number(match["size"]), int(match["valid"])
+    return SplitName(dataset, int(match["seed"]), size, valid, tail)
+
+
+def _number(text: str | None) -> int | None:
+    return None if text in (None, "all") else int(str(text))
+
+
+def _without_tail(match: re.Match[str]) -> tuple[str, LongTail | None]:
+    """The data set of a name, and what makes it long-tailed; None: it is not."""
+    dataset = match["dataset"]
+    tail = _TAIL.fullmatch(dataset)
+    if tail is None or (match["unlabeled"] is None and set(dataset) & set(".:")):
+        return dataset, None
+    ratios = int(tail["labeled"]), int(tail["unlabeled"] or tail["labeled"])
+    return tail["dataset"], LongTail(*ratios, _number(match["unlabeled"]))
+
+
+def _dataset(name: str) -> str:
+    """The data set of a name, with or without its numbers."""
+    match = _NAME.fullmatch(name)
+    return _without_tail(match)[0] if match else name
 
 
 def with_later_seed(name: str, by: int) -> str:
@@ -56,13 +105,28 @@ def with_later_seed(name: str, by: int) -> str:
     match = _NAME.fullmatch(name)
     if match is None:
         return name
-    return f"{match['dataset']}.{int(match['seed']) + by}{name[match.end('seed') :]}"
+    start, end = match.span("seed")
+    return f"{name[:start]}{int(match['seed']) + by}{name[end:]}"
+
+
+def without_seed(name: str) -> str:
+    """A name without the seed of its labelled set, for what differs in that alone."""
+    match = _NAME.fullmatch(name)
+    if match is None:
+        return re.sub(r"\.\d+$", "", name)  # imagenet128116.1
+    start, end = match.span("seed")
+    return name[: start - 1] + name[end:]
+
+
+def without_numbers(name: str) -> str:
+    """A name without seed and numbers: the data set, and where it is long-tailed its ratios."""
+    match = _NAME.fullmatch(name)
+    return match["dataset"] if match else re.sub(r"\.\d+$", "", name)
 
 
 def place(name: str) -> str:
     """Where the files of a name are, of `folder:…` and `npz:…`; "": the name is of no place."""
-    match = _NAME.fullmatch(name)
-    kind, _, where = (match["dataset"] if match else name).partition(":")
+    kind, _, where = _dataset(name).partition(":")
     return where if kind in _PLACES else ""
 
 
@@ -76,14 +140,14 @@ def whole(name: str) -> str:
     """A name, with or without its numbers, that takes all labels of the same data set."""
     if name.startswith("imagenet"):
         return "imagenet"
-    match = _NAME.fullmatch(name)
-    return f"{match['dataset'] if match else name}.0@all-0"
+    return f"{_dataset(name)}.0@all-0"
 
 
 def function_of(name: str) -> str:
     """What a name calls: `tfds` of `tfds:pets.1@40-0`, `my_data.pets` of `my_data.pets.1@40-0`."""
-    match = _NAME.fullmatch(name)
-    called = match["dataset"] if match else re.sub(r"\.\d+$", "", name)  # imagenet128116.1
+    called = _dataset(name)
+    if called == name:
+        called = re.sub(r"\.\d+$", "", name)  # imagenet128116.1
     return called.partition(":")[0]
 
 
@@ -96,9 +160,13 @@ def make_split(
     include_labeled: bool,
     strict: bool = False,
     share: np.ndarray | None = None,
+    balanced: bool = False,
     labeled: np.ndarray | None = None,
 ) -> Split:
     """Chooses labelled, unlabelled and validation records as the published scripts do.
+
+    They draw labelled records in proportion to the sizes of the classes, and a first one of each
+    class before a second one of any.
 
     Args:
       labels: `[N]` class of every training record in original order, from 0 up; -1: no label. Such
@@ -111,6 +179,8 @@ def make_split(
         MixMatch's convention. True is FixMatch's, where a validation image can be a labelled one.
       strict: whether labelled records, and those without a label, are passed over for validation.
       share: `[C]` size of each class relative to the largest; None counts `labels`.
+      balanced: whether the labelled records are as many of each class as of any other, as far as
+        the classes have them. Nothing published does that where classes differ in size.
       labeled: the labelled records, where they are published; `size` and `seed` then choose none.
 
     Raises:
@@ -125,7 +195,7 @@ def make_split(
     if labeled is None and size is None and (strict or not include_labeled):
         labeled = _all_but_valid(labels, share, valid)
     elif labeled is None:
-        labeled = _choose_labeled(labels, counts, share, seed, size)
+        labeled = _choose_labeled(labels, counts, share, seed, size, balanced)
     is_labeled = np.zeros(len(labels), bool)
     is_labeled[labeled] = True
     rest = np.arange(len(labels)) if include_labeled else np.flatnonzero(~is_labeled)
@@ -156,7 +226,12 @@ def _all_but_valid(labels: np.ndarray, share: np.ndarray, valid: int) -> np.ndar
 
 
 def _choose_labeled(
-    labels: np.ndarray, counts: np.ndarray, share: np.ndarray, seed: int, size: int | None
+    labels: np.ndarray,
+    counts: np.ndarray,
+    share: np.ndarray,
+    seed: int,
+    size: int | None,
+    balanced: bool,
 ) -> np.ndarray:
     if size is None:
         return np.flatnonzero(labels >= 0)
@@ -167,12 +242,24 @@ def _choose_labeled(
         generator = np.random.RandomState(seed)  # what numpy.random.seed(seed) seeds
         for queue in queues:
             generator.shuffle(queue)
+    if balanced:
+        each = _equal_counts(counts, size)
+        return np.concatenate([queue[:n] for queue, n in zip(queues, each, strict=True)])
     chosen = _take_in_turn(queues, share, size)
     if len(chosen) < size:
         taken = np.bincount(labels[chosen], minlength=len(share))
         c = _neediest(share, taken, taken.max())
         raise ValueError(f"{size} labels were asked for, but class {c} has only {counts[c]} images")
     return chosen
+
+
+def _equal_counts(counts: np.ndarray, size: int) -> np.ndarray:
+    """How many of each class make `size` records, as equal as their sizes `[C]` allow."""
+    most = range(size + 1)  # of any class
+    level = bisect.bisect_right(most, size, key=lambda n: np.minimum(counts, n).sum()) - 1
+    each = np.minimum(counts, level)
+    each[np.flatnonzero(counts > level)[: size - each.sum()]] += 1
+    return each
 
 
 def _balanced_order(labels: np.ndarray, share: np.ndarray) -> np.ndarray:

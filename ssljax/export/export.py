@@ -10,8 +10,7 @@ import numpy as np
 
 from ssljax import recorded, trained
 from ssljax.errors import RunError, UsageError
-from ssljax.export import parity, readme
-from ssljax.export.parity import Artefact
+from ssljax.export import artefact, parity, preprocess, readme
 from ssljax.log import LOG
 from ssljax.storage import checksums, output_directory, runs
 from ssljax.storage.files import write_json, write_text
@@ -42,7 +41,8 @@ def export(
       input_dtype: of the images, 0..255: `uint8` or `float32`.
       batch_sizes: a TF1 graph for each; none: one for any batch size.
       opset: of ONNX.
-      limit: images of the parity report; None: all test images; 0: no report.
+      limit: images of the parity report, spread over the classes and the test images; None: all
+        of these; 0: no report.
       overwrite: whether `output` may have files, which are removed.
       given: `<knob>=<value>`, of `KNOBS`: other images for the report, or where they are; and a
         model of one's own that the run names.
@@ -65,25 +65,23 @@ def export(
         workdir, weights=weights, model=config.model, fallback=config.checkpoint.fallback
     )
     _require_exportable(model)
-    images, is_own = (None, False) if limit == 0 else _test_images(workdir, given)
+    images, is_own = (None, False) if limit == 0 else _test_images(workdir, given, limit)
 
     accuracy = _accuracy(workdir, model) if is_own and limit is None else None
     with output_directory.replaced(output, overwrite=overwrite) as partial:
-        artefacts = _write(model, partial, format, input_dtype, batch_sizes, opset)
+        _write(model, partial, format, input_dtype, batch_sizes, opset)
+        artefacts = artefact.open_all(partial)
         report = None
         if images is not None:
             report = parity.compare(
-                model,
-                artefacts,
-                images,
-                input_dtype=input_dtype,
-                limit=limit,
-                recorded=accuracy,
+                model, artefacts, images, input_dtype=input_dtype, recorded=accuracy
             )
             write_json(partial / "parity.json", report)
+        taken = preprocess.of(model, input_dtype)
+        write_json(partial / preprocess.NAME, preprocess.record(taken))
         verdict = parity.describe(report) if report else "no parity report was asked for"
         write_text(partial / "labels.txt", "\n".join(model.class_names) + "\n")
-        text = readme.readme(model, format, input_dtype, sorted(artefacts), verdict)
+        text = readme.readme(model, format, taken, sorted(artefacts), verdict)
         write_text(partial / "README.md", text)
         checksums.seal(partial)
         if report and not report["passed"]:
@@ -109,10 +107,7 @@ def _require_installed(format: str, opset: int) -> None:
         else:
             from ssljax.export import saved_model  # noqa: F401
     except ModuleNotFoundError as error:
-        extra = "onnx" if format == "onnx" else "tensorflow"
-        raise UsageError(
-            f"--format={format} needs the extra {extra}: pip install -e '.[{extra}]' ({error})"
-        ) from error
+        raise UsageError(artefact.missing(format, error, f"--format={format}")) from error
 
 
 def _require_exportable(model: Trained) -> None:
@@ -133,15 +128,13 @@ def _write(
     input_dtype: str,
     batch_sizes: tuple[int, ...],
     opset: int,
-) -> dict[str, Artefact]:
-    """Writes the model in one format; returns what can be run."""
+) -> None:
+    """Writes the model in one format."""
     if format == "onnx":
         from ssljax.export import onnx_model
 
-        path = folder / "model.onnx"
-        onnx_model.write(model, path, input_dtype=input_dtype, opset=opset)
-        return {path.name: Artefact(onnx_model.runner(path))}
-    if format == "tf1":
+        onnx_model.write(model, folder / "model.onnx", input_dtype=input_dtype, opset=opset)
+    elif format == "tf1":
         from ssljax.export import tf1_model
 
         paths = {
@@ -151,15 +144,14 @@ def _write(
         for size, path in paths.items():
             tf1_model.write(model, path, input_dtype=input_dtype, batch_size=size)
         readme.write_atc(folder / "atc.sh", model, paths)
-        return {p.name: Artefact(tf1_model.runner(p), s) for s, p in paths.items()}
-    from ssljax.export import saved_model
+    else:
+        from ssljax.export import saved_model
 
-    saved_model.write(model, folder, input_dtype=input_dtype)
-    return {"saved_model.pb": Artefact(saved_model.runner(folder))}
+        saved_model.write(model, folder, input_dtype=input_dtype)
 
 
 def _test_images(
-    workdir: Path, given: Sequence[str]
+    workdir: Path, given: Sequence[str], limit: int | None
 ) -> tuple[Iterator[tuple[np.ndarray, np.ndarray]], bool]:
     """Batches of test images and labels, or of training images if there are none; and whether they
     are the run's own."""
@@ -168,9 +160,11 @@ def _test_images(
     except UsageError as error:
         raise UsageError(f"{error}; --limit=0 exports without the data, and no report") from error
     data = found.dataset
-    if len(data.test_labels):
-        return data.test_batches(np.arange(len(data.test_labels)), parity.BATCH), found.is_own
-    return data.batches(np.arange(len(data.labels)), parity.BATCH), found.is_own
+    labels, batches = data.test_labels, data.test_batches
+    if not len(labels):
+        labels, batches = data.labels, data.batches
+    chosen = np.arange(len(labels)) if limit is None else parity.spread(labels, limit)
+    return batches(chosen, parity.BATCH), found.is_own
 
 
 def _accuracy(workdir: Path, model: Trained) -> float | None:

@@ -1,6 +1,5 @@
 """An ONNX model through jax2onnx, for ONNX Runtime, any batch size."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import onnx
 import onnxruntime
 
 from ssljax.errors import UsageError
+from ssljax.export.artefact import Run
 from ssljax.trained import OUTPUTS, Trained
 
 
@@ -95,8 +95,8 @@ def _forget_shapes(graph, names):
         graph.value_info.remove(info)
 
 
-def runner(path: Path) -> Callable[[np.ndarray], np.ndarray]:
-    """Images -> logits, computed by ONNX Runtime on CPU.
+def runner(path: Path) -> Run:
+    """What ONNX Runtime computes on CPU.
 
     Raises:
       UsageError: it cannot run the model, as where it does not know its opset.
@@ -107,8 +107,7 @@ def runner(path: Path) -> Callable[[np.ndarray], np.ndarray]:
         reason = " ".join(str(error).split())[:300]
         raise UsageError(f"ONNX Runtime cannot run the model: {reason}; try --opset=17") from error
 
-    def run(images: np.ndarray) -> np.ndarray:
-        (logits,) = session.run(["logits"], {"images": images})
-        return logits
+    def run(images: np.ndarray) -> dict[str, np.ndarray]:
+        return dict(zip(OUTPUTS, session.run(OUTPUTS, {"images": images}), strict=True))
 
     return run

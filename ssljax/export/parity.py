@@ -1,40 +1,40 @@
 """An exported model beside the JAX model, on real images: is anything lost on the way out?
 
-Logits are compared, not probabilities: where a softmax is saturated, everything agrees. The
-exported model is given batches of another size than JAX's, so that a model whose outputs depend on
-the other images of a batch does not pass.
+Logits are compared, since where a softmax is saturated everything agrees; and probabilities, which
+are of a temperature. The exported model is given batches of another size than JAX's, so that a
+model whose outputs depend on the other images of a batch does not pass.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import jax
 import numpy as np
 
-from ssljax.trained import Trained
+from ssljax.export.artefact import Artefact
+from ssljax.forward import Outputs
+from ssljax.trained import OUTPUTS, Trained
 
 BATCH = 64  # images that JAX computes at once
 ANY = 48  # images that an exported model for any batch size is given at once
 TOLERANCE = 1e-4  # of the logits, relative to the largest
+PROBABILITIES = 1e-4  # of the probabilities, which show a wrong temperature
 DISAGREEMENT = 0.001  # share of the images whose prediction may differ
 
 
-class Artefact(NamedTuple):
-    """An exported model that can be run."""
+def spread(labels: np.ndarray, count: int) -> np.ndarray:
+    """`count` images, ascending: of each class as many, if it has them, evenly spaced in the data.
 
-    run: Callable[[np.ndarray], np.ndarray]  # images [n, H, W, C] -> logits [n, classes]
-    batch_size: int | None = None  # n; None: any
-
-    def logits(self, images: np.ndarray) -> np.ndarray:
-        """Of any number of images, as many at a time as the model takes."""
-        size = self.batch_size or ANY
-        parts = []
-        for i in range(0, len(images), size):
-            part = images[i : i + size]
-            missing = size - len(part) if self.batch_size else 0
-            full = np.pad(part, [(0, missing), *[(0, 0)] * (images.ndim - 1)])
-            parts.append(self.run(full)[: len(part)])
-        return np.concatenate(parts)
+    Args:
+      labels: `[N]`; -1, no label, is a class too.
+    """
+    groups = [np.flatnonzero(labels == c) for c in np.unique(labels)]
+    chosen, left = [np.zeros(0, int)], min(count, len(labels))
+    for done, group in enumerate(sorted(groups, key=len)):
+        share = min(len(group), left // (len(groups) - done))
+        chosen.append(group[(2 * np.arange(share) + 1) * len(group) // (2 * share or 1)])
+        left -= share
+    return np.sort(np.concatenate(chosen))
 
 
 def compare(
@@ -43,29 +43,26 @@ def compare(
     batches: Iterable[tuple[np.ndarray, np.ndarray]],
     *,
     input_dtype: str,
-    limit: int | None = None,
     recorded: float | None = None,
 ) -> dict[str, Any]:
     """What `parity.json` holds.
 
     Args:
       batches: uint8 images and their labels, -1: none.
-      limit: how many images are compared; None: all.
       recorded: the accuracy that the run itself found on the same images, 0..1.
     """
     model = jax.jit(trained.serve())
     sums = {name: _Sums() for name in artefacts}
     seen = 0
     for images, labels in batches:
-        rest = len(images) if limit is None else limit - seen
-        images, labels = images[:rest].astype(input_dtype), labels[:rest]
-        if not len(images):
-            break
+        images = images.astype(input_dtype)
         # The last batch is filled up, so that nothing is compiled twice.
         full = np.pad(images, [(0, max(BATCH - len(images), 0)), (0, 0), (0, 0), (0, 0)])
-        expected = np.asarray(model(trained.variables, full)["logits"])[: len(images)]
+        served = model(trained.variables, full)
+        logits, probabilities = (np.asarray(served[name])[: len(images)] for name in OUTPUTS)
+        expected = Outputs(logits, probabilities, None)
         for name, artefact in artefacts.items():
-            sums[name].add(expected, artefact.logits(images), labels)
+            sums[name].add(expected, artefact.outputs(images, ANY), labels)
         seen += len(images)
     compared = {name: s.summary() for name, s in sums.items()}
     near = 0.01 if trained.config.get("bfloat16") else DISAGREEMENT
@@ -76,7 +73,9 @@ def compare(
         "step": trained.step,
         "weights": trained.weights,
         "images": seen,
+        "temperature": trained.temperature,
         "tolerance": TOLERANCE,
+        "tolerance_probabilities": PROBABILITIES,
         "disagreement_allowed": DISAGREEMENT,
         "top1_recorded": recorded,
         "exported": compared,
@@ -90,12 +89,12 @@ class _Sums:
     def __init__(self) -> None:
         self.images = self.labeled = self.same = 0
         self.right = np.zeros(2, int)
-        self.total = self.largest = self.scale = 0.0
+        self.total = self.largest = self.scale = self.probabilities = 0.0
         self.values = 0
 
-    def add(self, expected: np.ndarray, found: np.ndarray, labels: np.ndarray) -> None:
-        difference = np.abs(expected.astype(np.float64) - found)
-        classes = expected.argmax(axis=-1), found.argmax(axis=-1)
+    def add(self, expected: Outputs, found: Outputs, labels: np.ndarray) -> None:
+        difference = np.abs(expected.logits.astype(np.float64) - found.logits)
+        classes = expected.logits.argmax(axis=-1), found.logits.argmax(axis=-1)
         self.images += len(labels)
         self.labeled += int(np.sum(labels >= 0))
         self.same += int(np.sum(classes[0] == classes[1]))
@@ -104,7 +103,9 @@ class _Sums:
         self.values += difference.size
         # Not max(): it would lose a NaN.
         self.largest = float(np.maximum(self.largest, difference.max()))
-        self.scale = float(np.maximum(self.scale, np.abs(expected).max()))
+        self.scale = float(np.maximum(self.scale, np.abs(expected.logits).max()))
+        apart = np.abs(expected.probabilities - found.probabilities).max()
+        self.probabilities = float(np.maximum(self.probabilities, apart))
 
     def summary(self) -> dict[str, Any]:
         top1 = self.right / self.labeled if self.labeled else (None, None)
@@ -115,6 +116,7 @@ class _Sums:
             "max_abs_difference": self.largest,
             "mean_abs_difference": self.total / max(self.values, 1),
             "max_abs_logit": self.scale,
+            "max_abs_difference_probabilities": self.probabilities,
         }
 
 
@@ -122,6 +124,7 @@ def _passes(compared: Mapping[str, Any]) -> bool:
     return bool(
         compared["agreement"] >= 1 - DISAGREEMENT
         and compared["max_abs_difference"] <= TOLERANCE * compared["max_abs_logit"]
+        and compared["max_abs_difference_probabilities"] <= PROBABILITIES
     )
 
 
@@ -135,7 +138,8 @@ def describe(report: Mapping[str, Any]) -> str:
         f"{name}: top-1 {percent(c['top1_exported'])}, JAX {percent(c['top1_jax'])}; "
         f"{100 * c['agreement']:.3f} % of {report['images']} predictions agree; logits (up to "
         f"{c['max_abs_logit']:.4g}) differ by at most {c['max_abs_difference']:.3g}, by "
-        f"{c['mean_abs_difference']:.3g} on average"
+        f"{c['mean_abs_difference']:.3g} on average; probabilities at temperature "
+        f"{report['temperature']:.4g} by at most {c['max_abs_difference_probabilities']:.3g}"
         for name, c in report["exported"].items()
     ]
     recorded = report["top1_recorded"]
@@ -146,6 +150,6 @@ def describe(report: Mapping[str, Any]) -> str:
         [
             *lines,
             f"parity {verdict} (allowed: {100 * DISAGREEMENT:g} % of the predictions, logits "
-            f"{TOLERANCE:g} of the largest)",
+            f"{TOLERANCE:g} of the largest, probabilities {PROBABILITIES:g})",
         ]
     )

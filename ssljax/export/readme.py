@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ssljax.export import preprocess
+from ssljax.export.preprocess import Preprocess
 from ssljax.storage.files import write_text
 from ssljax.trained import Trained
 
@@ -33,10 +35,13 @@ Ascend device was at hand when this was written.""",
 
 
 def readme(
-    trained: Trained, format: str, input_dtype: str, names: Sequence[str], verdict: str
+    trained: Trained, format: str, taken: Preprocess, names: Sequence[str], verdict: str
 ) -> str:
     """The README of an export."""
-    height, width, channels = trained.image_shape
+    height, width, channels = taken.image_shape
+    scaled = "of the logits"
+    if trained.temperature != 1:
+        scaled += f" divided by the temperature {trained.temperature:.6g}, which calibrates them"
     use = _USE[format].format(first=names[0])
     classes = len(trained.class_names)
     config = trained.config
@@ -48,10 +53,22 @@ It computes in float32.
 
 | | |
 | --- | --- |
-| input | `images`: {input_dtype} `[N, {height}, {width}, {channels}]`, 0 to 255 (scaled inside) |
+| input | `images`: {taken.dtype} `[N, {height}, {width}, {channels}]`, 0 to 255 (scaled inside) |
 | outputs | `logits`, `probabilities`: float32 `[N, {classes}]`, as in `labels.txt` |
 
+Probabilities are the softmax {scaled}.
+
 {use}
+
+## From an image to the input
+
+{preprocess.section(taken)}
+`images` are `np.stack([read(path), …])`. With ssljax installed, this command predicts a folder, a
+file, a pattern or an `.npz` in the same way, and writes `predictions.csv`, `.npz` and `.html`:
+
+    python -m ssljax.export.predict <this directory> <images> --output=<directory>
+
+## Is it whole, and does it compute what it should?
 
 `sha256sum --check SHA256SUMS` says whether a file has changed since it was written.
 

@@ -1,11 +1,11 @@
 """A SavedModel through jax2tf: for TensorFlow Serving, CPU, CUDA and TPU, any batch size."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import numpy as np
 
+from ssljax.export.artefact import Run
 from ssljax.log import quiet_import
 from ssljax.trained import OUTPUTS, Trained
 
@@ -42,14 +42,14 @@ def write(trained: Trained, directory: Path, *, input_dtype: str) -> None:
     tf.saved_model.save(module, str(directory), signatures=serve)
 
 
-def runner(directory: Path) -> Callable[[np.ndarray], np.ndarray]:
-    """Images -> logits, computed by a SavedModel's serving signature."""
+def runner(directory: Path) -> Run:
+    """What a SavedModel's serving signature computes."""
     loaded = tf.saved_model.load(str(directory))
     signature = loaded.signatures["serving_default"]
     assert set(signature.structured_outputs) == set(OUTPUTS)
 
-    def run(images: np.ndarray) -> np.ndarray:
-        return signature(images=tf.constant(images))["logits"].numpy()
+    def run(images: np.ndarray) -> dict[str, np.ndarray]:
+        return {name: x.numpy() for name, x in signature(images=tf.constant(images)).items()}
 
     run.__dict__["loaded"] = loaded  # the signature alone does not keep its variables alive
     return run

@@ -1,15 +1,14 @@
 """A frozen TensorFlow 1 graph of a trained model: its weights are constants."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from ssljax.export import tf1_graph
+from ssljax.export.artefact import Run
 from ssljax.log import quiet_import
-from ssljax.trained import Trained
+from ssljax.trained import OUTPUTS, Trained
 
 with quiet_import():
     import tensorflow as tf
@@ -30,11 +29,12 @@ def write(trained: Trained, path: Path, *, input_dtype: str, batch_size: int | N
     tf1_graph.save(graph, path)
 
 
-def runner(path: Path) -> Callable[[np.ndarray], np.ndarray]:
-    """Images -> logits, computed by this machine's TensorFlow in a session of version 1."""
+def runner(path: Path) -> Run:
+    """What a graph computes on this machine's TensorFlow, in a session of version 1."""
     tf.config.set_visible_devices([], "GPU")
     graph_def = tf.compat.v1.GraphDef.FromString(path.read_bytes())
     with tf.Graph().as_default() as graph:
         tf.import_graph_def(graph_def, name="")
     session = tf.compat.v1.Session(graph=graph)
-    return lambda images: session.run("logits:0", {"images:0": images})
+    outputs = {name: f"{name}:0" for name in OUTPUTS}
+    return lambda images: session.run(outputs, {"images:0": images})

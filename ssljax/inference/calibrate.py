@@ -4,16 +4,15 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-import jax
 import numpy as np
 
+from ssljax import reliability
 from ssljax.data.datasets import Dataset
 from ssljax.data.load import labeled_validation
 from ssljax.data.splits import Split
 from ssljax.data.streaming import StreamedDataset
 from ssljax.errors import UsageError
 from ssljax.inference import calibration
-from ssljax.inference.outputs import batch_size, outputs
 from ssljax.log import LOG
 from ssljax.storage.files import write_sealed
 from ssljax.trained import CALIBRATION, Trained
@@ -31,8 +30,9 @@ def measure(trained: Trained, data: Dataset | StreamedDataset, split: Split) -> 
     Returns:
       What `calibration.json` holds: `temperature`; `on`, "validation" or "labelled"; `images`, how
       many; `ece_before` and `ece_after`, calibration errors 0..1, each image's probabilities being
-      of a temperature that was worked out on others; and for validation images `confidence` and
-      `right`, lists, of which `max_error` is worked out.
+      of a temperature that was worked out on others; `reliability`, the diagrams `before` and
+      `after` that these are of, with the fields of `reliability.Diagram`; and for validation images
+      `confidence` and `right`, lists, of which `max_error` is worked out.
 
     Raises:
       UsageError: there is no labelled image.
@@ -43,22 +43,33 @@ def measure(trained: Trained, data: Dataset | StreamedDataset, split: Split) -> 
     logits, labels = _logits(trained, data, indices)
     least = 0.0 if enough else 1.0
     temperature = max(least, calibration.fit_temperature(logits, labels))
-    after = _crossed(logits, labels, least)
-    error = calibration.expected_calibration_error
+    right = logits.argmax(axis=-1) == labels  # at any temperature
+    before, after = (
+        reliability.diagram(probabilities.max(axis=-1), right)
+        for probabilities in (calibration.softmax(logits), _crossed(logits, labels, least))
+    )
     found = {
         "step": trained.step,
         "weights": trained.weights,
         "temperature": temperature,
         "on": "validation" if enough else "labelled",
         "images": len(labels),
-        "ece_before": error(calibration.softmax(logits), labels),
-        "ece_after": error(after, labels),
+        "ece_before": reliability.expected_calibration_error(before),
+        "ece_after": reliability.expected_calibration_error(after),
+        "reliability": {"before": _record(before), "after": _record(after)},
     }
     if enough:
-        probabilities = calibration.softmax(logits, temperature)
-        found["confidence"] = np.round(probabilities.max(axis=-1).astype(float), 6).tolist()
-        found["right"] = (probabilities.argmax(axis=-1) == labels).tolist()
+        confidence = calibration.softmax(logits, temperature).max(axis=-1)
+        found |= {"confidence": _rounded(confidence), "right": right.tolist()}
     return found
+
+
+def _record(diagram: reliability.Diagram) -> dict[str, list[float]]:
+    return {name: _rounded(values) for name, values in diagram._asdict().items()}
+
+
+def _rounded(values: np.ndarray) -> list[float]:
+    return np.round(values.astype(float), 6).tolist()
 
 
 def store(trained: Trained, data: Dataset | StreamedDataset, split: Split) -> Trained:
@@ -121,14 +132,14 @@ def _logits(
     trained: Trained, data: Dataset | StreamedDataset, indices: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Logits `[N, C]` and labels `[N]` of training images that have labels."""
-    devices = jax.local_devices()
+    size = trained.batch_size(len(indices))
     labels = [np.zeros(0, np.int64)]
 
     def images() -> Iterator[np.ndarray]:
-        for pixels, of_batch in data.batches(indices, batch_size(devices)):
+        for pixels, of_batch in data.batches(indices, size):
             labels.append(of_batch)
             yield pixels
 
-    logits = [x.logits for x in outputs(trained, images(), devices)]
+    logits = [x.logits for x in trained.outputs(images(), size)]
     none = np.zeros((0, len(trained.class_names)), np.float32)
     return np.concatenate([none, *logits]), np.concatenate(labels)

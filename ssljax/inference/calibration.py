@@ -1,4 +1,4 @@
-"""How far predictions can be trusted: temperature, calibration error, abstention. NumPy and SciPy.
+"""How far predictions can be trusted: temperature, and the confidence for an error.
 
 Logits are `[N, C]`, probabilities `[N, C]` with rows that sum to 1, labels `[N]` in 0..C-1.
 """
@@ -11,7 +11,6 @@ from scipy.special import log_softmax
 from scipy.special import softmax as _softmax
 from scipy.stats import beta
 
-from ssljax.checks import check_positive
 from ssljax.errors import UsageError
 
 _LOG_RANGE = (np.log(0.02), np.log(50.0))  # temperatures that are looked at
@@ -44,51 +43,6 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 
     found = minimize_scalar(cross_entropy, bounds=_LOG_RANGE, method="bounded")
     return float(np.exp(found.x))
-
-
-class Reliability(NamedTuple):
-    """The bins of a reliability diagram, of equal width, without the empty ones."""
-
-    confidence: np.ndarray  # [K] mean largest probability
-    accuracy: np.ndarray  # [K] share of right predictions
-    images: np.ndarray  # [K] how many
-
-
-def reliability(probabilities: np.ndarray, labels: np.ndarray, *, bins: int = 15) -> Reliability:
-    """Accuracy against confidence."""
-    check_positive(bins=bins)
-    confidence = probabilities.max(axis=-1)
-    right = probabilities.argmax(axis=-1) == labels
-    bin_of = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    count = np.bincount(bin_of, minlength=bins)
-    filled = count > 0
-    sums = [np.bincount(bin_of, weights=x, minlength=bins)[filled] for x in (confidence, right)]
-    return Reliability(sums[0] / count[filled], sums[1] / count[filled], count[filled])
-
-
-def expected_calibration_error(
-    probabilities: np.ndarray, labels: np.ndarray, *, bins: int = 15
-) -> float:
-    """Mean difference of accuracy and confidence over the bins, 0..1 (Guo et al., 2017)."""
-    found = reliability(probabilities, labels, bins=bins)
-    gaps = np.abs(found.accuracy - found.confidence)
-    return float(np.average(gaps, weights=found.images))
-
-
-def risk_coverage(confidence: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The error among the surest images, for each number of them.
-
-    Args:
-      confidence: `[N]`.
-      right: bool `[N]`, whether the prediction is right.
-
-    Returns:
-      Coverage `[N]`, the share of images that are kept, ascending to 1; and risk `[N]`, the share
-      of wrong predictions among these.
-    """
-    order = np.argsort(-np.asarray(confidence), kind="stable")
-    kept = np.arange(1, len(order) + 1)
-    return kept / max(len(order), 1), np.cumsum(~np.asarray(right, bool)[order]) / kept
 
 
 def error_bound(wrong: int, count: int, *, delta: float) -> float:

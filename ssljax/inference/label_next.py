@@ -14,8 +14,9 @@ from ssljax.data.datasets import Dataset
 from ssljax.data.splits import Split
 from ssljax.data.streaming import StreamedDataset
 from ssljax.errors import UsageError
-from ssljax.inference import calibration, selection
-from ssljax.inference.predict import predict, readable
+from ssljax.inference import selection
+from ssljax.inference.predict import of_run, predict
+from ssljax.inference.table import readable
 from ssljax.spreadsheet import inert
 from ssljax.trained import Trained
 
@@ -60,10 +61,7 @@ def choose(
     looked_at = np.concatenate([pool, split.labeled])
     outputs = [_outputs(member, data, looked_at) for member in members[: _needed(strategy)]]
     labeled = np.arange(len(pool), len(looked_at))
-    probabilities = [
-        calibration.softmax(logits, member.temperature)[: len(pool)]
-        for member, (logits, _) in zip(members, outputs, strict=False)
-    ]
+    probabilities = [found[: len(pool)] for found, _ in outputs]
     features = outputs[0][1] if outputs else _pixels(data, looked_at)
     if strategy == "typical":
         chosen = selection.typical(features, labeled, budget, seed=seed)
@@ -133,8 +131,10 @@ def _uncertain(
 def _outputs(
     trained: Trained, data: Dataset | StreamedDataset, indices: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Logits `[N, C]` and features `[N, D]` of training images; 0 where one cannot be read."""
-    chunks = list(predict(trained, sources.of_images(data, indices)))
+    """Probabilities `[N, C]` and features `[N, D]` of training images; 0 where one cannot be
+    read."""
+    source = sources.of_images(data, indices)
+    chunks = list(predict(of_run(trained, source), source))
     read = np.concatenate([loaded.positions for loaded, _ in chunks])
 
     def rows(parts: Sequence[np.ndarray]) -> np.ndarray:
@@ -143,8 +143,9 @@ def _outputs(
         found[read] = values
         return found
 
-    logits, features = ([getattr(x, name) for _, x in chunks] for name in ("logits", "features"))
-    return rows(logits), rows(features)
+    names = ("probabilities", "features")
+    probabilities, features = ([getattr(x, name) for _, x in chunks] for name in names)
+    return rows(probabilities), rows(features)
 
 
 def _pixels(data: Dataset | StreamedDataset, indices: np.ndarray) -> np.ndarray:

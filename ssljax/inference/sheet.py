@@ -11,6 +11,7 @@ from jinja2 import Environment
 from PIL import Image
 
 from ssljax.data.sources import Loaded
+from ssljax.inference.table import readable
 
 _PER_CLASS = 12  # images at each end
 
@@ -32,23 +33,23 @@ class Extremes:
 
     def add(self, loaded: Loaded, predicted: np.ndarray, confidence: np.ndarray) -> None:
         """Notes a batch: predicted classes and confidences `[n]` of its `loaded.images`."""
-        first = loaded.first
         for c in np.unique(predicted):
-            order = sorted(np.flatnonzero(predicted == c), key=lambda i: -confidence[i])
-            ends = {*order[:_PER_CLASS], *order[-_PER_CLASS:]}
-            items = [
-                Item(
-                    float(confidence[i]),
-                    loaded.names[loaded.positions[i] - first],
-                    loaded.images[i],
-                )
-                for i in order
-                if i in ends
-            ]
-            self.surest[c] = sorted(self.surest[c] + items, key=lambda x: -x.confidence)
-            self.surest[c] = self.surest[c][:_PER_CLASS]
-            self.least_sure[c] = sorted(self.least_sure[c] + items, key=lambda x: x.confidence)
-            self.least_sure[c] = self.least_sure[c][:_PER_CLASS]
+            of_class = np.flatnonzero(predicted == c)
+            for ends, sign in ((self.surest[c], -1), (self.least_sure[c], 1)):
+                ranks = sign * confidence[of_class]
+                if len(ends) == _PER_CLASS:  # most batches hold nothing that belongs here
+                    better = ranks < sign * ends[-1].confidence
+                    of_class, ranks = of_class[better], ranks[better]
+                chosen = of_class[np.argsort(ranks, kind="stable")[:_PER_CLASS]]
+                ends += [_item(loaded, i, float(confidence[i])) for i in chosen]
+                ends.sort(key=lambda item: sign * item.confidence)
+                del ends[_PER_CLASS:]
+
+
+def _item(loaded: Loaded, i: int, confidence: float) -> Item:
+    """The i-th of the images that could be read; its batch is not kept."""
+    name = readable(loaded.names[loaded.positions[i] - loaded.first])
+    return Item(confidence, name, loaded.images[i].copy())
 
 
 def page(

@@ -1,13 +1,14 @@
 """Runs that differ in their seeds alone -> their figures' means and standard deviations."""
 
 import dataclasses
-import re
 import statistics
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from ssljax.data import splits
+from ssljax.data.labels import are_uneven
 from ssljax.overrides import flatten
 from ssljax.report.runs import Run
 from ssljax.run import results
@@ -81,16 +82,18 @@ def group(runs: Sequence[Run]) -> list[Group]:
 def _about(run: Run) -> tuple[str, str, int | None]:
     """Method, data set, and number of labelled images."""
     name = str(run.config["dataset"])
-    match = re.fullmatch(r"(.+)\.\d+(@(\d+|all)-\d+)?", name)
-    size = match[3] if match and match[3] and match[3].isdigit() else None
-    labels = run.sizes.get("labeled", int(size) if size else None)
-    return str(run.config["method"]), match[1] if match else name, labels
+    try:
+        size = splits.parse(name).size
+    except ValueError:
+        size = None
+    data_set, labels = splits.without_numbers(name), run.sizes.get("labeled", size)
+    return str(run.config["method"]), data_set, labels
 
 
 def _knobs(run: Run) -> dict[str, str]:
     """What makes the experiment, as text; the data set's name without its seed."""
     knobs = {key: str(value) for key, value in sorted(flatten(run.config).items())}
-    knobs["dataset"] = re.sub(r"\.\d+(@(\d+|all)-\d+)?$", r"\1", knobs["dataset"])
+    knobs["dataset"] = splits.without_seed(knobs["dataset"])
     return {key: value for key, value in knobs.items() if key not in _SAME}
 
 
@@ -128,10 +131,27 @@ def headline_part(run: Run) -> str:
 
 def median_error(run: Run) -> float | None:
     """The headline as an error in %: median of the last 20 evaluations, EMA weights."""
-    rows = evaluations(run)
-    if not rows:
-        return None
-    return _percent(results.results(rows)["headline"][f"{headline_part(run)}_accuracy"])
+    accuracy = _headline(run, "accuracy")
+    return None if accuracy is None else _percent(accuracy)
+
+
+def balanced_accuracy(run: Run) -> float | None:
+    """Of the headline's evaluations, in %; None: the run is of a version that has none."""
+    return _share(_headline(run, "balanced_accuracy"))
+
+
+def macro_f1(run: Run) -> float | None:
+    """As `balanced_accuracy`."""
+    return _share(_headline(run, "macro_f1"))
+
+
+def is_uneven(run: Run) -> bool:
+    """Whether the classes of the images that the headline is about are not evenly frequent."""
+    return run.predictions is not None and are_uneven(run.predictions.labels)
+
+
+def _headline(run: Run, name: str) -> float | None:
+    return results.results(run.rows)["headline"].get(f"{headline_part(run)}_{name}")
 
 
 def last_error(run: Run) -> float | None:
@@ -168,3 +188,7 @@ def _errors(run: Run) -> list[float]:
 
 def _percent(accuracy: float) -> float:
     return 100 * (1 - accuracy)
+
+
+def _share(figure: float | None) -> float | None:
+    return None if figure is None else 100 * figure

@@ -14,7 +14,7 @@ from ssljax.report import pictures
 from ssljax.report.groups import Group
 from ssljax.report.pictures import Picture
 from ssljax.report.runs import Run
-from ssljax.report.table import NOTE, Table
+from ssljax.report.table import Table
 
 
 def make(
@@ -50,9 +50,10 @@ def make(
         readable=readable,
         counts=", ".join(f"{n} {status}" for status, n in Counter(r.status for r in runs).items()),
         errors=[_error(run) for run in runs],
+        calibrated=any(run.calibration for run in runs),
         groups=groups,
         table=table,
-        note=NOTE,
+        note=table.note,
         remarks=remarks,
         curves=curves,
         sections=sections,

@@ -10,17 +10,21 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from ssljax import reliability
 from ssljax.drawing import Figure, mpl
+from ssljax.reliability import BINS
 from ssljax.report import groups as grouping
 from ssljax.report import plots
 from ssljax.report.groups import Group
-from ssljax.report.runs import Predictions, Run, within
+from ssljax.report.records import Calibration, Predictions
+from ssljax.report.runs import Run, within
 from ssljax.run import results
 
 _CONFUSION = 200  # classes, at most, of a confusion matrix that can be read
 _SHEETS = 10  # runs of a group whose labelled images are shown
 _PNG = b"\x89PNG\r\n\x1a\n"  # how its files begin
 _LONGEST = 40  # characters of a file's name that are a run's or a data set's
+_DASHED = "Above the dashed line the model is too modest."
 _LEAST_SIDE = 64  # smaller images are enlarged by a whole number, pixels
 
 
@@ -47,6 +51,7 @@ class Mistake(NamedTuple):
     true: str
     said: str
     confidence: float  # 0..1
+    name: str  # of the image; "": it is not known
 
 
 def _svg(name: str, title: str, figure: Figure, text: str = "") -> Picture:
@@ -109,6 +114,7 @@ def of_group(group: Group, number: int) -> list[Picture]:
     if known and len({len(p.labels) for p in known}) == 1:
         names = _class_names(group, known)
         pictures += _of_predictions(stem, known, names)
+    pictures += _of_calibrations(stem, [c for run in group.runs if (c := run.calibration)])
     run = group.representative()
     pictures += _file(run, "augment.png", f"{stem}_augment", "What CTAugment has learned",
                       "One row per operation, one column per bin of its magnitude: black is 0, "
@@ -130,11 +136,9 @@ def _of_predictions(stem: str, known: list[Predictions], names: Sequence[str]) -
         figure = plots.confusion(sum(counts, np.zeros_like(counts[0])), names)
         text = f"Share in % of a true class's images; {over}."
         pictures.append(_svg(f"{stem}_confusion", "Confusion matrix", figure, text))
-    ece = grouping.spread([plots.expected_calibration_error(p) for p in known])
-    assert ece is not None
-    value = f"{ece.mean:.3f}" + ("" if ece.std is None else f" ± {ece.std:.3f}")
-    text = f"ECE {value} (15 bins); {over}. Above the dashed line the model is too modest."
-    figure = plots.reliability(pooled)
+    errors = [reliability.expected_calibration_error(p.reliability) for p in known]
+    text = f"ECE {_spread(errors)} ({BINS} bins); {over}. {_DASHED}"
+    figure = plots.reliability(pooled.reliability)
     pictures.append(_svg(f"{stem}_reliability", "Reliability", figure, text))
     present = np.unique(known[0].labels)
     accuracy = np.ma.array([_class_accuracy(p, present) for p in known])
@@ -142,6 +146,43 @@ def _of_predictions(stem: str, known: list[Predictions], names: Sequence[str]) -
     worst = " The 20 worst classes." if len(present) > 20 else ""
     pictures.append(_svg(f"{stem}_classes", "Accuracy of each class", figure, f"{over}.{worst}"))
     return pictures
+
+
+def _of_calibrations(stem: str, known: Sequence[Calibration]) -> list[Picture]:
+    """What the temperature does, and which error remains among the surest images."""
+    pictures = []
+    pairs = [c.reliability for c in known if c.reliability is not None]
+    if pairs:
+        over = f"{sum(c.images for c in known):,} {' and '.join(sorted({c.on for c in known}))}"
+        text = (
+            f"ECE {_spread([c.ece_before for c in known])} before, "
+            f"{_spread([c.ece_after for c in known])} after the temperature "
+            f"{_spread([c.temperature for c in known], 2)}; {over} images. {_DASHED}"
+        )
+        before, after = map(reliability.together, zip(*pairs, strict=True))
+        figure = plots.calibration(before, after)
+        pictures.append(_svg(f"{stem}_calibration", "Calibration", figure, text))
+    trusting = [c for c in known if len(c.confidence)]
+    if trusting:
+        confidence = np.concatenate([c.confidence for c in trusting])
+        right = np.concatenate([c.right for c in trusting])
+        coverage, risk = reliability.risk_coverage(confidence, right)
+        half = risk[(len(risk) - 1) // 2]
+        text = (
+            f"Error {100 * risk[-1]:.1f} % of all {len(risk):,} validation images (dashed), "
+            f"{100 * half:.1f} % of the surest half."
+        )
+        figure = plots.risk(coverage, risk)
+        pictures.append(_svg(f"{stem}_risk", "Risk against coverage", figure, text))
+    return pictures
+
+
+def _spread(values: Sequence[float], digits: int = 3) -> str:
+    """Their mean, and of several their standard deviation."""
+    found = grouping.spread(values)
+    assert found is not None
+    std = "" if found.std is None else f" ± {found.std:.{digits}f}"
+    return f"{found.mean:.{digits}f}{std}"
 
 
 def _class_accuracy(says: Predictions, classes: np.ndarray) -> np.ma.MaskedArray:
@@ -174,6 +215,7 @@ def mistakes(run: Run) -> list[Mistake]:
     if run.predictions is None:
         return []
     says = run.predictions
+    names = says.mistake_names or [""] * len(says.mistakes)
 
     def name(label: int) -> str:
         return run.class_names[label] if label < len(run.class_names) else str(label)
@@ -184,8 +226,9 @@ def mistakes(run: Run) -> list[Mistake]:
             name(int(says.labels[index])),
             name(int(says.predicted[index])),
             float(says.confidence[index]),
+            image_name,
         )
-        for index, image in zip(says.mistakes, says.mistake_images, strict=True)
+        for index, image, image_name in zip(says.mistakes, says.mistake_images, names, strict=True)
     ]
 
 

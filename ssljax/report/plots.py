@@ -7,13 +7,15 @@ from typing import Any
 import numpy as np
 
 from ssljax.drawing import Figure, MaxNLocator, mpl
+from ssljax.reliability import BINS, Diagram
 from ssljax.report.groups import Group
-from ssljax.report.runs import Predictions, Run
+from ssljax.report.records import Predictions
+from ssljax.report.runs import Run
 
 _WIDTH = 4.4  # inches
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#7A6A00", "#56B4E9", "#E69F00", "#333333")
 _STYLES = ("-", "--", ":", "-.")  # beyond the colours
-_BINS = 15  # of confidence, as Guo et al. (2017) have it
+_POINTS = 500  # of a curve over images
 _NAMED = 20  # classes that have room for their names
 STYLE: Any = {
     "axes.grid": True,
@@ -92,40 +94,57 @@ def _over_runs(
     return steps, np.array([statistics.mean(x) for x in at]), np.array(stds)
 
 
-def calibration(predictions: Predictions) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of 15 equal bins of confidence: images `[15]`, and their mean accuracy and confidence."""
-    correct = predictions.predicted == predictions.labels
-    bins = np.clip(np.ceil(predictions.confidence * _BINS).astype(int) - 1, 0, _BINS - 1)
-    counts = np.bincount(bins, minlength=_BINS)
-    sums = (
-        np.bincount(bins, weights=x, minlength=_BINS) for x in (correct, predictions.confidence)
-    )
-    accuracy, confidence = (total / np.maximum(counts, 1) for total in sums)
-    return counts, accuracy, confidence
-
-
-def expected_calibration_error(predictions: Predictions) -> float:
-    """Mean distance of accuracy and confidence, each bin weighted by its images; 0..1."""
-    counts, accuracy, confidence = calibration(predictions)
-    return float(np.sum(counts * np.abs(accuracy - confidence)) / np.sum(counts))
+@styled
+def reliability(found: Diagram) -> Figure:
+    """Accuracy over confidence, and how many images have which."""
+    figure, top, bottom = _over_confidence()
+    width = {"align": "edge", "width": 1 / BINS, "ec": "white"}
+    top.bar(found.left, found.accuracy, color=_COLORS[0], **width)
+    bottom.bar(found.left, found.images / found.images.sum(), color="#999999", **width)
+    return figure
 
 
 @styled
-def reliability(predictions: Predictions) -> Figure:
-    """Accuracy over confidence, and how many images have which."""
-    counts, accuracy, _ = calibration(predictions)
+def calibration(before: Diagram, after: Diagram) -> Figure:
+    """Accuracy over confidence before and after the temperature, and how many images have which."""
+    figure, top, bottom = _over_confidence()
+    for found, name, color, marker in (
+        (before, "before", _COLORS[1], "s"),
+        (after, "after", _COLORS[0], "o"),
+    ):
+        top.plot(found.confidence, found.accuracy, marker=marker, ms=4, color=color, label=name)
+        shares = np.zeros(BINS)
+        shares[np.round(found.left * BINS).astype(int)] = found.images / found.images.sum()
+        bottom.stairs(shares, np.arange(BINS + 1) / BINS, color=color)
+    top.legend(loc="upper left")
+    return figure
+
+
+def _over_confidence() -> tuple[Figure, Any, Any]:
+    """Axes of accuracy, with a dashed line for the right confidence, and below it of images."""
     figure = Figure(figsize=(_WIDTH, 3.6))
     top, bottom = figure.subplots(2, sharex=True, height_ratios=(3, 1))
-    left = np.arange(_BINS) / _BINS
-    filled = counts > 0
-    top.bar(left[filled], accuracy[filled], 1 / _BINS, align="edge", color=_COLORS[0], ec="white")
     top.plot([0, 1], [0, 1], "--", color="#333333", linewidth=1)
     top.set_ylabel("accuracy")
     top.set_ylim(0, 1)
-    bottom.bar(left, counts / counts.sum(), 1 / _BINS, align="edge", color="#999999", ec="white")
     bottom.set_ylabel("images")
     bottom.set_xlabel("confidence")
     bottom.set_xlim(0, 1)
+    return figure, top, bottom
+
+
+@styled
+def risk(coverage: np.ndarray, risk: np.ndarray) -> Figure:
+    """The error among the surest images over their share, both 0..1 and of `risk_coverage`."""
+    figure = Figure(figsize=(_WIDTH, 3.0))
+    axes = figure.subplots()
+    shown = np.unique(np.linspace(0, len(risk) - 1, _POINTS).astype(int))
+    axes.plot(100 * coverage[shown], 100 * risk[shown], color=_COLORS[0])
+    axes.axhline(100 * risk[-1], linestyle="--", color="#333333", linewidth=1)
+    axes.set_xlabel("coverage: surest images that are kept, %")
+    axes.set_ylabel("risk: error among them, %")
+    axes.set_xlim(0, 100)
+    axes.set_ylim(bottom=0)
     return figure
 
 

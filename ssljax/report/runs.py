@@ -7,32 +7,19 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 from PIL import Image
 
-from ssljax.data import arrays
 from ssljax.errors import UsageError
 from ssljax.log import printable
 from ssljax.overrides import complete
+from ssljax.report import records
+from ssljax.report.records import Calibration, Predictions
 from ssljax.run import metrics
 from ssljax.storage.files import PARTIAL, read_json
 
-_MOST_CLASSES = 1_000_000  # of which there are tables, in memory
 _MARKS = ("config.json", "metrics.jsonl", "results.json", "checkpoints")  # any: a run directory
-
-
-class Predictions(NamedTuple):
-    """`predictions.npz`, see `run/artifacts.py`."""
-
-    step: int
-    part: str  # test or validation
-    labels: np.ndarray  # [T] int32
-    predicted: np.ndarray  # [T] int32
-    confidence: np.ndarray  # [T] float32
-    mistakes: np.ndarray  # [K] int32, indices into the above, most confident first
-    mistake_images: np.ndarray  # [K, H, W, C] uint8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +34,7 @@ class Run:
     sizes: dict[str, int]  # of the split's lists, by their names
     starts: list[dict[str, Any]]  # of `environment.json`
     predictions: Predictions | None
+    calibration: Calibration | None  # of the last step
     failure: str  # "": it has not failed
     notes: tuple[str, ...]  # what a reader must know
 
@@ -135,7 +123,13 @@ def read(path: Path, name: str) -> Run:
     starts = optional("environment.json", lambda file: _starts(json_of(file, starts=list)), [])
     predictions = None
     if any("test/accuracy_ema" in row or "valid/accuracy_ema" in row for row in rows):
-        predictions = optional("predictions.npz", _predictions, None)
+        predictions = optional("predictions.npz", records.predictions, None)
+    calibration = None
+    if (path / "calibration.json").exists():
+        last = rows[-1]["step"] if rows else 0
+        calibration = optional(
+            "calibration.json", lambda file: records.calibration(json_of(file), last), None
+        )
     for picture in ("labelled.png", "augment.png"):
         if (path / picture).exists():
             optional(picture, _look_at, None)
@@ -151,6 +145,7 @@ def read(path: Path, name: str) -> Run:
         sizes={key: len(value) for key, value in split.items() if isinstance(value, list)},
         starts=starts,
         predictions=predictions,
+        calibration=calibration,
         failure=failure,
         notes=(),
     )
@@ -185,7 +180,7 @@ def _text(file: Path) -> str:
 def _config(recorded: dict[str, Any]) -> dict[str, Any]:
     config = complete(recorded)
     for knob, kind in (("method", str), ("dataset", str), ("num_steps", int)):
-        if knob not in config:
+        if knob not in recorded:
             raise ValueError(f"it has no {knob}")
         if not isinstance(config[knob], kind):
             raise ValueError(f"its {knob} is {config[knob]!r}")
@@ -215,29 +210,6 @@ def _look_at(picture: Path) -> None:
     """Compares a PNG with the checksums in it; raises what Pillow does."""
     with Image.open(picture) as image:
         image.verify()
-
-
-def _predictions(file: Path) -> Predictions:
-    values: dict[str, Any] = dict(arrays.read(file, Predictions._fields))
-    values |= {"step": int(values["step"]), "part": printable(values["part"])}
-    says = Predictions(**values)
-    count = len(says.labels)
-    for name, found in (("labels", says.labels), ("predicted", says.predicted)):
-        if found.shape != (count,) or found.dtype.kind not in "iu" or not count:
-            raise ValueError(f"{name} is {found.dtype} {list(found.shape)}")
-        if found.min() < 0 or found.max() >= _MOST_CLASSES:
-            raise ValueError(f"{name} is from {found.min()} to {found.max()}")
-    if says.confidence.shape != (count,) or says.confidence.dtype.kind != "f":
-        raise ValueError(f"confidence is {says.confidence.dtype} {list(says.confidence.shape)}")
-    if not np.all((says.confidence >= 0) & (says.confidence <= 1)):
-        raise ValueError("confidence is not from 0 to 1")
-    images, index = says.mistake_images, says.mistakes
-    fits = index.ndim == 1 and index.dtype.kind in "iu" and len(index) == len(images)
-    if not fits or not np.all((index >= 0) & (index < count)):
-        raise ValueError("mistakes are other images than were evaluated")
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
-        raise ValueError(f"mistake_images is {images.dtype} {list(images.shape)}")
-    return says
 
 
 def _progress(run: Run) -> list[str]:

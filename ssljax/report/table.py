@@ -17,11 +17,19 @@ Column = tuple[str, str, Callable[[Run], float | None]]
 _MEDIAN: Column = ("error %", "error", groups.median_error)
 _BEST: Column = ("at best validation %", "best_on_validation", groups.best_on_validation)
 _LAST: Column = ("last %", "last", groups.last_error)
+_BALANCED: list[Column] = [
+    ("balanced accuracy %", "balanced_accuracy", groups.balanced_accuracy),
+    ("macro F1 %", "macro_f1", groups.macro_f1),
+]
 _ORACLE: Column = ("oracle % (chosen on the test set)", "oracle", groups.oracle_error)
-NOTE = (
+_NOTE = (
     "Errors of the EMA weights, mean ± standard deviation (n − 1) over the seeds. error: median of "
     "the last 20 evaluations; at best validation: the test error where the validation accuracy is "
     "best, if there is one image per class for validation; last: the last evaluation."
+)
+_OF_BALANCED = (
+    " balanced accuracy and macro F1: medians of the last 20 evaluations too; to them each class "
+    "with an image contributes alike, however many it has."
 )
 
 
@@ -33,14 +41,21 @@ class Table(NamedTuple):
     value_heading: list[str]
     values: list[list[str | int | float | None]]
 
+    @property
+    def note(self) -> str:
+        """What the columns are."""
+        is_balanced = any(title in self.heading for title, _, _ in _BALANCED)
+        return _NOTE + (_OF_BALANCED if is_balanced else "")
+
 
 def make(found: Sequence[Group], published: Sequence[Published] = (), *, oracle: bool) -> Table:
-    """A row a group, then the published ones. Columns without content are left out of `cells`.
+    """A row a group, then the published ones. Columns without content are left out of `cells`;
+    so are balanced accuracy and macro F1 where all classes are evenly frequent.
 
     Args:
       oracle: whether to show the best error on the test set, marked as such.
     """
-    columns = [_MEDIAN, _BEST, _LAST, *([_ORACLE] if oracle else [])]
+    columns = [_MEDIAN, _BEST, _LAST, *_BALANCED, *([_ORACLE] if oracle else [])]
     cells: list[list[str]] = []
     values: list[list[str | int | float | None]] = []
     for group in found:
@@ -62,11 +77,11 @@ def make(found: Sequence[Group], published: Sequence[Published] = (), *, oracle:
     about, end = ["method", "data set", "labels", "settings", "seeds"], ["status", "source"]
     heading = [*about, *(title for title, _, _ in columns), *end]
     means = [f"{name}_{what}" for _, name, _ in columns for what in ("mean", "std")]
-    finished = all(group.status == "finished" for group in found)
+    hidden = ["status"] if all(group.status == "finished" for group in found) else []
+    if not any(groups.is_uneven(run) for group in found for run in group.runs):
+        hidden += [title for title, _, _ in _BALANCED]
     shown = [
-        i
-        for i, title in enumerate(heading)
-        if any(row[i] for row in cells) and not (title == "status" and finished)
+        i for i, title in enumerate(heading) if any(row[i] for row in cells) and title not in hidden
     ]
     return Table(
         [heading[i] for i in shown],
@@ -106,7 +121,7 @@ def markdown(table: Table) -> str:
         [_MARKUP.sub(r"\\\g<0>", cell) for cell in row] for row in (table.heading, *table.cells)
     ]
     rows.insert(1, rule)
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows) + f"\n{NOTE}\n"
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows) + f"\n{table.note}\n"
 
 
 def comma_separated(table: Table) -> str:

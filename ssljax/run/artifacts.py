@@ -23,6 +23,7 @@ import numpy as np
 from ssljax.augment import contact_sheet
 from ssljax.data import overview
 from ssljax.data.datasets import Dataset
+from ssljax.data.load import labeled_validation
 from ssljax.errors import Interrupted, UsageError
 from ssljax.experiment import Experiment
 from ssljax.log import LOG
@@ -103,12 +104,25 @@ def write_predictions(
 ) -> None:
     """Writes `predictions.npz`, of a streamed data set after the last step only.
 
-    It holds `step` and the fields of `evaluate.Predictions`, which tells what they are.
+    It holds `step`; the fields of `evaluate.Predictions`, which tells what they are; and
+    `mistake_names` `[K]`, the names of the mistakes' images.
     """
     if not isinstance(experiment.dataset, Dataset) and step < experiment.num_steps:
         return
+    names = np.array(_mistake_names(experiment, predictions), np.str_)
     with replacing(workdir / "predictions.npz") as file:
-        np.savez_compressed(file, step=step, **predictions._asdict())
+        np.savez_compressed(file, step=step, mistake_names=names, **predictions._asdict())
+
+
+def _mistake_names(experiment: Experiment, predictions: Predictions) -> list[str]:
+    """Their files, or numbers from 0; "" where damaged images have left their places to others."""
+    data = experiment.dataset
+    names = data.names("test")
+    if predictions.part == "validation":
+        train = data.names()
+        names = [train[i] for i in labeled_validation(data, experiment.split)]
+    known = len(names) == len(predictions.labels)
+    return [names[i] if known else "" for i in predictions.mistakes]
 
 
 def write_curve(workdir: Path, rows: Sequence[metrics.Row]) -> Path | None:

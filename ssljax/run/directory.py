@@ -12,6 +12,7 @@ environment.json, labelled.png, predictions.npz, failure.txt: for the report, se
 curve.png       the error over the steps, once the run is complete
 augment.png     what the augmentation had learned at the newest evaluation, if it learns
 results.json    the results, once the run is complete
+calibration.json    the temperature and what it does, see `inference/calibrate.py`
 """
 
 from pathlib import Path

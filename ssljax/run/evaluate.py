@@ -7,11 +7,12 @@ import jax
 import numpy as np
 
 from ssljax.data.datasets import Batches, Dataset
+from ssljax.data.labels import are_uneven
 from ssljax.data.load import labeled_validation
 from ssljax.data.splits import Split
 from ssljax.data.streaming import StreamedDataset
 from ssljax.run import metrics
-from ssljax.run.results import Scores
+from ssljax.run.results import HEADLINES, Scores
 from ssljax.training import hosts, parallel
 from ssljax.training.parallel import Evaluate
 from ssljax.training.state import TrainState
@@ -58,21 +59,23 @@ def evaluate_state(
 
     Returns:
       `{test,valid}/{accuracy,loss,class_entropy}_{raw,ema}`, the last one that of the predicted
-      classes in nats, with more than 10 classes also `accuracy_top5`; a part without labelled
-      images is left out. And the predictions for the images that the headline is about; None where
-      there is nothing to evaluate on.
+      classes in nats, with more than 10 classes also `accuracy_top5`; of EMA weights also
+      `balanced_accuracy` and `macro_f1`, see `balanced`; a part without labelled images is left
+      out. And the predictions for the images that the headline is about; None where there is
+      nothing to evaluate on.
     """
     weights = {kind: state.weights(kind) for kind in ("raw", "ema")}
     data, size = experiment.dataset, experiment.eval_batch_size
     parts = {
-        "valid": (data.batches, labeled_validation(data, experiment.split)),
+        "validation": (data.batches, labeled_validation(data, experiment.split)),
         "test": (data.test_batches, np.arange(len(data.test_labels))),
     }
     scores: Scores = {}
     predictions = None
-    for part, (batches, indices) in parts.items():
+    for title, (batches, indices) in parts.items():
         if not len(indices):
             continue
+        part = HEADLINES[title].partition("/")[0]
         mine = batches(parallel.local_part(indices), parallel.local_batch_size(size))
         in_step = parallel.in_step(mine, len(indices), size, data.image_shape)
         guesses = _Guesses(data.image_shape)
@@ -82,8 +85,37 @@ def evaluate_state(
                 if name == "classes":
                     name, value = "class_entropy", metrics.entropy(value)
                 scores[f"{part}/{name}_{kind}"] = float(value)
-        predictions = guesses.gather("test" if part == "test" else "validation", len(indices))
+        predictions = guesses.gather(title, len(indices))
+        for name, figure in balanced(predictions.labels, predictions.predicted).items():
+            scores[f"{part}/{name}_ema"] = figure
     return scores, predictions
+
+
+def balanced(labels: np.ndarray, predicted: np.ndarray) -> Scores:
+    """Figures to which each class contributes alike, however many images it has; 0..1.
+
+    Classes without an image among the labels are left out of both.
+
+    Args:
+      labels, predicted: int `[T]`.
+
+    Returns:
+      `balanced_accuracy`, the mean recall of the classes, and `macro_f1`, their mean F1.
+    """
+    from sklearn.metrics import precision_recall_fscore_support  # takes a second to import
+
+    _, recall, f1, _ = precision_recall_fscore_support(
+        labels, predicted, labels=np.unique(labels), average="macro", zero_division=0
+    )
+    return {"balanced_accuracy": float(recall), "macro_f1": float(f1)}
+
+
+def uneven_parts(subject: Subject) -> frozenset[str]:
+    """Of `HEADLINES`, the parts whose classes are not evenly frequent."""
+    data = subject.dataset
+    valid = data.labels[labeled_validation(data, subject.split)]
+    parts = {"test": data.test_labels, "validation": valid}
+    return frozenset(part for part, labels in parts.items() if are_uneven(labels))
 
 
 def mean_metrics(

@@ -1,7 +1,7 @@
 """The rows of a run -> its results, and how both are told. Needs no JAX."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,23 +9,28 @@ import numpy as np
 Scores = dict[str, float]
 # What the headline is about: test images, or validation images where there are none.
 HEADLINES = {"test": "test/accuracy_ema", "validation": "valid/accuracy_ema"}
+# What is told of EMA weights beside the accuracy where classes are not evenly frequent.
+BALANCED = {"balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1"}
 
 
-def describe(scores: Scores) -> str:
-    """One line: `test accuracy 95.00 % EMA, 94.72 % raw; validation accuracy …`."""
+def describe(scores: Scores, uneven: Collection[str] = ()) -> str:
+    """One line: `test accuracy 95.00 % EMA, 94.72 % raw; validation accuracy …`.
+
+    Args:
+      uneven: the parts of which `BALANCED` is told too, of `HEADLINES`.
+    """
+    shown = {"accuracy": "accuracy", "accuracy_top5": "top-5 accuracy", **BALANCED}
 
     def percent(key: str) -> str:
-        return f"{100 * scores[f'{key}_ema']:.2f} % EMA, {100 * scores[f'{key}_raw']:.2f} % raw"
+        kinds = [(f"{key}_{kind.lower()}", kind) for kind in ("EMA", "raw")]
+        return ", ".join(f"{100 * scores[k]:.2f} % {kind}" for k, kind in kinds if k in scores)
 
     return "; ".join(
         f"{part} {title} {percent(key)}"
-        for key, part, title in (
-            ("test/accuracy", "test", "accuracy"),
-            ("test/accuracy_top5", "test", "top-5 accuracy"),
-            ("valid/accuracy", "validation", "accuracy"),
-            ("valid/accuracy_top5", "validation", "top-5 accuracy"),
-        )
-        if f"{key}_ema" in scores
+        for part, prefix in (("test", "test"), ("validation", "valid"))
+        for name, title in shown.items()
+        for key in [f"{prefix}/{name}"]
+        if f"{key}_ema" in scores and (name not in BALANCED or part in uneven)
     )
 
 
@@ -34,21 +39,24 @@ def results(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
     The headline is the median test accuracy (EMA weights) of the last 20 evaluations, as the
     MixMatch and FixMatch papers report it: not the best one, which would be chosen on the test set.
+    Beside it are the medians of `BALANCED` over the same evaluations.
     """
     part = evaluated_part(rows)
     evaluations = [row for row in rows if row.get(HEADLINES[part]) is not None]
     if not evaluations:
         return {"step": rows[-1]["step"] if rows else 0, "headline": {}, "last": {}}
     last = evaluations[-1]
-    accuracies = [row[HEADLINES[part]] for row in evaluations[-20:]]
+    counted = evaluations[-20:]
+    figures = {}
+    for name in ("accuracy", *BALANCED):
+        key = HEADLINES[part].replace("accuracy", name)
+        values = [row[key] for row in counted if row.get(key) is not None]
+        if len(values) == len(counted):  # rows of older versions have the accuracy alone
+            figures[f"{part}_{name}"] = float(np.round(statistics.median(values), 6))
     scores = {k: v for k, v in last.items() if k.startswith(("test/", "valid/"))}
     return {
         "step": last["step"],
-        "headline": {
-            f"{part}_accuracy": float(np.round(statistics.median(accuracies), 6)),
-            "weights": "ema",
-            "evaluations": len(accuracies),
-        },
+        "headline": {**figures, "weights": "ema", "evaluations": len(counted)},
         "last": scores,
     }
 
@@ -59,13 +67,24 @@ def evaluated_part(rows: Sequence[dict[str, Any]]) -> str:
     return "test" if is_known else "validation"
 
 
-def headline(record: dict[str, Any]) -> str:
-    """The line that a run ends with."""
+def headline(record: dict[str, Any], uneven: Collection[str] = ()) -> str:
+    """The line that a run ends with.
+
+    Args:
+      uneven: as for `describe`.
+    """
     head = record["headline"]
     if not head:
         return "headline: nothing was evaluated, as there are no test and no validation images"
     part = "test" if "test_accuracy" in head else "validation"
+    shown = {"accuracy": "accuracy"} | (BALANCED if part in uneven else {})
+    figures = [
+        f"{title} {100 * head[f'{part}_{name}']:.2f} %"
+        for name, title in shown.items()
+        if f"{part}_{name}" in head
+    ]
+    median = "median" if len(figures) == 1 else "medians"
     return (
-        f"headline: {part} accuracy {100 * head[f'{part}_accuracy']:.2f} % (EMA weights, median of "
-        f"the last {head['evaluations']} evaluations)"
+        f"headline: {part} {', '.join(figures)} (EMA weights, {median} of the last "
+        f"{head['evaluations']} evaluations)"
     )

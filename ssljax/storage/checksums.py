@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ssljax.errors import UsageError
 from ssljax.storage import files
 
 NAME = "manifest.json"
@@ -95,6 +96,23 @@ def verify(directory: Path, name: str = NAME) -> None:
         raise Damaged(f"{error.filename}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Damaged(f"{name} is damaged") from error
+
+
+def require_unchanged(directory: Path) -> None:
+    """Compares the files of a directory with its `SHA256SUMS`, if it has one.
+
+    Raises:
+      UsageError: one is missing or has changed.
+    """
+    for name, sums in files.recorded_sums(directory).items():
+        path = directory / name
+        if not path.is_file():
+            raise UsageError(f"{path} is missing, which {files.SUMS} names")
+        if _digest(path) not in sums:
+            raise UsageError(
+                f"{path} has changed since it was written; put it back, or remove its line from "
+                f"{files.SUMS} there if it is to be so"
+            )
 
 
 def sync(path: Path) -> None:

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from ssljax.data import split_file
+from ssljax.data import datasets, split_file
 from ssljax.data.load import labeled_validation, load
 from ssljax.data.splits import Split, fingerprint
 from ssljax.errors import UsageError
@@ -42,6 +42,40 @@ def test_strict_validation_images_are_never_labelled(file):
     assert set(loose.valid) & set(loose.labeled)
     assert not set(strict.valid) & set(strict.labeled)
     assert sorted([*strict.unlabeled, *strict.valid]) == [*range(50)]
+
+
+def test_balanced_labels_are_drawn_where_labels_are_drawn(tmp_path):
+    path, images = tmp_path / "uneven.npz", np.zeros((30, 8, 8, 3), np.uint8)
+    np.savez(path, train_images=images, train_labels=np.repeat([0, 1, 2], [20, 7, 3]))
+    options = {"unlabeled": "strict", "labels_per_class": "balanced"}
+    data, split = load(f"npz:{path}.1@11-4", **options)
+    assert np.bincount(data.labels[split.labeled]).tolist() == [4, 4, 3]
+    data, natural = load(f"npz:{path}.1@11-4", unlabeled="strict")
+    assert np.bincount(data.labels[natural.labeled]).tolist() == [7, 3, 1]
+    refused = "config.labels_per_class is 'balanced'; allowed: natural, as "
+    for name, file, reason in (
+        (f"npz:{path}.1@all-4", "", "config.dataset npz:.* takes every label"),
+        (f"npz:{path}.1@11-4", "a.json", "the images of config.split_file are given"),
+        ("imagenet128116.1", "", "the folds of imagenet are plain random ones"),
+    ):
+        with pytest.raises(UsageError, match=refused + reason):
+            load(name, path=file, **options)
+
+
+def test_published_sets_are_not_balanced_anew(tmp_path, monkeypatch):
+    def stl10():
+        labels = np.repeat(np.arange(10), 100)
+        images = np.zeros((1000, 8, 8, 3), np.uint8)
+        folds = {100: lambda seed: np.arange(0, 1000, 10)}
+        names = tuple("0123456789")
+        return datasets.Dataset(images, labels, images, labels, 10, names, folds=folds)
+
+    monkeypatch.setattr(stl10, "__module__", datasets.__name__)
+    monkeypatch.setattr(datasets, "stl10", stl10)
+    options = {"unlabeled": "all", "labels_per_class": "balanced"}
+    with pytest.raises(UsageError, match="natural, as stl10 has published sets of 100 labels"):
+        load("stl10.1@100-0", **options)
+    assert len(load("stl10.1@50-0", **options)[1].labeled) == 50
 
 
 @pytest.mark.parametrize("unlabeled", ["exclude_labeled", "strict"])

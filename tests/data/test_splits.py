@@ -361,3 +361,48 @@ def test_a_class_without_images_is_passed_over():
 def test_records_of_which_none_has_a_label_are_refused():
     with pytest.raises(ValueError, match="no training image has a label"):
         make_split(np.array([-1, -1]), seed=1, size=1, valid=0, include_labeled=True)
+
+
+@pytest.mark.parametrize("counts", [EQUAL, UNEQUAL, LONG_TAIL])
+def test_labels_are_drawn_in_proportion_and_one_of_each_class_first(counts):
+    labels = made_labels(counts)
+    arguments = dict(seed=1, valid=0, include_labeled=True)
+    for size in (len(counts), 40, 90):
+        split = make_split(labels, size=size, **arguments)
+        each = np.bincount(labels[split.labeled], minlength=len(counts))
+        assert each.min() >= 1
+        proportional = np.array(counts) / max(counts) * each.max()
+        assert np.all(np.abs(each - np.maximum(1, proportional)) <= 1)
+
+
+@pytest.mark.parametrize(
+    ("size", "each"),
+    [(1, [1, 0, 0, 0, 0]), (5, [1, 1, 1, 1, 1]), (13, [3, 3, 3, 1, 3]), (15, [4, 4, 3, 1, 3]),
+     (111, [40, 25, 33, 1, 12]), (54, [14, 14, 13, 1, 12])],
+)  # fmt: skip
+def test_balanced_labels_are_as_many_of_each_class_as_it_has(size, each):
+    labels = made_labels(UNEQUAL)
+    arguments = dict(seed=3, valid=0, include_labeled=False, balanced=True)
+    split = make_split(labels, size=size, **arguments)
+    assert np.bincount(labels[split.labeled], minlength=5).tolist() == each
+    assert np.all(np.diff(split.labeled) > 0)
+    again = make_split(labels, size=size, **arguments)
+    assert fingerprint(again) == fingerprint(split)
+    if size < 100:  # another seed draws others
+        other = make_split(labels, size=size, **arguments | {"seed": 4})
+        assert set(other.labeled) != set(split.labeled)
+
+
+def test_balanced_labels_of_equal_classes_are_the_published_ones():
+    labels = made_labels(EQUAL)
+    arguments = dict(seed=2, size=45, valid=20, include_labeled=True)
+    balanced = make_split(labels, balanced=True, **arguments)
+    assert fingerprint(balanced) == fingerprint(make_split(labels, **arguments))
+
+
+def test_a_balanced_draw_passes_over_a_class_without_images():
+    labels = np.array([0, 2, 2, 3] * 5)
+    arguments = dict(seed=1, valid=3, include_labeled=True, strict=True, balanced=True)
+    split = make_split(labels, size=9, **arguments)
+    assert np.bincount(labels[split.labeled]).tolist() == [3, 0, 3, 3]
+    assert not set(split.labeled) & set(split.valid)

@@ -21,7 +21,8 @@ from helpers.trained_models import logits_of, model, train
 from ssljax import trained
 from ssljax.errors import RunError, UsageError
 from ssljax.export import export, onnx_model, parity, saved_model, tf1_model
-from ssljax.export.parity import Artefact
+from ssljax.export.artefact import Artefact
+from ssljax.inference.calibration import softmax
 
 ROOT = Path(__file__).parents[2]
 FORMATS = ("saved_model", "tf1", "onnx")
@@ -79,7 +80,7 @@ def test_the_chosen_weights_and_input_type_are_exported(format, weights, run, tm
     other = logits(run, {"ema": "raw", "raw": "ema"}[weights], images)
     for n in (1, 7):
         expected = logits(run, weights, images[:n])
-        values = found(images[:n].astype(np.float32))
+        values = found(images[:n].astype(np.float32))["logits"]
         np.testing.assert_allclose(values, expected, atol=1e-5)
         assert np.abs(values - other[:n]).max() > 1e-3
 
@@ -87,8 +88,8 @@ def test_the_chosen_weights_and_input_type_are_exported(format, weights, run, tm
 @pytest.mark.parametrize(
     "name",
     [
-        "wide_resnet", "cnn13", "convnet", "shake_resnet",
-        pytest.param("resnet18", marks=pytest.mark.slow),
+        "wide_resnet", "cnn13", "convnet",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("shake_resnet", "resnet18")),
     ],
 )  # fmt: skip
 def test_every_model_can_be_exported_in_every_format(name, tmp_path):
@@ -100,7 +101,7 @@ def test_every_model_can_be_exported_in_every_format(name, tmp_path):
     for format in FORMATS:
         found = runner(format, tmp_path)
         for n in (1, 7):
-            difference = np.abs(found(images[:n]) - expected[:n]).max()
+            difference = np.abs(found(images[:n])["logits"] - expected[:n]).max()
             assert difference <= 1e-5 * np.abs(expected).max(), (format, n)
 
 
@@ -148,9 +149,13 @@ def test_a_tf1_graph_for_each_batch_size_and_the_command_for_atc(run, tmp_path):
     assert set(report["exported"]) == {"model_b1.pb", "model_b8.pb"}
     assert report["images"] == 20
     assert report["passed"]
+    with np.load(run.parent / "data.npz") as data:
+        right = logits(run, "ema", data["test_images"]).argmax(axis=1) == data["test_labels"]
+        chosen = parity.spread(data["test_labels"], 20)
+    assert report["exported"]["model_b8.pb"]["top1_jax"] == right[chosen].mean()
     images = images_of(run, 8)
     found = tf1_model.runner(tmp_path / "out" / "model_b8.pb")(images)
-    np.testing.assert_allclose(found, logits(run, "ema", images), atol=1e-5)
+    np.testing.assert_allclose(found["logits"], logits(run, "ema", images), atol=1e-5)
     (tmp_path / "atc").write_text('#!/bin/sh\nprintf "%s\\n" "$@" ---\n')
     (tmp_path / "atc").chmod(0o755)
     environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SOC": "Ascend310P3"}
@@ -281,6 +286,27 @@ def test_an_export_that_computes_something_else_fails_and_is_put_aside(run, tmp_
     assert "parity FAILED" in (tmp_path / "out.failed" / "README.md").read_text()
 
 
+def test_an_export_carries_the_temperature_and_another_one_fails(run, tmp_path, monkeypatch):
+    calibrated = dataclasses.replace(trained.load(run), calibration={"temperature": 2.5})
+    monkeypatch.setattr(export.trained, "load", lambda *args, **options: calibrated)
+    export.export(run, tmp_path / "out", format="tf1", limit=30)
+    report = json.loads((tmp_path / "out" / "parity.json").read_text())
+    assert report["temperature"] == 2.5
+    assert "divided by the temperature 2.5" in (tmp_path / "out" / "README.md").read_text()
+    images = images_of(run, 5)
+    found = runner("tf1", tmp_path / "out")(images)
+    np.testing.assert_allclose(found["logits"], logits(run, "ema", images), atol=1e-5)
+    np.testing.assert_allclose(found["probabilities"], softmax(found["logits"], 2.5), atol=1e-6)
+
+    real = tf1_model.write
+    warmer = dataclasses.replace(calibrated, calibration={"temperature": 2.6})
+    monkeypatch.setattr(
+        tf1_model, "write", lambda _, path, **options: real(warmer, path, **options)
+    )
+    with pytest.raises(RunError, match="differs from the JAX model"):
+        export.export(run, tmp_path / "other", format="tf1", limit=30)
+
+
 def test_weights_other_than_those_that_were_evaluated_fail(run, tmp_path, monkeypatch):
     """Both sides of the report have the same weights: the run's own figures tell them apart."""
     real = trained.load
@@ -398,12 +424,13 @@ def test_the_command_exports(run, tmp_path, capsys):
 # The report itself.
 
 
-def compare(artefact, labels=None, **options):
+def compare(run, labels=None, *, count=140, batch_size=None, **options):
     source, images = model("convnet")
-    images = np.concatenate([images] * 20)  # 140: more than two batches
+    images = np.concatenate([images] * 20)[:count]  # 140: more than two batches
     labels = np.zeros(len(images), int) if labels is None else labels
     batches = [(images[i : i + 64], labels[i : i + 64]) for i in range(0, len(images), 64)]
-    return parity.compare(source, {"m": artefact}, batches, **{"input_dtype": "uint8"} | options)
+    artefacts = {"m": Artefact(run, batch_size)}
+    return parity.compare(source, artefacts, batches, **{"input_dtype": "uint8"} | options)
 
 
 @functools.cache
@@ -413,22 +440,23 @@ def _served():
 
 
 def exact(images):
-    return np.asarray(_served()(images)["logits"])
+    return {name: np.asarray(x) for name, x in _served()(images).items()}
 
 
 def test_a_report_counts_what_is_equal():
-    predicted = exact(model("convnet")[1]).argmax(axis=1)
+    predicted = exact(model("convnet")[1])["logits"].argmax(axis=1)
     labels = np.concatenate([predicted] * 20)
     labels[:35] = (labels[:35] + 1) % 10
-    report = compare(Artefact(exact), labels)
+    report = compare(exact, labels)
     assert report["passed"]
     assert report["images"] == 140
+    assert report["temperature"] == 1
     assert report["exported"]["m"]["top1_jax"] == report["exported"]["m"]["top1_exported"] == 0.75
     labels[:70] = -1  # half has no labels: they do not count
-    assert compare(Artefact(exact), labels)["exported"]["m"]["top1_jax"] == 1
-    assert compare(Artefact(exact), labels * 0 - 1)["exported"]["m"]["top1_jax"] is None
-    assert compare(Artefact(exact), limit=65)["images"] == 65
-    assert not compare(Artefact(exact), limit=0)["passed"]
+    assert compare(exact, labels)["exported"]["m"]["top1_jax"] == 1
+    assert compare(exact, labels * 0 - 1)["exported"]["m"]["top1_jax"] is None
+    assert compare(exact, count=65)["images"] == 65
+    assert not compare(exact, count=0)["passed"]
 
 
 def test_a_fixed_batch_size_is_filled_up():
@@ -438,7 +466,7 @@ def test_a_fixed_batch_size_is_filled_up():
         sizes.append(len(images))
         return exact(images)
 
-    report = compare(Artefact(run, batch_size=48), limit=70)
+    report = compare(run, batch_size=48, count=70)
     assert report["passed"]
     assert sizes == [48, 48, 48]  # 64 images, then 6
 
@@ -446,19 +474,49 @@ def test_a_fixed_batch_size_is_filled_up():
 @pytest.mark.parametrize(
     "wrong",
     [
-        lambda images: exact(images) * 1.001,  # the same predictions
-        lambda images: exact(images) * np.nan,
-        lambda images: exact(images) - 5 * np.eye(10)[exact(images).argmax(axis=1)],
-        lambda images: exact(images) + len(images) * 0.01,  # depends on the batch
-        lambda images: exact(images) + exact(images).mean(axis=0) * 0.01,
+        lambda logits: logits * 1.001,  # the same predictions
+        lambda logits: logits * np.nan,
+        lambda logits: logits - 5 * np.eye(10)[logits.argmax(axis=1)],
+        lambda logits: logits + len(logits) * 0.01,  # depends on the batch
+        lambda logits: logits + logits.mean(axis=0) * 0.01,
     ],
 )
 def test_logits_that_differ_fail(wrong):
-    assert not compare(Artefact(wrong))["passed"]
+    def run(images):
+        found = exact(images)
+        return found | {"logits": wrong(found["logits"])}
+
+    assert not compare(run)["passed"]
+
+
+@pytest.mark.parametrize("temperature", [0.9, 1.1, np.nan])
+def test_probabilities_of_another_temperature_fail(temperature):
+    def run(images):
+        found = exact(images)
+        return found | {"probabilities": softmax(found["logits"], temperature)}
+
+    report = compare(run)
+    assert not report["passed"]
+    assert report["exported"]["m"]["agreement"] == 1
+    assert report["exported"]["m"]["max_abs_difference"] < 1e-4
 
 
 def test_figures_unlike_those_the_run_recorded_fail():
     labels = np.zeros(140, int)
-    found = compare(Artefact(exact), labels)["exported"]["m"]["top1_jax"]
-    assert compare(Artefact(exact), labels, recorded=found)["passed"]
-    assert not compare(Artefact(exact), labels, recorded=found + 0.002)["passed"]
+    found = compare(exact, labels)["exported"]["m"]["top1_jax"]
+    assert compare(exact, labels, recorded=found)["passed"]
+    assert not compare(exact, labels, recorded=found + 0.002)["passed"]
+
+
+def test_the_images_of_a_report_are_spread_over_the_classes_and_the_data():
+    labels = np.repeat([0, 1, 2, -1], [1000, 3, 500, 40])
+    chosen = parity.spread(labels, 63)
+    assert np.bincount(labels[chosen] + 1).tolist() == [20, 20, 3, 20]
+    assert chosen.tolist() == sorted(chosen)
+    of_first = chosen[labels[chosen] == 0]
+    assert of_first[0] == 25
+    assert set(np.diff(of_first)) == {50}
+    for count in (1, 2, 7, 1500, 1543, 9999):
+        chosen = parity.spread(labels, count)
+        assert len(np.unique(chosen)) == len(chosen) == min(count, 1543)
+    assert len(parity.spread(labels[:0], 5)) == 0

@@ -25,9 +25,8 @@ def graph_of(path):
     return tf.compat.v1.GraphDef.FromString(path.read_bytes())
 
 
-@pytest.mark.parametrize(
-    ("repeat", "count"), [(1, 304_394), pytest.param(4, 1_469_642, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("repeat", "count"), [(1, 304_394), (4, 1_469_642)])
 def test_a_bundle_of_wide_resnet_28_2_has_operations_of_tensorflow_1_15(repeat, count, tmp_path):
     """And of WRN-10-2, which is lowered sooner."""
     write_data(tmp_path / "data.npz", size=32, test=20)
@@ -69,7 +68,7 @@ def strong_config(strong, recipe_name, directory):
 @pytest.mark.parametrize(
     ("strong", "recipe_name"),
     [
-        ("strong_digits", "cifar"),
+        pytest.param("strong_digits", "cifar", marks=pytest.mark.slow),
         ("randaugment", "cifar"),
         pytest.param("randaugment", "imagenet", marks=pytest.mark.slow),
     ],

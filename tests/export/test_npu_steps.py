@@ -33,7 +33,9 @@ SCRIPT = Path(__file__).parents[1] / "helpers/npu_steps.py"
 # errors, which Adam's division makes as large as any: ten steps of it are those of a network
 # without.
 TEN_STEPS = ("mixmatch without biases", "fixmatch")
-SLOW_CASES = [pytest.param("mixmatch without biases", marks=pytest.mark.slow)]
+SLOW_CASES = [
+    pytest.param(name, marks=pytest.mark.slow) for name in ("fixmatch", "mixmatch without biases")
+]
 
 
 class WithoutBiases(nn.Module):
@@ -227,10 +229,7 @@ def assert_close(found, expected, names, tolerance):
     assert difference <= tolerance, (difference, names[0])
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["mixmatch", "fixmatch", *SLOW_CASES],
-)
+@pytest.mark.parametrize("name", ["mixmatch", *SLOW_CASES])
 def test_loss_metrics_and_gradients_are_those_of_jax(name, found, make_case):
     case, found = make_case(name), found(name)["as JAX"]
     metrics = {n for n in case.found if n.startswith("0/metric/")}
@@ -245,7 +244,8 @@ def test_loss_metrics_and_gradients_are_those_of_jax(name, found, make_case):
     assert_close(found, case.found, gradients, 1e-5)
 
 
-@pytest.mark.parametrize("name", ["fixmatch", *SLOW_CASES])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TEN_STEPS)
 def test_ten_steps_are_those_of_jax(name, found, make_case):
     case, found = make_case(name), found(name)["as JAX"]
     for i in range(10):

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 from helpers.tiny import build, tiny_config
+from ssljax import reliability
 from ssljax import trained as trained_models
 from ssljax.errors import UsageError
 from ssljax.inference import calibrate, calibration
+from ssljax.report.runs import read
 from ssljax.run import loop
 
 
@@ -40,6 +42,17 @@ def test_the_temperature_is_of_validation_images_and_is_served(finished):
         served["probabilities"], calibration.softmax(logits, trained.temperature), atol=1e-5
     )
     assert np.mean(found["right"]) == np.mean(logits.argmax(axis=1) == labels)
+    # The report needs no more than the file: its diagrams are of these images, and of the errors.
+    run = read(workdir, "run")
+    assert run.notes == ()
+    report = run.calibration
+    before, after = report.reliability
+    direct = calibration.softmax(logits).max(axis=-1)
+    expected = reliability.diagram(direct, np.array(found["right"]))
+    np.testing.assert_allclose(before, expected, atol=1e-5)
+    for diagram, error in ((before, report.ece_before), (after, report.ece_after)):
+        assert diagram.images.sum() == 100
+        assert reliability.expected_calibration_error(diagram) == pytest.approx(error, abs=1e-5)
     # Of other weights the file says nothing.
     assert trained_models.load(workdir, weights="raw").temperature == 1
 

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
+from ssljax import reliability
 from ssljax.errors import UsageError
 from ssljax.inference import calibration
 
@@ -24,31 +25,14 @@ def test_the_temperature_that_was_put_in_is_found(temperature):
 def test_calibration_lowers_the_error_on_other_images():
     logits, labels = drawn(4_000, 3.0)
     t = calibration.fit_temperature(logits[:2000], labels[:2000])
-    before, after = (
-        calibration.expected_calibration_error(calibration.softmax(logits[2000:], x), labels[2000:])
+    right = (logits.argmax(axis=-1) == labels)[2000:]
+    diagrams = (
+        reliability.diagram(calibration.softmax(logits[2000:], x).max(axis=-1), right)
         for x in (1.0, t)
     )
+    before, after = map(reliability.expected_calibration_error, diagrams)
     assert before > 0.1
     assert after < 0.05
-
-
-def test_a_calibration_error_by_hand():
-    probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [0.4, 0.6]])
-    labels = np.array([0, 1, 1, 1])
-    # Two bins hold 2 images each: |0.5 - 0.9| and |1 - 0.6|.
-    assert calibration.expected_calibration_error(probabilities, labels) == pytest.approx(0.4)
-    found = calibration.reliability(probabilities, labels, bins=2)
-    np.testing.assert_allclose(found.confidence, [0.75])
-    np.testing.assert_allclose(found.accuracy, [0.75])
-    assert found.images.tolist() == [4]
-
-
-def test_risk_against_coverage_by_hand():
-    coverage, risk = calibration.risk_coverage(
-        np.array([0.5, 0.9, 0.7]), np.array([False, True, True])
-    )
-    np.testing.assert_allclose(coverage, [1 / 3, 2 / 3, 1])
-    np.testing.assert_allclose(risk, [0, 0, 1 / 3])
 
 
 def test_the_error_bound_is_the_one_of_clopper_and_pearson():

@@ -2,14 +2,18 @@
 
 import csv
 import json
+import os
 import shutil
+import signal
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from helpers.run_directories import untrained
 from helpers.tiny import TINY_PHOTOS
-from ssljax import cli, trained
+from ssljax import cli, overrides, recipe, trained
+from ssljax.inference import foreign, predict, sheet
 
 
 @pytest.fixture(scope="module")
@@ -25,11 +29,15 @@ def home(tmp_path_factory):
         for i in range(count):
             pixels = random.integers(0, 256, (9 + i % 3, 10, 3), np.uint8)
             Image.fromarray(pixels).save(home / "photos" / part / f"{i}, {part[-1]}.png")
-    assert cli.main([*recipe(home), f"--workdir={home}/run"]) == 0
+    assert cli.main([*flags(home), f"--workdir={home}/run"]) == 0
+    shutil.copytree(home / "run", home / "run0", ignore=shutil.ignore_patterns("[0-9]*"))
+    np.savez(home / "grey.npz", np.zeros((2, 8, 8, 1), np.uint8))
+    (home / "bad").mkdir()
+    (home / "bad" / "bad.png").write_bytes(b"no image")
     return home
 
 
-def recipe(home):
+def flags(home):
     return ["--config=photos", f"--config.dataset=folder:{home}/photos.1@18-9", *TINY_PHOTOS]
 
 
@@ -66,6 +74,87 @@ def test_the_pool_is_predicted_and_the_rows_are_those_of_the_model(home, tmp_pat
     assert cli.main([*command, "--overwrite"]) == 0
 
 
+def test_the_weights_are_those_that_are_asked_for(home, tmp_path, capsys):
+    command = ["--mode=predict", f"--workdir={home}/run", f"--images={home}/photos/test"]
+    found = {}
+    for weights in ("ema", "raw"):
+        out = tmp_path / weights
+        assert cli.main([*command, f"--weights={weights}", f"--output={out}"]) == 0
+        told = "confidences are not calibrated" in capsys.readouterr().out
+        assert told == (weights == "raw")  # the temperature is of the averages
+        model = trained.load(home / "run", weights=weights)
+        found[weights] = [float(row["confidence"]) for row in rows(out / "predictions.csv")]
+        expected = model.predict_proba(home / "photos" / "test").max(axis=1)
+        np.testing.assert_allclose(found[weights], expected, atol=1e-5)
+    assert np.abs(np.subtract(found["ema"], found["raw"])).max() > 1e-4
+
+
+def test_a_bar_counts_all_images_in_batches_that_may_be_small(home, tmp_path, monkeypatch):
+    bars = []
+    real = predict.tqdm
+
+    def counted(*args, **options):
+        bars.append(real(*args, **options | {"disable": False}))
+        return bars[-1]
+
+    monkeypatch.setattr(predict, "tqdm", counted)
+    command = ["--mode=predict", f"--workdir={home}/run", f"--images={home}/photos"]
+    small = "--config.eval_batch_size=4"
+    assert cli.main([*command, small, f"--output={tmp_path}/small"]) == 0
+    assert cli.main([*command, f"--output={tmp_path}/large"]) == 0
+    (small, large) = bars
+    assert (small.n, small.total) == (large.n, large.total) == (66, 66)
+    one, other = (rows(tmp_path / name / "predictions.csv") for name in ("small", "large"))
+    assert [row["file"] for row in one] == [row["file"] for row in other]
+    confidence = [[float(row["confidence"]) for row in found] for found in (one, other)]
+    np.testing.assert_allclose(*confidence, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_stream_s_run_crops_the_images_that_it_predicts(home, tmp_path, capsys):
+    config = overrides.load(
+        "photos",
+        [
+            *(x.removeprefix("--config.") for x in TINY_PHOTOS),
+            f"dataset=folder:{home}/photos.1@18-9", "stream=true",
+        ],
+    )  # fmt: skip
+    run = untrained(recipe.build(config), tmp_path / "run", step=4)
+    shutil.copytree(home / "photos" / "unlabeled", tmp_path / "photos")
+    (tmp_path / "photos" / "damaged.jpg").write_bytes(b"no image")
+    command = ["--mode=predict", f"--workdir={run}", "--config.eval_batch_size=8"]
+    for images in ("unlabeled", tmp_path / "photos"):
+        out = f"--output={tmp_path}/{str(images).rpartition('/')[2]}.out"
+        assert cli.main([*command, f"--images={images}", out]) == 0
+    own = {row["file"]: row for row in rows(tmp_path / "unlabeled.out" / "predictions.csv")}
+    given = rows(tmp_path / "photos.out" / "predictions.csv")
+    assert (len(own), len(given)) == (29, 21)
+    assert "damaged.jpg cannot be decoded: cannot identify" in capsys.readouterr().out
+    for row in given:
+        if row["file"] != "damaged.jpg":
+            assert row == own[f"unlabeled/{row['file']}"] | {"file": row["file"]}
+    assert next(row for row in given if row["problem"])["file"] == "damaged.jpg"
+    classes = trained.load(run).predict(tmp_path / "photos" / "deep").tolist()
+    assert classes == [row["class"] for row in given if not row["problem"]]
+
+
+def test_ctrl_c_leaves_no_half_written_file(home, tmp_path, capsys, monkeypatch):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").write_text("dear")
+    written = []
+
+    def interrupted(self, *args):
+        written.extend(path.name for path in tmp_path.glob(".*/*"))
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(sheet.Extremes, "add", interrupted)
+    command = ["--mode=predict", f"--workdir={home}/run", "--images=unlabeled"]
+    assert cli.main([*command, f"--output={tmp_path}/out", "--overwrite"]) == 128 + signal.SIGINT
+    assert capsys.readouterr().err == "SIGINT: there was nothing to save\n"
+    assert "predictions.csv" in written
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "mine"]
+
+
 def test_labels_go_round_from_the_run_to_a_run_with_more(home, tmp_path, capsys):
     out = tmp_path / "next"
     command = ["--mode=label_next", f"--workdir={home}/run", "--budget=6", f"--output={out}"]
@@ -88,7 +177,7 @@ def test_labels_go_round_from_the_run_to_a_run_with_more(home, tmp_path, capsys)
     assert len(record["labeled"]) == 23
     assert record["parent"] == json.loads((home / "run" / "split.json").read_text())["hash"]
 
-    more = [*recipe(home), f"--config.split_file={split}", f"--workdir={tmp_path}/more"]
+    more = [*flags(home), f"--config.split_file={split}", f"--workdir={tmp_path}/more"]
     assert cli.main(more) == 0
     assert "23 labelled" in capsys.readouterr().out
     # The run directory has all that the run needs.
@@ -99,7 +188,7 @@ def test_labels_go_round_from_the_run_to_a_run_with_more(home, tmp_path, capsys)
 
 
 def test_without_a_run_a_recipe_will_do(home, tmp_path, capsys):
-    command = ["--mode=label_next", *recipe(home), "--budget=4", f"--output={tmp_path}/next"]
+    command = ["--mode=label_next", *flags(home), "--budget=4", f"--output={tmp_path}/next"]
     assert cli.main(command) == 0
     assert {row["prediction"] for row in rows(tmp_path / "next" / "label_next.csv")} == {""}
 
@@ -110,6 +199,31 @@ def test_without_a_run_a_recipe_will_do(home, tmp_path, capsys):
         (["--mode=predict", "--workdir={run}"], "--images is missing"),
         (["--mode=predict", "--workdir={run}", "--images={tmp}/none"], "no image found"),
         (["--mode=predict", "--workdir={tmp}", "--images=test"], "config.json cannot be read"),
+        (["--mode=predict", "--workdir={run}0", "--images=test"], "holds no checkpoint yet"),
+        (["--mode=predict", "--workdir={run}", "--images=tset"], "an .npz, unlabeled or test"),
+        (
+            ["--mode=predict", "--workdir={run}", "--images={run}/../grey.npz"],
+            "grey.npz: uint8 [2, 8, 8, 1]; allowed: uint8 [N, 8, 8, 3]",
+        ),
+        (
+            ["--mode=predict", "--workdir={run}", "--images={run}/../bad"],
+            "none of 1 images could be read, such as bad.png: image ",
+        ),
+        *(
+            (
+                ["--mode=predict", "--workdir={run}", "--images=test", f"--max_error={value}"],
+                f"--max_error={value}; allowed: above 0 and below 1",
+            )
+            for value in ("0.0", "1.0", "-0.1", "nan")
+        ),
+        (
+            ["--mode=predict", "--workdir={run}", "--images=test", "--output={run}"],
+            "--output {run} is not empty",
+        ),
+        (
+            ["--mode=predict", "--workdir={run}", "--images=test", "--config.num_steps=9"],
+            "--config.num_steps=9: the recipe is that of",
+        ),
         (
             ["--mode=predict", "--workdir={run}", "--images=test", "--max_error=0.1"],
             "needs 50 validation images",
@@ -129,7 +243,7 @@ def test_what_cannot_be_done_is_one_line_and_nothing_is_written(
     filled = [x.format(run=home / "run", tmp=tmp_path) for x in arguments]
     assert cli.main(filled) == 2
     error = capsys.readouterr().err
-    assert message in error
+    assert message.format(run=home / "run") in error
     assert error.count("\n") == 1
     assert sorted(home.rglob("*")) == before
     assert not list(tmp_path.iterdir())
@@ -142,3 +256,17 @@ def test_a_folder_that_has_moved_is_found_by_its_new_place(home, tmp_path):
     moved = f"--config.dataset=folder:{tmp_path}/moved.1@18-9"
     assert cli.main([*command, moved, f"--output={tmp_path}/out"]) == 0
     assert len(rows(tmp_path / "out" / "predictions.csv")) == 10
+
+
+def test_foreign_images_of_the_pool_are_counted_where_there_is_validation(
+    home, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(foreign, "ENOUGH", 9)
+    command = ["--mode=predict", f"--workdir={home}/run", f"--output={tmp_path}/out"]
+    assert cli.main([*command, "--images=unlabeled"]) == 0
+    marks = [int(row["foreign"]) for row in rows(tmp_path / "out" / "predictions.csv")]
+    assert f"foreign: {sum(marks)} of {len(marks)} are further from" in capsys.readouterr().out
+    # Of other images nothing is said.
+    assert cli.main([*command, "--images=test", "--overwrite"]) == 0
+    assert "foreign:" not in capsys.readouterr().out
+    assert "foreign" not in rows(tmp_path / "out" / "predictions.csv")[0]

@@ -1,6 +1,7 @@
 """Images to label next, and the labels that come back."""
 
 import csv
+import dataclasses
 import json
 
 import jax
@@ -12,7 +13,6 @@ from ssljax.data.datasets import Dataset
 from ssljax.data.splits import Split
 from ssljax.errors import UsageError
 from ssljax.inference import add_labels, calibration, label_next, selection
-from ssljax.trained import Trained
 
 NAMES = tuple(f"{i} ü.png" for i in range(60))
 
@@ -70,7 +70,7 @@ def test_names_that_a_spreadsheet_would_compute_come_back(tmp_path):
 
 def test_a_committee_is_of_models_that_differ(trained, data):
     moved = jax.tree.map(lambda x: x * 1.5, trained.variables)
-    other = Trained(**{**vars(trained), "variables": moved})
+    other = dataclasses.replace(trained, variables=moved)
     choices = label_next.choose([trained, other], data, SPLIT, budget=3, strategy="committee")
     assert all("the models disagree" in choice.why for choice in choices)
 

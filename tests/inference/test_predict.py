@@ -1,6 +1,7 @@
 """From images to `predictions.csv`, `.npz` and `.html`."""
 
 import csv
+import dataclasses
 
 import jax
 import numpy as np
@@ -9,7 +10,6 @@ from PIL import Image
 
 from helpers.trained_models import model
 from ssljax.data import sources
-from ssljax.errors import UsageError
 from ssljax.inference import predict
 from ssljax.inference.calibration import softmax
 
@@ -35,14 +35,6 @@ def folder(tmp_path):
     return tmp_path / "photos"
 
 
-def load(source, position):
-    """The pixels of one image."""
-    (loaded,) = source.batches(len(source.names))
-    if position in loaded.problems:
-        raise UsageError(loaded.problems[position])
-    return loaded.images[list(loaded.positions).index(position)]
-
-
 def rows(directory):
     with (directory / "predictions.csv").open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
@@ -51,7 +43,7 @@ def rows(directory):
 def test_every_image_of_a_folder_has_a_row_whatever_its_name(trained, folder, tmp_path):
     source = sources.from_path(str(folder), trained.image_shape)
     (tmp_path / "out").mkdir()
-    summary = predict.write(trained, source, tmp_path / "out", predict.Options())
+    summary = predict.write(predict.of_run(trained, source), source, tmp_path / "out")
     found = {row["file"]: row for row in rows(tmp_path / "out")}
     assert set(found) == {*NAMES, "damaged.jpg"}
     assert found["damaged.jpg"]["class"] == ""
@@ -75,9 +67,11 @@ def test_every_image_of_a_folder_has_a_row_whatever_its_name(trained, folder, tm
 
 def test_the_numbers_are_those_of_the_model(trained, folder, tmp_path):
     source = sources.from_path(str(folder), trained.image_shape)
-    predict.write(trained, source, tmp_path, predict.Options(temperature=2.0))
+    trained = dataclasses.replace(trained, calibration={"temperature": 2.0})
+    predict.write(predict.of_run(trained, source), source, tmp_path)
     row = next(row for row in rows(tmp_path) if row["file"] == "=formula.png")
-    image = load(source, source.names.index("=formula.png"))
+    (loaded,) = source.batches(len(source.names))
+    image = loaded.images[loaded.positions.tolist().index(source.names.index("=formula.png"))]
     logits = np.asarray(trained.serve()(trained.variables, image[None])["logits"])
     p, raw = softmax(logits, 2.0)[0], softmax(logits)[0]
     likeliest = np.argsort(-p)[:5]
@@ -98,7 +92,7 @@ def test_any_number_of_devices_and_batches_predicts_the_same(trained):
     source = sources.from_array(images, trained.image_shape)
 
     def logits(devices):
-        chunks = list(predict.predict(trained, source, devices))
+        chunks = list(predict.predict(predict.of_run(trained, source, devices=devices), source))
         assert [name for chunk in chunks for name in chunk.loaded.names] == list(source.names)
         return np.concatenate([chunk.found.logits for chunk in chunks])
 
@@ -112,76 +106,15 @@ def test_any_number_of_devices_and_batches_predicts_the_same(trained):
 def test_what_is_trusted_and_what_is_right(trained, tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (20, *trained.image_shape), np.uint8)
     source = sources.from_array(images, trained.image_shape)
-    logits = np.concatenate([c.found.logits for c in predict.predict(trained, source)])
+    model = predict.of_run(trained, source)
+    logits = np.concatenate([c.found.logits for c in predict.predict(model, source)])
     confidence, predicted = softmax(logits).max(axis=1), logits.argmax(axis=1)
     labels = np.where(np.arange(20) < 10, predicted, -1)
     limit = float(np.median(confidence))
-    summary = predict.write(
-        trained,
-        source._replace(labels=labels),
-        tmp_path,
-        predict.Options(trusted_confidence=limit),
-    )
+    known = source._replace(labels=labels)
+    marks = {"trusted": lambda numbers, _: numbers.confidence >= limit}
+    summary = predict.write(model, known, tmp_path, marks=marks)
     assert (summary.right, summary.known) == (10, 10)
-    assert summary.trusted == np.sum(confidence >= limit)
-    marks = [int(row["trusted"]) for row in rows(tmp_path)]
-    assert sum(marks) == summary.trusted
-
-
-def test_one_file_a_pattern_and_an_archive_are_sources(folder, tmp_path):
-    shape = (8, 8, 3)
-    assert sources.from_path(str(folder / "a b.png"), shape).names == ["a b.png"]
-    assert sources.from_path(f"{folder}/**/ü*.png", shape).names == ["ünï.png"]
-    assert len(sources.from_path(f"{folder}/*.png", shape).names) == 4
-    pixels = np.arange(2 * 8 * 8 * 3, dtype=np.uint8).reshape(2, 8, 8, 3)
-    np.savez(tmp_path / "x.npz", images=pixels, labels=[1, 2])
-    source = sources.from_path(str(tmp_path / "x.npz"), shape)
-    assert source.names == ["0", "1"]
-    np.testing.assert_array_equal(load(source, 1), pixels[1])
-
-
-def test_a_photo_is_fitted_as_in_training(tmp_path):
-    upright = np.zeros((30, 20, 3), np.uint8)
-    upright[:15] = 200
-    turned = Image.fromarray(upright).rotate(-90, expand=True)
-    exif = Image.Exif()
-    exif[0x0112] = 8  # what is stored must be turned to the left
-    turned.save(tmp_path / "turned.png", exif=exif)
-    Image.fromarray(upright).save(tmp_path / "upright.png")
-    source = sources.from_path(str(tmp_path), (10, 10, 3))
-    np.testing.assert_array_equal(load(source, 0), load(source, 1))
-    assert load(source, 0)[0].min() == 200
-    assert load(source, 0)[-1].max() == 0
-
-
-@pytest.mark.parametrize(
-    ("where", "message"),
-    [
-        ("nowhere", "--images=.*nowhere: no image found; allowed: a folder"),
-        ("empty", "--images=.*empty: no image found"),
-        ("*.tiff", "no image found"),
-        ("wrong.npz", r"uint8 \[3, 8, 8, 1\]; allowed: uint8 \[N, 8, 8, 3\]"),
-        ("none.npz", r"uint8 \[0, 8, 8, 3\]; allowed"),
-        ("two.npz", "holds a, b; allowed: one array, or one called images"),
-        ("damaged.npz", "cannot be read as an .npz"),
-        ("pickled.npz", "cannot be read as an .npz without pickles"),
-    ],
-)
-def test_what_is_no_source_is_one_line(where, message, tmp_path):
-    (tmp_path / "empty").mkdir()
-    np.savez(tmp_path / "wrong.npz", images=np.zeros((3, 8, 8), np.uint8))
-    np.savez(tmp_path / "none.npz", images=np.zeros((0, 8, 8, 3), np.uint8))
-    np.savez(tmp_path / "two.npz", a=np.zeros(1), b=np.zeros(1))
-    np.savez(tmp_path / "pickled.npz", images=np.array([{}], object))
-    (tmp_path / "damaged.npz").write_bytes(b"PK")
-    with pytest.raises(UsageError, match=message):
-        sources.from_path(str(tmp_path / where), (8, 8, 3))
-
-
-def test_colours_do_not_fit_a_model_of_grey_images(tmp_path):
-    Image.new("RGB", (8, 8), "red").save(tmp_path / "red.png")
-    Image.new("L", (8, 8), 100).save(tmp_path / "grey.png")
-    source = sources.from_path(str(tmp_path), (8, 8, 1))
-    assert load(source, 0).shape == (8, 8, 1)
-    with pytest.raises(UsageError, match=r"red.png has colours; the model takes grey images"):
-        load(source, 1)
+    assert summary.marked["trusted"] == np.sum(confidence >= limit)
+    found = [int(row["trusted"]) for row in rows(tmp_path)]
+    assert sum(found) == summary.marked["trusted"]

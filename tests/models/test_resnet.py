@@ -54,6 +54,7 @@ def test_stages_of_resnet50():
     assert channels == [64, 128, 256, 512, 1024, 2048]
 
 
+@pytest.mark.slow
 def test_initial_values_are_keras():
     """he_normal is a truncated normal by fan-in; the dense layer has 0.01; BatchNorm's scale 1."""
     model = resnet.resnet50(num_classes=1000)

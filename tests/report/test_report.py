@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from helpers.run_directories import VERSIONS, make, write
+from ssljax import reliability
 from ssljax.errors import RunError, UsageError
 from ssljax.report import pictures, plots, report
-from ssljax.report.runs import Predictions, read_all
+from ssljax.report.records import Predictions
+from ssljax.report.runs import read_all
 
 ROOT = Path(__file__).parents[2]
 
@@ -62,6 +64,26 @@ def test_the_page_has_everything_and_needs_nothing(tmp_path):
     figures = {path.name for path in (tmp_path / "report_figures").iterdir()}
     assert {"digits_40_test_error.svg", "group1_confusion.svg"} <= figures
     assert not list(tmp_path.glob("**/*.partial"))
+
+
+def test_mistakes_have_the_names_of_their_files(tmp_path):
+    run = make(tmp_path / "run")
+    (before,) = read_all([run])
+    assert before.predictions.mistake_names == ()
+    assert [mistake.name for mistake in pictures.mistakes(before)] == [""] * 5
+    names = ["<b>a</b>.png", "x, 'y' \"z\".png", "caf\udce9\n.png", "日本.png", "=1.png"]
+    with np.load(run / "predictions.npz") as file:
+        arrays = dict(file)
+    np.savez(run / "predictions.npz", **arrays, mistake_names=np.array(names))
+    report.write([run], tmp_path)
+    text = page_of(tmp_path).text
+    for shown in ("<b>a</b>.png", "x, 'y' \"z\".png", "caf\\xe9\\n.png", "日本.png", "=1.png"):
+        assert shown in text
+    for wrong in (np.array(names[1:]), np.arange(5)):
+        np.savez(run / "predictions.npz", **arrays, mistake_names=wrong)
+        (damaged,) = read_all([run])
+        assert damaged.predictions is None
+        assert damaged.notes[0].startswith("predictions.npz cannot be read (ValueError: mistake_n")
 
 
 def test_names_of_any_kind_are_shown(tmp_path):
@@ -212,8 +234,76 @@ def test_the_calibration_error_is_the_one_worked_out_by_hand():
     says = Predictions(0, "test", labels, np.array([0, 0, 1, 1]),
                        np.array([0.7, 0.7, 0.7, 0.95]), labels[:0], labels[:0])  # fmt: skip
     expected = 3 / 4 * (0.7 - 2 / 3) + 1 / 4 * 0.95
-    assert plots.expected_calibration_error(says) == pytest.approx(expected)
+    found = reliability.expected_calibration_error(says.reliability)
+    assert found == pytest.approx(expected)
     np.testing.assert_array_equal(plots.confusion_counts(says, 2), [[2, 2], [0, 0]])
+
+
+def calibrated(run, *, seed=0, step=250, **changes):
+    """Writes the `calibration.json` of a model that is too sure of itself."""
+    random = np.random.default_rng(seed)
+    confidence = random.uniform(0.5, 1, 100)
+    right = random.random(100) < confidence
+    before, after = (
+        reliability.diagram(x, right) for x in (np.minimum(1, confidence + 0.2), confidence)
+    )
+    errors = map(reliability.expected_calibration_error, (before, after))
+    diagrams = [{k: v.tolist() for k, v in found._asdict().items()} for found in (before, after)]
+    found = {
+        "step": step, "weights": "ema", "temperature": 1.5, "on": "validation", "images": 100,
+        **dict(zip(("ece_before", "ece_after"), errors, strict=True)),
+        "reliability": dict(zip(("before", "after"), diagrams, strict=True)),
+        "confidence": confidence.tolist(), "right": right.tolist(),
+    }  # fmt: skip
+    write(run / "calibration.json", found | changes)
+    return found | changes
+
+
+def test_the_page_shows_calibration_and_risk_against_coverage(tmp_path):
+    both = [calibrated(make(tmp_path / str(seed), seed=seed), seed=seed) for seed in (1, 2)]
+    labelled = {"on": "labelled", "images": 40, "confidence": [], "right": []}
+    calibrated(make(tmp_path / "few", method="supervised"), **labelled)
+    make(tmp_path / "none", method="mixmatch")
+    for file in tmp_path.glob("*/predictions.npz"):
+        file.unlink()  # their diagrams take seconds
+    report.write([tmp_path], tmp_path)
+    text = page_of(tmp_path).text
+    figures = {path.name for path in (tmp_path / "report_figures").iterdir()}
+    assert {"group1_calibration.svg", "group1_risk.svg", "group3_calibration.svg"} <= figures
+    assert not {"group2_calibration.svg", "group2_risk.svg", "group3_risk.svg"} & figures
+    error = np.mean([np.mean(np.logical_not(found["right"])) for found in both])
+    assert f"Error {100 * error:.1f} % of all 200 validation images" in text
+    assert "after the temperature 1.50 ± 0.00; 200 validation images" in text
+    assert "after the temperature 1.50; 40 labelled images" in text
+    for found in both:
+        assert f"1.50 {found['ece_before']:.3f} {found['ece_after']:.3f}" in text
+
+
+def test_a_calibration_of_another_step_or_form_is_not_shown(tmp_path):
+    run = make(tmp_path / "run")
+    calibrated(run, step=240)  # the run has gone on since
+    (found,) = read_all([run])
+    assert (found.calibration, found.notes) == (None, ())
+    record = calibrated(run)
+    before = record["reliability"]["before"]
+    bins = len(before["left"])
+    for damage in (
+        {"right": [True]},
+        {"ece_after": 2},
+        {"temperature": "x"},
+        {"reliability": {"before": before}},
+        {"reliability": {"before": before, "after": before | {"left": [1.0] * bins}}},
+        {"reliability": {"before": before, "after": before | {"images": []}}},
+    ):
+        calibrated(run, **damage)
+        (found,) = read_all([run])
+        assert found.calibration is None
+        assert found.notes[0].startswith("calibration.json cannot be read")
+    old = {k: v for k, v in record.items() if k != "reliability"}
+    write(run / "calibration.json", old)  # of a version that noted no diagrams
+    (found,) = read_all([run])
+    names = [picture.name for picture in pictures._of_calibrations("x", [found.calibration])]
+    assert names == ["x_risk"]
 
 
 def test_a_curve_s_band_is_the_standard_deviation_over_the_runs(tmp_path):
@@ -254,9 +344,13 @@ def test_following_writes_again_when_a_run_goes_on(tmp_path, monkeypatch):
 
 
 def launch(*args):
-    return subprocess.run(
-        [sys.executable, "launch.py", *args], cwd=ROOT, capture_output=True, text=True
+    """A command where JAX, Flax, scikit-learn and TensorFlow cannot be imported."""
+    program = (
+        "import sys; sys.modules |= dict.fromkeys(['jax', 'flax', 'sklearn', 'tensorflow']); "
+        "from ssljax import cli; cli.run()"
     )
+    command = [sys.executable, "-c", program, *args]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
 def test_the_command_prints_the_table_and_writes_beside_the_runs(tmp_path):

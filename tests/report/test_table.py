@@ -5,6 +5,7 @@ import re
 import statistics
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from helpers.run_directories import make, write
@@ -49,6 +50,42 @@ def test_the_numbers_are_those_of_the_metrics_files(tmp_path):
     shown = table.make(grouped(tmp_path), oracle=True).cells[0]
     mean, std = statistics.mean(medians), statistics.stdev(medians)
     assert f"{mean:.2f} ± {std:.2f}" in shown
+
+
+def add_balanced(run):
+    """The rows of a version that has balanced accuracy and macro F1."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for row in rows:
+        for factor, name in ((0.9, "balanced_accuracy"), (0.8, "macro_f1")):
+            row[f"test/{name}_ema"] = factor * row["test/accuracy_ema"]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return [row["test/accuracy_ema"] for row in rows]
+
+
+def test_balanced_accuracy_and_macro_f1_are_shown_where_classes_are_uneven(tmp_path):
+    accuracy = statistics.median(add_balanced(make(tmp_path / "run"))[-20:])
+    old = make(tmp_path / "old", method="supervised")
+    groups = grouped(tmp_path)
+    row, before = values(groups)
+    assert float(row["balanced_accuracy_mean"]) == pytest.approx(90 * accuracy, abs=1e-3)
+    assert float(row["macro_f1_mean"]) == pytest.approx(80 * accuracy, abs=1e-3)
+    assert before["balanced_accuracy_mean"] == before["macro_f1_std"] == ""
+    made = table.make(groups, oracle=False)  # 200 random labels of 10 classes are uneven
+    place = made.heading.index("balanced accuracy %")
+    assert made.heading[place + 1] == "macro F1 %"
+    assert made.cells[0][place] == f"{90 * accuracy:.2f}"
+    assert made.cells[1][place] == ""
+    assert "each class" in made.note
+    assert made.note in table.markdown(made)
+    (alone,) = grouped(old)
+    assert "macro F1 %" not in table.make([alone], oracle=False).heading
+    with np.load(tmp_path / "run" / "predictions.npz") as file:
+        arrays = dict(file)
+    arrays["labels"] = np.arange(200, dtype=np.int32) % 10
+    np.savez(tmp_path / "run" / "predictions.npz", **arrays)
+    even = table.make(grouped(tmp_path / "run"), oracle=False)
+    assert "balanced accuracy %" not in even.heading
+    assert "each class" not in even.note
 
 
 def test_only_20_evaluations_count_and_all_of_a_shorter_run(tmp_path):

@@ -40,6 +40,7 @@ def test_a_real_run_can_be_reported(config, tmp_path):
     assert says.confidence[says.mistakes].min() >= np.sort(says.confidence[wrong])[-24:].min()
     dataset = build(config).dataset
     np.testing.assert_array_equal(says.mistake_images, dataset.test_images[says.mistakes])
+    assert says.mistake_names == tuple(map(str, says.mistakes))
     assert "note:" not in report.write([tmp_path], tmp_path)
 
 
@@ -73,6 +74,16 @@ def test_without_test_images_the_validation_images_are_predicted(config, tmp_pat
     with np.load(tmp_path / "predictions.npz") as says:
         assert says["part"] == "validation"
         np.testing.assert_array_equal(says["labels"], none.labels[experiment.split.valid])
+        numbers = experiment.split.valid[says["mistakes"]]
+        np.testing.assert_array_equal(says["mistake_names"], numbers.astype(str))
+    # Files have names; where an image was damaged, it is not known which is which.
+    named = none._replace(files=tuple(f"caf\udce9/{i}.png" for i in range(len(none.images))))
+    experiment = dataclasses.replace(experiment, dataset=named)
+    _, says = evaluate.evaluate_state(experiment, experiment.evaluator(), state)
+    names = artifacts._mistake_names(experiment, says)
+    assert names == [f"caf\udce9/{i}.png" for i in numbers]
+    damaged = says._replace(labels=says.labels[1:], mistakes=says.mistakes[:1])
+    assert artifacts._mistake_names(experiment, damaged) == [""]
 
 
 def test_a_failure_is_noted_until_the_run_goes_on(tmp_path):

@@ -120,6 +120,61 @@ def test_predictions_of_several_processes_are_put_in_order(monkeypatch):
         np.testing.assert_array_equal(getattr(together, name), expected, err_msg=name)
 
 
+def test_every_class_with_an_image_counts_alike():
+    labels = np.array([0] * 8 + [2] * 2)  # there is no image of class 1
+    predicted = np.array([0] * 7 + [1] + [2, 0])
+    found = evaluate.balanced(labels, predicted)
+    assert found["balanced_accuracy"] == pytest.approx((7 / 8 + 1 / 2) / 2)
+    f1 = 2 * 7 / (8 + 8), 2 * 1 / (2 + 1)  # 2 TP / (labels + predictions)
+    assert found["macro_f1"] == pytest.approx(sum(f1) / 2)
+
+
+def test_both_parts_have_figures_of_the_ema_weights_and_uneven_parts_are_known(config, untraced):
+    experiment = recipe.build(config)
+    state = parallel.replicate(experiment.init_state(), experiment.devices)
+    scores, says = evaluate.evaluate_state(experiment, experiment.evaluator(), state)
+    expected = evaluate.balanced(says.labels, says.predicted)
+    for name, figure in expected.items():
+        assert scores[f"test/{name}_ema"] == figure
+        assert 0 <= scores[f"valid/{name}_ema"] <= 1
+        assert f"test/{name}_raw" not in scores
+    assert evaluate.uneven_parts(experiment) == frozenset()  # 35 to 37 images of a digit
+    data = experiment.dataset
+    few = np.flatnonzero((data.test_labels > 0) | (np.arange(len(data.test_labels)) < 20))
+    fewer = data._replace(test_images=data.test_images[few], test_labels=data.test_labels[few])
+    assert evaluate.uneven_parts(dataclasses.replace(experiment, dataset=fewer)) == {"test"}
+
+
+def test_the_headline_has_balanced_figures_and_names_them_where_classes_are_uneven():
+    rows = [
+        {
+            "step": i, "test/accuracy_ema": i / 10, "test/accuracy_raw": 0.5,
+            "test/balanced_accuracy_ema": i / 20, "test/macro_f1_ema": i / 40,
+        }
+        for i in (1, 2, 3)
+    ]  # fmt: skip
+    record = results.results(rows)
+    assert record["headline"] == {
+        "test_accuracy": 0.2, "test_balanced_accuracy": 0.1, "test_macro_f1": 0.05,
+        "weights": "ema", "evaluations": 3,
+    }  # fmt: skip
+    assert results.headline(record, ["test"]) == (
+        "headline: test accuracy 20.00 %, balanced accuracy 10.00 %, macro F1 5.00 % (EMA weights, "
+        "medians of the last 3 evaluations)"
+    )
+    even = "headline: test accuracy 20.00 % (EMA weights, median of the last 3 evaluations)"
+    assert results.headline(record) == results.headline(record, ["validation"]) == even
+    assert results.describe(rows[-1], ["test"]) == (
+        "test accuracy 30.00 % EMA, 50.00 % raw; test balanced accuracy 15.00 % EMA; "
+        "test macro F1 7.50 % EMA"
+    )
+    assert results.describe(rows[-1]) == "test accuracy 30.00 % EMA, 50.00 % raw"
+    # A run that an older version began: its rows have the accuracy alone.
+    older = results.results([{"step": 0, "test/accuracy_ema": 0.2}, *rows])
+    assert set(older["headline"]) == {"test_accuracy", "weights", "evaluations"}
+    assert results.headline(older, ["test"]).startswith("headline: test accuracy 20.00 % (EMA")
+
+
 def test_without_images_to_evaluate_on_the_headline_says_so():
     record = results.results([{"step": 2, "loss/total": 1.0}, {"step": 4, "loss/total": 1.0}])
     assert record == {"step": 4, "headline": {}, "last": {}}

@@ -83,6 +83,16 @@ def test_a_run_of_a_version_without_fingerprints_goes_on(experiment, workdir):
     directory.open_directory(workdir, moved)
 
 
+def test_a_run_of_a_version_without_a_knob_has_its_default(experiment, workdir):
+    recorded = json.loads((workdir / "config.json").read_text())
+    assert recorded.pop("labels_per_class") == "natural"
+    write_sealed(workdir / "config.json", recorded)
+    config = experiment.config | {"labels_per_class": "balanced"}
+    with pytest.raises(UsageError, match="config.labels_per_class='natural', not 'balanced'"):
+        directory.open_directory(workdir, dataclasses.replace(experiment, config=config))
+    directory.open_directory(workdir, experiment)
+
+
 @pytest.mark.parametrize("name", ["split.json", "data.json"])
 def test_a_file_of_one_s_own_is_not_overwritten(experiment, name, tmp_path):
     (tmp_path / name).write_text('{"labeled": [0, 1]}')

@@ -95,7 +95,9 @@ def test_a_resumed_run_continues_with_the_same_rates(tmp_path, monkeypatch):
     np.testing.assert_array_equal(picture, expected)
 
 
-@pytest.mark.parametrize("strong", ["randaugment", "ctaugment"])
+@pytest.mark.parametrize(
+    "strong", ["randaugment", pytest.param("ctaugment", marks=pytest.mark.slow)]
+)
 def test_bfloat16_training(strong):
     config = tiny_config("supervised")
     config.method_args = dict(view="strong")
@@ -111,6 +113,7 @@ def test_bfloat16_training(strong):
         assert state.augment == ()
 
 
+@pytest.mark.slow
 def test_supervised_training_on_strong_views_differs_from_weak_ones():
     config = tiny_config("supervised")
     weak, _ = run_steps(build(config), 1)

@@ -15,10 +15,10 @@ from ssljax.training import optim, parallel
 @pytest.mark.parametrize(
     "method",
     [
-        "fixmatch", "remixmatch",
+        "fixmatch",
         *(
             pytest.param(x, marks=pytest.mark.slow)
-            for x in ("supervised", "mixmatch", "uda", "ict", "vat")  # test_augment.py: supervised
+            for x in ("remixmatch", "supervised", "mixmatch", "uda", "ict", "vat")
         ),
     ],
 )  # fmt: skip
@@ -143,6 +143,7 @@ def test_heads_are_drawn_like_the_last_layer_and_apart(config):
     assert np.abs(drawn["a"]["kernel"] - drawn["b"]["kernel"]).mean() > 0.05
 
 
+@pytest.mark.slow
 def test_each_pass_of_a_step_and_each_device_draws_its_own_shake_shake_weights(monkeypatch):
     """MixMatch has five passes a step; without its key the model would not run at all."""
     config = tiny_config("mixmatch")

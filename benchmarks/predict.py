@@ -1,0 +1,175 @@
+"""Images per second of `--mode=predict`, beside the evaluation step on the same images in memory.
+
+    python -m benchmarks.predict [--images=50000] [--few=10000] [--turns=5] [--files]
+
+The network has the size of the digits', the images are 32×32: random ones in an .npz, or with
+`--files` as many PNG files. Predictions and evaluation take turns in one process, both on all
+devices with batches of one size. What `predict` does beyond the evaluation step is reading the
+images and writing `predictions.csv`, `.npz` and `.html`. Peak memory is of processes that predict
+`--few` images and all.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from PIL import Image
+
+from benchmarks.train import hardware
+from configs import digits
+from ssljax import network, recipe
+from ssljax.data import sources
+from ssljax.inference import predict
+from ssljax.run import evaluate
+from ssljax.trained import Trained
+from ssljax.training import parallel
+from ssljax.training.step import make_eval_step
+
+SIZE = 32
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0], allow_abbrev=False)
+    parser.add_argument("--images", type=int, default=50_000, help="how many")
+    parser.add_argument("--few", type=int, default=10_000, help="how many, for the memory")
+    parser.add_argument("--turns", type=int, default=5, help="of which the medians are printed")
+    parser.add_argument("--files", action="store_true", help="PNG files in place of an .npz")
+    parser.add_argument("--filters", type=int, default=16, help="of the network")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON")
+    parser.add_argument("--only", help=argparse.SUPPRESS)  # predicts this place, says the memory
+    args = parser.parse_args()
+    config = digits.digits("supervised")
+    config.model_args.filters = args.filters
+    config.cpu_devices = 0
+    recipe.prepare(config)
+    model = untrained(config)
+    with tempfile.TemporaryDirectory() as directory:
+        if args.only:
+            once(model, args.only, Path(directory))
+            print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+            return
+        result = measure(model, args, Path(directory))
+    print(json.dumps(result) if args.json else describe(result))
+
+
+def untrained(config: Any) -> Trained:
+    """The recipe's network with its initial weights."""
+    shape = (SIZE, SIZE, 3)
+    made = network.make_model(config, num_classes=10, dtype=np.float32, axis_name=None)
+    variables = jax.jit(lambda key: made.init(key, np.zeros((1, *shape)), train=False))(
+        jax.random.key(0)
+    )
+    names = tuple("0123456789")
+    recorded = config.to_dict()
+    return Trained(made, jax.device_get(dict(variables)), shape, names, recorded, 1, "ema")
+
+
+def measure(model: Trained, args: argparse.Namespace, directory: Path) -> dict[str, Any]:
+    """Everything in SI units."""
+    images = np.random.default_rng(0).integers(0, 256, (args.images, SIZE, SIZE, 3), np.uint8)
+    places = {}
+    for count in sorted({args.few, args.images}):
+        places[count] = write(images[:count], directory / str(count), files=args.files)
+    run = evaluation(model, images)
+    run()  # compiles
+    once(model, places[args.few], directory)
+    times: dict[str, list[float]] = {"evaluation": [], "predict": []}
+    for _ in range(args.turns):
+        times["evaluation"].append(timed(run))
+        times["predict"].append(timed(lambda: once(model, places[args.images], directory)))
+    ratios = [e / p for e, p in zip(times["evaluation"], times["predict"], strict=True)]
+    return {
+        "hardware": hardware(jax.devices()),
+        "images": args.images,
+        "of": "PNG files" if args.files else "an .npz",
+        "batch_size": model.batch_size(args.images),
+        "evaluation_images_per_second": [args.images / x for x in times["evaluation"]],
+        "predict_images_per_second": [args.images / x for x in times["predict"]],
+        "ratio": ratios,
+        "peak_memory_bytes": {count: memory(place, args) for count, place in places.items()},
+    }
+
+
+def write(images: np.ndarray, place: Path, *, files: bool) -> str:
+    """The images as an .npz, or as a folder of PNG files."""
+    if not files:
+        np.savez(place.with_suffix(".npz"), images=images)
+        return str(place.with_suffix(".npz"))
+    place.mkdir()
+    with ThreadPoolExecutor() as pool:
+        save = lambda i: Image.fromarray(images[i]).save(place / f"{i:06}.png")  # noqa: E731
+        list(pool.map(save, range(len(images))))
+    return str(place)
+
+
+def once(model: Trained, place: str, directory: Path) -> None:
+    """What `--mode=predict` does once the model is loaded."""
+    source = sources.from_path(place, model.image_shape)
+    output = directory / "predictions"
+    predicting = predict.of_run(model, source)
+    predict.write_directory(predicting, source, output, place, overwrite=True)
+
+
+def evaluation(model: Trained, images: np.ndarray) -> Any:
+    """The evaluation of a run, with one set of weights, of images in memory."""
+    devices, size = jax.devices(), model.batch_size(len(images))
+    compiled = parallel.compile_evaluate(make_eval_step(model.model), devices, batch_size=size)
+    values = model.variables["params"], model.variables["batch_stats"]
+    weights = {"ema": parallel.replicate(values, devices)}
+    labels = np.arange(len(images)) % 10
+
+    def run() -> None:
+        starts = range(0, len(images), size)
+        batches = ((images[i : i + size], labels[i : i + size]) for i in starts)
+        evaluate.mean_metrics(compiled, weights, batches)
+
+    return run
+
+
+def timed(run: Any) -> float:
+    """Seconds."""
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def memory(place: str, args: argparse.Namespace) -> int:
+    """Peak memory of a process that predicts a place."""
+    command = [sys.executable, "-m", "benchmarks.predict", f"--only={place}"]
+    command.append(f"--filters={args.filters}")
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return int(done.stdout.split()[-1])
+
+
+def describe(result: dict[str, Any]) -> str:
+    """The same for people."""
+    lines = [result["hardware"], f"{result['images']:,} images of {SIZE}×{SIZE}, {result['of']}:"]
+    for name in ("evaluation", "predict"):
+        rates = result[f"{name}_images_per_second"]
+        lines.append(
+            f"  {name}: {statistics.median(rates):,.0f} images/s ({min(rates):,.0f} to "
+            f"{max(rates):,.0f})"
+        )
+    ratios = result["ratio"]
+    lines.append(
+        f"  predict / evaluation, turn by turn: {statistics.median(ratios):.2f} "
+        f"({min(ratios):.2f} to {max(ratios):.2f})"
+    )
+    for count, size in result["peak_memory_bytes"].items():
+        lines.append(f"  peak memory with {count:,} images: {size / 2**20:.0f} MiB")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

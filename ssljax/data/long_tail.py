@@ -1,0 +1,111 @@
+"""Long-tailed splits, whose classes have fewer and fewer images, as USB draws them.
+
+Source: `semilearn/datasets/utils.py` of microsoft/Semi-supervised-learning.
+"""
+
+import bisect
+
+import numpy as np
+
+from ssljax.data.splits import LongTail, Split
+
+
+def class_counts(most: int, num_classes: int, ratio: int) -> np.ndarray:
+    """How many images each class has, `[C]` int64: int(n · γ^(-c / (C - 1))), the last int(n / γ).
+
+    Powers are those of USB's floating-point numbers, so that they are rounded as there.
+
+    Args:
+      most: n, of the most frequent class.
+      ratio: γ, of the most frequent class to the rarest. Negative: the last class is the most
+        frequent one, with -γ.
+    """
+    factor = np.power(1 / abs(ratio), 1 / max(num_classes - 1, 1))
+    counts = [int(most * np.power(factor, c)) for c in range(num_classes)]
+    counts[-1] = int(most / abs(ratio))
+    return np.array(counts if ratio > 0 else counts[::-1], np.int64)
+
+
+def make_split(
+    labels: np.ndarray,
+    tail: LongTail,
+    *,
+    num_classes: int,
+    seed: int,
+    size: int | None,
+    valid: int,
+    include_labeled: bool,
+) -> Split:
+    """Chooses labelled, unlabelled and validation records, none of which is two of them.
+
+    Each class is shuffled; labelled records come first, then unlabelled ones. Those for validation,
+    which USB has none of, are the last: as many of each class, of the first classes one more where
+    they do not divide.
+
+    Args:
+      labels: `[N]` class of every training record, 0..num_classes-1.
+      seed: of NumPy's legacy generator, as USB's; 0 shuffles too.
+      size: labelled records of the most frequent class; None: as many as there are.
+      valid: number of validation records.
+      include_labeled: whether the labelled records are unlabelled ones too, as with USB's
+        `include_lb_to_ulb`.
+
+    Raises:
+      ValueError: a record has no label, or a class has too few records.
+    """
+    if unknown := int(np.sum(labels < 0)):
+        raise ValueError(
+            f"{unknown} of {len(labels)} training images have no label; allowed for a long-tailed "
+            "split: a data set with a label for each"
+        )
+    sizes = np.bincount(labels, minlength=num_classes)
+    held = np.full(num_classes, valid // num_classes)
+    held[: valid % num_classes] += 1
+    room = np.maximum(sizes - held, 0)
+
+    def counts(most: int | None, ratio: int, room: np.ndarray) -> np.ndarray:
+        most = _largest(room, ratio) if most is None else most
+        return class_counts(most, num_classes, ratio)
+
+    if size is None:
+        taken = 0 if tail.unlabeled is None else counts(tail.unlabeled, tail.unlabeled_ratio, room)
+        labeled = counts(None, tail.labeled_ratio, np.maximum(room - taken, 0))
+    else:
+        labeled = counts(size, tail.labeled_ratio, room)
+    left = np.maximum(room - labeled, 0)
+    unlabeled = counts(tail.unlabeled, tail.unlabeled_ratio, left)
+    _require_enough(sizes, labeled, unlabeled, held)
+
+    generator = np.random.RandomState(seed)
+    parts: list[list[np.ndarray]] = [[], [], []]
+    for c in range(num_classes):
+        queue = np.flatnonzero(labels == c)
+        generator.shuffle(queue)
+        ends = labeled[c], labeled[c] + unlabeled[c], sizes[c] - held[c]
+        parts[0].append(queue[: ends[0]])
+        parts[1].append(queue[ends[0] : ends[1]])
+        parts[2].append(queue[ends[2] :])
+    first, rest, last = (np.concatenate(part) for part in parts)
+    return Split(np.sort(first), np.concatenate([first, rest]) if include_labeled else rest, last)
+
+
+def _largest(room: np.ndarray, ratio: int) -> int:
+    """The most frequent class's number of images, such that each class has room for its own."""
+    most = range(1, int(room.max()) + 1)
+    return bisect.bisect_left(
+        most, True, key=lambda n: bool(np.any(class_counts(n, len(room), ratio) > room))
+    )
+
+
+def _require_enough(
+    sizes: np.ndarray, labeled: np.ndarray, unlabeled: np.ndarray, held: np.ndarray
+) -> None:
+    short = np.flatnonzero(labeled + unlabeled + held > sizes)
+    if len(short):
+        c = short[0]
+        raise ValueError(
+            f"class {c} has only {sizes[c]} images, but {labeled[c]} labelled, {unlabeled[c]} "
+            f"unlabelled and {held[c]} validation ones were asked for"
+        )
+    if not labeled.any():
+        raise ValueError("no labelled image was asked for; allowed: from 1 of a class up")

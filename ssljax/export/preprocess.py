@@ -1,0 +1,179 @@
+"""How an image becomes the input of an exported model: `preprocess.json`, and the same in words
+and in lines of Python for its README. It is what training and `--mode=predict` do.
+
+    {
+      "input": {"name": "images", "dtype": "uint8", "shape": [null, 32, 32, 3], "range": [0, 255]},
+      "orientation": "exif",       the image is turned upright as its EXIF data says
+      "channels": "RGB",           or "grey": one channel of images whose channels are equal
+      "alpha": "dropped",
+      "bits_per_channel": 8,       images with more are refused
+      "fit": {"crop": "central_square", "share": 1.0, "resize": "bicubic", "antialias": true}
+    }
+
+`share` is the crop's side, of the shorter side of the image.
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ssljax.errors import UsageError
+from ssljax.storage.files import read_json
+from ssljax.trained import Trained
+
+NAME = "preprocess.json"
+_DTYPES = ("uint8", "float32")
+_SQUARE = {"crop": "central_square", "share": 1.0, "resize": "bicubic", "antialias": True}
+_STREAM = {"crop": "central_square", "share": 0.875, "resize": "bicubic", "antialias": False}
+_AS_IT_IS = {"crop": "none", "resize": "none"}  # images that are not square
+
+
+class Preprocess(NamedTuple):
+    """What an exported model takes."""
+
+    image_shape: tuple[int, int, int]  # (height, width, channels)
+    dtype: str  # of the input, 0..255: uint8 or float32
+    is_streamed: bool  # whether images are cropped as a run with `config.stream` evaluates them
+
+
+def of(trained: Trained, input_dtype: str) -> Preprocess:
+    """What an export of a run's model takes."""
+    return Preprocess(trained.image_shape, input_dtype, trained.is_streamed)
+
+
+def record(known: Preprocess) -> dict[str, Any]:
+    """What `preprocess.json` holds."""
+    return {
+        "input": {
+            "name": "images",
+            "dtype": known.dtype,
+            "shape": [None, *known.image_shape],
+            "range": [0, 255],
+        },
+        "orientation": "exif",
+        "channels": _channels(known),
+        "alpha": "dropped",
+        "bits_per_channel": 8,
+        "fit": _fit(known),
+    }
+
+
+def read(directory: Path) -> Preprocess:
+    """What an export in a directory says.
+
+    Raises:
+      UsageError: it is missing or damaged, or asks for what this version does not do.
+    """
+    path = directory / NAME
+    found = read_json(path, input=dict, fit=dict)
+    shape, dtype = found["input"].get("shape"), found["input"].get("dtype")
+    sizes = shape[1:] if isinstance(shape, list) else []
+    if len(sizes) != 3 or not all(isinstance(x, int) and x > 0 for x in sizes):
+        raise UsageError(
+            f"{path}: input.shape is {shape}; allowed: [null, height, width, channels]"
+        )
+    if dtype not in _DTYPES:
+        raise UsageError(f"{path}: input.dtype is {dtype}; allowed: {' or '.join(_DTYPES)}")
+    known = Preprocess((sizes[0], sizes[1], sizes[2]), dtype, found["fit"] == _STREAM)
+    for field, expected in record(known).items():
+        if found.get(field) != expected:
+            raise UsageError(f"{path}: {field} is {found.get(field)}; allowed: {expected}")
+    return known
+
+
+def _channels(known: Preprocess) -> str:
+    return "grey" if known.image_shape[-1] == 1 else "RGB"
+
+
+def _fit(known: Preprocess) -> dict[str, Any]:
+    if known.is_streamed:
+        return _STREAM
+    return _SQUARE if known.image_shape[0] == known.image_shape[1] else _AS_IT_IS
+
+
+def section(known: Preprocess) -> str:
+    """The README's section: words, and `lines`."""
+    height, width, channels = known.image_shape
+    if known.is_streamed:
+        fit = (
+            f"The central square of 7/8 of the shorter side is resized to {height}×{width} by "
+            "TensorFlow: bicubic, without antialiasing. It decodes upright JPEGs too, as Pillow "
+            "rounds these differently."
+        )
+    elif _fit(known) is _SQUARE:
+        fit = f"The largest central square is resized to {height}×{width} by Pillow, bicubic."
+    else:
+        fit = f"Images have {height}×{width} pixels; others are refused."
+    colours = "Palettes, grey and CMYK become RGB."
+    if channels == 1:
+        colours = "All channels have to be equal, and one of them is taken."
+    return (
+        "An image is turned upright as its EXIF data say, and transparency is dropped. Of several "
+        "frames the\nfirst one is taken; more than 8 bits a channel are refused. "
+        f"{colours}\n{fit}\n`{NAME}` has this for programs; in Python it is:\n\n"
+        + "".join(f"    {line}".rstrip() + "\n" for line in lines(known).splitlines())
+    )
+
+
+def lines(known: Preprocess) -> str:
+    """Python code of a function `read(path)`, which returns an image `[H, W, C]`."""
+    height, width, channels = known.image_shape
+    parts = [_PLAIN if known.is_streamed else "", _UPRIGHT, _GREY if channels == 1 else ""]
+    if known.is_streamed:
+        parts.append(_CROPPED)
+    else:
+        parts.append(_RESIZED if _fit(known) is _SQUARE else _OF_SIZE)
+    values = {
+        "height": height,
+        "width": width,
+        "channel": "[..., :1]" if channels == 1 else "",
+        "cast": "" if known.dtype == "uint8" else f".astype(np.{known.dtype})",
+    }
+    tensorflow = "import tensorflow as tf\n" if known.is_streamed else ""
+    return f"import numpy as np\n{tensorflow}{_OPENED}" + "".join(parts).format(**values)
+
+
+_OPENED = """\
+from PIL import Image, ImageOps
+
+
+def read(path):
+    with Image.open(path) as picture:
+"""
+_PLAIN = """\
+        is_upright = picture.getexif().get(0x0112, 1) == 1
+        is_jpeg = picture.format in ("JPEG", "MPO") and picture.mode in ("L", "RGB")
+"""
+_UPRIGHT = """\
+        if picture.mode.startswith(("I", "F")):
+            raise ValueError(f"{{path}} has more than 8 bits a channel")
+        picture = ImageOps.exif_transpose(picture)
+        if "transparency" in picture.info:
+            picture = picture.convert("RGBA")
+        picture = picture.convert("RGB")
+"""
+_GREY = """\
+    pixels = np.asarray(picture)
+    if (pixels != pixels[..., :1]).any():
+        raise ValueError(f"{{path}} has colours")
+"""
+_RESIZED = """\
+    picture = ImageOps.fit(picture, ({width}, {height}), Image.Resampling.BICUBIC)
+    return np.asarray(picture){channel}{cast}
+"""
+_OF_SIZE = """\
+    if picture.size != ({width}, {height}):
+        raise ValueError(f"{{path}} has {{picture.size}} pixels")
+    return np.asarray(picture){channel}{cast}
+"""
+_CROPPED = """\
+    side = max(min(picture.size) * 7 // 8, 1)
+    left, top = ((length - side + 1) // 2 for length in picture.size)
+    if is_jpeg and is_upright:
+        with open(path, "rb") as file:
+            crop = [top, left, side, side]
+            pixels = tf.image.decode_and_crop_jpeg(file.read(), crop, channels=3)
+    else:
+        pixels = np.asarray(picture)[top : top + side, left : left + side]
+    pixels = tf.image.resize(pixels, [{height}, {width}], method="bicubic")
+    return tf.saturate_cast(pixels, tf.uint8).numpy(){cast}
+"""
