@@ -126,6 +126,20 @@ def push(queue: jax.Array, rows: jax.Array) -> jax.Array:
     return jnp.concatenate([queue, rows])[len(rows) :]
 
 
+def balance(guesses: jax.Array, queue: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Guesses `[M, C]` over the mean guess of the last steps, normalised (CoMatch, SimMatch).
+
+    Args:
+      queue: `[steps, C]` mean guesses of the steps before, at first 0.
+
+    Returns:
+      The guesses, and the queue with the mean of these ones.
+    """
+    queue = push(queue, jnp.mean(guesses, axis=0)[None])
+    balanced = guesses / jnp.mean(queue, axis=0)[None]
+    return balanced / jnp.sum(balanced, axis=-1, keepdims=True), queue
+
+
 def write(
     table: jax.Array, index: jax.Array, rows: jax.Array, counts: jax.Array | None = None
 ) -> jax.Array:

@@ -35,7 +35,6 @@ from ssljax.storage.files import write_json
 from ssljax.training import optim
 from ssljax.training.monitors import monitors
 from ssljax.training.passes import Network
-from ssljax.training.replica import SINGLE
 from ssljax.training.state import TrainState
 
 PyTree = Any
@@ -107,7 +106,7 @@ def _require_trainable(experiment: Experiment) -> None:
         )
     for part, has in (
         ("further heads", bool(method.heads)),
-        ("a state of its own", bool(jax.tree.leaves(experiment.shapes["state"].method))),
+        ("a state of its own", bool(jax.tree.leaves(method.init(experiment.sizes)))),
         ("further views of labelled images", bool(method.more_labeled_views)),
     ):
         if has:
@@ -198,14 +197,7 @@ def _train_function(experiment: Experiment, state: TrainState, noise: PyTree) ->
             images=step * experiment.batch_size, fraction=step / experiment.num_steps
         )
 
-        apply = Network(
-            model,
-            batch_stats=batch_stats,
-            averaged=batch_stats,
-            key=None,
-            replica=SINGLE,
-            whole=False,
-        )
+        apply = Network(model, state.replace(batch_stats=batch_stats), key=None)
         drawn = jax.tree.map(lambda name: args[name], noise)
         value, aux = method.loss(params, ema, apply, batch, drawn, (), progress)
         outputs = {"out/loss": value} | flat(aux.batch_stats, "out/stat")

@@ -15,7 +15,6 @@ from ssljax.checks import (
     check_non_negative,
     check_positive,
     check_probability,
-    check_range,
 )
 from ssljax.methods.method import Aux, Method, no_noise
 
@@ -60,19 +59,13 @@ def comatch(
       second_view: augmentation of the second strong view: simclr, or strong (USB).
       variant: authors, whose head has a leaky ReLU; or usb, whose head has a ReLU.
     """
-    check_probability(
-        threshold=threshold, contrast_threshold=contrast_threshold, smoothing=smoothing
-    )
+    check_probability(threshold=threshold, contrast_threshold=contrast_threshold)
+    check_probability(smoothing=smoothing)
     check_non_negative(unlabeled_weight=unlabeled_weight, contrast_weight=contrast_weight)
     check_positive(temperature=temperature)
-    for name, count in (
-        ("queue_steps", queue_steps),
-        ("alignment_steps", alignment_steps),
-        ("embedding", embedding),
-        ("projectors", projectors),
-    ):
-        check_range(name, count, 1)
-    check_range("smoothing_from", smoothing_from)
+    check_positive(queue_steps=queue_steps, alignment_steps=alignment_steps)
+    check_positive(embedding=embedding, projectors=projectors)
+    check_non_negative(smoothing_from=smoothing_from)
     check_choice("second_view", second_view, ("simclr", "strong"))
     check_choice("variant", variant, _ACTIVATIONS)
     projection = heads.mlp("projection", embedding, _ACTIVATIONS[variant], count=projectors)
@@ -90,16 +83,13 @@ def comatch(
         n, m = len(batch.labeled), len(batch.views[0])
         images = jnp.concatenate([batch.labeled, *batch.views])
         logits, features, batch_stats = apply.with_features(params, images)
-        embedded, parts = projection(params, features), [n, n + m, n + 2 * m]
+        parts = [n, n + m, n + 2 * m]
         x_logits, weak_logits, strong_logits, _ = jnp.split(logits, parts)
-        x, weak, strong, second = jnp.split(embedded, parts)
+        x, weak, strong, second = jnp.split(projection(params, features), parts)
         x, weak, weak_logits = jax.lax.stop_gradient((x, weak, weak_logits))
         labels = jax.nn.one_hot(batch.labels, logits.shape[-1])
 
-        guess = jax.nn.softmax(weak_logits)
-        guesses = losses.push(state["guesses"], jnp.mean(guess, axis=0)[None])
-        guess = guess / jnp.mean(guesses, axis=0)[None]
-        guess /= jnp.sum(guess, axis=-1, keepdims=True)
+        guess, guesses = losses.balance(jax.nn.softmax(weak_logits), state["guesses"])
         similar = jax.nn.softmax(weak @ state["embeddings"].T / temperature)
         smoothed = smoothing * guess + (1 - smoothing) * (similar @ state["probabilities"])
         target = jnp.where(progress.step >= smoothing_from, smoothed, guess)
@@ -109,22 +99,14 @@ def comatch(
         xeu = jnp.mean(mask * losses.cross_entropy(strong_logits, target))
         contrast = _contrast(strong, second, target, temperature, contrast_threshold)
         logs = {"loss/xe": xe, "loss/xeu": xeu, "loss/contrast": contrast}
-        after = {
-            "embeddings": losses.push(state["embeddings"], jnp.concatenate([weak, x])),
-            "probabilities": losses.push(state["probabilities"], jnp.concatenate([guess, labels])),
-            "guesses": guesses,
-        }
+        entering = {"embeddings": [weak, x], "probabilities": [guess, labels]}
+        after = {k: losses.push(state[k], jnp.concatenate(x)) for k, x in entering.items()}
+        after["guesses"] = guesses
         total = xe + unlabeled_weight * xeu + contrast_weight * contrast
         return total, Aux(batch_stats, after, logs, target, mask)
 
-    return Method(
-        views=("weak", "strong", second_view),
-        init=init,
-        noise=no_noise,
-        loss=loss,
-        joint=True,
-        heads=(projection,),
-    )
+    views = ("weak", "strong", second_view)
+    return Method(views, init, no_noise, loss, joint=True, heads=(projection,))
 
 
 _ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {

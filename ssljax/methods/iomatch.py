@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from ssljax import heads, losses
-from ssljax.checks import check_non_negative, check_probability, check_range
+from ssljax.checks import check_non_negative, check_probability
 from ssljax.methods.method import Aux, Method, no_noise
 
 _STEPS = 128  # whose guesses the alignment averages
@@ -42,12 +42,8 @@ def iomatch(
       warmup_steps: steps of the first epoch, in which that loss is left out.
     """
     check_probability(threshold=threshold, open_threshold=open_threshold)
-    check_non_negative(
-        unlabeled_weight=unlabeled_weight,
-        one_vs_all_weight=one_vs_all_weight,
-        open_weight=open_weight,
-    )
-    check_range("warmup_steps", warmup_steps)
+    check_non_negative(unlabeled_weight=unlabeled_weight, one_vs_all_weight=one_vs_all_weight)
+    check_non_negative(open_weight=open_weight, warmup_steps=warmup_steps)
     head = _open_set_head()
 
     def init(sizes):
@@ -80,24 +76,12 @@ def iomatch(
         xeu = jnp.mean(mask * losses.cross_entropy(strong_logits, guess))
         opened = jnp.mean(open_mask * losses.cross_entropy(open_logits[n + m :], open_guess))
         opened = jnp.where(progress.step >= warmup_steps, opened, 0.0)
-        logs = {
-            "loss/xe": xe,
-            "loss/one_vs_all": ova,
-            "loss/xeu": xeu,
-            "loss/open": opened,
-            "foreign": 1 - jnp.mean(own.astype(jnp.float32)),
-        }
+        logs = {"loss/xe": xe, "loss/one_vs_all": ova, "loss/xeu": xeu, "loss/open": opened}
+        logs["foreign"] = 1 - jnp.mean(own.astype(jnp.float32))
         total = xe + one_vs_all_weight * ova + unlabeled_weight * xeu + open_weight * opened
         return total, Aux(batch_stats, state, logs, guess, mask)
 
-    return Method(
-        views=("weak", "strong"),
-        init=init,
-        noise=no_noise,
-        loss=loss,
-        joint=True,
-        heads=(head,),
-    )
+    return Method(("weak", "strong"), init, no_noise, loss, joint=True, heads=(head,))
 
 
 def _open_set_head():

@@ -10,13 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from ssljax import heads, losses
-from ssljax.checks import (
-    check_choice,
-    check_non_negative,
-    check_positive,
-    check_probability,
-    check_range,
-)
+from ssljax.checks import check_choice, check_non_negative, check_positive, check_probability
 from ssljax.methods.method import Aux, Method, no_noise
 
 
@@ -63,10 +57,8 @@ def simmatch(
     check_probability(threshold=threshold, smoothing=smoothing, bank_momentum=bank_momentum)
     check_non_negative(unlabeled_weight=unlabeled_weight, instance_weight=instance_weight)
     check_positive(temperature=temperature)
-    for name, count in (("alignment_steps", alignment_steps), ("embedding", embedding)):
-        check_range(name, count, 1)
-    check_range("warmup_steps", warmup_steps)
-    check_range("projectors", projectors, 1, 100)
+    check_positive(alignment_steps=alignment_steps, embedding=embedding, projectors=projectors)
+    check_non_negative(warmup_steps=warmup_steps)
     check_choice("teacher", teacher, _TEACHERS)
     projection = heads.mlp("projection", embedding, count=projectors)
 
@@ -87,10 +79,7 @@ def simmatch(
         classes, bank = x_logits.shape[-1], state["bank"]
         started = progress.step >= warmup_steps
 
-        guess = jax.nn.softmax(weak_logits)
-        guesses = losses.push(state["guesses"], jnp.mean(guess, axis=0)[None])
-        guess = guess / jnp.mean(guesses, axis=0)[None]
-        guess /= jnp.sum(guess, axis=-1, keepdims=True)
+        guess, guesses = losses.balance(jax.nn.softmax(weak_logits), state["guesses"])
         similar = jax.nn.softmax(weak @ bank.T / temperature)
         by_class = similar @ jax.nn.one_hot(state["labels"], classes)
         smoothed = smoothing * guess + (1 - smoothing) * by_class
@@ -105,26 +94,22 @@ def simmatch(
         instance = jnp.where(started, instance, 0.0)
         logs = {"loss/xe": xe, "loss/xeu": xeu, "loss/instance": instance}
 
-        if bank_momentum:
-            old = bank[batch.labeled_index]
-            x_embedding = bank_momentum * old + (1 - bank_momentum) * x_embedding
-            x_embedding = heads.normalize(x_embedding)
-        after = {
-            "bank": losses.write(bank, batch.labeled_index, x_embedding),
-            "labels": losses.write(state["labels"], batch.labeled_index, batch.labels),
-            "guesses": guesses,
-        }
+        after = _remember(state, batch, x_embedding, bank_momentum) | {"guesses": guesses}
         total = xe + unlabeled_weight * xeu + instance_weight * instance
         return total, Aux(batch_stats, after, logs, guess, mask)
 
-    return Method(
-        views=("weak", "strong"),
-        init=init,
-        noise=no_noise,
-        loss=loss,
-        joint=True,
-        heads=(projection,),
-    )
+    views = ("weak", "strong")
+    return Method(views, init, no_noise, loss, joint=True, heads=(projection,))
+
+
+def _remember(state, batch, embedding, momentum):
+    """The bank after a step with these embeddings of labelled images `[B, D]`."""
+    old = state["bank"][batch.labeled_index]
+    moved = heads.normalize(momentum * old + (1 - momentum) * embedding) if momentum else embedding
+    return {
+        "bank": losses.write(state["bank"], batch.labeled_index, moved),
+        "labels": losses.write(state["labels"], batch.labeled_index, batch.labels),
+    }
 
 
 # (apply, params, ema_params, batch, projection) -> logits and embeddings of labelled images and

@@ -72,20 +72,9 @@ def make_train_step(
             raw = look_up(data, state.step, order_keys, sizes, rows)
         batch, unlabeled_labels = _augment(raw, rows, augment_key, method, views, replica)
         noise = _noise(method, noise_key, batch, replica)
-        progress = Progress(
-            images=(state.step * batch_size).astype(jnp.float32),
-            fraction=state.step / num_steps,
-            step=state.step,
-        )
-
-        network = Network(
-            model,
-            batch_stats=state.batch_stats,
-            averaged=state.weights("ema")[1],
-            key=replica.local_key(model_key),
-            replica=replica,
-            whole=method.joint,
-        )
+        images = (state.step * batch_size).astype(jnp.float32)
+        progress = Progress(images=images, fraction=state.step / num_steps, step=state.step)
+        network = Network(model, state, model_key, replica, whole=method.joint)
 
         def loss(params):
             return _loss(method, params, state, network, batch, noise, progress)

@@ -95,6 +95,19 @@ def test_the_imagenet_policy_has_the_pixels_of_pillow_s():
     assert share > 0.99
 
 
+def test_the_comatch_policy_has_the_pixels_of_pillow_s():
+    space = ra.COMATCH._replace(probability=0.9)
+    share = parity(
+        space,
+        pictures(300),
+        lambda images, draws: ra.apply(images, draws, space),
+        lambda image, picked, centre: pillow_policies.randaugment_comatch(
+            image, [(name, negated) for name, _, negated in picked], centre
+        ),
+    )
+    assert share > 0.9  # interpolated levels may be truncated to the next one
+
+
 @pytest.mark.parametrize("space", [ra.CIFAR, ra.IMAGENET])
 def test_a_layer_is_one_warp_one_lookup_and_one_filter(space, monkeypatch):
     calls = []

@@ -41,15 +41,16 @@ class Given(NamedTuple):
         return golden.forward_with_features(params, np.concatenate(images), self.stats)
 
 
-def raw_batch(seed, *, twice=False):
+def raw_batch(seed, *, twice=False, uratio=M // B):
     """Which images a step is given.
 
     Args:
       twice: whether an unlabelled and a labelled image are in it twice.
     """
+    m = B * uratio
     random = np.random.RandomState(seed)
     labeled = random.permutation(SIZES.labeled)[:B].astype(np.int32)
-    unlabeled = random.permutation(UNLABELED)[:M].astype(np.int32)
+    unlabeled = random.permutation(UNLABELED)[:m].astype(np.int32)
     if twice:
         labeled[0], unlabeled[1] = labeled[2], unlabeled[6]
     labels = np.repeat(np.arange(golden.CLASSES), SIZES.class_counts).astype(np.int32)
@@ -57,8 +58,8 @@ def raw_batch(seed, *, twice=False):
         labeled=np.zeros((B, *golden.PIXELS), np.uint8),
         labels=labels[labeled],
         labeled_index=labeled,
-        unlabeled=np.zeros((M, *golden.PIXELS), np.uint8),
-        unlabeled_labels=np.full(M, -1, np.int32),
+        unlabeled=np.zeros((m, *golden.PIXELS), np.uint8),
+        unlabeled_labels=np.full(m, -1, np.int32),
         unlabeled_index=unlabeled,
     )
 
@@ -67,7 +68,7 @@ def _random_view(keys, images):
     return jax.vmap(lambda key: jax.random.bits(key, images.shape[1:], np.uint8))(keys)
 
 
-VIEWS = {view: _random_view for view in ("weak", "strong", "simclr")}
+VIEWS = {view: _random_view for view in ("weak", "strong", "simclr", "none")}
 _64 = lambda tree: jax.tree.map(  # noqa: E731
     lambda x: np.float64(x) if np.issubdtype(x.dtype, np.floating) else np.asarray(x), tree
 )
@@ -79,7 +80,7 @@ _32 = lambda tree: jax.tree.map(  # noqa: E731
 class Steps:
     """Compiled steps of a method."""
 
-    def __init__(self, method, *, num_steps=100, average_batch_stats=False):
+    def __init__(self, method, *, num_steps=100, average_batch_stats=False, uratio=M // B):
         self.method = method
         self._seen = []
 
@@ -99,13 +100,31 @@ class Steps:
             schedule=schedule,
             augmentation=Augmentation(lambda state: VIEWS, lambda image: {}),
             batch_size=B,
-            uratio=M // B,
+            uratio=uratio,
             num_steps=num_steps,
             ema_decay=EMA_DECAY,
             average_batch_stats=average_batch_stats,
             with_guesses=True,
         )
-        self._step = jax.jit(step)
+        self.function, self._step = step, jax.jit(step)
+
+    def initial(self):
+        """The state before the first step."""
+        params = golden.weights(0, self.method.heads)
+        return self._state(0, params, params, golden.STATS, self.method.init(SIZES))
+
+    def _state(self, step, params, ema, stats, method):
+        return TrainState(
+            step=jnp.int32(step),
+            params=_32(params),
+            batch_stats=_32(stats),
+            ema=_32(ema),
+            ema_batch_stats=_32(stats) if self._average else (),
+            opt_state=self._optimizer.init(_32(params)),
+            method=_32(method),
+            augment=(),
+            key=jax.random.PRNGKey(3),
+        )
 
     def check(self, calculate, *, steps=2, start=0, state=None, twice=False):
         """Runs steps and compares everything that each changes with `calculate`'s.
@@ -123,17 +142,7 @@ class Steps:
         ema = golden.weights(20, self.method.heads)
         state = _64(self.method.init(SIZES)) if state is None else state
         stats, ema_stats, trace = golden.STATS, golden.STATS, jax.tree.map(np.zeros_like, params)
-        actual = TrainState(
-            step=jnp.int32(start),
-            params=_32(params),
-            batch_stats=_32(stats),
-            ema=_32(ema),
-            ema_batch_stats=_32(ema_stats) if self._average else (),
-            opt_state=self._optimizer.init(_32(params)),
-            method=_32(state),
-            augment=(),
-            key=jax.random.PRNGKey(3),
-        )
+        actual = self._state(start, params, ema, stats, state)
         found = []
         for step in range(start, start + steps):
             actual, metrics, guesses = self._step(actual, raw_batch(step, twice=twice))
