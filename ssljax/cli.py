@@ -233,14 +233,15 @@ def _show_data(command: Command) -> None:
     paths.require_writable(workdir, "--workdir")
 
     from ssljax import parts
-    from ssljax.data import check, overview, split_file
+    from ssljax.data import check, overview, split_file, splits
     from ssljax.data.datasets import Dataset
     from ssljax.run import directory
 
     data, split = parts.load_data(config)
     if (workdir / "config.json").exists():
         raise UsageError(f"workdir {workdir} holds a run; --mode=data needs another directory")
-    record = split_file.record(split)
+    counts = splits.class_counts(data.labels, split, data.num_classes)
+    record = split_file.record(split, class_counts=counts)
     directory.require_ours(workdir / "split.json", record)
     if (workdir / "labelled.png").exists() and not (workdir / "split.json").exists():
         raise UsageError(f"{workdir}/labelled.png is there already; use another workdir")
@@ -293,6 +294,7 @@ _RUN: dict[str, Callable[[Command], None]] = {
     "predict": labeling.predict,
     "label_next": labeling.label_next,
     "add_labels": labeling.add_labels,
+    "label_errors": labeling.label_errors,
     "report": _report,
     "export": _export,
     "import_npu": _import_bundle,

@@ -37,6 +37,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.method_args = ml_collections.ConfigDict()
     config.model = "wide_resnet"
     config.model_args = ml_collections.ConfigDict()
+    # τ: the labelled loss is of logits + τ · log(share of each class among the labelled images), so
+    # that rare classes count as much as frequent ones (Menon et al., 2021; there 1); 0: of logits.
+    config.logit_adjustment = 0.0
     config.bfloat16 = False  # whether the network computes in bfloat16; weights are float32
     config.sync_bn = True  # BatchNorm over all devices' images; False: each device its own
 

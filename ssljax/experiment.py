@@ -11,8 +11,9 @@ import jax
 import numpy as np
 import optax
 
+from ssljax import losses
 from ssljax.augment.augmentation import Augmentation
-from ssljax.data import check, fingerprint, memory, streaming
+from ssljax.data import check, fingerprint, memory, splits, streaming
 from ssljax.data.batches import RawBatch, TrainingData
 from ssljax.data.datasets import Dataset
 from ssljax.data.splits import Split
@@ -46,6 +47,7 @@ class Experiment:
     uratio: int
     ema_decay: float
     ema_batch_stats: bool
+    logit_adjustment: float  # τ of the labelled loss, see `losses.logit_adjustment`; 0: none
     num_steps: int
     steps_per_run: int
     log_every: int
@@ -64,11 +66,9 @@ class Experiment:
     @property
     def sizes(self) -> Sizes:
         """What the method's state may depend on."""
-        classes = self.dataset.num_classes
-        labels = self.dataset.labels[self.split.labeled]
         return Sizes(
-            classes=classes,
-            class_counts=np.bincount(labels, minlength=classes),
+            classes=self.dataset.num_classes,
+            class_counts=self.class_counts,
             unlabeled=len(self.split.unlabeled),
             batch=self._sizes(),
         )
@@ -77,6 +77,22 @@ class Experiment:
     def data_record(self) -> dict[str, Any]:
         """What tells the data from others, see `data/fingerprint.py`."""
         return fingerprint.record(self.dataset)
+
+    @functools.cached_property
+    def class_counts(self) -> np.ndarray:
+        """Labelled images of each class, `[classes]` int64."""
+        return splits.class_counts(self.dataset.labels, self.split, self.dataset.num_classes)
+
+    @property
+    def adjustment(self) -> np.ndarray | None:
+        """What `Batch.adjustment` is, `[classes]` float32.
+
+        Raises:
+          ValueError: a class has no labelled image.
+        """
+        if not self.logit_adjustment:
+            return None
+        return losses.logit_adjustment(self.class_counts, self.logit_adjustment)
 
     def init_state(self) -> TrainState:
         """The state before the first step, on the host."""
@@ -145,6 +161,7 @@ class Experiment:
             num_steps=self.num_steps,
             ema_decay=self.ema_decay,
             average_batch_stats=self.ema_batch_stats,
+            adjustment=self.adjustment,
             **options,
         )
 

@@ -12,6 +12,7 @@ import ml_collections
 from absl import flags
 
 from ssljax import overrides, paths, spelling
+from ssljax.defaults import get_config
 from ssljax.errors import UsageError
 
 _EXPORTS = ("saved_model", "tf1", "onnx", "npu_bundle")
@@ -50,7 +51,16 @@ MODES: dict[str, Mode] = {
     "eval": Mode("evaluates a run's newest checkpoint again.", ("workdir", KNOB)),
     "predict": Mode(
         "predicts the classes of images with a run's model.",
-        ("workdir", KNOB, "images", "output", "weights", "max_error", "overwrite"),
+        (
+            "workdir",
+            KNOB,
+            "images",
+            "output",
+            "weights",
+            "max_error",
+            "logit_adjustment",
+            "overwrite",
+        ),
     ),
     "label_next": Mode(
         "chooses the images without a label that are worth labelling next.",
@@ -59,6 +69,10 @@ MODES: dict[str, Mode] = {
     "add_labels": Mode(
         "reads labels that people gave into a new split.json.",
         ("workdir", "config", KNOB, "labels", "output", "overwrite"),
+    ),
+    "label_errors": Mode(
+        "lists the labels of a run that its predictions contradict most.",
+        ("workdir", KNOB, "output", "weights", "overwrite"),
     ),
     "report": Mode(
         "a table and a page of the runs in and below directories, separated by commas.",
@@ -209,6 +223,10 @@ def _define_labeling(define: Callable[..., None]) -> None:
         flags.DEFINE_float, "max_error", None,
         "Marks the predictions that can be trusted with this error, above 0 and below 1.",
     )  # fmt: skip
+    define(
+        flags.DEFINE_float, "logit_adjustment", 0.0,
+        "τ: subtracts τ · log(share of each class among the labelled images) from the logits.",
+    )  # fmt: skip
     define(flags.DEFINE_integer, "budget", None, "How many images to label.", lower_bound=1)
     define(
         flags.DEFINE_enum, "strategy", "typical",
@@ -268,8 +286,6 @@ def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _unknown_flag(name: str, values: flags.FlagValues) -> str:
-    from ssljax.defaults import get_config
-
     knobs = overrides.flatten(get_config().to_dict())
     if name.replace("-", "_") in knobs or name.startswith(("method_args.", "model_args.")):
         return f"--{name} does not exist; did you mean --config.{name.replace('-', '_')}?"
@@ -291,8 +307,9 @@ def _check_mode(command: Command) -> None:
     for name in [*given, *([KNOB] if command.overrides else [])]:
         if name not in allowed:
             modes = [other for other, spec in MODES.items() if name in spec.flags]
+            knob = f", or --config.{name}" if KNOB in allowed and name in get_config() else ""
             raise UsageError(
-                f"--{name} is given with --mode={mode}; allowed: --mode={' or '.join(modes)}"
+                f"--{name} is given with --mode={mode}; allowed: --mode={' or '.join(modes)}{knob}"
             )
     for name in given:
         if mode == "export" and command.format not in _FORMATS.get(name, (command.format,)):

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 PyTree = Any
 Apply = Callable[[PyTree, jax.Array], tuple[jax.Array, PyTree]]  # see `methods.method`
@@ -13,6 +14,29 @@ Apply = Callable[[PyTree, jax.Array], tuple[jax.Array, PyTree]]  # see `methods.
 def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
     """Cross-entropy in nats of `logits [..., C]` against distributions `targets [..., C]`."""
     return -jnp.sum(targets * jax.nn.log_softmax(logits), axis=-1)
+
+
+def logit_adjustment(class_counts: Sequence[int] | np.ndarray, strength: float) -> np.ndarray:
+    """τ · log π, `[C]` float32: what logits are adjusted by where classes differ in frequency.
+
+    Added to the logits in the loss, or subtracted from those of a model that was trained without
+    it, it makes the errors of all classes count alike (Menon et al., 2021,
+    https://arxiv.org/abs/2007.07314, equations 10 and 9).
+
+    Args:
+      class_counts: `[C]` labelled images of each class, in proportion to π.
+      strength: τ.
+
+    Raises:
+      ValueError: a class has none.
+    """
+    counts = np.asarray(class_counts, np.float64)
+    if without := int(np.sum(counts == 0)):
+        raise ValueError(
+            f"{without} of {len(counts)} classes have no labelled image; allowed for logit "
+            "adjustment: at least one of each"
+        )
+    return (strength * np.log(counts / counts.sum())).astype(np.float32)
 
 
 def squared_error(logits: jax.Array, targets: jax.Array) -> jax.Array:

@@ -46,6 +46,7 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
     "keep_checkpoints": (0, math.inf, False),
     "cpu_devices": (0, 4096, False),
     "ema_decay": (0, 1, False),
+    "logit_adjustment": (0, math.inf, False),
     "optimizer.lr": (0, math.inf, True),
     "optimizer.lr_batch_size": (0, math.inf, False),
     "optimizer.momentum": (0, 1, False),
@@ -129,6 +130,11 @@ def build_seeds(
         raise UsageError(f"{given}; allowed for streams: 1")
     if len({tuple(len(part) for part in each.split) for each in experiments}) > 1:
         raise UsageError(f"{given}, whose splits differ in size; allowed for these data: 1")
+    if first.logit_adjustment and len({tuple(each.class_counts) for each in experiments}) > 1:
+        raise UsageError(
+            f"{given}, whose labelled images differ in how many are of each class; allowed with "
+            "config.logit_adjustment: 1"
+        )
     devices.require_step(
         first.step_bytes * len(experiments), first.data_bytes, first.batch_size, first.devices
     )
@@ -194,6 +200,7 @@ def _build(
         uratio=config.uratio,
         ema_decay=config.ema_decay,
         ema_batch_stats=config.ema_batch_stats,
+        logit_adjustment=config.logit_adjustment,
         num_steps=config.num_steps,
         # A step on CPU is long, and signals are looked at between calls. Steps that read a stream
         # are called one by one.
@@ -206,9 +213,22 @@ def _build(
         stop_on=tuple(config.health.stop_on),
         train_url=config.stage.train_url,
     )
+    _require_adjustable(experiment)
     _require_room(experiment)
     _check_batch_stats(config, experiment)
     return experiment
+
+
+def _require_adjustable(experiment: Experiment) -> None:
+    """Refuses logit adjustment where a class has no labels, or the method knows nothing of it."""
+    given = f"config.logit_adjustment is {experiment.logit_adjustment}"
+    if experiment.logit_adjustment and not experiment.method.adjustable:
+        raise UsageError(
+            f"{given}; allowed for config.method {experiment.config['method']!r}: 0, as its "
+            "labelled loss is not of Batch.adjusted (Method.adjustable)"
+        )
+    with prefix_errors(given):
+        experiment.adjustment  # noqa: B018
 
 
 def _require_room(experiment: Experiment) -> None:

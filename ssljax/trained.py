@@ -15,8 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssljax import forward, paths, recorded
+from ssljax import forward, losses, paths, recorded
 from ssljax.augment.ops import to_float
+from ssljax.checks import check_range, prefix_errors
 from ssljax.errors import UsageError
 from ssljax.forward import Outputs
 from ssljax.network import available, make_model
@@ -47,6 +48,8 @@ class Trained:
     results: dict[str, Any] = dataclasses.field(default_factory=dict)  # `results.json`, if any
     # `calibration.json`, if it is about these weights
     calibration: dict[str, Any] = dataclasses.field(default_factory=dict)
+    class_counts: tuple[int, ...] = ()  # labelled images of each class; (): not recorded
+    logit_adjustment: float = 0.0  # τ, see `adjusted`
     state: PyTree = None  # the whole state of training, nested dicts of NumPy arrays
     classes: tuple[Hashable, ...] = ()  # what `predict` returns; (): the class names
     workdir: Path | None = None  # the run directory
@@ -55,7 +58,8 @@ class Trained:
         """`f(variables, images) -> outputs`, what every format computes.
 
         Images are `[N, H, W, C]`, uint8 or float32, 0..255; `logits` and `probabilities` are
-        `[N, classes]` float32. Probabilities are of the logits divided by the temperature.
+        `[N, classes]` float32. Probabilities are of the logits divided by the temperature. Both
+        are adjusted only for a model of `adjusted`, which is never exported.
         """
 
         def f(variables: PyTree, images: jax.Array) -> dict[str, jax.Array]:
@@ -68,6 +72,8 @@ class Trained:
         """`Outputs` of images as in `serve`, as JAX's arrays."""
         found: Any = self.model.apply(variables, to_float(images), train=False)
         logits, features = found
+        if self.adjustment is not None:
+            logits = logits - self.adjustment[None]
         # Without a temperature the graph stays as it was.
         scaled = logits if self.temperature == 1 else logits / self.temperature
         outputs: Any = logits, jax.nn.softmax(scaled), features.astype(jnp.float32)
@@ -85,6 +91,40 @@ class Trained:
         is_imagenet = str(self.config.get("dataset", "")).startswith("imagenet")
         return bool(self.config.get("stream")) or is_imagenet
 
+    @property
+    def adjustment(self) -> np.ndarray | None:
+        """What is subtracted from logits, `[classes]` float32; None: nothing."""
+        if not self.logit_adjustment:
+            return None
+        return losses.logit_adjustment(self.class_counts, self.logit_adjustment)
+
+    def adjusted(self, logit_adjustment: float) -> "Trained":
+        """The model with logits from which τ times the logarithm of each class's share of the
+        labelled images is subtracted: predictions favour no class for being frequent there.
+
+        This is for a model that was trained without `config.logit_adjustment` (Menon et al., 2021,
+        https://arxiv.org/abs/2007.07314, equation 9). The temperature was worked out without it.
+
+        Args:
+          logit_adjustment: τ, from 0 up.
+
+        Raises:
+          UsageError: it is negative or infinite, a class had no labelled image, or the run has not
+            recorded how many it had.
+        """
+        given = f"logit_adjustment is {logit_adjustment}"
+        with prefix_errors(""):
+            check_range("logit_adjustment", logit_adjustment)
+        if logit_adjustment and not self.class_counts:
+            raise UsageError(
+                f"{given}, but {self.workdir}/split.json, which an older version wrote, does not "
+                "say how many labelled images each class has; the run's training command writes it"
+            )
+        found = dataclasses.replace(self, logit_adjustment=logit_adjustment)
+        with prefix_errors(given):
+            found.adjustment  # noqa: B018
+        return found
+
     @functools.cached_property
     def _forward(self) -> forward.Forward:
         return forward.compile_forward(self._compute, self.variables, jax.local_devices())
@@ -93,6 +133,8 @@ class Trained:
         self, batches: Iterable[np.ndarray], size: int, devices: Sequence[Any] | None = None
     ) -> Iterator[Outputs]:
         """Logits, probabilities and features of each batch, computed while the next one is read.
+
+        They are as the model was trained, or for a model of `adjusted` adjusted.
 
         Args:
           batches: uint8 `[n, H, W, C]`, n at most `size`.
@@ -211,9 +253,21 @@ def load(
         weights=weights,
         results=read_json(results) if results.exists() else {},
         calibration=calibration,
+        class_counts=_class_counts(workdir, len(data["class_names"])),
         state=state,
         workdir=workdir,
     )
+
+
+def _class_counts(workdir: Path, classes: int) -> tuple[int, ...]:
+    """Labelled images of each class; (): the run does not say."""
+    path = workdir / "split.json"
+    counts = read_json(path).get("class_counts", []) if path.exists() else []
+    if not isinstance(counts, list) or not all(
+        isinstance(count, int) and count >= 0 for count in counts
+    ):
+        raise UsageError(f"{path}: class_counts is {counts}; allowed: a list of whole numbers")
+    return tuple(counts) if len(counts) == classes else ()
 
 
 def _variables(state: PyTree, weights: str) -> PyTree:

@@ -11,6 +11,7 @@ _KNOB_HELP = {  # where it is no override of --config
     "import_npu": "Where the data are now.",
     "predict": "Where the run's data are now, or eval_batch_size.",
     "label_next": "Of the recipe; or where the run's data are now.",
+    "label_errors": "Where the run's data are now.",
     "add_labels": "Of the recipe; or where the run's data are now.",
 }
 

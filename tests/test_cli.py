@@ -66,6 +66,7 @@ def test_a_tilde_is_the_home_directory(args, tmp_path, capsys, monkeypatch):
         ("--mode=import_npu", "--bundle=run", "--workdir={}"),
         ("--mode=predict", "--workdir=run", "--images=run", "--output={}/x"),
         ("--mode=label_next", DIGITS, "--budget=2", "--output={}/x"),
+        ("--mode=label_errors", "--workdir=run", "--output={}/x"),
         ("--mode=add_labels", DIGITS, "--labels=file", "--output={}/x"),
     ],
 )

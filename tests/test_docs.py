@@ -15,6 +15,7 @@ import ssljax.models
 from helpers.tiny import TINY_PHOTOS
 from ssljax import cli, flags, recipe
 from ssljax.data import splits
+from ssljax.export import predict as export_predict
 from ssljax.lookup import find, modules_of
 from ssljax.run import loop
 
@@ -106,10 +107,15 @@ def test_the_notebook_runs(tmp_path, monkeypatch, capsys):
 def test_the_commands_of_the_page_on_photos_run_in_their_order(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make_photos(tmp_path / "photos")
-    commands = re.findall(r"^ +(ssljax .*)$", (ROOT / "docs/photos.md").read_text(), re.M)
-    assert len(commands) >= 8
+    make_photos(tmp_path / "holiday")
+    page = (ROOT / "docs/photos.md").read_text()
+    commands = re.findall(r"^ +((?:ssljax|python -m ssljax\.export\.predict) .*)$", page, re.M)
+    assert len(commands) >= 9
     for command in commands:
-        arguments = shlex.split(command)[1:]
+        program, *arguments = shlex.split(command)
+        if program == "python":
+            assert export_predict.main(arguments[2:]) == 0, command
+            continue
         if "--config=photos" in arguments:
             arguments += [*TINY_PHOTOS, "--config.num_steps=120"]
         if "--mode=add_labels" in arguments:

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from ssljax.data.datasets import Dataset
-from ssljax.data.splits import Split
+from ssljax.data.splits import Split, class_counts
 from ssljax.log import printable
 
 _NEAR = 6.0  # mean difference of pixels, 0..255, below which images are nearly equal
@@ -141,7 +141,7 @@ def _describe_flat(data: Dataset) -> list[str]:
 
 
 def _describe_labels(data: Dataset, split: Split) -> list[str]:
-    counts = np.bincount(data.labels[split.labeled], minlength=data.num_classes)
+    counts = class_counts(data.labels, split, data.num_classes)
     texts = []
     few = [f"{data.class_names[c]} ({counts[c]})" for c in np.flatnonzero(counts < _FEW)]
     if few:

@@ -27,13 +27,12 @@ def count_classes(labels: np.ndarray) -> int:
     return len(present)
 
 
-def are_uneven(labels: np.ndarray) -> bool:
+def are_uneven(counts: np.ndarray) -> bool:
     """Whether the most frequent class has 1.2 times the images of the rarest one or more.
 
     Args:
-      labels: `[N]`; -1: no label. Classes that do not occur are left out.
+      counts: `[C]` images of each class. Classes without any are left out.
     """
-    counts = np.bincount(labels[labels >= 0])
     counts = counts[counts > 0]
     return len(counts) > 0 and bool(counts.max() >= _UNEVEN * counts.min())
 

@@ -96,7 +96,7 @@ def _judge(name: str, data: Dataset | StreamedDataset, split: Split) -> None:
             f"config.dataset {printable(name)} has one class, {', '.join(data.class_names)}; "
             "allowed: from two classes up"
         )
-    counts = np.bincount(data.labels[split.labeled], minlength=data.num_classes)
+    counts = splits.class_counts(data.labels, split, data.num_classes)
     if np.isin(split.valid, split.labeled).sum() > len(split.valid) / 2:
         LOG.warning(
             "warning: most validation images are labelled ones, which are trained on; "

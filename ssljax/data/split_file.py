@@ -16,6 +16,10 @@ Where people gave labels that the data set does not have, the file has them too:
       "parent": "41d0…",           the hash of the split that was added to
       "labels": {"204": "cat"},    numbers of training images, and the names of their classes
       "labels_hash": "b2e7…"       optional when written by hand
+
+That of a run also says how many labelled images each class has, for whoever does not read its data:
+
+      "class_counts": [4, 4, 2]
 """
 
 import hashlib
@@ -33,16 +37,22 @@ from ssljax.storage.files import parse_json
 
 
 def record(
-    split: Split, labels: Mapping[int, str] | None = None, parent: str = ""
+    split: Split,
+    labels: Mapping[int, str] | None = None,
+    parent: str = "",
+    class_counts: Sequence[int] | np.ndarray = (),
 ) -> dict[str, Any]:
     """What the file holds of `split`.
 
     Args:
       labels: class names of training images that the data set has no label of, by their numbers.
       parent: the hash of the split that these were added to.
+      class_counts: labelled images of each class; (): it does not say.
     """
     lists = {name: indices.tolist() for name, indices in split._asdict().items()}
-    found = {"hash": fingerprint(split), **lists}
+    found: dict[str, Any] = {"hash": fingerprint(split), **lists}
+    if len(class_counts):
+        found["class_counts"] = [int(count) for count in class_counts]
     if labels:
         given = {str(number): name for number, name in sorted(labels.items())}
         found |= {"parent": parent, "labels": given, "labels_hash": _labels_hash(given)}

@@ -305,6 +305,11 @@ def _neediest(share: np.ndarray, taken: np.ndarray, most: float) -> int:
     return int((share - taken / max(most, 1)).argmax())
 
 
+def class_counts(labels: np.ndarray, split: Split, num_classes: int) -> np.ndarray:
+    """How many labelled images each class has, `[num_classes]`; `labels [N]` are of all images."""
+    return np.bincount(labels[split.labeled], minlength=num_classes)
+
+
 def fingerprint(split: Split) -> str:
     """A short hash of the three index lists and their order, hexadecimal."""
     digest = hashlib.sha256()

@@ -191,10 +191,13 @@ def _train_function(experiment: Experiment, state: TrainState, noise: PyTree) ->
         ema = nested(state.ema, "ema", args)
         batch_stats = nested(state.batch_stats, "stat", args)
         views = tuple(to_float(args[f"in/view{i}"]) for i in range(len(method.views)))
-        batch = Batch(to_float(args["in/labeled"]), args["in/labels"], views)
+        labeled, labels = to_float(args["in/labeled"]), args["in/labels"]
+        batch = Batch(labeled, labels, views, adjustment=experiment.adjustment)
         step = args["in/step"].astype(jnp.float32)
         progress = Progress(
-            images=step * experiment.batch_size, fraction=step / experiment.num_steps
+            images=step * experiment.batch_size,
+            fraction=step / experiment.num_steps,
+            step=args["in/step"],
         )
 
         apply = Network(model, state.replace(batch_stats=batch_stats), key=None)
@@ -205,6 +208,7 @@ def _train_function(experiment: Experiment, state: TrainState, noise: PyTree) ->
         for name, x in logs.items():
             outputs[f"out/metric/{name}/total"] = x
             outputs[f"out/metric/{name}/count"] = jnp.ones(())
+        # Not those of each class: the runner, which is older than these, logs numbers alone.
         for name, average in monitors(aux, args.get("in/hidden")).items():
             outputs[f"out/metric/{name}/total"] = average.total
             outputs[f"out/metric/{name}/count"] = average.count

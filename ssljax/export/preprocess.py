@@ -13,6 +13,7 @@ and in lines of Python for its README. It is what training and `--mode=predict` 
 `share` is the crop's side, of the shorter side of the image.
 """
 
+import textwrap
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -106,12 +107,14 @@ def section(known: Preprocess) -> str:
     colours = "Palettes, grey and CMYK become RGB."
     if channels == 1:
         colours = "All channels have to be equal, and one of them is taken."
-    return (
-        "An image is turned upright as its EXIF data say, and transparency is dropped. Of several "
-        "frames the\nfirst one is taken; more than 8 bits a channel are refused. "
-        f"{colours}\n{fit}\n`{NAME}` has this for programs; in Python it is:\n\n"
-        + "".join(f"    {line}".rstrip() + "\n" for line in lines(known).splitlines())
+    words = (
+        "An image is turned upright as its EXIF data say. Of several frames the first one is "
+        "taken, and more than 8 bits per channel are refused. Transparency is dropped: the colours "
+        "below it "
+        f"count. {colours} {fit} `{NAME}` has this for programs; in Python it is:"
     )
+    code = textwrap.indent(lines(known), "    ")
+    return f"{textwrap.fill(words, 100)}\n\n{code}"
 
 
 def lines(known: Preprocess) -> str:

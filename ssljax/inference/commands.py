@@ -1,4 +1,4 @@
-"""`--mode=predict`, `--mode=label_next` and `--mode=add_labels`."""
+"""`--mode=predict`, `label_next`, `add_labels` and `label_errors`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,15 +8,18 @@ import numpy as np
 
 from ssljax import evaluation, parts, paths, recorded, trained
 from ssljax.data import sources, split_file
+from ssljax.data.datasets import Dataset
 from ssljax.data.sources import Source
 from ssljax.data.splits import fingerprint
+from ssljax.data.streaming import StreamedDataset
 from ssljax.errors import UsageError
-from ssljax.inference import add_labels, calibrate, foreign, label_next
+from ssljax.inference import add_labels, calibrate, foreign, label_errors, label_next
 from ssljax.inference import predict as prediction
 from ssljax.inference.calibration import Trusted
 from ssljax.inference.foreign import Foreign
 from ssljax.inference.predict import Summary
 from ssljax.inference.table import Mark
+from ssljax.log import printable
 from ssljax.storage import output_directory, runs
 from ssljax.storage.files import write_json
 from ssljax.trained import Trained
@@ -32,6 +35,7 @@ def predict(
     *,
     weights: str = "ema",
     max_error: float | None = None,
+    logit_adjustment: float = 0.0,
     overwrite: bool = False,
     given: Sequence[str] = (),
 ) -> str:
@@ -42,6 +46,7 @@ def predict(
     Args:
       images: a path, a pattern, `unlabeled` or `test`: see `sources.py`.
       max_error: marks the predictions that can be trusted with this error, 0..1; None: none.
+      logit_adjustment: τ, see `Trained.adjusted`.
       given: `<knob>=<value>` of the run's data.
 
     Returns:
@@ -52,9 +57,14 @@ def predict(
     """
     if max_error is not None and not 0 < max_error < 1:
         raise UsageError(f"--max_error={max_error}; allowed: above 0 and below 1")
+    if max_error is not None and logit_adjustment:
+        raise UsageError(
+            f"--max_error={max_error} and --logit_adjustment={logit_adjustment} are given; "
+            "allowed: one of them, as what can be trusted was worked out without adjustment"
+        )
     output_directory.require_free(output, overwrite=overwrite)
     config = _config(workdir, given)
-    model = _load(workdir, config, weights)
+    model = _load(workdir, config, weights).adjusted(logit_adjustment)
     trust = None if max_error is None else calibrate.trusted_confidence(model, max_error)
     data = None
     if images in _OWN:
@@ -76,6 +86,8 @@ def predict(
         overwrite=overwrite,
     )
     lines = [prediction.describe(summary, model.class_names)]
+    if model.logit_adjustment:
+        lines.append(_describe_adjustment(model))
     if model.temperature == 1:
         lines.append(
             "confidences are not calibrated: the run has no calibration.json of these weights"
@@ -117,6 +129,19 @@ def _describe_trust(summary: Summary, trust: Trusted) -> str:
         f"{trust.confidence:.3f} or more; their error is at most {trust.error_bound:.1%} with 95 % "
         f"probability, from {trust.images} validation images"
     )
+
+
+def _describe_adjustment(model: Trained) -> str:
+    text = (
+        f"adjusted by τ = {model.logit_adjustment:g} for the shares of the classes among the "
+        "labelled images"
+    )
+    if model.config.get("logit_adjustment"):
+        text += (
+            "; note: so was the training loss (config.logit_adjustment="
+            f"{model.config['logit_adjustment']}), which makes it twice"
+        )
+    return text
 
 
 def _describe_foreign(summary: Summary) -> str:
@@ -209,3 +234,48 @@ def extend_split(
         f"{name}: {len(new)} new labels ({each or 'none'}), {len(more.labeled)} in all\n"
         f"wrote {output}: train on it with --config.split_file={output}"
     )
+
+
+def list_label_errors(
+    workdir: Path,
+    output: Path,
+    *,
+    weights: str = "ema",
+    overwrite: bool = False,
+    given: Sequence[str] = (),
+) -> str:
+    """Writes which labels of a run are probably wrong into the directory `output`.
+
+    Returns:
+      Lines that say what was found.
+    """
+    output_directory.require_free(output, overwrite=overwrite)
+    data = recorded.load_data(workdir, given, allowed=evaluation.KNOBS)
+    if not data.is_own:
+        raise UsageError(f"{data.name} has other images than the run was trained with")
+    model = _load(workdir, _config(workdir, given), weights)
+    found = label_errors.find(model, data.dataset, data.split)
+    with output_directory.replaced(output, overwrite=overwrite) as partial:
+        label_errors.write(partial, found, data.dataset, weights=weights)
+    return f"{_describe_errors(found, data.dataset)}\nwrote {output}/label_errors.csv and .html"
+
+
+def _describe_errors(found: label_errors.Found, data: Dataset | StreamedDataset) -> str:
+    """How many labels are contradicted, and the first five."""
+    names, contradicted = data.names(), np.flatnonzero(found.predicted != found.labels)
+    crossed = int(found.out_of_fold.sum())
+    how = "out of fold" if crossed == len(found.labels) else f"{crossed} out of fold"
+    lines = [
+        f"{len(found.labels)} images with a label ({int(found.valid.sum())} for validation), "
+        f"predicted {how}: {len(contradicted)} labels are contradicted, {int(found.issues.sum())} "
+        "are probably wrong"
+    ]
+    for i in contradicted[:5]:
+        given, said = (data.class_names[c[i]] for c in (found.labels, found.predicted))
+        name = printable(names[found.numbers[i]])
+        lines.append(f"  {name}: {given}, predicted {said} ({found.probabilities[i].max():.3f})")
+    if len(contradicted) > 5:
+        lines.append(f"  … and {len(contradicted) - 5} more")
+    if found.problems:
+        lines.append(f"{len(found.problems)} images could not be read")
+    return "\n".join(lines)

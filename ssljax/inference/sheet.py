@@ -1,4 +1,4 @@
-"""`predictions.html`: the surest and the least sure images of each class."""
+"""Pages of images: `predictions.html`, the surest and the least sure of each class, and others."""
 
 import base64
 import io
@@ -24,6 +24,22 @@ class Item(NamedTuple):
     image: np.ndarray  # [H, W, C] uint8
 
 
+class Figure(NamedTuple):
+    """An image as the page has it."""
+
+    name: str
+    text: str
+    png: str  # in base64
+
+
+class Section(NamedTuple):
+    """A part of a page."""
+
+    name: str
+    note: str
+    rows: Sequence[tuple[str, Sequence[Figure]]]  # heading, and images; without images: none
+
+
 class Extremes:
     """Of each class, the images with the largest and the smallest confidence seen so far."""
 
@@ -36,12 +52,12 @@ class Extremes:
         for c in np.unique(predicted):
             of_class = np.flatnonzero(predicted == c)
             for ends, sign in ((self.surest[c], -1), (self.least_sure[c], 1)):
-                ranks = sign * confidence[of_class]
+                ranks, chosen = sign * confidence[of_class], of_class
                 if len(ends) == _PER_CLASS:  # most batches hold nothing that belongs here
                     better = ranks < sign * ends[-1].confidence
-                    of_class, ranks = of_class[better], ranks[better]
-                chosen = of_class[np.argsort(ranks, kind="stable")[:_PER_CLASS]]
-                ends += [_item(loaded, i, float(confidence[i])) for i in chosen]
+                    ranks, chosen = ranks[better], of_class[better]
+                chosen = chosen[np.argsort(ranks, kind="stable")[:_PER_CLASS]]
+                ends += [_item(loaded, i, float(confidence[i])) for i in chosen.tolist()]
                 ends.sort(key=lambda item: sign * item.confidence)
                 del ends[_PER_CLASS:]
 
@@ -64,28 +80,43 @@ def page(
       per_class: `[C]` how many images were given each class.
       problems: names of images that could not be read, and why.
     """
-    template = Path(__file__).with_name("predictions.html").read_text(encoding="utf-8")
     sections = [
-        {
-            "name": name,
-            "count": int(per_class[c]),
-            "rows": [
+        Section(
+            name,
+            f"{int(per_class[c])} images",
+            [
                 ("surest", list(map(_shown, extremes.surest[c]))),
                 ("least sure", list(map(_shown, extremes.least_sure[c]))),
             ],
-        }
+        )
         for c, name in enumerate(classes)
     ]
+    unread = f"; {len(problems)} could not be read" if problems else ""
+    introduction = (
+        f"{int(per_class.sum()) + len(problems)} images{unread}. Each class shows the images that "
+        "the model is surest of, and those it is least sure of, with the confidence."
+    )
+    return render("Predictions", introduction, sections, problems)
+
+
+def _shown(item: Item) -> Figure:
+    return figure(item.image, item.name, f"{100 * item.confidence:.1f} %")
+
+
+def figure(image: np.ndarray, name: str, text: str) -> Figure:
+    """An image, uint8 `[H, W, C]`, with its name and a text before that."""
+    data = io.BytesIO()
+    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(data, "PNG")
+    return Figure(name, text, base64.b64encode(data.getvalue()).decode())
+
+
+def render(
+    title: str, introduction: str, sections: Sequence[Section], problems: Mapping[str, str]
+) -> str:
+    """A page of images as HTML that needs no other file; all text is escaped."""
+    template = Path(__file__).with_name("sheet.html").read_text(encoding="utf-8")
     return (
         Environment(autoescape=True)
         .from_string(template)
-        .render(sections=sections, problems=problems, total=int(per_class.sum()) + len(problems))
+        .render(title=title, introduction=introduction, sections=sections, problems=problems)
     )
-
-
-def _shown(item: Item) -> dict[str, object]:
-    image = item.image[..., 0] if item.image.shape[-1] == 1 else item.image
-    data = io.BytesIO()
-    Image.fromarray(image).save(data, "PNG")
-    png = base64.b64encode(data.getvalue()).decode()
-    return {"confidence": item.confidence, "name": item.name, "png": png}

@@ -67,7 +67,7 @@ def abc(
             (jnp.max(x, axis=-1) >= threshold).astype(jnp.float32) for x in (guess, own)
         )
         pseudo_labels = jax.nn.one_hot(jnp.argmax(guess, axis=-1), classes)
-        xe = jnp.mean(losses.cross_entropy(logits[1], labels))
+        xe = jnp.mean(losses.cross_entropy(batch.adjusted(logits[1]), labels))
         xeu = jnp.mean(mask[None] * _errors(logits[2:], pseudo_labels))
 
         # A guess at the end of the run counts as often as a label.
@@ -88,6 +88,7 @@ def abc(
         loss=loss,
         joint=True,
         heads=(backbone,),
+        adjustable=True,
     )
 
 

@@ -75,7 +75,8 @@ def adamatch(
         pseudo_labels = jax.nn.one_hot(jnp.argmax(aligned, axis=-1), classes)
 
         labels = jax.nn.one_hot(batch.labels, classes)
-        xe = sum(jnp.mean(losses.cross_entropy(x, labels)) for x in views) / len(views)
+        errors = [losses.cross_entropy(batch.adjusted(x), labels) for x in views]
+        xe = sum(map(jnp.mean, errors)) / len(views)
         xeu = jnp.mean(mask * losses.cross_entropy(strong_logits, pseudo_labels))
         logs = {"loss/xe": xe, "loss/xeu": xeu, "threshold": least, "unlabeled_weight": weight}
         after = {"labeled": labeled, "guesses": guesses}
@@ -87,6 +88,7 @@ def adamatch(
         noise=noise,
         loss=loss,
         joint=True,
+        adjustable=True,
         more_labeled_views=("strong",) if authors else (),
     )
 

@@ -95,7 +95,7 @@ def comatch(
         target = jnp.where(progress.step >= smoothing_from, smoothed, guess)
         mask = (jnp.max(target, axis=-1) >= threshold).astype(jnp.float32)
 
-        xe = jnp.mean(losses.cross_entropy(x_logits, labels))
+        xe = jnp.mean(losses.cross_entropy(batch.adjusted(x_logits), labels))
         xeu = jnp.mean(mask * losses.cross_entropy(strong_logits, target))
         contrast = _contrast(strong, second, target, temperature, contrast_threshold)
         logs = {"loss/xe": xe, "loss/xeu": xeu, "loss/contrast": contrast}
@@ -106,7 +106,7 @@ def comatch(
         return total, Aux(batch_stats, after, logs, target, mask)
 
     views = ("weak", "strong", second_view)
-    return Method(views, init, no_noise, loss, joint=True, heads=(projection,))
+    return Method(views, init, no_noise, loss, joint=True, heads=(projection,), adjustable=True)
 
 
 _ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {

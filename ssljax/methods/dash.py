@@ -70,7 +70,8 @@ def dash(
         soft_error = losses.cross_entropy(strong_logits, guess)
         hard_error = losses.cross_entropy(strong_logits, hard)
         errors = jnp.where(threshold > min_threshold, soft_error, hard_error)
-        xe = jnp.mean(losses.cross_entropy(x_logits, jax.nn.one_hot(batch.labels, classes)))
+        labels = jax.nn.one_hot(batch.labels, classes)
+        xe = jnp.mean(losses.cross_entropy(batch.adjusted(x_logits), labels))
         xeu = _SCALE * jnp.sum(mask * errors) / jnp.maximum(jnp.sum(mask), 1)
 
         # The last losses of the epoch before the start, of however many steps they are.
@@ -87,7 +88,7 @@ def dash(
         return xe + unlabeled_weight * xeu, Aux(batch_stats, after, logs, guess, mask)
 
     views = ("weak", "strong")
-    return Method(views=views, init=init, noise=no_noise, loss=loss, joint=True)
+    return Method(views, init, no_noise, loss, joint=True, adjustable=True)
 
 
 def _epoch(step, batch_size, epoch_images):

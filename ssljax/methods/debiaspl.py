@@ -74,7 +74,8 @@ def debiaspl(
         pseudo_labels = jax.nn.one_hot(jnp.argmax(guesses, axis=-1), classes)
         adjusted = strong_logits + tau * jnp.log(q)[None, None]
         errors = losses.cross_entropy(adjusted[None], pseudo_labels[:, None])  # [guess, strong, M]
-        xe = jnp.mean(losses.cross_entropy(x_logits, jax.nn.one_hot(batch.labels, classes)))
+        labels = jax.nn.one_hot(batch.labels, classes)
+        xe = jnp.mean(losses.cross_entropy(batch.adjusted(x_logits), labels))
         xeu = jnp.mean(masks[:, None] * errors)
         logs = {"loss/xe": xe, "loss/xeu": xeu}
         total = xe + unlabeled_weight * xeu
@@ -90,6 +91,7 @@ def debiaspl(
         noise=no_noise,
         loss=loss,
         joint=True,
+        adjustable=True,
     )
 
 

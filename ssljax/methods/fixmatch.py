@@ -44,9 +44,12 @@ def fixmatch(
         mask = (jnp.max(guess, axis=-1) >= threshold).astype(jnp.float32)
         pseudo_labels = jax.nn.one_hot(jnp.argmax(guess, axis=-1), classes)
 
-        xe = jnp.mean(losses.cross_entropy(x_logits, jax.nn.one_hot(batch.labels, classes)))
+        labels = jax.nn.one_hot(batch.labels, classes)
+        xe = jnp.mean(losses.cross_entropy(batch.adjusted(x_logits), labels))
         xeu = jnp.mean(mask * losses.cross_entropy(strong_logits, pseudo_labels))
         logs = {"loss/xe": xe, "loss/xeu": xeu}
         return xe + unlabeled_weight * xeu, Aux(batch_stats, state, logs, guess, mask)
 
-    return Method(views=("weak", "strong"), init=no_state, noise=no_noise, loss=loss)
+    return Method(
+        views=("weak", "strong"), init=no_state, noise=no_noise, loss=loss, adjustable=True
+    )

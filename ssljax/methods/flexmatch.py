@@ -49,7 +49,8 @@ def flexmatch(
         mask = (confidence >= lowered[predicted]).astype(jnp.float32)
         pseudo_labels = jax.nn.one_hot(predicted, classes)
 
-        xe = jnp.mean(losses.cross_entropy(x_logits, jax.nn.one_hot(batch.labels, classes)))
+        labels = jax.nn.one_hot(batch.labels, classes)
+        xe = jnp.mean(losses.cross_entropy(batch.adjusted(x_logits), labels))
         xeu = jnp.mean(mask * losses.cross_entropy(strong_logits, pseudo_labels))
         logs = {"loss/xe": xe, "loss/xeu": xeu, "threshold": jnp.mean(lowered)}
         chosen = losses.write(
@@ -59,7 +60,7 @@ def flexmatch(
         return xe + unlabeled_weight * xeu, Aux(batch_stats, after, logs, guess, mask)
 
     views = ("weak", "strong")
-    return Method(views=views, init=init, noise=no_noise, loss=loss, joint=True)
+    return Method(views, init, no_noise, loss, joint=True, adjustable=True)
 
 
 def _shares(chosen, before, thresh_warmup):

@@ -67,7 +67,8 @@ def freematch(
         thresholds = after["threshold"] * (after["probabilities"] / jnp.max(after["probabilities"]))
         mask = (confidence >= thresholds[predicted]).astype(jnp.float32)
 
-        xe = jnp.mean(losses.cross_entropy(x_logits, jax.nn.one_hot(batch.labels, classes)))
+        labels = jax.nn.one_hot(batch.labels, classes)
+        xe = jnp.mean(losses.cross_entropy(batch.adjusted(x_logits), labels))
         xeu = jnp.mean(mask * losses.cross_entropy(strong_logits, pseudo_labels))
         fairness = _fairness(strong_logits, mask, after["probabilities"], after["predicted"])
         logs = {
@@ -80,7 +81,7 @@ def freematch(
         return total, Aux(batch_stats, after, logs, guess, mask)
 
     views = ("weak", "strong")
-    return Method(views=views, init=init, noise=no_noise, loss=loss, joint=True)
+    return Method(views, init, no_noise, loss, joint=True, adjustable=True)
 
 
 def _fairness(strong_logits, mask, probabilities, predicted):

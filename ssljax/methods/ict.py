@@ -45,10 +45,12 @@ def ict(
         logits, _ = apply(params, losses.mixup(images, noise, reverse))
 
         labels = jax.nn.one_hot(batch.labels, x_logits.shape[-1])
-        xe = jnp.mean(losses.cross_entropy(x_logits, labels))
+        xe = jnp.mean(losses.cross_entropy(batch.adjusted(x_logits), labels))
         mt = jnp.mean(losses.squared_error(logits, targets))
         weight = consistency_weight * jnp.clip(progress.fraction / warmup_pos, 0, 1)
         logs = {"loss/xe": xe, "loss/mt": mt, "consistency_weight": weight}
         return xe + weight * mt, Aux(batch_stats, state, logs, guess)
 
-    return Method(views=("weak",), init=no_state, noise=noise, loss=loss, joint=True)
+    return Method(
+        views=("weak",), init=no_state, noise=noise, loss=loss, joint=True, adjustable=True
+    )

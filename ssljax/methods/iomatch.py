@@ -71,7 +71,7 @@ def iomatch(
         mask = (own & (jnp.max(guess, axis=-1) >= threshold)).astype(jnp.float32)
         open_mask = (jnp.max(open_guess, axis=-1) >= open_threshold).astype(jnp.float32)
 
-        xe = jnp.mean(losses.cross_entropy(x_logits, labels))
+        xe = jnp.mean(losses.cross_entropy(batch.adjusted(x_logits), labels))
         ova = _one_vs_all(belongs[:, :n], labels)
         xeu = jnp.mean(mask * losses.cross_entropy(strong_logits, guess))
         opened = jnp.mean(open_mask * losses.cross_entropy(open_logits[n + m :], open_guess))
@@ -81,7 +81,9 @@ def iomatch(
         total = xe + one_vs_all_weight * ova + unlabeled_weight * xeu + open_weight * opened
         return total, Aux(batch_stats, state, logs, guess, mask)
 
-    return Method(("weak", "strong"), init, no_noise, loss, joint=True, heads=(head,))
+    return Method(
+        ("weak", "strong"), init, no_noise, loss, joint=True, heads=(head,), adjustable=True
+    )
 
 
 def _open_set_head():

@@ -34,10 +34,10 @@ def mean_teacher(*, consistency_weight: float = 50.0, warmup_pos: float = 0.4) -
         logits, _ = apply(params, second)
 
         labels = jax.nn.one_hot(batch.labels, x_logits.shape[-1])
-        xe = jnp.mean(losses.cross_entropy(x_logits, labels))
+        xe = jnp.mean(losses.cross_entropy(batch.adjusted(x_logits), labels))
         mt = jnp.mean(losses.squared_error(logits, guess))
         weight = consistency_weight * jnp.clip(progress.fraction / warmup_pos, 0, 1)
         logs = {"loss/xe": xe, "loss/mt": mt, "consistency_weight": weight}
         return xe + weight * mt, Aux(batch_stats, state, logs, guess)
 
-    return Method(views=("weak", "weak"), init=no_state, noise=no_noise, loss=loss)
+    return Method(views=("weak", "weak"), init=no_state, noise=no_noise, loss=loss, adjustable=True)

@@ -28,6 +28,16 @@ class Batch(NamedTuple):
     labeled_index: jax.Array | None = None  # [B] int32
     unlabeled_index: jax.Array | None = None  # [M] int32
     more_labeled: tuple[jax.Array, ...] = ()  # each [B, H, W, C]: of `Method.more_labeled_views`
+    # [classes] float32, τ · log of each class's share of the labelled images; None: τ is 0
+    adjustment: jax.Array | np.ndarray | None = None
+
+    def adjusted(self, logits: jax.Array) -> jax.Array:
+        """Logits `[B, classes]` of labelled images as their loss takes them.
+
+        This is logit adjustment (Menon et al., 2021, equation 10), with `config.logit_adjustment`
+        for τ. Guesses are made of the logits themselves.
+        """
+        return logits if self.adjustment is None else logits + self.adjustment[None]
 
 
 class Progress(NamedTuple):
@@ -114,6 +124,8 @@ class Method(NamedTuple):
     more_labeled_views: tuple[str, ...] = ()
     # Further layers on the model's features, see `heads.py`.
     heads: tuple[Head, ...] = ()
+    # Whether the labelled loss is of `Batch.adjusted` logits, so that they can be adjusted.
+    adjustable: bool = False
 
 
 def no_state(sizes: Sizes) -> PyTree:

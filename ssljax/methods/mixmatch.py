@@ -70,13 +70,15 @@ def mixmatch(
         # Labelled images are in every sub-batch of B. The first one, which holds a share of every
         # source, alone moves the running statistics.
         logits, batch_stats = losses.apply_interleaved(apply, params, images, 1 + k)
-        xe = jnp.mean(losses.cross_entropy(logits[:n], targets[:n]))
+        xe = jnp.mean(losses.cross_entropy(batch.adjusted(logits[:n]), targets[:n]))
         l2u = jnp.mean(losses.squared_error(logits[n:], targets[n:]))
         weight = w_match * jnp.clip(progress.images / float(ramp_images), 0, 1)
         logs = {"loss/xe": xe, "loss/l2u": l2u, "w_match": weight}
         return xe + weight * l2u, Aux(batch_stats[0], state, logs, guess)
 
-    return Method(views=("weak",) * nu, init=no_state, noise=noise, loss=loss, joint=True)
+    return Method(
+        views=("weak",) * nu, init=no_state, noise=noise, loss=loss, joint=True, adjustable=True
+    )
 
 
 def _draw_mixup(key, mixmode, n, nu, beta):

@@ -36,7 +36,8 @@ def mixup(*, beta: float = 0.75, use_unlabeled: bool = False) -> Method:
         del ema_params, progress
         x_logits, batch_stats = apply(params, losses.mixup(batch.labeled, **noise[0]))
         labels = jax.nn.one_hot(batch.labels, x_logits.shape[-1])
-        xe = jnp.mean(losses.cross_entropy(x_logits, losses.mixup(labels, **noise[0])))
+        targets = losses.mixup(labels, **noise[0])
+        xe = jnp.mean(losses.cross_entropy(batch.adjusted(x_logits), targets))
         if not use_unlabeled:
             return xe, Aux(batch_stats, state, {"loss/xe": xe})
 
@@ -47,7 +48,7 @@ def mixup(*, beta: float = 0.75, use_unlabeled: bool = False) -> Method:
         return xe + xeu, Aux(batch_stats, state, {"loss/xe": xe, "loss/xeu": xeu}, guess)
 
     views = ("weak",) if use_unlabeled else ()
-    return Method(views=views, init=no_state, noise=noise, loss=loss, joint=True)
+    return Method(views=views, init=no_state, noise=noise, loss=loss, joint=True, adjustable=True)
 
 
 def _draw(key, n, beta):

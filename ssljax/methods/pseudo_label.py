@@ -40,10 +40,11 @@ def pseudo_label(
         mask = (jnp.max(guess, axis=-1) > threshold).astype(jnp.float32)
         pseudo_labels = jax.nn.one_hot(jnp.argmax(guess, axis=-1), classes)
 
-        xe = jnp.mean(losses.cross_entropy(x_logits, jax.nn.one_hot(batch.labels, classes)))
+        labels = jax.nn.one_hot(batch.labels, classes)
+        xe = jnp.mean(losses.cross_entropy(batch.adjusted(x_logits), labels))
         pl = jnp.mean(mask * losses.cross_entropy(logits, pseudo_labels))
         weight = consistency_weight * jnp.clip(progress.fraction / warmup_pos, 0, 1)
         logs = {"loss/xe": xe, "loss/pl": pl, "consistency_weight": weight}
         return xe + weight * pl, Aux(batch_stats, state, logs, guess, mask)
 
-    return Method(views=("weak",), init=no_state, noise=no_noise, loss=loss)
+    return Method(views=("weak",), init=no_state, noise=no_noise, loss=loss, adjustable=True)

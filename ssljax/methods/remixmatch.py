@@ -88,7 +88,7 @@ def remixmatch(
         images = losses.mixup(jnp.concatenate([batch.labeled, *views]), **noise)
         targets = losses.mixup(jnp.concatenate([labels, *guesses]), **noise)
         mixed, batch_stats = losses.apply_interleaved(apply, params, images, 1 + len(views))
-        xe = jnp.mean(losses.cross_entropy(mixed[:n], targets[:n]))
+        xe = jnp.mean(losses.cross_entropy(batch.adjusted(mixed[:n]), targets[:n]))
         unlabeled_error = losses.cross_entropy if use_xe else losses.squared_error
         match = jnp.mean(unlabeled_error(mixed[n:], targets[n:]))
 
@@ -109,6 +109,7 @@ def remixmatch(
         joint=True,
         labeled_view="strong",
         heads=(rotation,) if w_rot else (),
+        adjustable=True,
     )
 
 

@@ -88,7 +88,8 @@ def simmatch(
         guess = jnp.where(started, smoothed, guess)
         mask = (jnp.max(guess, axis=-1) >= threshold).astype(jnp.float32)
 
-        xe = jnp.mean(losses.cross_entropy(x_logits, jax.nn.one_hot(batch.labels, classes)))
+        labels = jax.nn.one_hot(batch.labels, classes)
+        xe = jnp.mean(losses.cross_entropy(batch.adjusted(x_logits), labels))
         xeu = jnp.mean(mask * losses.cross_entropy(strong_logits, guess))
         instance = jnp.mean(losses.cross_entropy(strong @ bank.T / temperature, targets))
         instance = jnp.where(started, instance, 0.0)
@@ -99,7 +100,7 @@ def simmatch(
         return total, Aux(batch_stats, after, logs, guess, mask)
 
     views = ("weak", "strong")
-    return Method(views, init, no_noise, loss, joint=True, heads=(projection,))
+    return Method(views, init, no_noise, loss, joint=True, heads=(projection,), adjustable=True)
 
 
 def _remember(state, batch, embedding, momentum):

@@ -72,11 +72,12 @@ def softmatch(
         weight = jnp.exp(-jnp.square(below) / (2 * variance / n_sigma**2))
 
         pseudo_labels = jax.nn.one_hot(jnp.argmax(guess, axis=-1), classes)
-        xe = jnp.mean(losses.cross_entropy(x_logits, jax.nn.one_hot(batch.labels, classes)))
+        labels = jax.nn.one_hot(batch.labels, classes)
+        xe = jnp.mean(losses.cross_entropy(batch.adjusted(x_logits), labels))
         xeu = jnp.mean(weight * losses.cross_entropy(strong_logits, pseudo_labels))
         logs = {"loss/xe": xe, "loss/xeu": xeu, "confidence/mean": mu, "confidence/var": variance}
         after = {"mean": mu, "variance": variance, "guesses": guesses, "target": target}
         return xe + unlabeled_weight * xeu, Aux(batch_stats, after, logs, guess, weight)
 
     views = ("weak", "strong")
-    return Method(views=views, init=init, noise=no_noise, loss=loss, joint=True)
+    return Method(views, init, no_noise, loss, joint=True, adjustable=True)

@@ -21,7 +21,9 @@ def supervised(*, view: str = "weak") -> Method:
         del ema_params, noise, progress
         logits, batch_stats = apply(params, batch.labeled)
         targets = jax.nn.one_hot(batch.labels, logits.shape[-1])
-        xe = jnp.mean(losses.cross_entropy(logits, targets))
+        xe = jnp.mean(losses.cross_entropy(batch.adjusted(logits), targets))
         return xe, Aux(batch_stats, state, {"loss/xe": xe})
 
-    return Method(views=(), init=no_state, noise=no_noise, loss=loss, labeled_view=view)
+    return Method(
+        views=(), init=no_state, noise=no_noise, loss=loss, labeled_view=view, adjustable=True
+    )

@@ -71,7 +71,7 @@ def uda(
         highest = risen * (1 - 1 / classes) + 1 / classes
         known = jnp.sum(labels * jax.lax.stop_gradient(jax.nn.softmax(x_logits)), axis=-1)
         counts = (known <= highest).astype(jnp.float32)
-        xe = jnp.sum(counts * losses.cross_entropy(x_logits, labels))
+        xe = jnp.sum(counts * losses.cross_entropy(batch.adjusted(x_logits), labels))
         xe /= jnp.maximum(jnp.sum(counts), 1)
 
         logs = {"loss/xe": xe, "loss/xeu": xeu, "loss/entropy": ent, "mask_sup": jnp.mean(counts)}
@@ -80,4 +80,6 @@ def uda(
 
     # What is left out depends on the device, and with it what a mean over the others is one of.
     views = ("weak", "strong")
-    return Method(views=views, init=no_state, noise=no_noise, loss=loss, joint=tsa != "no")
+    return Method(
+        views=views, init=no_state, noise=no_noise, loss=loss, joint=tsa != "no", adjustable=True
+    )

@@ -58,7 +58,7 @@ def vat(
         changed_logits, _ = apply(params, images + change)
 
         labels = jax.nn.one_hot(batch.labels, x_logits.shape[-1])
-        xe = jnp.mean(losses.cross_entropy(x_logits, labels))
+        xe = jnp.mean(losses.cross_entropy(batch.adjusted(x_logits), labels))
         divergences = jnp.mean(losses.kl_divergence(changed_logits, teacher_logits))
         entmin = jnp.mean(losses.entropy(clean_logits))
         weight = vat_weight * jnp.clip(progress.fraction / warmup_pos, 0, 1)
@@ -66,7 +66,7 @@ def vat(
         total = xe + weight * divergences + entmin_weight * entmin
         return total, Aux(batch_stats, state, logs, jax.nn.softmax(teacher_logits))
 
-    return Method(views=("weak",), init=no_state, noise=noise, loss=loss)
+    return Method(views=("weak",), init=no_state, noise=noise, loss=loss, adjustable=True)
 
 
 def _normalize(changes):

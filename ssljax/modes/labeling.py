@@ -1,4 +1,4 @@
-"""`--mode=predict`, `--mode=label_next` and `--mode=add_labels`: from photos to labels."""
+"""`--mode=predict`, `label_next`, `add_labels` and `label_errors`: from photos to labels."""
 
 from pathlib import Path
 
@@ -21,6 +21,7 @@ def predict(command: Command) -> None:
         Path(command.output or workdir / "predictions"),
         weights=command.weights,
         max_error=command.max_error,
+        logit_adjustment=command.logit_adjustment,
         overwrite=command.overwrite,
         given=command.overrides,
     )
@@ -58,6 +59,23 @@ def add_labels(command: Command) -> None:
         Path(command.require("output")),
         overwrite=command.overwrite,
         given=[] if config else command.overrides,
+    )
+    print(text)
+
+
+def label_errors(command: Command) -> None:
+    from ssljax import evaluation
+    from ssljax.inference import commands
+    from ssljax.storage import remote
+
+    workdir = remote.opened(command.require("workdir"))
+    evaluation.prepare(workdir, command.overrides)
+    text = commands.list_label_errors(
+        workdir,
+        Path(command.output or workdir / "label_errors"),
+        weights=command.weights,
+        overwrite=command.overwrite,
+        given=command.overrides,
     )
     print(text)
 

@@ -147,7 +147,7 @@ def macro_f1(run: Run) -> float | None:
 
 def is_uneven(run: Run) -> bool:
     """Whether the classes of the images that the headline is about are not evenly frequent."""
-    return run.predictions is not None and are_uneven(run.predictions.labels)
+    return run.predictions is not None and are_uneven(np.bincount(run.predictions.labels))
 
 
 def _headline(run: Run, name: str) -> float | None:

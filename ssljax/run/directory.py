@@ -58,7 +58,9 @@ def open_directory(workdir: Path, experiment: Experiment) -> None:
     Raises:
       UsageError: the directory holds something else.
     """
-    split = split_file.record(experiment.split, experiment.dataset.added_labels)
+    split = split_file.record(
+        experiment.split, experiment.dataset.added_labels, class_counts=experiment.class_counts
+    )
     if (workdir / "config.json").exists():
         require_same(workdir, experiment)
     else:
@@ -85,10 +87,13 @@ def require_same(workdir: Path, experiment: Experiment) -> None:
 def require_ours(path: Path, value: dict[str, Any]) -> None:
     """What lies where a file is to be written is what will be written, and nobody's own.
 
+    It can say less: older versions did.
+
     Raises:
       UsageError: it is something else.
     """
-    if path.exists() and read_json(path) != value:
+    there = read_json(path) if path.exists() else {}
+    if any(key not in value or value[key] != said for key, said in there.items()):
         raise UsageError(f"{path} is there already and holds something else; use another workdir")
 
 

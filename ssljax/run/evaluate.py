@@ -115,7 +115,7 @@ def uneven_parts(subject: Subject) -> frozenset[str]:
     data = subject.dataset
     valid = data.labels[labeled_validation(data, subject.split)]
     parts = {"test": data.test_labels, "validation": valid}
-    return frozenset(part for part, labels in parts.items() if are_uneven(labels))
+    return frozenset(part for part, labels in parts.items() if are_uneven(np.bincount(labels)))
 
 
 def mean_metrics(

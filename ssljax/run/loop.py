@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from ssljax.data import splits
+from ssljax.data.labels import are_uneven
 from ssljax.errors import Interrupted, RunError
 from ssljax.experiment import Experiment
 from ssljax.run import artifacts, evaluate, results, resume
@@ -200,7 +201,10 @@ def _log_and_evaluate(session: Session, now: LoopState) -> LoopState:
     program, progress, experiment = session.program, session.progress, session.program.experiment
     rates, states = progress.rates(), program.split(now.state, axis=1)
     metric_sums = program.split(parallel.fetch(now.metric_sums), axis=0)
-    rows = [{"step": now.step, **summarize(sums), **rates} for sums in metric_sums]
+    rows = [
+        {"step": now.step, **summarize(sums, member.experiment.class_counts), **rates}
+        for sums, member in zip(metric_sums, program.members, strict=True)
+    ]
     evaluated = now.step % experiment.eval_every == 0 or now.step == experiment.num_steps
     if evaluated:
         progress.pause("evaluating")
@@ -212,8 +216,11 @@ def _log_and_evaluate(session: Session, now: LoopState) -> LoopState:
             _save(session, now)
             raise
         for member, row, (scores, _) in zip(program.members, rows, found, strict=True):
+            texts = [results.describe(scores)]
+            if are_uneven(member.experiment.class_counts):
+                texts.append(results.describe_classes(row))
             row |= scores
-            progress.show(row, results.describe(scores), member.title)
+            progress.show(row, "; ".join(filter(None, texts)), member.title)
     else:
         loss = float(np.mean([row["loss/total"] for row in rows]))
         progress.show({"step": now.step, "loss/total": loss, **rates})

@@ -23,20 +23,42 @@ if TYPE_CHECKING:  # reports read rows without JAX
 Row = dict[str, Any]  # step: int; others: float, or None for a mean over nothing
 
 
-def summarize(metric_sums: "Metrics") -> Row:
+def summarize(metric_sums: "Metrics", class_counts: np.ndarray) -> Row:
     """Sums over some steps -> their means. A mean over nothing is None.
 
     The shares of the predicted classes, a vector, become their entropy in nats: 0 when all images
-    are given one class, log(num_classes) when the classes are balanced.
+    are given one class, log(num_classes) when the classes are balanced. Of what is known of each
+    class, the row has the rarest and the most frequent one's: `guess/class_accuracy` becomes
+    `guess/accuracy_rarest` and `guess/accuracy_frequent`.
+
+    Args:
+      class_counts: `[C]`, how many labelled images each class has. Of classes with equally many,
+        those are meant that are guessed least and most often.
     """
     row: Row = {}
     for name, average in metric_sums.items():
-        count = float(average.count)
         if name == "guess/classes":
-            row["guess/class_entropy"] = entropy(np.asarray(average.total, np.float64) / count)
+            shares = np.asarray(average.total, np.float64) / float(average.count)
+            row["guess/class_entropy"] = entropy(shares)
+        elif np.ndim(average.count):
+            guesses = metric_sums["guess/classes"].total
+            for kind, c in _extremes(class_counts, guesses).items():
+                key = f"{name.replace('class_', '')}_{kind}"
+                row[key] = _mean(average.total[c], average.count[c])
         else:
-            row[name] = float(average.total) / count if count else None
+            row[name] = _mean(average.total, average.count)
     return row
+
+
+def _mean(total: Any, count: Any) -> float | None:
+    return float(total) / float(count) if count else None
+
+
+def _extremes(class_counts: np.ndarray, guesses: np.ndarray) -> dict[str, int]:
+    """The rarest and the most frequent class that has a label, see `summarize`."""
+    order = np.lexsort((guesses, class_counts))
+    labeled = order[class_counts[order] > 0]
+    return {"rarest": int(labeled[0]), "frequent": int(labeled[-1])}
 
 
 def entropy(shares: np.ndarray) -> float:

@@ -34,6 +34,17 @@ def describe(scores: Scores, uneven: Collection[str] = ()) -> str:
     )
 
 
+def describe_classes(row: dict[str, Any]) -> str:
+    """The monitors of the rarest and the most frequent class; "": the row has none."""
+    texts = []
+    for kind, title in (("rarest", "rarest class"), ("frequent", "most frequent class")):
+        keys = {"mask rate": f"guess/mask_rate_{kind}", "guess accuracy": f"guess/accuracy_{kind}"}
+        known = [f"{name} {row[k]:.2f}" for name, k in keys.items() if row.get(k) is not None]
+        if known:
+            texts.append(f"{title}: {', '.join(known)}")
+    return "; ".join(texts)
+
+
 def results(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """`results.json` from the rows of `metrics.jsonl`; where nothing was evaluated, no headline.
 

@@ -61,12 +61,14 @@ class RunWriter:
         )
         if last is not None:
             self._checkpoints.remove_after(last)
-        newest = self._checkpoints.restore_newest(experiment.shapes, fallback=experiment.fallback)
+        newest = self._checkpoints.restore_newest(
+            experiment.shapes, growing="window", fallback=experiment.fallback
+        )
         step, saved = newest or (0, None)
         if saved is not None:
             self._checkpoints.set_aside(step)
             LOG.info(f"resuming {workdir} after step {step}")
-            if any(average.count for average in saved["window"].values()):
+            if any(np.any(average.count) for average in saved["window"].values()):
                 step -= 1  # saved before the row of its step was written: it comes again
         self._log = stack.enter_context(
             metrics.MetricsLog(workdir, step=step, fallback=experiment.fallback)

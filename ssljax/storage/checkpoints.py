@@ -4,7 +4,7 @@ import itertools
 import logging
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -112,7 +112,7 @@ class Checkpoints:
             shutil.rmtree(path)
 
     def restore_newest(
-        self, template: PyTree | None = None, *, fallback: bool = False
+        self, template: PyTree | None = None, *, growing: str = "", fallback: bool = False
     ) -> tuple[int, PyTree] | None:
         """The newest checkpoint: its step, and its tree as NumPy arrays; None where there is none.
 
@@ -120,6 +120,8 @@ class Checkpoints:
 
         Args:
           template: has the shapes it must have; None: any, in nested dicts.
+          growing: which entry of the template is a dict to which versions add; what the checkpoint
+            of an older one does not have of it is zeros. "": none.
           fallback: whether a damaged one is reported and the one before it taken.
 
         Raises:
@@ -128,17 +130,17 @@ class Checkpoints:
         while True:
             steps = self.steps()
             try:
-                return self._restore_one_of(steps, template, fallback)
+                return self._restore_one_of(steps, template, growing, fallback)
             except UsageError:
                 if not steps or steps[0] in self.steps():
                     raise
 
     def _restore_one_of(
-        self, steps: list[int], template: PyTree | None, fallback: bool
+        self, steps: list[int], template: PyTree | None, growing: str, fallback: bool
     ) -> tuple[int, PyTree] | None:
         for step, before in itertools.zip_longest(steps, steps[1:]):
             try:
-                return step, self._restore(step, template)
+                return step, self._restore(step, template, growing)
             except checksums.Damaged as error:
                 problem = f"{self._directory / str(step)}, cannot be read ({error})"
                 if before is None:
@@ -156,15 +158,20 @@ class Checkpoints:
                 )
         return None
 
-    def _restore(self, step: int, template: PyTree | None) -> PyTree:
-        if template is not None:
-            template = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), template)
+    def _restore(self, step: int, template: PyTree | None, growing: str) -> PyTree:
         path = self._directory / str(step)
         checksums.verify(path)
-        args = ocp.args.Composite(default=ocp.args.StandardRestore(template))
         try:
             with plain_path(self._directory) as plain, _checkpointer() as checkpointer:
-                return checkpointer.restore(plain / path.name, args=args)["default"]
+                new: PyTree = {}
+                if template is not None:
+                    template = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), template)
+                if growing:
+                    saved = checkpointer.metadata(plain / path.name).item_metadata["default"]
+                    template, new = _divided(template, growing, saved[growing])
+                args = ocp.args.Composite(default=ocp.args.StandardRestore(template))
+                found = checkpointer.restore(plain / path.name, args=args)["default"]
+                return {**found, growing: {**found[growing], **new}} if new else found
         except Exception as error:  # Orbax and TensorStore raise many kinds
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             raise UsageError(f"the checkpoint {path} is of another run ({reason})") from error
@@ -181,6 +188,13 @@ class Checkpoints:
             aside = self._directory / f"{damaged}.damaged"
             shutil.rmtree(aside, ignore_errors=True)
             (self._directory / str(damaged)).rename(aside)
+
+
+def _divided(tree: PyTree, entry: str, names: Container[str]) -> tuple[PyTree, PyTree]:
+    """The tree whose entry, a dict, has these names alone; and what it has beside them."""
+    old = {name: value for name, value in tree[entry].items() if name in names}
+    new = {name: value for name, value in tree[entry].items() if name not in names}
+    return {**tree, entry: old}, new
 
 
 def newest_step(workdir: Path) -> int:

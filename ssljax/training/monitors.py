@@ -38,12 +38,38 @@ def monitors(aux: Aux, unlabeled_labels: jax.Array | None) -> Metrics:
     }
 
 
+def class_monitors(aux: Aux, unlabeled_labels: jax.Array | None) -> Metrics:
+    """As `monitors`, for each class: sums and counts are `[C]`.
+
+    `guess/class_mask_rate` is of the images that are guessed to be of the class, how much they
+    count; `guess/class_accuracy` of those whose hidden label it is, how often that is guessed.
+    """
+    if aux.guess is None or unlabeled_labels is None:
+        return {}
+    num_classes, predicted = aux.guess.shape[-1], jnp.argmax(aux.guess, axis=-1)
+    right = (predicted == unlabeled_labels).astype(jnp.float32)
+
+    def mean(values, classes):
+        of_class = jax.nn.one_hot(classes, num_classes)  # [M, C]; of -1: zeros
+        return Average(jnp.sum(of_class * values[:, None], axis=0), jnp.sum(of_class, axis=0))
+
+    found = {"guess/class_accuracy": mean(right, unlabeled_labels)}
+    if aux.mask is not None:
+        found["guess/class_mask_rate"] = mean(aux.mask, predicted)
+    return found
+
+
 def means(metrics: Metrics) -> dict[str, jax.Array]:
     """Sums of metrics -> their means, `[]` float32; NaN for a mean over nothing.
 
-    The shares of the predicted classes, a vector, become their entropy in nats.
+    The shares of the predicted classes, a vector, become their entropy in nats. Those of
+    `class_monitors` are left out.
     """
-    found = {name: average.total / average.count for name, average in metrics.items()}
+    found = {
+        name: average.total / average.count
+        for name, average in metrics.items()
+        if average.count.ndim == 0
+    }
     shares = found.pop("guess/classes", None)
     if shares is not None:
         entropy = -jnp.sum(shares * jnp.log(jnp.maximum(shares, 1e-12)))

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from clu.metrics import Average
 
@@ -16,7 +17,7 @@ from ssljax.augment.ops import to_float
 from ssljax.data.batches import RawBatch, TrainingData
 from ssljax.data.sampling import look_up
 from ssljax.methods.method import Aux, Batch, Method, Progress
-from ssljax.training.monitors import Metrics, monitors
+from ssljax.training.monitors import Metrics, class_monitors, monitors
 from ssljax.training.optim import moving_average
 from ssljax.training.passes import Network
 from ssljax.training.replica import SINGLE, Replica
@@ -44,6 +45,7 @@ def make_train_step(
     num_steps: int,
     ema_decay: float,
     average_batch_stats: bool = False,
+    adjustment: np.ndarray | None = None,
     replica: Replica = SINGLE,
     with_guesses: bool = False,
 ) -> Callable[..., Any]:
@@ -55,6 +57,7 @@ def make_train_step(
       uratio: unlabelled images for each labelled one.
       num_steps: planned length of the run, for schedules.
       average_batch_stats: whether the moving average has BatchNorm statistics of its own.
+      adjustment: `[classes]` float32, see `Batch.adjustment`.
       replica: the device the step runs on.
       with_guesses: whether the step returns what it guessed on this device.
     """
@@ -72,8 +75,8 @@ def make_train_step(
             raw = look_up(data, state.step, order_keys, sizes, rows)
         batch, unlabeled_labels = _augment(raw, rows, augment_key, method, views, replica)
         noise = _noise(method, noise_key, batch, replica)
-        images = (state.step * batch_size).astype(jnp.float32)
-        progress = Progress(images=images, fraction=state.step / num_steps, step=state.step)
+        batch = batch._replace(adjustment=adjustment)
+        progress = _progress(state.step, batch_size, num_steps)
         network = Network(model, state, model_key, replica, whole=method.joint)
 
         def loss(params):
@@ -84,7 +87,7 @@ def make_train_step(
         params = optax.apply_updates(state.params, updates)
         logs = aux.logs | {"loss/total": value, "learning_rate": schedule(state.step)}
         metrics = {name: Average(jnp.asarray(x), jnp.ones(())) for name, x in logs.items()}
-        metrics |= monitors(aux, unlabeled_labels)
+        metrics |= monitors(aux, unlabeled_labels) | class_monitors(aux, unlabeled_labels)
         batch_stats = replica.mean(aux.batch_stats)
         after = state.replace(
             step=state.step + 1,
@@ -104,6 +107,10 @@ def make_train_step(
         return (*result, Guesses(aux.guess, aux.mask)) if with_guesses else result
 
     return train_step
+
+
+def _progress(step, batch_size, num_steps):
+    return Progress((step * batch_size).astype(jnp.float32), step / num_steps, step)
 
 
 def _loss(method, params, state, network, batch, noise, progress):

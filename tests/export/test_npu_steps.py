@@ -75,6 +75,7 @@ def make_case(tmp_path_factory):
                 config.method_args.ramp_images = 100  # so that the unlabelled loss counts
             else:
                 config.method_args.threshold = 0.12  # so that some guesses pass, and some do not
+                config.dataset, config.logit_adjustment = "digits_lt5.1@20+60-20", 1.5
             experiment = recipe.build(config)
             if "without" in name:
                 experiment = dataclasses.replace(experiment, model=WithoutBiases())
@@ -164,7 +165,7 @@ def _steps_of_jax(experiment, steps):
             optimizer=optimizer, schedule=experiment.schedule, augmentation=experiment.augmentation,
             batch_size=experiment.batch_size, uratio=experiment.uratio,
             num_steps=experiment.num_steps,
-            ema_decay=experiment.ema_decay,
+            ema_decay=experiment.ema_decay, adjustment=experiment.adjustment,
         )  # fmt: skip
         step, data = jax.jit(train_step), experiment.data()
         state = experiment.init_state()

@@ -179,13 +179,14 @@ def close(actual, expected):
     jax.tree.map(compare, actual, expected)
 
 
-def check(method, batch, noise, calculate, *, state=(), step=0, num_steps=100):
+def check(method, batch, noise, calculate, *, state=(), step=0, num_steps=100, adjustment=None):
     """Runs one step of a method and compares everything that it changes with `calculate`'s.
 
     Args:
       batch, noise, state: float64; the step is given them in float32.
       calculate: (params, constant, ema) -> Expected. Gradients are those by params; constant are
         the same weights, for what the method takes no gradient of.
+      adjustment: `[classes]` float64, which the step is given.
     """
     params, ema = weights(0, method.heads), weights(20, method.heads)
     n, m = len(batch.labeled), len(batch.views[0]) if batch.views else 0
@@ -196,7 +197,8 @@ def check(method, batch, noise, calculate, *, state=(), step=0, num_steps=100):
 
     def loss(params, ema_params, apply, batch, noise, state, progress):
         assert batch.labeled.shape == given.labeled.shape
-        return method.loss(params, ema_params, apply, given, noise, state, progress)
+        ours = given._replace(adjustment=batch.adjustment)
+        return method.loss(params, ema_params, apply, ours, noise, state, progress)
 
     schedule = optim.make_schedule("constant", lr=LR, steps=num_steps)
     optimizer = optim.make_optimizer("sgd", schedule, weight_decay=DECAY, momentum=MOMENTUM)
@@ -210,6 +212,7 @@ def check(method, batch, noise, calculate, *, state=(), step=0, num_steps=100):
         uratio=max(m // n, 1),
         num_steps=num_steps,
         ema_decay=EMA_DECAY,
+        adjustment=None if adjustment is None else np.float32(adjustment),
     )
     before = TrainState(
         step=jnp.int32(step),

@@ -3,6 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from benchmarks import calibration as benchmark
 from helpers.tiny import build, tiny_config
 from ssljax import reliability
 from ssljax import trained as trained_models
@@ -83,3 +84,17 @@ def test_trust_needs_validation_images_and_accuracy(finished):
         calibrate.trusted_confidence(able, 0.01)
     with pytest.raises(UsageError, match=r"max_error=0.1 needs 50 validation images"):
         calibrate.trusted_confidence(dataclasses.replace(trained, calibration={}), 0.1)
+
+
+@pytest.mark.slow
+def test_temperature_and_trust_hold_on_images_that_the_run_has_never_seen(tmp_path):
+    """Ten labelled sets of the digits: on average, and in at least nine of ten."""
+    given = ["dataset=digits.{seed}@40-200", "unlabeled=strict", "num_steps=600"]
+    rows = [
+        benchmark.of_seed("fixmatch_digits", given, seed, tmp_path, 0.1) for seed in range(1, 11)
+    ]
+    before, after = (np.mean([row[name] for row in rows]) for name in ("ece_before", "ece_after"))
+    assert after <= before
+    errors = [row["error"] for row in rows if row["error"] is not None]
+    assert len(errors) >= 5  # else nothing is promised, and nothing tested
+    assert sum(error > 0.1 for error in errors) <= 1

@@ -9,6 +9,7 @@ import signal
 import numpy as np
 import pytest
 from PIL import Image
+from tqdm import tqdm
 
 from helpers.run_directories import untrained
 from helpers.tiny import TINY_PHOTOS
@@ -55,6 +56,7 @@ def test_the_pool_is_predicted_and_the_rows_are_those_of_the_model(home, tmp_pat
     # 36 labelled photos, of which 18 are labelled images and 9 for validation; 20 have no label.
     assert len(found) == 36 - 18 - 9 + 20
     assert "29 images: " in printed
+    assert "adjusted" not in printed
     assert "with a known label are right" in printed
     model = trained.load(home / "run")
     assert model.calibration["on"] == "labelled"
@@ -71,7 +73,12 @@ def test_the_pool_is_predicted_and_the_rows_are_those_of_the_model(home, tmp_pat
 
     assert cli.main(command) == 2  # it is there
     assert "is not empty; --overwrite replaces it" in capsys.readouterr().err
-    assert cli.main([*command, "--overwrite"]) == 0
+    assert cli.main([*command, "--overwrite", "--logit_adjustment=2"]) == 0
+    printed = capsys.readouterr().out
+    assert "adjusted by τ = 2 for the shares of the classes among the labelled images" in printed
+    # All classes have six labels, so that nothing changes.
+    classes = [row["class"] for row in again.values()]
+    assert [row["class"] for row in rows(from_folder / "predictions.csv")] == classes
 
 
 def test_the_weights_are_those_that_are_asked_for(home, tmp_path, capsys):
@@ -91,19 +98,25 @@ def test_the_weights_are_those_that_are_asked_for(home, tmp_path, capsys):
 
 def test_a_bar_counts_all_images_in_batches_that_may_be_small(home, tmp_path, monkeypatch):
     bars = []
-    real = predict.tqdm
 
-    def counted(*args, **options):
-        bars.append(real(*args, **options | {"disable": False}))
-        return bars[-1]
+    class Bar(tqdm):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options | {"disable": False})
+            self.counts = []
+            bars.append(self)
 
-    monkeypatch.setattr(predict, "tqdm", counted)
+        def update(self, n=1):
+            self.counts.append(n)
+            return super().update(n)
+
+    monkeypatch.setattr(predict, "tqdm", Bar)
     command = ["--mode=predict", f"--workdir={home}/run", f"--images={home}/photos"]
     small = "--config.eval_batch_size=4"
     assert cli.main([*command, small, f"--output={tmp_path}/small"]) == 0
     assert cli.main([*command, f"--output={tmp_path}/large"]) == 0
     (small, large) = bars
     assert (small.n, small.total) == (large.n, large.total) == (66, 66)
+    assert (len(small.counts), len(large.counts)) == (17, 1)
     one, other = (rows(tmp_path / name / "predictions.csv") for name in ("small", "large"))
     assert [row["file"] for row in one] == [row["file"] for row in other]
     confidence = [[float(row["confidence"]) for row in found] for found in (one, other)]
@@ -187,6 +200,23 @@ def test_labels_go_round_from_the_run_to_a_run_with_more(home, tmp_path, capsys)
     assert kept["labels"] == record["labels"]
 
 
+def test_labels_that_predictions_contradict_are_listed(home, tmp_path, capsys):
+    out = tmp_path / "errors"
+    command = ["--mode=label_errors", f"--workdir={home}/run", f"--output={out}"]
+    assert cli.main([*command, "--weights=raw"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    found = rows(out / "label_errors.csv")
+    wrong = [row for row in found if row["given_label"] != row["predicted_label"]]
+    assert len(found) == 18 + 9
+    assert f"predicted out of fold: {len(wrong)} labels are contradicted" in "".join(lines)
+    assert any(
+        line.startswith(f"  {wrong[0]['file']}: {wrong[0]['given_label']}") for line in lines
+    )
+    assert (out / "label_errors.html").exists()
+    assert cli.main(command) == 2  # it is there
+    assert "is not empty; --overwrite replaces it" in capsys.readouterr().err
+
+
 def test_without_a_run_a_recipe_will_do(home, tmp_path, capsys):
     command = ["--mode=label_next", *flags(home), "--budget=4", f"--output={tmp_path}/next"]
     assert cli.main(command) == 0
@@ -228,7 +258,28 @@ def test_without_a_run_a_recipe_will_do(home, tmp_path, capsys):
             ["--mode=predict", "--workdir={run}", "--images=test", "--max_error=0.1"],
             "needs 50 validation images",
         ),
+        (
+            [
+                "--mode=predict",
+                "--workdir={run}",
+                "--images=test",
+                "--max_error=0.1",
+                "--logit_adjustment=1",
+            ],
+            "--max_error=0.1 and --logit_adjustment=1.0 are given; allowed: one of them",
+        ),
+        (
+            ["--mode=predict", "--workdir={run}", "--images=test", "--logit_adjustment=-1"],
+            "logit_adjustment is -1.0; allowed: from 0 up",
+        ),
+        (
+            ["--logit_adjustment=1", "--config=photos"],
+            "allowed: --mode=predict, or --config.logit_adjustment",
+        ),
         (["--mode=label_next", "--workdir={run}", "--budget=1000"], "allowed: 1 to 29"),
+        (["--mode=label_errors"], "--workdir is missing"),
+        (["--mode=label_errors", "--workdir={tmp}"], "config.json cannot be read"),
+        (["--mode=label_errors", "--workdir={run}", "--budget=3"], "--budget is given with"),
         (["--mode=label_next", "--budget=3"], "needs --workdir or --config, one of them"),
         (
             ["--mode=add_labels", "--workdir={run}", "--labels={tmp}/x.csv", "--output={tmp}/s"],

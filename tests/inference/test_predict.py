@@ -10,6 +10,7 @@ from PIL import Image
 
 from helpers.trained_models import model
 from ssljax.data import sources
+from ssljax.errors import UsageError
 from ssljax.inference import predict
 from ssljax.inference.calibration import softmax
 
@@ -85,6 +86,43 @@ def test_the_numbers_are_those_of_the_model(trained, folder, tmp_path):
         "confidence_5": p[likeliest[4]],
     }.items():
         assert float(row[name]) == pytest.approx(expected, abs=2e-4), name
+
+
+def test_adjusted_predictions_favour_no_frequent_class(trained, folder, tmp_path):
+    counts = (50, 20, 10, 5, 5, 4, 3, 1, 1, 1)
+    known = dataclasses.replace(trained, class_counts=counts)
+    adjusted, images = known.adjusted(1.5), model("wide_resnet")[1]
+    logits = np.asarray(trained.serve()(trained.variables, images)["logits"])
+    expected = softmax(logits - 1.5 * np.log(np.array(counts) / 100))
+    np.testing.assert_allclose(adjusted.predict_proba(images), expected, atol=1e-5)
+    assert list(adjusted.predict(images)) == [str(c) for c in expected.argmax(axis=1)]
+    np.testing.assert_array_equal(
+        known.adjusted(0).predict_proba(images), known.predict_proba(images)
+    )
+    served = adjusted.serve()(adjusted.variables, images)
+    np.testing.assert_allclose(softmax(np.asarray(served["logits"])), expected, atol=1e-5)
+
+    source = sources.from_path(str(folder), trained.image_shape)
+    out = tmp_path / "out"
+    out.mkdir()
+    predict.write(predict.of_run(adjusted, source), source, out)
+    (loaded,) = source.batches(len(source.names))
+    with np.load(out / "predictions.npz") as arrays:
+        found = arrays["probabilities"][~np.isnan(arrays["confidence"])]
+    np.testing.assert_allclose(found, adjusted.predict_proba(loaded.images), atol=1e-5)
+
+    for model_of, strength, message in (
+        (trained, 1.0, "split.json, which an older version wrote, does not say how many labelled"),
+        (known, -1.0, "logit_adjustment is -1.0; allowed: from 0 up"),
+        (known, float("nan"), "logit_adjustment is nan"),
+        (
+            dataclasses.replace(trained, class_counts=(9,) * 9 + (0,)),
+            1.0,
+            "1 of 10 classes have no",
+        ),
+    ):
+        with pytest.raises(UsageError, match=message):
+            model_of.adjusted(strength)
 
 
 def test_any_number_of_devices_and_batches_predicts_the_same(trained):

@@ -191,6 +191,15 @@ def test_the_headline_is_the_median_of_the_last_twenty_evaluations():
     )
 
 
+def test_the_classes_of_a_row_are_described_as_far_as_they_are_known():
+    row = {"guess/mask_rate_rarest": 0.123, "guess/mask_rate_frequent": 1.0}
+    row |= {"guess/accuracy_rarest": None, "guess/accuracy_frequent": 0.5}
+    assert results.describe_classes(row) == (
+        "rarest class: mask rate 0.12; most frequent class: mask rate 1.00, guess accuracy 0.50"
+    )
+    assert results.describe_classes({"loss/total": 1.0}) == ""
+
+
 def test_without_test_images_the_headline_is_about_validation_images():
     rows = [{"step": i, "valid/accuracy_ema": i / 10, "valid/loss_ema": 1.0} for i in (1, 2, 3)]
     record = results.results(rows)

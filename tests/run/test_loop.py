@@ -18,6 +18,7 @@ from helpers.tiny import build
 from ssljax import evaluation
 from ssljax.errors import Interrupted, RunError, UsageError
 from ssljax.run import directory, loop, metrics
+from ssljax.storage.checkpoints import Checkpoints
 from ssljax.training.stream import Stream
 
 
@@ -85,6 +86,32 @@ def test_a_run_leaves_everything_that_is_promised(config, tmp_path, capsys):
         f"curve: {workdir}/curve.png",
         f"report: ssljax --mode=report --workdir={workdir}",
     ]
+
+
+def test_the_classes_are_watched_and_a_run_of_a_version_without_that_goes_on(
+    config, tmp_path, capsys, monkeypatch
+):
+    experiment = build(config, num_steps=4)
+    loop.train(experiment, tmp_path / "whole")
+    whole = rows_of(tmp_path / "whole")
+    kinds = {f"guess/{x}_{k}" for x in ("mask_rate", "accuracy") for k in ("rarest", "frequent")}
+    assert kinds <= whole[0].keys()
+    assert "rarest class" not in capsys.readouterr().out  # 4 labels of each
+    # What is guessed before the first step of two, as such a version saved it.
+    sums = experiment.shapes["window"]
+    old = {name: shape for name, shape in sums.items() if shape.count.ndim == 0}
+    assert set(sums) - set(old) == {"guess/class_mask_rate", "guess/class_accuracy"}
+    directory.open_directory(tmp_path / "run", experiment)
+    empty = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), old)
+    with Checkpoints(tmp_path / "run", keep=0) as checkpoints:
+        checkpoints.save(0, {"state": experiment.init_state(), "window": empty})
+    monkeypatch.setattr(loop, "are_uneven", lambda counts: True)
+    loop.train(experiment, tmp_path / "run")
+    resumed = rows_of(tmp_path / "run")
+    assert resumed == whole
+    lines = [line for line in capsys.readouterr().out.splitlines() if "rarest class: " in line]
+    assert len(lines) == 1  # the evaluation's
+    assert re.search(r"; most frequent class: mask rate [01]\.\d\d, guess acc.*; loss ", lines[0])
 
 
 def test_a_run_with_nothing_to_evaluate_on(config, tmp_path):

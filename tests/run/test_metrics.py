@@ -2,7 +2,9 @@
 
 import json
 
+import numpy as np
 import pytest
+from clu.metrics import Average
 
 from ssljax.errors import UsageError
 from ssljax.run import metrics
@@ -24,6 +26,31 @@ def checkpoint(workdir, step, rows):
     partial = workdir / "checkpoints" / "partial"
     partial.mkdir(parents=True)
     checksums.commit(partial, partial.with_name(str(step)), rows)
+
+
+def test_a_row_has_the_means_of_the_rarest_and_the_most_frequent_class():
+    sums = {
+        "loss/total": Average(np.float32(6), np.float32(4)),
+        "guess/accuracy": Average(np.float32(0), np.float32(0)),
+        "guess/classes": Average(np.array([5.0, 1, 3, 1]), np.float32(10)),
+        "guess/class_accuracy": Average(np.array([1.0, 2, 0, 4]), np.array([4.0, 4, 0, 4])),
+    }
+    row = metrics.summarize(sums, np.array([2, 9, 4, 0]))  # class 3 has no label
+    assert row["loss/total"] == 1.5
+    assert row["guess/accuracy"] is None
+    assert row["guess/accuracy_rarest"] == 0.25
+    assert row["guess/accuracy_frequent"] == 0.5
+    shares = np.array([0.5, 0.1, 0.3, 0.1])
+    assert row["guess/class_entropy"] == pytest.approx(-np.sum(shares * np.log(shares)))
+    assert set(row) == {
+        "loss/total", "guess/accuracy", "guess/class_entropy", "guess/accuracy_rarest",
+        "guess/accuracy_frequent",
+    }  # fmt: skip
+    # Of classes with as many labels, those that are guessed least and most often.
+    even = metrics.summarize(sums, np.array([2, 2, 2, 0]))
+    assert (even["guess/accuracy_rarest"], even["guess/accuracy_frequent"]) == (0.5, 0.25)
+    unknown = metrics.summarize(sums, np.array([3, 3, 1, 0]))
+    assert unknown["guess/accuracy_rarest"] is None
 
 
 def change(run, edit):

@@ -93,6 +93,19 @@ def test_a_run_of_a_version_without_a_knob_has_its_default(experiment, workdir):
     directory.open_directory(workdir, experiment)
 
 
+def test_the_split_says_how_many_labels_each_class_has(experiment, workdir):
+    record = json.loads((workdir / "split.json").read_text())
+    assert record.pop("class_counts") == [2, 2]
+    (workdir / "config.json").unlink()
+    write_sealed(workdir / "split.json", record)  # what a start of an older version has left
+    directory.open_directory(workdir, experiment)
+    assert json.loads((workdir / "split.json").read_text())["class_counts"] == [2, 2]
+    (workdir / "config.json").unlink()
+    write_sealed(workdir / "split.json", record | {"class_counts": [3, 1]})
+    with pytest.raises(UsageError, match="split.json is there already and holds something else"):
+        directory.open_directory(workdir, experiment)
+
+
 @pytest.mark.parametrize("name", ["split.json", "data.json"])
 def test_a_file_of_one_s_own_is_not_overwritten(experiment, name, tmp_path):
     (tmp_path / name).write_text('{"labeled": [0, 1]}')

@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import sys
+import types
 
 import jax
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 from helpers.processes import final_state, rows_of
 from helpers.tiny import build, tiny_config
 from ssljax import recipe
+from ssljax.data import datasets
 from ssljax.errors import Interrupted, RunError, UsageError
 from ssljax.run import loop, progress, seeds
 
@@ -64,13 +67,14 @@ def test_each_seed_equals_the_run_with_that_seed_alone(tmp_path):
 
 @pytest.mark.slow
 def test_a_method_whose_unlabelled_images_exclude_the_labelled_ones(tmp_path):
-    """Adam, MixUp across the batch, and splits that differ in all three lists."""
+    """Adam, MixUp across the batch, adjusted logits, and splits that differ in all three lists."""
     config = seeds_config("mixmatch", num_seeds=2)
-    config.num_steps = 6
+    config.num_steps, config.logit_adjustment = 6, 1.0
     seeds.train(recipe.build_seeds(config), tmp_path / "all")
     for i in range(2):
         alone = tiny_config("mixmatch")
         alone.seed, alone.dataset, alone.num_steps = 5 + i, f"digits.{1 + i}@40-100", 6
+        alone.logit_adjustment = 1.0
         loop.train(build(alone), tmp_path / f"alone{i}")
         _, one = final_state(tmp_path / "all" / f"seed={5 + i}")
         _, other = final_state(tmp_path / f"alone{i}")
@@ -114,6 +118,25 @@ def test_what_cannot_share_a_program_is_refused(tmp_path):
     with pytest.raises(UsageError, match="holds a run; several need another directory"):
         seeds.train(recipe.build_seeds(config), tmp_path)
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_logits_are_adjusted_by_shares_that_all_seeds_have(monkeypatch):
+    mine = types.ModuleType("my_data")
+
+    def sets(seed):
+        labels = datasets.digits().labels
+        counts = np.full(10, 2)
+        counts[seed % 2] += 1  # another class for each seed
+        return np.concatenate([np.flatnonzero(labels == c)[:n] for c, n in enumerate(counts)])
+
+    mine.uneven = lambda: datasets.digits()._replace(folds={21: sets})
+    monkeypatch.setitem(sys.modules, "my_data", mine)
+    config = seeds_config("supervised", num_seeds=2)
+    config.dataset, config.logit_adjustment = "my_data.uneven.1@21-0", 1.0
+    with pytest.raises(
+        UsageError, match="num_seeds is 2, whose labelled images differ in how many"
+    ):
+        recipe.build_seeds(config)
 
 
 def test_a_split_file_is_every_seed_s_split(tmp_path):

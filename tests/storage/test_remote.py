@@ -124,7 +124,7 @@ def test_the_run_directory_is_copied_out_after_the_end(config, url, tmp_path):
 
 def test_the_run_directory_is_copied_out_after_a_failure_too(config, url, tmp_path, monkeypatch):
     monkeypatch.setattr(metrics, "summarize", None)
-    monkeypatch.setattr(loop, "summarize", lambda metric_sums: 1 / 0)
+    monkeypatch.setattr(loop, "summarize", lambda *metric_sums: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         loop.train(build(config, train_url=url), tmp_path / "run")
     assert files(url) == local_files(tmp_path / "run")

@@ -33,6 +33,19 @@ def test_four_devices_compute_what_one_computes(method):
         np.testing.assert_allclose(*means, rtol=2e-4, atol=1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["supervised", "mixmatch"])
+def test_four_devices_adjust_logits_as_one_does(method):
+    config = tiny_config(method)
+    config.optimizer.name = "sgd"
+    config.dataset = "digits_lt5.1@20+60-0"
+    unadjusted, _ = run_steps(recipe.build(config, max_devices=1), 3)
+    config.logit_adjustment = 1.0
+    (four, _), (one, _) = (run_steps(recipe.build(config, max_devices=n), 3) for n in (4, 1))
+    assert largest_difference(weights(one), weights(four)) < 2e-4
+    assert largest_difference(weights(one), weights(unadjusted)) > 1e-2
+
+
 def test_without_sync_bn_devices_normalise_their_own_images(config):
     config.sync_bn = False
     config.optimizer.name = "sgd"
