@@ -80,6 +80,35 @@ def usb(method: str, dataset: str, **method_args: float | str | bool) -> ml_coll
     return config
 
 
+def long_tailed(
+    method: str, dataset: str, **method_args: float | str | bool
+) -> ml_collections.ConfigDict:
+    """USB's protocol for uneven classes: a quarter of the length, and twice as many unlabelled."""
+    config = usb(method, dataset, **method_args)
+    config.unlabeled = "exclude_labeled"
+    config.uratio = 2
+    config.num_steps = 256 << 10
+    return config
+
+
+def crest(dataset: str) -> ml_collections.ConfigDict:
+    """CReST+'s README: six generations of 64 epochs on FixMatch's views."""
+    config = _published(dataset, "crest")
+    _sgd(config)
+    config.uratio = 1
+    config.num_steps = 64 << 10
+    config.optimizer.cosine_level = 1.0
+    return config
+
+
+def iomatch(dataset: str, **method_args: bool) -> ml_collections.ConfigDict:
+    """IOMatch's `config/openset_cv`: USB's recipe for a quarter of its length, by WRN-28-2."""
+    config = usb("iomatch", dataset, **method_args)
+    config.model_args = {}
+    config.num_steps = 256 << 10
+    return config
+
+
 def simmatch(dataset: str) -> ml_collections.ConfigDict:
     """SimMatch as USB has it for small images; the authors' CIFAR code is not published."""
     return usb(
@@ -138,7 +167,7 @@ def _adam(config: ml_collections.ConfigDict) -> None:
 def _published(
     dataset: str, method: str, **method_args: float | str | bool
 ) -> ml_collections.ConfigDict:
-    weak, model_args = _DATA[dataset.partition(".")[0].removesuffix("_noextra")]
+    weak, model_args = _DATA[dataset.partition(".")[0].partition("_")[0]]
     config = base.get_config()
     config.dataset = dataset
     config.method = method

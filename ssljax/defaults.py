@@ -66,9 +66,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.optimizer.name = "adam"
     config.optimizer.lr = 0.002
     config.optimizer.lr_batch_size = 0  # batch size that lr is for, in proportion; 0: any
-    # Or cosine: lr · cos(7πk / 16K); or staircase: linear from 0 over the warm-up, and ×0.1 every
-    # so many epochs of labelled images, or with several numbers, after each of these epochs.
+    # Or cosine: lr · cos(cosine_level · πk / 16K); or staircase: linear from 0 over the warm-up,
+    # and ×0.1 every so many epochs of labelled images, or with several numbers, after each of them.
     config.optimizer.schedule = "constant"
+    config.optimizer.cosine_level = 7.0  # FixMatch's; CReST's is 1
     config.optimizer.warmup_epochs = 0.0
     config.optimizer.decay_epochs = (50,)
     config.optimizer.weight_decay = 0.0

@@ -97,6 +97,7 @@ def make_optimizer(
             steps_per_epoch=steps_per_epoch,
             warmup_epochs=knobs.warmup_epochs,
             decay_epochs=knobs.decay_epochs,
+            cosine_level=knobs.cosine_level,
         )
         return schedule, optim.make_optimizer(
             knobs.name, schedule, weight_decay=knobs.weight_decay, momentum=knobs.momentum

@@ -23,6 +23,7 @@ ROOMS = (
     "run",
     "recorded",
     "sweep trained",
+    "generations",
     "evaluation report",
     "inference",
     "export",

@@ -124,6 +124,11 @@ def _require_trainable(experiment: Experiment) -> None:
             f"config.model {config['model']!r} draws random numbers, which graphs of "
             "--format=npu_bundle cannot; the other models can be trained"
         )
+    if config["optimizer"].get("cosine_level", 7.0) != 7.0:
+        raise UsageError(
+            f"config.optimizer.cosine_level is {config['optimizer']['cosine_level']}; allowed for "
+            "--format=npu_bundle: 7.0"
+        )
     if config["bfloat16"]:
         raise UsageError("config.bfloat16 is True; --precision of the runner decides instead")
 

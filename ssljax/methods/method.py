@@ -101,6 +101,19 @@ class Apply(Protocol):
         """
 
 
+class Generations(NamedTuple):
+    """Training again and again, each time with labels that the generation before has given.
+
+    Each generation is a run of its own. A method that has them takes two arguments: `generation`,
+    which one it is, from 0, and `class_prior`, the class counts of the first one's labelled images.
+    """
+
+    number: int
+    # (probabilities [N, C] of the unlabelled images without a label, class counts [C] of the
+    # first labelled images) -> labels [N] for the next generation, -1: none
+    pick: Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
 class Method(NamedTuple):
     """A learning method; `loss` is deterministic."""
 
@@ -126,6 +139,8 @@ class Method(NamedTuple):
     heads: tuple[Head, ...] = ()
     # Whether the labelled loss is of `Batch.adjusted` logits, so that they can be adjusted.
     adjustable: bool = False
+    # How it trains in generations; None: once.
+    generations: Generations | None = None
 
 
 def no_state(sizes: Sizes) -> PyTree:

@@ -20,6 +20,7 @@ def make_schedule(
     steps_per_epoch: float = 1.0,
     warmup_epochs: float = 0.0,
     decay_epochs: Sequence[float] = (1.0,),
+    cosine_level: float = 7.0,
 ) -> optax.Schedule:
     """Learning rate at each step.
 
@@ -30,6 +31,7 @@ def make_schedule(
     Args:
       steps: K, the planned length of the run.
       steps_per_epoch: of the staircase: an epoch of labelled images, not rounded.
+      cosine_level: what 7 is, 0 to 8: CReST has 1, AdaMatch 16 · arccos(0.25) / π.
 
     Raises:
       ValueError: unknown name, or epochs that are out of range.
@@ -37,7 +39,9 @@ def make_schedule(
     if name == "constant":
         return optax.constant_schedule(lr)
     if name == "cosine":
-        return lambda k: lr * jnp.cos(7 * jnp.pi / 16 * jnp.minimum(k / steps, 1.0))
+        if not 0 <= cosine_level <= 8:
+            raise ValueError(f"optimizer.cosine_level is {cosine_level}; allowed: from 0 to 8")
+        return lambda k: lr * jnp.cos(cosine_level * jnp.pi / 16 * jnp.minimum(k / steps, 1.0))
     if name == "staircase":
         return _staircase(lr, steps_per_epoch, warmup_epochs, decay_epochs)
     raise ValueError(
