@@ -108,6 +108,7 @@ def _require_trainable(experiment: Experiment) -> None:
         ("further heads", bool(method.heads)),
         ("a state of its own", bool(jax.tree.leaves(method.init(experiment.sizes)))),
         ("further views of labelled images", bool(method.more_labeled_views)),
+        ("generations", method.generations is not None),
     ):
         if has:
             raise UsageError(
