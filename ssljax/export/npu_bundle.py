@@ -35,6 +35,7 @@ from ssljax.storage.files import write_json
 from ssljax.training import optim
 from ssljax.training.monitors import monitors
 from ssljax.training.passes import Network
+from ssljax.training.replica import SINGLE
 from ssljax.training.state import TrainState
 
 PyTree = Any
@@ -206,7 +207,14 @@ def _train_function(experiment: Experiment, state: TrainState, noise: PyTree) ->
             step=args["in/step"],
         )
 
-        apply = Network(model, state.replace(batch_stats=batch_stats), key=None)
+        apply = Network(
+            model,
+            batch_stats=batch_stats,
+            averaged=batch_stats,
+            key=None,
+            replica=SINGLE,
+            whole=False,
+        )
         drawn = jax.tree.map(lambda name: args[name], noise)
         value, aux = method.loss(params, ema, apply, batch, drawn, (), progress)
         outputs = {"out/loss": value} | flat(aux.batch_stats, "out/stat")

@@ -7,8 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ssljax.training.replica import SINGLE, Replica
-from ssljax.training.state import TrainState
+from ssljax.training.replica import Replica
 
 PyTree = Any
 
@@ -17,8 +16,9 @@ class Network:
     """The passes of one step; each has randomness of its own.
 
     Args:
-      state: its running statistics, and those that go with the averaged weights, are used.
-      key: of the whole step; None: the model draws no random numbers.
+      batch_stats: BatchNorm's running statistics before this step.
+      averaged: those that go with the moving average of the weights.
+      key: of this device; None: the model draws no random numbers.
       whole: whether every device holds the whole batch. Then each computes every n-th row, and is
         given all results: neighbouring rows go to different devices, so that each sees the same mix
         of sources, as the published multi-GPU code arranges.
@@ -27,15 +27,15 @@ class Network:
     def __init__(
         self,
         model: nn.Module,
-        state: TrainState,
-        key: jax.Array | None,
-        replica: Replica = SINGLE,
         *,
-        whole: bool = False,
+        batch_stats: PyTree,
+        averaged: PyTree,
+        key: jax.Array | None,
+        replica: Replica,
+        whole: bool,
     ):
-        self._model = model
-        self._key = None if key is None else replica.local_key(key)
-        self._batch_stats, self._averaged = state.batch_stats, state.weights("ema")[1]
+        self._model, self._key = model, key
+        self._batch_stats, self._averaged = batch_stats, averaged
         self._replica, self._spread = replica, whole and replica.axis is not None
         self._calls = itertools.count()
 

@@ -77,7 +77,7 @@ def make_train_step(
         noise = _noise(method, noise_key, batch, replica)
         batch = batch._replace(adjustment=adjustment)
         progress = _progress(state.step, batch_size, num_steps)
-        network = Network(model, state, model_key, replica, whole=method.joint)
+        network = _network(model, method, state, model_key, replica)
 
         def loss(params):
             return _loss(method, params, state, network, batch, noise, progress)
@@ -107,6 +107,18 @@ def make_train_step(
         return (*result, Guesses(aux.guess, aux.mask)) if with_guesses else result
 
     return train_step
+
+
+def _network(model, method, state, key, replica):
+    """The network as the method calls it in this step."""
+    return Network(
+        model,
+        batch_stats=state.batch_stats,
+        averaged=state.weights("ema")[1],
+        key=replica.local_key(key),
+        replica=replica,
+        whole=method.joint,
+    )
 
 
 def _progress(step, batch_size, num_steps):
