@@ -122,7 +122,7 @@ def _to_hsv(images):
     divisor = jnp.maximum(spread, 1)
     rc, gc, bc = ((high - x).astype(jnp.float32) / divisor for x in (r, g, b))
     h = jnp.where(r == high, bc - gc, jnp.where(g == high, 2 + rc - bc, 4 + gc - rc))
-    h = jnp.mod(h / 6 + 1, 1)
+    h = h / 6 + (h < 0)  # a share of the circle
     s = spread / jnp.maximum(high, 1)
     h, s = ((x * 255).astype(jnp.int32) for x in (h, s))
     return jnp.where(high == low, 0, h), jnp.where(high == low, 0, s), high

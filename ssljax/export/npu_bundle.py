@@ -201,11 +201,8 @@ def _train_function(experiment: Experiment, state: TrainState, noise: PyTree) ->
         labeled, labels = to_float(args["in/labeled"]), args["in/labels"]
         batch = Batch(labeled, labels, views, adjustment=experiment.adjustment)
         step = args["in/step"].astype(jnp.float32)
-        progress = Progress(
-            images=step * experiment.batch_size,
-            fraction=step / experiment.num_steps,
-            step=args["in/step"],
-        )
+        images, fraction = step * experiment.batch_size, step / experiment.num_steps
+        progress = Progress(images, fraction, args["in/step"])
 
         apply = Network(
             model,
