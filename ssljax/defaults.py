@@ -118,10 +118,11 @@ def _optimizer() -> ml_collections.ConfigDict:
     knobs.name = "adam"
     knobs.lr = 0.002
     knobs.lr_batch_size = 0  # batch size that lr is for, in proportion; 0: any
-    # Or cosine: lr · cos(7πk / 16K); cosine_to_zero: lr · ½(1 + cos(πk / K)); or staircase: linear
-    # from 0 over the warm-up, and ×0.1 every so many epochs of labelled images, or with several
-    # numbers, after each of these epochs.
+    # Or cosine: lr · cos(cosine_level · πk / 16K); cosine_to_zero: lr · ½(1 + cos(πk / K)); or
+    # staircase: linear from 0 over the warm-up, and ×0.1 every so many epochs of labelled images,
+    # or with several numbers, after each of these epochs.
     knobs.schedule = "constant"
+    knobs.cosine_level = 7.0  # FixMatch's; CReST's is 1
     knobs.warmup_epochs = 0.0  # of staircase
     knobs.warmup_steps = 0  # of the others: linear from 0; k and K count from its end
     knobs.decay_epochs = (50,)

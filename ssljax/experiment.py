@@ -76,6 +76,7 @@ class Experiment:
             classes=self.dataset.num_classes,
             class_counts=self.class_counts,
             unlabeled=len(self.split.unlabeled),
+            batch=self._sizes(),
         )
 
     @functools.cached_property

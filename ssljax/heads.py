@@ -47,25 +47,34 @@ def mlp(
     activation: Callable[[jax.Array], jax.Array] = jax.nn.relu,
     *,
     normalized: bool = True,
+    count: int = 1,
 ) -> Head:
     """A dense layer as wide as the features, an activation, and a dense layer.
 
     Args:
       outputs: width of the embedding.
       normalized: whether each output vector is scaled to length 1.
+      count: how many such networks there are, whose mean is the embedding (EPASS).
     """
 
-    def init(key, features, classes):
-        del classes
+    def one(key, features):
         keys = jax.random.split(key)
         return {
             "Dense_0": _dense_weights(keys[0], features, features),
             "Dense_1": _dense_weights(keys[1], features, outputs),
         }
 
+    def init(key, features, classes):
+        del classes
+        if count == 1:
+            return one(key, features)
+        return {f"mlp_{i}": one(k, features) for i, k in enumerate(jax.random.split(key, count))}
+
     def apply(weights, features):
-        hidden = activation(_dense(weights["Dense_0"], features))
-        embedding = _dense(weights["Dense_1"], hidden)
+        each = [weights] if count == 1 else list(weights.values())
+        hidden = [activation(_dense(w["Dense_0"], features)) for w in each]
+        embedded = [_dense(w["Dense_1"], x) for w, x in zip(each, hidden, strict=True)]
+        embedding = sum(embedded[1:], embedded[0]) / count
         return normalize(embedding) if normalized else embedding
 
     return Head(name, init, apply)

@@ -125,6 +125,7 @@ def make_optimizer(
             warmup_epochs=knobs.warmup_epochs,
             warmup_steps=knobs.warmup_steps,
             decay_epochs=knobs.decay_epochs,
+            cosine_level=knobs.cosine_level,
         )
         return schedule, optim.make_optimizer(
             knobs.name,

@@ -136,6 +136,8 @@ def build_seeds(
         raise UsageError(f"{given}; allowed with config.stage.train_url: 1")
     if not isinstance(first.dataset, Dataset):
         raise UsageError(f"{given}; allowed for streams: 1")
+    if first.method.generations:
+        raise UsageError(f"{given}; allowed for config.method {first.config['method']!r}: 1")
     if len({tuple(len(part) for part in each.split) for each in experiments}) > 1:
         raise UsageError(f"{given}, whose splits differ in size; allowed for these data: 1")
     if first.logit_adjustment and len({tuple(each.class_counts) for each in experiments}) > 1:

@@ -6,9 +6,11 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import gpu_checks, predict, tfrecords_npz, train
+import ssljax.methods
+from benchmarks import gpu_checks, methods, predict, tfrecords_npz, train
 from helpers import tfds_data
 from ssljax import recipe
+from ssljax.lookup import modules_of
 from ssljax.run import loop
 
 
@@ -37,6 +39,27 @@ def test_predict_is_measured_beside_the_evaluation_step(files, monkeypatch, caps
     assert all(ratio > 0 for ratio in found["ratio"])
     assert {*found["peak_memory_bytes"]} == {"8", "40"}
     predict.describe(found | {"peak_memory_bytes": {8: 1}})
+
+
+@pytest.mark.slow
+def test_methods_stand_beside_each_other_sorted_by_error(tmp_path, monkeypatch, capsys):
+    flags = [
+        "--table=uneven", "--sets=2", f"--workdir={tmp_path}", "--methods", "supervised", "crest+",
+        "--config.num_steps=2", "--config.eval_every=2", "--config.model_args.filters=4",
+    ]  # fmt: skip
+    for _ in range(2):  # the second time, nothing is trained
+        monkeypatch.setattr(sys, "argv", ["methods", *flags])
+        methods.main()
+        head, _, *rows = capsys.readouterr().out.splitlines()
+        assert head == "| method | error % | balanced error % |"
+        errors = [float(row.split("|")[3].split("±")[0]) for row in rows]
+        assert len(rows) == 2
+        assert errors == sorted(errors)
+
+
+def test_every_method_has_a_row():
+    names = {x.__name__.rpartition(".")[2] for x in modules_of(ssljax.methods, without=["method"])}
+    assert {row.method for row in methods.rows("digits")} == names
 
 
 def test_runs_are_compared_bit_by_bit(config, tmp_path):

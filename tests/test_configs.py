@@ -25,6 +25,13 @@ def test_a_published_recipe_s_step_can_be_traced(name):
     build_but_for_its_data(name)
 
 
+# Methods with the views of FixMatch.
+FIXMATCHES = (
+    "adamatch", "crest", "dash", "debiaspl", "flexmatch", "freematch", "iomatch", "simmatch",
+    "softmatch",
+)  # fmt: skip
+
+
 def build_but_for_its_data(name):
     config = overrides.load(name)
     method, data = config.method, splits.parse(config.dataset).dataset
@@ -47,6 +54,9 @@ def build_but_for_its_data(name):
             "mixup": ("weak",),
             "uda": ("weak", "strong"),
             "remixmatch": ("none" if data == "stl10" else "weak", "strong", "strong"),
+            **dict.fromkeys(FIXMATCHES, ("weak", "strong")),
+            "abc": ("weak", "strong", "strong"),
+            "comatch": ("weak", "strong", "simclr" if "cifar" in name else "strong"),
         }[method]
     )
 
@@ -63,10 +73,37 @@ def test_remixmatch_learns_the_published_ctaugment(data, untraced):
 
 
 def test_cifar_100_has_the_wide_network():
-    for method in ("supervised", "mixmatch", "fixmatch"):
+    for method in ("supervised", "mixmatch", "fixmatch", "flexmatch", "simmatch"):
         config = overrides.load(f"{method}_cifar100")
         assert config.model_args.filters == 128
         assert (config.batch_size, config.num_steps) == (64, 1 << 20)
+
+
+def test_the_recipes_of_usb_have_its_values():
+    for method in ("flexmatch", "freematch", "softmatch", "adamatch", "simmatch"):
+        for data, weak, decay in (
+            ("cifar10", "weak_cifar", 5e-4),
+            ("cifar100", "weak_cifar", 1e-3),
+            ("svhn", "weak_cifar", 5e-4),  # mirrored
+            ("stl10", "weak_stl10", 5e-4),
+        ):
+            config = overrides.load(f"{method}_{data}")
+            assert (config.augment.weak, config.augment.strong) == (weak, "usb_randaugment")
+            optimizer = config.optimizer
+            assert (optimizer.name, optimizer.lr, optimizer.weight_decay) == ("sgd", 0.03, decay)
+            assert (config.uratio, config.num_steps, config.unlabeled) == (7, 1 << 20, "all")
+    assert overrides.load("freematch_svhn").method_args.clip_thresh
+    assert overrides.load("comatch_stl10").method_args.contrast_weight == 5
+
+
+def test_comatch_and_dash_have_their_authors_values():
+    config = overrides.load("comatch_cifar10")
+    assert (config.augment.strong, config.augment.recipe) == ("randaugment", "comatch")
+    assert (config.num_steps, config.unlabeled) == (512 * 1024, "exclude_labeled")
+    config = overrides.load("dash_svhn_noextra")
+    assert (config.augment.strong, config.optimizer.lr, config.augment.weak) == (
+        "ctaugment", 0.06, "weak_svhn"
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("name", recipe_files.shipped())

@@ -25,6 +25,7 @@ ROOMS = (
     "run",
     "recorded",
     "sweep trained",
+    "generations",
     "evaluation probe report",
     "inference",
     "export",

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from ssljax.augment import ops
+from ssljax.augment.simclr import simclr
 
 
 def none(keys: jax.Array, images: jax.Array) -> jax.Array:
@@ -109,4 +110,4 @@ def _affine(shape, degrees, shear_x, shear_y, move_x, move_y):
 
 
 # Views that a method can name without a knob.
-PLAIN = {"none": none}
+PLAIN = {"none": none, "simclr": simclr}

@@ -107,8 +107,9 @@ def _require_trainable(experiment: Experiment) -> None:
         )
     for part, has in (
         ("further heads", bool(method.heads)),
-        ("a state of its own", bool(jax.tree.leaves(experiment.shapes["state"].method))),
+        ("a state of its own", bool(jax.tree.leaves(method.init(experiment.sizes)))),
         ("further views of labelled images", bool(method.more_labeled_views)),
+        ("generations", method.generations is not None),
     ):
         if has:
             raise UsageError(
@@ -133,6 +134,11 @@ def _require_trainable(experiment: Experiment) -> None:
         raise UsageError(
             f"config.model {config['model']!r} drops something in training, which graphs of "
             "--format=npu_bundle cannot; allowed: drop_path and dropout 0"
+        )
+    if config["optimizer"].get("cosine_level", 7.0) != 7.0:
+        raise UsageError(
+            f"config.optimizer.cosine_level is {config['optimizer']['cosine_level']}; allowed for "
+            "--format=npu_bundle: 7.0"
         )
     if config["bfloat16"]:
         raise UsageError("config.bfloat16 is True; --precision of the runner decides instead")
@@ -204,9 +210,8 @@ def _train_function(experiment: Experiment, state: TrainState, noise: PyTree) ->
         labeled, labels = to_float(args["in/labeled"]), args["in/labels"]
         batch = Batch(labeled, labels, views, adjustment=experiment.adjustment)
         step = args["in/step"].astype(jnp.float32)
-        progress = Progress(
-            images=step * experiment.batch_size, fraction=step / experiment.num_steps
-        )
+        images, fraction = step * experiment.batch_size, step / experiment.num_steps
+        progress = Progress(images, fraction, args["in/step"])
 
         apply = Network(
             model,

@@ -1,8 +1,9 @@
 """The contract between a learning method and the training step.
 
 A method is a NamedTuple of pure functions. It never sees devices, optimizers or the labels of
-unlabelled images, and draws no random numbers in its loss: `noise` draws them, so that the loss
-can be tested with numbers worked out by hand and exported as a graph.
+unlabelled images, and decides no random numbers in its loss: `noise` draws them, or the key of
+those whose number depends on the classes, so that the loss can be tested with numbers worked out
+by hand and exported as a graph.
 """
 
 from collections.abc import Callable
@@ -53,6 +54,7 @@ class Sizes(NamedTuple):
     classes: int
     class_counts: np.ndarray  # [classes] int64, labelled images of each class
     unlabeled: int  # unlabelled images
+    batch: tuple[int, int] = (0, 0)  # labelled and unlabelled images of a step, over all devices
 
     @property
     def labeled(self) -> int:
@@ -99,6 +101,19 @@ class Apply(Protocol):
         """
 
 
+class Generations(NamedTuple):
+    """Training again and again, each time with labels that the generation before has given.
+
+    Each generation is a run of its own. A method that has them takes two arguments: `generation`,
+    which one it is, from 0, and `class_prior`, the class counts of the first one's labelled images.
+    """
+
+    number: int
+    # (probabilities [N, C] of the unlabelled images without a label, class counts [C] of the
+    # first labelled images) -> labels [N] for the next generation, -1: none
+    pick: Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
 class Method(NamedTuple):
     """A learning method; `loss` is deterministic."""
 
@@ -124,6 +139,8 @@ class Method(NamedTuple):
     heads: tuple[Head, ...] = ()
     # Whether the labelled loss is of `Batch.adjusted` logits, so that they can be adjusted.
     adjustable: bool = False
+    # How it trains in generations; None: once.
+    generations: Generations | None = None
 
 
 def no_state(sizes: Sizes) -> PyTree:

@@ -11,6 +11,7 @@ from ssljax.checks import check_choice, check_non_negative, check_positive, chec
 from ssljax.methods.method import Aux, Method
 
 _STEPS = 128  # whose guesses the alignment averages
+_ROTATION = heads.dense("rotation", 4)
 # The softmax of each view, the anchor's first -> the guess for each view.
 _REDUX = {
     "1st": lambda views: views[:1] * len(views),
@@ -61,8 +62,6 @@ def remixmatch(
     check_choice("anchor", anchor, ("weak", "none", "strong"))
     check_range("strong_views", strong_views, 1, 100)
 
-    rotation = heads.dense("rotation", 4)
-
     def init(sizes):
         uniform = jnp.full(sizes.classes, 1 / sizes.classes)
         return {"labels": uniform, "guesses": jnp.tile(uniform, (_STEPS, 1))}
@@ -96,7 +95,7 @@ def remixmatch(
         total = xe + ramp * (w_kl * kl + w_match * match)
         logs = {"loss/xe": xe, "loss/kl": kl, "loss/match": match, "ramp": ramp}
         if w_rot:
-            logs["loss/rot"] = _rotation_loss(apply, params, rotation, views[1])
+            logs["loss/rot"] = _rotation_loss(apply, params, views[1])
             total += w_rot * logs["loss/rot"]
         after = _remember(state, labels, predicted)
         return total, Aux(batch_stats[-1], after, logs, guesses[0])
@@ -108,7 +107,7 @@ def remixmatch(
         loss=loss,
         joint=True,
         labeled_view="strong",
-        heads=(rotation,) if w_rot else (),
+        heads=(_ROTATION,) if w_rot else (),
         adjustable=True,
     )
 
@@ -137,11 +136,11 @@ def _remember(state, labels, predicted):
     }
 
 
-def _rotation_loss(apply, params, rotation, images):
+def _rotation_loss(apply, params, images):
     """How badly the head tells by how much images are turned, `[]`."""
     turned, turns = _turn(images)
     _, features, _ = apply.with_features(params, turned)
-    return jnp.mean(losses.cross_entropy(rotation(params, features), turns))
+    return jnp.mean(losses.cross_entropy(_ROTATION(params, features), turns))
 
 
 def _turn(images):

@@ -21,6 +21,7 @@ def make_schedule(
     warmup_epochs: float = 0.0,
     warmup_steps: int = 0,
     decay_epochs: Sequence[float] = (1.0,),
+    cosine_level: float = 7.0,
 ) -> optax.Schedule:
     """Learning rate at each step.
 
@@ -35,6 +36,7 @@ def make_schedule(
       warmup_epochs: of the staircase.
       warmup_steps: of the others, which rise linearly from 0 over them; k and K are then counted
         from their end (USB's `get_cosine_schedule_with_warmup`).
+      cosine_level: what 7 is, 0 to 8: CReST has 1, AdaMatch 16 · arccos(0.25) / π.
 
     Raises:
       ValueError: unknown name, or a warm-up or epochs that are out of range.
@@ -48,7 +50,10 @@ def make_schedule(
     if name == "constant":
         schedule = optax.constant_schedule(lr)
     elif name == "cosine":
-        schedule = lambda k: lr * jnp.cos(7 * jnp.pi / 16 * jnp.minimum(k / left, 1.0))  # noqa: E731
+        if not 0 <= cosine_level <= 8:
+            raise ValueError(f"optimizer.cosine_level is {cosine_level}; allowed: from 0 to 8")
+        angle = cosine_level * jnp.pi / 16
+        schedule = lambda k: lr * jnp.cos(angle * jnp.minimum(k / left, 1.0))  # noqa: E731
     elif name == "cosine_to_zero":
         schedule = optax.cosine_decay_schedule(lr, left)
     elif name == "staircase":

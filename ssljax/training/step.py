@@ -80,7 +80,6 @@ def make_train_step(
         noise = _noise(method, noise_key, batch, replica)
         batch = batch._replace(adjustment=adjustment)
         progress = _progress(state.step, batch_size, num_steps)
-
         network = _network(model, method, state, model_key, replica, rows, trainable)
 
         def loss(params):

@@ -240,6 +240,13 @@ def test_cosine_falls_from_lr_by_seven_sixteenths_of_pi_and_stays_there():
     np.testing.assert_allclose(late, hand[-1], rtol=2e-6)
 
 
+def test_cosine_can_have_another_level():
+    schedule = make_schedule("cosine", lr=0.03, steps=100, cosine_level=1.0)
+    np.testing.assert_allclose(schedule(100), 0.03 * np.cos(np.pi / 16), rtol=1e-6)
+    with pytest.raises(ValueError, match="cosine_level is 9.0; allowed: from 0 to 8"):
+        make_schedule("cosine", lr=0.03, steps=100, cosine_level=9.0)
+
+
 def test_cosine_falls_at_every_step():
     schedule = make_schedule("cosine", lr=0.03, steps=100)
     rates = [float(schedule(jnp.int32(k))) for k in range(101)]

@@ -8,7 +8,7 @@ import pytest
 from helpers.steps import compiled, largest_difference, run_steps, shared, weights
 from helpers.tiny import tiny_config
 from ssljax import heads, losses, recipe
-from ssljax.methods.method import Aux, Method, no_state
+from ssljax.methods.method import Aux, Method, no_noise, no_state
 from ssljax.training import optim, parallel
 
 
@@ -196,6 +196,40 @@ def test_a_view_can_be_the_image_as_it_is():
     anchors, strong = (np.asarray(np.round((v + 1) * 127.5), np.uint8) for v in seen["views"])
     assert all(image.tobytes() in known for image in anchors)
     assert not all(image.tobytes() in known for image in strong)
+
+
+@pytest.mark.parametrize("joint", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_a_method_is_told_which_images_it_sees(config, joint):
+    seen = []
+
+    def loss(params, ema_params, apply, batch, noise, state, progress):
+        jax.debug.callback(lambda *x: seen.append(x), batch, progress.step)
+        logits, batch_stats = apply(params, batch.labeled)
+        return jnp.mean(logits**2), Aux(batch_stats, state, {})
+
+    config.augment.strong = "strong_digits"
+    experiment = recipe.build(config)
+    method = Method(
+        ("none",), no_state, no_noise, loss, joint, "none", more_labeled_views=("none", "strong")
+    )
+    run_steps(dataclasses.replace(experiment, method=method), 2)
+    jax.effects_barrier()
+    images, split = experiment.dataset.images, experiment.split
+    assert len(seen) == 8
+    for batch, step in seen:
+        assert step in (0, 1)
+        assert len(batch.labels) == (8 if joint else 2)
+        same, other = batch.more_labeled
+        for view, index, part in (
+            (batch.labeled, batch.labeled_index, split.labeled),
+            (same, batch.labeled_index, split.labeled),
+            (batch.views[0], batch.unlabeled_index, split.unlabeled),
+        ):
+            pixels = np.asarray(np.round((view + 1) * 127.5), np.uint8)
+            np.testing.assert_array_equal(pixels, images[part[index]])
+        labels = experiment.dataset.labels[split.labeled[batch.labeled_index]]
+        np.testing.assert_array_equal(batch.labels, labels)
+        assert not np.array_equal(same, other)
 
 
 @pytest.mark.parametrize("options", [{"loop_on_device": True}, {}])
