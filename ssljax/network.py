@@ -2,7 +2,7 @@
 
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -14,6 +14,7 @@ from ssljax.checks import call, check_returned, prefix_errors
 from ssljax.errors import UsageError
 from ssljax.lookup import find, modules_of
 
+PyTree = Any
 _NO_MODELS = ("convolution", "key_maps", "layers", "vit_keys")  # modules of `models/` without any
 
 
@@ -76,6 +77,31 @@ def require_outputs(
         )
     if "params" not in variables:
         raise UsageError(f"{field} has no weights; allowed: a network that learns")
+
+
+def network_weights(state: Mapping[str, Any], kind: str) -> tuple[PyTree, PyTree]:
+    """Parameters and BatchNorm statistics of the network alone, of a saved `TrainState`.
+
+    Args:
+      state: nested dicts, as a checkpoint is read without a template.
+      kind: `ema`, the moving average's, or `raw`.
+    """
+    params, batch_stats = state["params"], state["batch_stats"]
+    if kind == "ema":
+        params, batch_stats = state["ema"], state.get("ema_batch_stats") or batch_stats
+    params = merged(params, state.get("frozen") or ())
+    # Heads are further outputs of a method that only training uses.
+    return {name: value for name, value in params.items() if name != "heads"}, batch_stats or {}
+
+
+def merged(trained: PyTree, frozen: PyTree) -> PyTree:
+    """All parameters, of those that are trained and those that are frozen (`config.trainable`): the
+    updates of low rank are added to their kernels."""
+    if "lora_a" in trained:
+        update = trained["lora_a"]["kernel"] @ trained["lora_b"]["kernel"]
+        return {**frozen, "kernel": frozen["kernel"] + update}
+    both = {name: merged(x, frozen[name]) for name, x in trained.items() if name in frozen}
+    return {**trained, **frozen, **both} if frozen else trained
 
 
 def training_dtype(config: Any) -> Any:

@@ -21,11 +21,10 @@ from ssljax.checks import check_range, prefix_errors
 from ssljax.errors import UsageError
 from ssljax.forward import Outputs
 from ssljax.models import convolution
-from ssljax.network import available, make_model
+from ssljax.network import available, make_model, network_weights
 from ssljax.storage import runs
 from ssljax.storage.checkpoints import Checkpoints
 from ssljax.storage.files import read_json
-from ssljax.training.pretrained import network_weights
 
 if TYPE_CHECKING:
     from ssljax.data.sources import Images

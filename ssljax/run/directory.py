@@ -24,8 +24,8 @@ from ssljax.data.splits import fingerprint
 from ssljax.errors import UsageError
 from ssljax.experiment import Experiment
 from ssljax.run import resume
-from ssljax.storage import lock, runs
-from ssljax.storage.checkpoints import Checkpoints, newest_step
+from ssljax.storage import checkpoints, lock, runs
+from ssljax.storage.checkpoints import Checkpoints
 from ssljax.storage.files import PARTIAL, SUMS, read_json, write_sealed
 
 PyTree = Any
@@ -129,7 +129,7 @@ def begun(workdir: Path) -> Begun:
     """How far the run in a directory is."""
     path = workdir / "config.json"
     batch_size = read_json(path, batch_size=int)["batch_size"] if path.exists() else None
-    return Begun(batch_size, newest_step(workdir) > 0)
+    return Begun(batch_size, checkpoints.are_there(workdir))
 
 
 def newest_state(workdir: Path, template: PyTree, *, keep: int, fallback: bool = False) -> Any:
@@ -138,8 +138,8 @@ def newest_state(workdir: Path, template: PyTree, *, keep: int, fallback: bool =
     Raises:
       UsageError: there is none, or it cannot be read.
     """
-    with Checkpoints(workdir, keep=keep) as checkpoints:
-        newest = checkpoints.restore_newest(template, fallback=fallback)
+    with Checkpoints(workdir, keep=keep) as saved:
+        newest = saved.restore_newest(template, fallback=fallback)
     if newest is None:
         raise UsageError(f"{workdir} holds no checkpoint yet")
     return newest[1]["state"]

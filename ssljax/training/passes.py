@@ -8,8 +8,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ssljax.network import merged
 from ssljax.training.replica import Replica
-from ssljax.training.trainable import ALL, Trainable, merged
+from ssljax.training.trainable import ALL, Trainable
 
 PyTree = Any
 _IMAGES = 1 << 20  # folded into the key of a step for its images; devices count from 0

@@ -3,7 +3,6 @@
 They are those of another run, or of a file of anybody's, see `ssljax/pretrained/`.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,12 +12,12 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ssljax import paths
 from ssljax.errors import UsageError
+from ssljax.network import network_weights
 from ssljax.pretrained import weight_files
 from ssljax.pretrained.fit import fit
 from ssljax.pretrained.weight_files import FIELD, Weights, checksum
 from ssljax.storage import runs
 from ssljax.storage.checkpoints import Checkpoints
-from ssljax.training.trainable import merged
 
 PyTree = Any
 
@@ -91,18 +90,3 @@ def fitted(
         found.lines,
         {key: value for key, value in record.items() if value is not None},
     )
-
-
-def network_weights(state: Mapping[str, Any], kind: str) -> tuple[PyTree, PyTree]:
-    """Parameters and BatchNorm statistics of the network alone, of a saved `TrainState`.
-
-    Args:
-      state: nested dicts, as a checkpoint is read without a template.
-      kind: `ema`, the moving average's, or `raw`.
-    """
-    params, batch_stats = state["params"], state["batch_stats"]
-    if kind == "ema":
-        params, batch_stats = state["ema"], state.get("ema_batch_stats") or batch_stats
-    params = merged(params, state.get("frozen") or ())
-    # Heads are further outputs of a method that only training uses.
-    return {name: value for name, value in params.items() if name != "heads"}, batch_stats or {}

@@ -17,12 +17,13 @@ from ssljax.augment.ops import to_float
 from ssljax.data.batches import RawBatch, TrainingData
 from ssljax.data.sampling import look_up
 from ssljax.methods.method import Aux, Batch, Method, Progress
+from ssljax.network import merged
 from ssljax.training.monitors import Metrics, class_monitors, monitors
 from ssljax.training.optim import moving_average
 from ssljax.training.passes import Network
 from ssljax.training.replica import SINGLE, Replica
 from ssljax.training.state import TrainState, Weights
-from ssljax.training.trainable import ALL, Trainable, merged
+from ssljax.training.trainable import ALL, Trainable
 
 PyTree = Any
 

@@ -34,15 +34,6 @@ def _all_of(key: jax.Array, params: PyTree) -> tuple[PyTree, PyTree]:
 ALL = Trainable(_all_of)
 
 
-def merged(trained: PyTree, frozen: PyTree) -> PyTree:
-    """All parameters, of what `Trainable.split` has split: the updates of low rank are added."""
-    if "lora_a" in trained:
-        update = trained["lora_a"]["kernel"] @ trained["lora_b"]["kernel"]
-        return {**frozen, "kernel": frozen["kernel"] + update}
-    both = {name: merged(x, frozen[name]) for name, x in trained.items() if name in frozen}
-    return {**trained, **frozen, **both} if frozen else trained
-
-
 def parse(text: str) -> tuple[str, int]:
     """`last:2` -> ("last", 2); `all` and `head` have 0.
 

@@ -8,7 +8,7 @@ import pytest
 
 from helpers.steps import run_steps
 from helpers.tiny import build, tiny_config, tiny_vit
-from ssljax import recipe
+from ssljax import network, recipe
 from ssljax.augment.ops import to_float
 from ssljax.errors import UsageError
 from ssljax.training import trainable
@@ -100,7 +100,7 @@ def one_step(kind):
         logits, _ = experiment.model.apply({"params": params}, images, train=False)
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
-    full = trainable.merged(before.params, before.frozen)
+    full = network.merged(before.params, before.frozen)
     gradient = jax.jit(jax.grad(xe))(full)
     return before, after, gradient, config.optimizer.lr
 
@@ -162,7 +162,7 @@ def test_an_evaluation_is_of_the_merged_weights():
     images, labels = experiment.dataset.test_images[:8], experiment.dataset.test_labels[:8]
     step = jax.jit(make_eval_step(experiment.model))
     _, (_, confidence) = step(state.weights("ema"), images, labels, np.ones(8, np.float32))
-    params = trainable.merged(state.ema, state.frozen)
+    params = network.merged(state.ema, state.frozen)
     a, b = (filled["block_0"]["qkv"][f"lora_{x}"]["kernel"] for x in "ab")
     expected = state.frozen["block_0"]["qkv"]["kernel"] + a @ b
     np.testing.assert_allclose(params["block_0"]["qkv"]["kernel"], expected, rtol=1e-6)
