@@ -1,12 +1,18 @@
 """Every recipe of `configs/` names things that exist, and says only what differs."""
 
+import math
+
 import pytest
 
 from ssljax import lookup, overrides, recipe, recipe_files
 from ssljax.data import splits
 
 # tests/data/test_streaming.py has those for ImageNet
-RECIPES = [name for name in recipe_files.shipped() if "imagenet" not in name and name != "photos"]
+RECIPES = [
+    name
+    for name in recipe_files.shipped()
+    if "imagenet" not in name and not name.startswith(("photos", "usb_"))
+]
 
 
 @pytest.mark.parametrize("name", [name for name in RECIPES if not name.endswith("_digits")])
@@ -59,6 +65,42 @@ def build_but_for_its_data(name):
             "comatch": ("weak", "strong", "simclr" if "cifar" in name else "strong"),
         }[method]
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "views", "groups", "trainable"),
+    [
+        ("photos_cpu", ("weak", "weak"), 18, "head"),
+        ("photos_pretrained", ("weak", "strong"), 14, "lora:8"),
+        ("usb_cifar100", ("weak", "strong"), 14, "all"),
+        ("usb_eurosat", ("weak", "strong"), 14, "all"),
+        ("usb_stl10", ("weak", "strong"), 14, "all"),
+    ],
+)
+def test_a_recipe_of_a_pretrained_network_builds_but_for_its_weights_and_data(
+    name, views, groups, trainable, untraced
+):
+    changes = ["dataset=digits.1@40-100", "init_from=", "augment.weak=none", "augment.strong=none"]
+    size = 28 if name == "photos_pretrained" else 32
+    experiment = recipe.build(overrides.load(name, [*changes, f"model_args.resize={size}"]))
+    assert experiment.method.views == views
+    assert experiment.model.groups == groups
+    assert experiment.config["trainable"] == trainable
+
+
+@pytest.mark.parametrize(
+    ("name", "lr", "layer_decay"),
+    [("usb_cifar100", 5e-4, 0.5), ("usb_stl10", 1e-4, 0.65), ("usb_eurosat", 5e-5, 1.0)],
+)
+def test_usb_s_schedules_are_published(name, lr, layer_decay, untraced):
+    config = overrides.load(name, ["dataset=digits.1@40-100", "augment.weak=none"])
+    config.augment.strong, config.model_args.resize = "none", 32
+    experiment = recipe.build(config)
+    steps = [0, 2560, 5120, 204_800]
+    expected = [0, lr / 2, lr, lr * math.cos(7 * math.pi / 16)]
+    assert [float(experiment.schedule(k)) for k in steps] == pytest.approx(expected, rel=1e-5)
+    assert config.optimizer.layer_decay == layer_decay
+    assert (config.batch_size, config.uratio, config.ema_decay) == (8, 1, 0)
 
 
 @pytest.mark.parametrize("data", ["cifar10", "svhn_noextra", "stl10"])

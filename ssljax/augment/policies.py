@@ -37,6 +37,19 @@ def weak_stl10(keys: jax.Array, images: jax.Array) -> jax.Array:
     return _flip_and_shift(keys, images, pad=12)
 
 
+def weak_eurosat(keys: jax.Array, images: jax.Array) -> jax.Array:
+    """As `weak_cifar`, and turns half of the images upside down: they are seen from above."""
+    keys, turned = jnp.unstack(jax.vmap(jax.random.split)(keys), axis=1)
+    upside_down = jax.vmap(jax.random.bernoulli)(turned)[:, None, None, None]
+    return weak_cifar(keys, jnp.where(upside_down, images[:, ::-1], images))
+
+
+def weak_photos(keys: jax.Array, images: jax.Array) -> jax.Array:
+    """Mirrors half of the images and shifts all by up to an eighth of their smaller side,
+    reflecting at the border, as `weak_cifar` does with 32 pixels."""
+    return _flip_and_shift(keys, images, pad=min(images.shape[1:3]) // 8)
+
+
 def _flip_and_shift(keys, images, *, pad, flip=0.5):
     """fixmatch, libml/augment.py: flips with probability `flip`; all offsets are as likely."""
     height, width = images.shape[1:3]
