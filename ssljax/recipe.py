@@ -191,11 +191,7 @@ def _build(
     dataset, split = data or parts.load_data(config)
     method = parts.make_method(config, split)
     steps_per_epoch = len(split.labeled) / config.batch_size
-    if config.num_epochs:
-        steps = steps_per_epoch * config.num_epochs
-        with prefix_errors(f"config.num_epochs is {config.num_epochs}"):
-            check_range("num_steps", steps, 0, _MOST_STEPS)
-        config.num_steps = math.ceil(steps)
+    _set_num_steps(config, steps_per_epoch)
     model = _network(config, dataset)
     schedule, optimizer = parts.make_optimizer(config, steps_per_epoch, model)
     resident, platform = isinstance(dataset, Dataset), run_devices[0].platform
@@ -236,6 +232,15 @@ def _build(
     _require_room(experiment)
     _check_batch_stats(config, experiment)
     return experiment
+
+
+def _set_num_steps(config: ml_collections.ConfigDict, steps_per_epoch: float) -> None:
+    """Works out the length of a run that says it in epochs."""
+    if config.num_epochs:
+        steps = steps_per_epoch * config.num_epochs
+        with prefix_errors(f"config.num_epochs is {config.num_epochs}"):
+            check_range("num_steps", steps, 0, _MOST_STEPS)
+        config.num_steps = math.ceil(steps)
 
 
 def _require_adjustable(experiment: Experiment) -> None:

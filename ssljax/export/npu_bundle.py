@@ -24,10 +24,9 @@ import numpy as np
 
 from ssljax.augment import policies, randaugment
 from ssljax.augment.ops import to_float
-from ssljax.data.datasets import Dataset
 from ssljax.errors import UsageError
 from ssljax.experiment import Experiment
-from ssljax.export import npu_arrays, tf1_graph
+from ssljax.export import npu_arrays, npu_limits, tf1_graph
 from ssljax.export.npu_arrays import flat, nested
 from ssljax.methods.method import Batch, Progress
 from ssljax.storage import checksums
@@ -42,16 +41,6 @@ PyTree = Any
 FORMAT = 1  # of the bundle; the runner reads this one alone
 _RUNNER = Path(__file__).with_name("npu_run.py")
 
-# Weak views that the runner knows: probability of a flip, pixels of shift, how it fills borders.
-_WEAK: dict[str, dict[str, Any]] = {
-    "none": {"flip": 0.0, "pad": 0, "mode": "reflect"},
-    "flip": {"flip": 0.5, "pad": 0, "mode": "reflect"},
-    "weak_cifar": {"flip": 0.5, "pad": 4, "mode": "reflect"},
-    "weak_svhn": {"flip": 0.0, "pad": 4, "mode": "reflect"},
-    "weak_stl10": {"flip": 0.5, "pad": 12, "mode": "reflect"},
-    "weak_digits": {"flip": 0.0, "pad": 1, "mode": "constant"},
-}
-
 
 def write(experiment: Experiment, directory: Path, *, state: TrainState | None = None) -> None:
     """Writes a bundle into an empty directory.
@@ -62,7 +51,7 @@ def write(experiment: Experiment, directory: Path, *, state: TrainState | None =
     Raises:
       UsageError: the experiment has a part that cannot be trained there; names it.
     """
-    _require_trainable(experiment)
+    npu_limits.require_trainable(experiment)
     state = experiment.init_state() if state is None else state
     inputs = _inputs(experiment, state)
     noise, strong = _noise(experiment), _strong(experiment)
@@ -97,51 +86,6 @@ def write(experiment: Experiment, directory: Path, *, state: TrainState | None =
     write_json(directory / "manifest.json", manifest)
     shutil.copy(_RUNNER, directory / "run.py")
     checksums.seal(directory)
-
-
-def _require_trainable(experiment: Experiment) -> None:
-    config, method = experiment.config, experiment.method
-    if not isinstance(experiment.dataset, Dataset):
-        raise UsageError(
-            f"config.dataset {config['dataset']} is streamed; --format=npu_bundle holds all images"
-        )
-    for part, has in (
-        ("further heads", bool(method.heads)),
-        ("a state of its own", bool(jax.tree.leaves(method.init(experiment.sizes)))),
-        ("further views of labelled images", bool(method.more_labeled_views)),
-        ("generations", method.generations is not None),
-    ):
-        if has:
-            raise UsageError(
-                f"config.method {config['method']!r} has {part}, which --format=npu_bundle cannot "
-                "train; mixmatch, fixmatch, supervised and others without can be"
-            )
-    if config["augment"]["weak"] not in _WEAK:
-        raise UsageError(
-            f"config.augment.weak {config['augment']['weak']!r} is not known to the runner; "
-            f"allowed: {', '.join(_WEAK)}"
-        )
-    if "shake" in config["model"]:
-        raise UsageError(
-            f"config.model {config['model']!r} draws random numbers, which graphs of "
-            "--format=npu_bundle cannot; the other models can be trained"
-        )
-    if config["trainable"] != "all":
-        raise UsageError(
-            f"config.trainable is {config['trainable']!r}; allowed for --format=npu_bundle: all"
-        )
-    if getattr(experiment.model, "drop_path", 0) or getattr(experiment.model, "dropout", 0):
-        raise UsageError(
-            f"config.model {config['model']!r} drops something in training, which graphs of "
-            "--format=npu_bundle cannot; allowed: drop_path and dropout 0"
-        )
-    if config["optimizer"].get("cosine_level", 7.0) != 7.0:
-        raise UsageError(
-            f"config.optimizer.cosine_level is {config['optimizer']['cosine_level']}; allowed for "
-            "--format=npu_bundle: 7.0"
-        )
-    if config["bfloat16"]:
-        raise UsageError("config.bfloat16 is True; --precision of the runner decides instead")
 
 
 def _inputs(experiment: Experiment, state: TrainState) -> dict[str, jax.ShapeDtypeStruct]:
@@ -329,7 +273,7 @@ def _manifest(experiment: Experiment, state: TrainState) -> dict[str, Any]:
         **experiment.data_record,
         "labeled_view": _views(experiment)[0],
         "views": _views(experiment)[1:],
-        "weak": _WEAK[config["augment"]["weak"]],
+        "weak": npu_limits.WEAK[config["augment"]["weak"]],
         "optimizer": {
             "name": "adam" if knobs["name"] == "adam" else "momentum",
             "momentum": knobs["momentum"],
