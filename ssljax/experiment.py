@@ -61,6 +61,7 @@ class Experiment:
     stop_on: tuple[str, ...]  # of `HEALTH_KINDS`
     train_url: str  # where the run directory is copied when the run ends; "": nowhere
     start: Pretrained | None = None  # weights before the first step; None: random ones
+    guesses: np.ndarray | None = None  # see `methods.method.Sizes`
 
     holds = "uint8 images"  # what the devices hold of a data set in memory
 
@@ -77,6 +78,7 @@ class Experiment:
             class_counts=self.class_counts,
             unlabeled=len(self.split.unlabeled),
             batch=self._sizes(),
+            guesses=self.guesses,
         )
 
     @functools.cached_property

@@ -1,11 +1,14 @@
 """Methods that train in generations (`methods.method.Generations`): a chain of ordinary runs.
 
-`<workdir>/generation=<g>` is the run directory of each. Between two of them, the averaged model
-predicts the unlabelled images that have no label, the method picks some, and
-`<workdir>/generation=<g>.json` is the `split.json` that the next one trains on. Whatever is there
-is taken up, so that the chain goes on at any instant.
+`<workdir>/generation=<g>` is the run directory of each, or has one for each of several runs,
+`run=<i>`. Between two generations, averaged models predict the unlabelled images that have no
+label. Where the method picks some, `<workdir>/generation=<g>.json` is the `split.json` that the
+next one trains on; where it makes targets of them all, `generation=<g>.npz` has these. Whatever is
+there is taken up, so that the chain goes on at any instant.
 """
 
+import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,15 +16,14 @@ import ml_collections
 import numpy as np
 
 from ssljax import recipe, trained
-from ssljax.data import split_file, splits
+from ssljax.data import arrays, split_file, splits
 from ssljax.data.datasets import Dataset
 from ssljax.errors import UsageError
 from ssljax.experiment import Experiment
 from ssljax.log import LOG
-from ssljax.methods.method import Generations
-from ssljax.run import loop, resume
+from ssljax.run import directory, loop, resume
 from ssljax.storage import lock, remote
-from ssljax.storage.files import write_json
+from ssljax.storage.files import replacing, write_json
 from ssljax.training import hosts
 
 _SHOWN = 20  # classes whose new labels are told one by one
@@ -58,20 +60,31 @@ def train(experiment: Experiment, workdir: str) -> Trained:
 
 
 def _train_generations(first: Experiment, root: Path) -> Trained:
-    generations, previous = first.method.generations, None
+    generations = first.method.generations
     assert generations is not None
+    previous: list[Trained] = []
     for number in range(generations.number):
-        run, given = root / f"generation={number}", root / f"generation={number}.json"
-        if previous and not given.exists():
-            write_json(given, _grown(first, previous.workdir, generations))
-        experiment = _later(first, number, given) if previous else first
-        LOG.info(
-            "generation %d of %d: %d labelled images",
-            number + 1, generations.number, len(experiment.split.labeled),
-        )  # fmt: skip
-        previous = Trained(experiment, run, loop.train(experiment, run))
-    assert previous is not None
-    return previous
+        given, guessed = (root / f"generation={number}.{end}" for end in ("json", "npz"))
+        if previous and generations.pick and not given.exists():
+            write_json(given, _grown(first, previous[0].workdir, generations.pick))
+        if previous and generations.targets and not guessed.exists():
+            _write_targets(first, [run.workdir for run in previous], guessed, generations.targets)
+        home = root / f"generation={number}"
+        runs = [home]
+        if generations.runs > 1 and number < generations.number - 1:
+            runs = [home / f"run={i}" for i in range(generations.runs)]
+        previous = []
+        for i, run in enumerate(runs):
+            experiment = first
+            if number or i:
+                experiment = _later(first, number, i, run, given, guessed)
+            LOG.info(
+                "generation %d of %d%s: %d labelled images", number + 1, generations.number,
+                f", run {i + 1} of {len(runs)}" if len(runs) > 1 else "",
+                len(experiment.split.labeled),
+            )  # fmt: skip
+            previous.append(Trained(experiment, run, loop.train(experiment, run)))
+    return previous[-1]
 
 
 def _require_possible(first: Experiment, workdir: str) -> None:
@@ -86,25 +99,65 @@ def _require_possible(first: Experiment, workdir: str) -> None:
         raise UsageError("config.method_args.generation is set while training; allowed: 0")
 
 
-def _later(first: Experiment, number: int, given: Path) -> Experiment:
-    """The experiment of a later generation, which trains on the split that a file says."""
+def _later(
+    first: Experiment, number: int, seeds: int, run: Path, given: Path, guessed: Path
+) -> Experiment:
+    """The experiment of a later generation or run.
+
+    Args:
+      seeds: by which its seed is above the first one's.
+      run: its directory; what that holds needs no weights to start with any more.
+      given: the split that it trains on, where there is such a file.
+      guessed: the targets, likewise.
+    """
     assert isinstance(first.dataset, Dataset)
     config = ml_collections.ConfigDict(first.config)
-    config.method_args.generation = number
-    config.method_args.class_prior = tuple(float(count) for count in first.class_counts)
-    config.split_file, config.labels_per_class = str(given), "natural"
-    split, added = split_file.read(given, first.dataset.labels, first.dataset.class_names)
-    data = first.dataset.with_labels({**first.dataset.added_labels, **added}), split
-    return recipe.build(config, data=data, batch_size=first.batch_size)
+    config.seed += seeds
+    dataset, split = first.dataset, first.split
+    if number:
+        config.method_args.generation = number
+        config.method_args.class_prior = tuple(float(count) for count in first.class_counts)
+    if given.exists():
+        config.split_file, config.labels_per_class = str(given), "natural"
+        split, added = split_file.read(given, dataset.labels, dataset.class_names)
+        dataset = dataset.with_labels({**dataset.added_labels, **added})
+    experiment = recipe.build(
+        config, data=(dataset, split), batch_size=first.batch_size,
+        started=directory.begun(run).started,
+    )  # fmt: skip
+    if guessed.exists():
+        guesses = arrays.read(guessed, ["targets"])["targets"]
+        experiment = dataclasses.replace(experiment, guesses=guesses)
+    return experiment
 
 
-def _grown(first: Experiment, run: Path, generations: Generations) -> dict[str, Any]:
+def _write_targets(
+    first: Experiment, runs: list[Path], path: Path, make: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    """Writes what the next generation learns of each unlabelled image, in the split's order; of
+    those that are labelled, it is the label."""
+    assert isinstance(first.dataset, Dataset)
+    images, split = first.dataset.images, first.split
+    models = (trained.load(run, model=first.config["model"]) for run in runs)
+    found = make(np.stack([model.predict_proba(images[split.unlabeled]) for model in models]))
+    labeled = np.isin(split.unlabeled, split.labeled)
+    labels = first.dataset.labels[split.unlabeled[labeled]]
+    found[labeled] = np.eye(first.dataset.num_classes, dtype=found.dtype)[labels]
+    used = int(np.sum(found.sum(axis=-1) > 0))
+    LOG.info("targets for the next generation: of %d of %d unlabelled images", used, len(found))
+    with replacing(path) as file:
+        np.savez(file, targets=found.astype(np.float32))
+
+
+def _grown(
+    first: Experiment, run: Path, pick: Callable[[np.ndarray, np.ndarray], np.ndarray]
+) -> dict[str, Any]:
     """A `split.json`: the first labelled images, and what a finished run gives labels to."""
     assert isinstance(first.dataset, Dataset)
     split = first.split
     pool = np.setdiff1d(split.unlabeled, np.union1d(split.labeled, split.valid))
     model = trained.load(run, model=first.config["model"])
-    picked = generations.pick(model.predict_proba(first.dataset.images[pool]), first.class_counts)
+    picked = pick(model.predict_proba(first.dataset.images[pool]), first.class_counts)
     images, labels = pool[picked >= 0], picked[picked >= 0]
     names = first.dataset.class_names
     new = np.bincount(labels, minlength=len(names))

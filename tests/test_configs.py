@@ -50,6 +50,7 @@ def build_but_for_its_data(name):
         recipe.build(config).method.views[:3]
         == {
             "supervised": (),
+            "self_training": (),  # in its first round
             "mixmatch": ("weak", "weak"),
             "fixmatch": ("weak", "strong"),
             "ict": ("weak",),

@@ -55,6 +55,8 @@ class Sizes(NamedTuple):
     class_counts: np.ndarray  # [classes] int64, labelled images of each class
     unlabeled: int  # unlabelled images
     batch: tuple[int, int] = (0, 0)  # labelled and unlabelled images of a step, over all devices
+    # [unlabeled, classes] float32, what `Generations.targets` has made; None: this is the first one
+    guesses: np.ndarray | None = None
 
     @property
     def labeled(self) -> int:
@@ -102,7 +104,7 @@ class Apply(Protocol):
 
 
 class Generations(NamedTuple):
-    """Training again and again, each time with labels that the generation before has given.
+    """Training again and again, each time with what the generation before says of the images.
 
     Each generation is a run of its own. A method that has them takes two arguments: `generation`,
     which one it is, from 0, and `class_prior`, the class counts of the first one's labelled images.
@@ -110,8 +112,12 @@ class Generations(NamedTuple):
 
     number: int
     # (probabilities [N, C] of the unlabelled images without a label, class counts [C] of the
-    # first labelled images) -> labels [N] for the next generation, -1: none
-    pick: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    # first labelled images) -> labels [N] for the next generation, -1: none; None: none gets one
+    pick: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
+    # (probabilities [R, N, C] that the runs of a generation give the unlabelled images) -> what the
+    # next one is given as `Sizes.guesses`; None: nothing
+    targets: Callable[[np.ndarray], np.ndarray] | None = None
+    runs: int = 1  # of each generation but the last, which has one; their seeds count up
 
 
 class Method(NamedTuple):
