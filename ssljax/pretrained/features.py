@@ -27,7 +27,8 @@ from ssljax.storage.files import replacing
 
 PyTree = Any
 FOLDER = "~/.cache/ssljax/features"  # where features are kept between runs
-_EACH = 16  # images that a core computes at once: they stay in its cache
+_EACH = {"cpu": 16}  # images that a device computes at once: on a core they stay in its cache
+_MANY = 128  # on others
 _KEPT = 2048  # images whose features are one file
 # What changes nothing about features: the head, and how the network is trained.
 _OF_TRAINING = {
@@ -88,7 +89,7 @@ class Features:
     def _compute(
         self, images: np.ndarray, chosen: Sequence[int], bar: tqdm
     ) -> Iterator[np.ndarray]:
-        size = _EACH * len(self._devices)
+        size = _EACH.get(self._devices[0].platform, _MANY) * len(self._devices)
         batches = (images[chosen[i : i + size]] for i in range(0, len(chosen), size))
         found: Any
         for found in forward.in_batches(self._forward, batches, size):
