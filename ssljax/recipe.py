@@ -297,7 +297,7 @@ def _network(config: ml_collections.ConfigDict, dataset: Dataset | StreamedDatas
         num_classes=dataset.num_classes,
         dtype=training_dtype(config),
         axis_name=parallel.AXIS if config.sync_bn else None,
-        remat=config.remat,
+        **({"remat": True} if config.remat else {}),
     )
     if "." in config.model:
         require_outputs(

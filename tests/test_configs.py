@@ -68,6 +68,12 @@ def build_but_for_its_data(name):
     )
 
 
+SMALL = (
+    "dataset=digits.1@40-100", "image_size=0", "init_from=", "augment.weak=none",
+    "augment.strong=none",
+)  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("name", "views", "groups", "trainable"),
     [
@@ -81,9 +87,8 @@ def build_but_for_its_data(name):
 def test_a_recipe_of_a_pretrained_network_builds_but_for_its_weights_and_data(
     name, views, groups, trainable, untraced
 ):
-    changes = ["dataset=digits.1@40-100", "init_from=", "augment.weak=none", "augment.strong=none"]
     size = 28 if name == "photos_pretrained" else 32
-    experiment = recipe.build(overrides.load(name, [*changes, f"model_args.resize={size}"]))
+    experiment = recipe.build(overrides.load(name, [*SMALL, f"model_args.resize={size}"]))
     assert experiment.method.views == views
     assert experiment.model.groups == groups
     assert experiment.config["trainable"] == trainable
@@ -94,8 +99,7 @@ def test_a_recipe_of_a_pretrained_network_builds_but_for_its_weights_and_data(
     [("usb_cifar100", 5e-4, 0.5), ("usb_stl10", 1e-4, 0.65), ("usb_eurosat", 5e-5, 1.0)],
 )
 def test_usb_s_schedules_are_published(name, lr, layer_decay, untraced):
-    config = overrides.load(name, ["dataset=digits.1@40-100", "augment.weak=none"])
-    config.augment.strong, config.model_args.resize = "none", 32
+    config = overrides.load(name, [*SMALL, "model_args.resize=32"])
     experiment = recipe.build(config)
     steps = [0, 2560, 5120, 204_800]
     expected = [0, lr / 2, lr, lr * math.cos(7 * math.pi / 16)]

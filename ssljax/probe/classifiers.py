@@ -12,8 +12,8 @@ _STRENGTHS = tuple(10.0**k for k in range(-4, 2))  # inverse regularisation that
 _FOLDS = 5  # of the cross-validation that chooses
 _NEIGHBOURS = 20  # at most, that a class is decided by
 _EDGES = 20  # neighbours that labels spread to
-_ALPHA = 0.95  # share of what a label has from its neighbours
-_STEPS = 30
+_ALPHA = 0.99  # share of what a label has from its neighbours
+_STEPS = 100
 _MOST = 20_000  # images of the graph along which labels spread
 
 
@@ -86,7 +86,7 @@ class Propagation:
         weights = _near(self._nodes, self._nodes, _EDGES + 1)
         weights.setdiag(0)
         weights = weights.maximum(weights.T)
-        total = np.maximum(np.asarray(weights.sum(axis=1))[:, 0], 1e-12)
+        total = np.maximum(weights.sum(axis=1), 1e-12)
         scale = sparse.diags_array(1 / np.sqrt(total))
         self._graph = scale @ weights @ scale
         self._to_asked = _near(_unit(asked), self._nodes, _EDGES)

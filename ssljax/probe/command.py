@@ -112,12 +112,11 @@ def _features(
     config: ml_collections.ConfigDict, data: Dataset, weights: Any
 ) -> tuple[Features, dict[str, Any]]:
     """The network's features, and what is recorded of its weights."""
-    model = make_model(
-        config, num_classes=data.num_classes, dtype=jnp.float32, axis_name=None, remat=False
-    )
+    model = make_model(config, num_classes=data.num_classes, dtype=jnp.float32, axis_name=None)
     images = jnp.zeros((1, *data.image_shape))
     init = jax.jit(lambda key: model.init(key, images, train=False))
-    made = jax.device_get(init(jax.random.PRNGKey(config.seed)))
+    with prefix_errors("config"):
+        made = jax.device_get(init(jax.random.PRNGKey(config.seed)))
     params, batch_stats = made["params"], made.get("batch_stats", {})
     record: dict[str, Any] = {"init_from": ""}
     if weights is None:

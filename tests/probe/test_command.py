@@ -16,10 +16,8 @@ def run(tmp_path_factory):
     """The command, without its workdir."""
     cache = tmp_path_factory.mktemp("features")
     return [
-        "--mode=probe", "--config=supervised_digits", "--config.model=vit_tiny",
-        "--config.model_args.patch=2", "--config.model_args.width=24",
-        "--config.model_args.depth=1", "--config.cpu_devices=1",
-        f"--config.feature_cache={cache}",
+        "--mode=probe", "--config=supervised_digits", "--config.model=convnet",
+        "--config.model_args.scales=1", f"--config.feature_cache={cache}",
     ]  # fmt: skip
 
 
@@ -47,7 +45,7 @@ def test_it_prints_a_table_and_a_sentence_and_writes_both(run, tmp_path, capsys,
     text = report.write([tmp_path], tmp_path)
     first = text.splitlines()[1].split("  ")
     assert first[0] == "linear probe"
-    assert "probe of vit_tiny" in text
+    assert "probe of convnet" in text
     (row, *_) = csv.DictReader((tmp_path / "report.csv").read_text().splitlines())
     assert (row["method"], row["labels"], row["status"]) == ("linear probe", "40", "probe")
 
@@ -65,7 +63,7 @@ def run_directory(path):
         (["--label_counts=5"], "labels is 5; allowed: from 10 to"),
         (["--sets=0"], "sets"),
         (["--config.init_from=gone.safetensors"], "config.init_from gone.safetensors is not there"),
-        (["--config.model_args.patch=3"], "images of 8×8; allowed: multiples of its patch, 3"),
+        (["--config.model=cnn13"], "cnn13 was given images of 8×8; allowed: from 12×12"),
     ],
 )
 def test_what_does_not_fit_is_one_line(run, more, message, tmp_path, capsys):
@@ -78,6 +76,6 @@ def test_a_run_s_directory_and_somebody_s_own_files_are_left_alone(run, tmp_path
     said = refused(capsys, *run, f"--workdir={tmp_path}/run")
     assert "holds a run; --mode=probe needs another" in said
     (tmp_path / "probe.csv").write_text("mine")
-    assert "probe.csv is of no probe, and there already" in refused(
+    assert "probe.csv is there already and of no probe" in refused(
         capsys, *run, f"--workdir={tmp_path}"
     )
