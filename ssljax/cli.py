@@ -6,6 +6,9 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
+
+import ml_collections
 
 from ssljax import exits, flags, interrupts, log, overrides, paths, recipe_files, usage
 from ssljax.errors import UsageError
@@ -60,8 +63,8 @@ def _train(command: Command) -> None:
     workdir = command.run_directory(config)
     recipe.prepare(config)
     with hosts.abort_together():
-        batch_size = hosts.broadcast_from_first(lambda: _open(workdir))
-        first, *others = recipe.build_seeds(config, batch_size=batch_size)
+        begun = hosts.broadcast_from_first(lambda: _open(workdir, config))
+        first, *others = recipe.build_seeds(config, **begun)
         if hosts.is_first():
             LOG.info("%s\nrun directory: %s", experiment.describe(first), workdir)
         if others:
@@ -78,14 +81,16 @@ def _train(command: Command) -> None:
             print(results.headline(found, evaluate.uneven_parts(last)))
 
 
-def _open(workdir: str) -> int | None:
-    """The batch size of the run that a directory holds, or none; it must take files."""
-    from ssljax.run import directory
+def _open(workdir: str, config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """How far the run is that a directory holds, or all seeds are; it must take files."""
+    from ssljax.run import directory, seeds
     from ssljax.storage import remote
 
     local = remote.opened(workdir)
     paths.require_writable(local, "--workdir")
-    return directory.recorded_batch_size(local)
+    if config.num_seeds > 1:
+        return seeds.begun(local, config.seed, config.num_seeds)._asdict()
+    return directory.begun(local)._asdict()
 
 
 def _sweep(command: Command) -> None:

@@ -40,6 +40,9 @@ def get_config() -> ml_collections.ConfigDict:
     # τ: the labelled loss is of logits + τ · log(share of each class among the labelled images), so
     # that rare classes count as much as frequent ones (Menon et al., 2021; there 1); 0: of logits.
     config.logit_adjustment = 0.0
+    # A run directory whose averaged weights training starts with; "": random ones. A run that goes
+    # on does not read it again.
+    config.init_from = ""
     config.bfloat16 = False  # whether the network computes in bfloat16; weights are float32
     config.sync_bn = True  # BatchNorm over all devices' images; False: each device its own
 

@@ -20,6 +20,7 @@ from ssljax.data.splits import Split
 from ssljax.data.streaming import StreamedDataset
 from ssljax.methods.method import Method, Sizes
 from ssljax.training import monitors, parallel, step_memory
+from ssljax.training.pretrained import Pretrained
 from ssljax.training.state import TrainState, init_state
 from ssljax.training.step import SINGLE, make_eval_step, make_train_step
 from ssljax.training.stream import Feed, Stream
@@ -57,6 +58,7 @@ class Experiment:
     fallback: bool  # whether a damaged checkpoint gives way to the one before
     stop_on: tuple[str, ...]  # of `HEALTH_KINDS`
     train_url: str  # where the run directory is copied when the run ends; "": nowhere
+    start: Pretrained | None = None  # weights before the first step; None: random ones
 
     @property
     def images_per_step(self) -> int:
@@ -96,7 +98,10 @@ class Experiment:
 
     def init_state(self) -> TrainState:
         """The state before the first step, on the host."""
-        return jax.device_get(self._initialize(self._key()))
+        state: TrainState = jax.device_get(self._initialize(self._key()))
+        if self.start is None:
+            return state
+        return state.starting_with(self.start.params, self.start.batch_stats)
 
     def _key(self) -> jax.Array:
         return jax.random.PRNGKey(self.seed)
@@ -276,6 +281,17 @@ def notes(experiment: Experiment) -> list[str]:
                 f"note: {knob} is {decay}, which averages over more steps than the {steps} of this "
                 f"run: at most {fitting:.3g} would fit"
             )
+    start, names = experiment.start, experiment.dataset.class_names
+    if start and start.class_names != names:
+        c = next(
+            c
+            for c, pair in enumerate(zip(start.class_names, names, strict=True))
+            if len({*pair}) > 1
+        )
+        lines.append(
+            f"note: the last layer of config.init_from knows other classes: {c} is "
+            f"{start.class_names[c]!r} there, and {names[c]!r} here"
+        )
     overlap = len(np.intersect1d(experiment.split.valid, experiment.split.labeled))
     if overlap:
         lines.append(
@@ -291,7 +307,7 @@ def notes(experiment: Experiment) -> list[str]:
 
 def describe(experiment: Experiment) -> str:
     """What will be trained, on what, in three lines, and notes."""
-    data, split = experiment.dataset, experiment.split
+    data, split, start = experiment.dataset, experiment.split, experiment.start
     height, width, channels = data.image_shape
     where = "data: read from storage step by step, as uint8 images"
     if isinstance(data, Dataset):
@@ -307,5 +323,6 @@ def describe(experiment: Experiment) -> str:
         f"{experiment.config['method']}: {experiment.config['model']} with {weights:,} weights, "
         f"{experiment.num_steps} steps of {experiment.images_per_step} images on "
         f"{len(experiment.devices)} {experiment.devices[0].platform} device(s)"
+        + (f"\nstarts with the weights of {start.source}, step {start.step}" if start else "")
         + "".join(f"\n{line}" for line in notes(experiment))
     )

@@ -39,8 +39,8 @@ def train(config: ml_collections.ConfigDict, workdir: Path | str) -> Trained:
     log.show_lines()
     if config.num_seeds > 1:
         raise UsageError(f"config.num_seeds is {config.num_seeds}; allowed here: 1")
-    batch_size = directory.recorded_batch_size(remote.opened(workdir))
-    return _train(recipe.build(config, batch_size=batch_size), str(workdir))
+    begun = directory.begun(remote.opened(workdir))
+    return _train(recipe.build(config, **begun._asdict()), str(workdir))
 
 
 def _train(experiment: Experiment, workdir: str) -> Trained:
@@ -94,7 +94,8 @@ def fit(
     count = len(network.available())
     sizes = config.batch_size, config.batch_size * config.uratio
     usable = max(n for n in range(1, count + 1) if not any(size % n for size in sizes))
-    experiment = recipe.build(config, data=(dataset, split), max_devices=usable)
+    started = workdir is not None and directory.begun(remote.opened(workdir)).started
+    experiment = recipe.build(config, data=(dataset, split), started=started, max_devices=usable)
     if workdir is None:
         workdir = hosts.broadcast_from_first(lambda: tempfile.mkdtemp(prefix="ssljax-"))
     return dataclasses.replace(_train(experiment, str(workdir)), classes=classes)

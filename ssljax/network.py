@@ -2,6 +2,7 @@
 
 import inspect
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -12,6 +13,8 @@ import ssljax.models
 from ssljax.checks import call, check_returned, prefix_errors
 from ssljax.errors import UsageError
 from ssljax.lookup import find, modules_of
+
+PyTree = Any
 
 
 def make_model(config: Any, **fixed: Any) -> nn.Module:
@@ -58,6 +61,20 @@ def require_outputs(
         )
     if "params" not in variables:
         raise UsageError(f"{field} has no weights; allowed: a network that learns")
+
+
+def network_weights(state: Mapping[str, Any], kind: str) -> tuple[PyTree, PyTree]:
+    """Parameters and BatchNorm statistics of the network alone, of a saved `TrainState`.
+
+    Args:
+      state: nested dicts, as a checkpoint is read without a template.
+      kind: `ema`, the moving average's, or `raw`.
+    """
+    params, batch_stats = state["params"], state["batch_stats"]
+    if kind == "ema":
+        params, batch_stats = state["ema"], state.get("ema_batch_stats") or batch_stats
+    # Heads are further outputs of a method that only training uses.
+    return {name: value for name, value in params.items() if name != "heads"}, batch_stats or {}
 
 
 def training_dtype(config: Any) -> Any:

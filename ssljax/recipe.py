@@ -22,7 +22,7 @@ from ssljax.data.streaming import StreamedDataset
 from ssljax.errors import UsageError
 from ssljax.experiment import HEALTH_KINDS, Experiment
 from ssljax.network import make_model, require_outputs, training_dtype
-from ssljax.training import devices, hosts, parallel
+from ssljax.training import devices, hosts, parallel, pretrained
 from ssljax.training import join as joining
 
 _LOG = logging.getLogger("ssljax")
@@ -84,6 +84,7 @@ def build(
     *,
     data: tuple[Dataset, Split] | None = None,
     batch_size: int | None = None,
+    started: bool = False,
     max_devices: int | None = None,
 ) -> Experiment:
     """Builds every part that `config` names, for all devices or the first `max_devices`.
@@ -92,16 +93,17 @@ def build(
       data: used in place of what `config.dataset` names; None: that is read.
       batch_size: of the run that is resumed, None: a new one. What a run is must not depend on the
         machine that resumes it, as `per_worker_batch_size` does.
+      started: whether the run has a checkpoint, so that `config.init_from` is not read.
 
     Raises:
       UsageError: a knob is unknown, missing or out of range, or the parts do not fit together.
     """
     with missing_knobs():
-        return _build(config, data, batch_size, max_devices)
+        return _build(config, data, batch_size, started, max_devices)
 
 
 def build_seeds(
-    config: ml_collections.ConfigDict, *, batch_size: int | None = None
+    config: ml_collections.ConfigDict, *, batch_size: int | None = None, started: bool = False
 ) -> list[Experiment]:
     """The experiments of `config.num_seeds` runs, which share images, sizes and one device.
 
@@ -110,6 +112,7 @@ def build_seeds(
 
     Args:
       batch_size: as for `build`, of a single seed.
+      started: as for `build`, of all seeds.
 
     Raises:
       UsageError: as `build`; or there are several, of a stream, of splits of different sizes, or
@@ -119,8 +122,8 @@ def build_seeds(
         _check_ranges(config)
     configs = [_of_seed(config, i) for i in range(config.num_seeds)]
     if len(configs) == 1:
-        return [build(configs[0], batch_size=batch_size)]
-    experiments = [build(one, max_devices=1) for one in configs]
+        return [build(configs[0], batch_size=batch_size, started=started)]
+    experiments = [build(one, started=started, max_devices=1) for one in configs]
     first, given = experiments[0], f"config.num_seeds is {len(experiments)}"
     if not hosts.is_single_process():
         raise UsageError(f"{given}; allowed for several processes: 1")
@@ -167,6 +170,7 @@ def _build(
     config: ml_collections.ConfigDict,
     data: tuple[Dataset | StreamedDataset, Split] | None,
     resumed_batch_size: int | None,
+    started: bool,
     max_devices: int | None,
 ) -> Experiment:
     _check_ranges(config)
@@ -177,6 +181,7 @@ def _build(
     # What a run is, and whoever reads it, has nothing to do with who trains it.
     config.distributed = ml_collections.ConfigDict(_ALONE)
     _set_batch_size(config, len(run_devices), resumed_batch_size)
+    start = pretrained.read(config.init_from) if config.init_from and not started else None
     dataset, split = data or parts.load_data(config)
     method = parts.make_method(config, split)
     steps_per_epoch = len(split.labeled) / config.batch_size
@@ -214,6 +219,7 @@ def _build(
         fallback=config.checkpoint.fallback,
         stop_on=tuple(config.health.stop_on),
         train_url=config.stage.train_url,
+        start=start,
     )
     _require_adjustable(experiment)
     _require_room(experiment)
@@ -248,6 +254,9 @@ def _require_room(experiment: Experiment) -> None:
     # Sizes that do not fit together show while the step is traced.
     with prefix_errors(f"config.method {method!r}" if "." in method else "config"):
         state = experiment.shapes["state"]
+    if start := experiment.start:
+        classes = experiment.dataset.num_classes
+        pretrained.require_fits(start, state.params, state.batch_stats, classes)
     devices.require_room(
         f"config.model is {experiment.config['model']}: the state of training",
         sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(state)),

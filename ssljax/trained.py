@@ -20,7 +20,7 @@ from ssljax.augment.ops import to_float
 from ssljax.checks import check_range, prefix_errors
 from ssljax.errors import UsageError
 from ssljax.forward import Outputs
-from ssljax.network import available, make_model
+from ssljax.network import available, make_model, network_weights
 from ssljax.storage import runs
 from ssljax.storage.checkpoints import Checkpoints
 from ssljax.storage.files import read_json
@@ -237,7 +237,8 @@ def load(
     )
     step, state = newest[0], newest[1]["state"]
     with _fitting(workdir, step):
-        variables = _variables(state, weights)
+        params, batch_stats = network_weights(state, weights)
+        variables = {"params": params} | ({"batch_stats": batch_stats} if batch_stats else {})
         _require_fits(network, variables, tuple(data["image_shape"]))
     results, calibrated = workdir / "results.json", workdir / CALIBRATION
     calibration = read_json(calibrated) if calibrated.exists() else {}
@@ -268,16 +269,6 @@ def _class_counts(workdir: Path, classes: int) -> tuple[int, ...]:
     ):
         raise UsageError(f"{path}: class_counts is {counts}; allowed: a list of whole numbers")
     return tuple(counts) if len(counts) == classes else ()
-
-
-def _variables(state: PyTree, weights: str) -> PyTree:
-    """What a network is called with, of a state of training."""
-    params, batch_stats = state["params"], state["batch_stats"]
-    if weights == "ema":
-        params, batch_stats = state["ema"], state.get("ema_batch_stats") or batch_stats
-    # Heads are further outputs of a method that only training uses.
-    params = {name: value for name, value in params.items() if name != "heads"}
-    return {"params": params} | ({"batch_stats": batch_stats} if batch_stats else {})
 
 
 def _require_fits(network: nn.Module, variables: PyTree, image_shape: tuple[int, ...]) -> None:

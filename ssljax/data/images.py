@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ssljax.errors import UsageError
 from ssljax.log import printable
@@ -36,6 +36,8 @@ def extensions() -> frozenset[str]:
 
 def fit(image: np.ndarray, size: int) -> np.ndarray:
     """uint8 `[H, W, C]` -> `[size, size, C]`: the largest central square, resized (bicubic)."""
+    if image.shape[:2] == (size, size):
+        return image
     picture = Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image)
     picture = ImageOps.fit(picture, (size, size), Image.Resampling.BICUBIC)
     return np.asarray(picture).reshape(size, size, -1)
@@ -48,8 +50,7 @@ def read(path: Path) -> tuple[np.ndarray, str]:
       UsageError: the file is missing or cannot be decoded; names it.
     """
     try:
-        with path.open("rb") as file:
-            return decode(file)
+        return decode(io.BytesIO(path.read_bytes()))  # at once: threads wait for each other less
     except (OSError, ValueError) as error:
         raise UsageError(f"image {printable(path)} cannot be read: {error}") from error
 
@@ -73,6 +74,8 @@ def decode(file: IO[bytes]) -> tuple[np.ndarray, str]:
             if "transparency" in upright.info:  # which Pillow warns about where it is dropped
                 upright = upright.convert("RGBA")
             return np.asarray(upright.convert("RGB")), mode
+    except UnidentifiedImageError as error:  # whose text names an object in memory
+        raise ValueError("cannot identify its format") from error
     except Exception as error:  # anything can be in a file, and Pillow raises as much
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
 

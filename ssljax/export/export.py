@@ -102,10 +102,13 @@ def _require_installed(format: str, opset: int) -> None:
             from ssljax.export import onnx_model
 
             onnx_model.require_opset(opset)
+            onnx_model.require_usable()
         elif format == "tf1":
             from ssljax.export import tf1_model  # noqa: F401
         else:
-            from ssljax.export import saved_model  # noqa: F401
+            from ssljax.export import saved_model
+
+            saved_model.require_usable()
     except ModuleNotFoundError as error:
         raise UsageError(artefact.missing(format, error, f"--format={format}")) from error
 

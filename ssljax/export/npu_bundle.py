@@ -33,7 +33,7 @@ from ssljax.methods.method import Batch, Progress
 from ssljax.storage import checksums
 from ssljax.storage.files import write_json
 from ssljax.training import optim
-from ssljax.training.monitors import monitors
+from ssljax.training.monitors import class_monitors, monitors
 from ssljax.training.passes import Network
 from ssljax.training.replica import SINGLE
 from ssljax.training.state import TrainState
@@ -219,8 +219,9 @@ def _train_function(experiment: Experiment, state: TrainState, noise: PyTree) ->
         for name, x in logs.items():
             outputs[f"out/metric/{name}/total"] = x
             outputs[f"out/metric/{name}/count"] = jnp.ones(())
-        # Not those of each class: the runner, which is older than these, logs numbers alone.
-        for name, average in monitors(aux, args.get("in/hidden")).items():
+        hidden = args.get("in/hidden")
+        watched = monitors(aux, hidden) | class_monitors(aux, hidden)
+        for name, average in watched.items():
             outputs[f"out/metric/{name}/total"] = average.total
             outputs[f"out/metric/{name}/count"] = average.count
         return outputs
@@ -315,6 +316,7 @@ def _manifest(experiment: Experiment, state: TrainState) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "config": config,
+        "init_from": experiment.start and experiment.start.record,
         **experiment.data_record,
         "labeled_view": _views(experiment)[0],
         "views": _views(experiment)[1:],

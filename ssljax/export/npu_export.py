@@ -41,7 +41,7 @@ def of_run(workdir: Path, output: Path, given: Sequence[str] = (), *, overwrite:
         workdir, given, allowed=recorded.DATA | resume.RESUMABLE, code=recorded.CODE
     )
     recipe.prepare(config, join=False)
-    experiment = recipe.build(config)
+    experiment = recipe.build(config, started=True)
     run_directory.require_same(workdir, experiment)
     state = run_directory.newest_state(
         workdir,

@@ -64,7 +64,8 @@ def import_run(
             where=str(bundle / "manifest.json"),
             allowed=recorded.DATA,
             code=recorded.CODE,
-        )
+        ),
+        started=True,
     )
     resume.require_same_data(str(bundle), manifest, experiment.data_record)
     with plain_path(output) as plain:
@@ -78,6 +79,8 @@ def import_run(
 
     with output_directory.replaced(workdir) as partial:
         run_directory.open_directory(partial, experiment)
+        if manifest.get("init_from"):
+            write_sealed(partial / run_directory.INIT_FROM, manifest["init_from"])
         content = "".join(json.dumps(row) + "\n" for row in rows).encode()
         write_bytes(partial / "metrics.jsonl", content)
         with Checkpoints(partial, keep=experiment.keep_checkpoints) as checkpoints:

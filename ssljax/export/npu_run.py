@@ -594,15 +594,29 @@ def session_config(options):
 # The run.
 
 
-def summarized(sums):
-    """Sums over some steps -> their means, as ssljax/run/metrics.py has them."""
+def summarized(sums, labels):
+    """Sums over some steps -> their means, as ssljax/run/metrics.py has them.
+
+    `labels` are those of the labelled images. Of classes, the rarest and the most frequent one of
+    them is told of.
+    """
     row = {}
     for name, (total, count) in sorted(sums.items()):
         if name == "guess/classes":
             row["guess/class_entropy"] = entropy(np.asarray(total, np.float64) / count)
+        elif np.ndim(count):
+            guesses = sums["guess/classes"][0]
+            counts = np.bincount(labels, minlength=len(guesses))
+            order = [c for c in np.lexsort((guesses, counts)) if counts[c]]
+            for kind, c in (("rarest", order[0]), ("frequent", order[-1])):
+                row["%s_%s" % (name.replace("class_", ""), kind)] = mean(total[c], count[c])
         else:
-            row[name] = float(total) / float(count) if count else None
+            row[name] = mean(total, count)
     return row
+
+
+def mean(total, count):
+    return float(total) / float(count) if count else None
 
 
 def entropy(shares):
@@ -629,10 +643,25 @@ def evaluate(session, model, images, labels):
         scores["loss_" + kind] = float(np.mean(log_sum - true))
         shares = np.bincount(x.argmax(axis=1), minlength=x.shape[1]) / float(len(x))
         scores["class_entropy_" + kind] = entropy(shares)
+        if kind == "ema":
+            scores.update(balanced(labels, x.argmax(axis=1)))
         if x.shape[1] > 10:
             rank = np.sum(x > true[:, None], axis=1)
             scores["accuracy_top5_" + kind] = float(np.mean(rank < 5))
     return scores
+
+
+def balanced(labels, predicted):
+    """Mean recall and F1 of the classes with images, as ssljax/run/evaluate.py has them."""
+    recalls, f1s = [], []
+    for c in np.unique(labels):
+        images, guesses = np.sum(labels == c), np.sum(predicted == c)
+        right = float(np.sum((labels == c) & (predicted == c)))
+        recalls.append(right / images)
+        f1s.append(2 * right / (images + guesses))
+    return {
+        "balanced_accuracy_ema": float(np.mean(recalls)), "macro_f1_ema": float(np.mean(f1s))
+    }  # fmt: skip
 
 
 def evaluate_all(session, model, data):
@@ -656,15 +685,15 @@ def results(rows):
     evaluations = [row for row in rows if key in row]
     if not evaluations:
         return {"step": rows[-1]["step"] if rows else 0, "headline": {}, "last": {}}
-    last = evaluations[-1]
-    accuracies = [row[key] for row in evaluations[-20:]]
+    last, counted = evaluations[-1], evaluations[-20:]
+    headline = {"weights": "ema", "evaluations": len(counted)}
+    for name in ("accuracy", "balanced_accuracy", "macro_f1"):
+        values = [row.get(key.replace("accuracy", name)) for row in counted]
+        if None not in values:  # rows of older runners have the accuracy alone
+            headline[part + "_" + name] = round(float(np.median(values)), 6)
     return {
         "step": last["step"],
-        "headline": {
-            part + "_accuracy": round(float(np.median(accuracies)), 6),
-            "weights": "ema",
-            "evaluations": len(accuracies),
-        },
+        "headline": headline,
         "last": {k: v for k, v in last.items() if k.startswith(("test/", "valid/"))},
     }
 
@@ -858,7 +887,8 @@ def run_steps(session, model, sampler, data, directory, stop, copy_out=lambda: N
             step += 1
             evaluated = step % config["eval_every"] == 0 or step == end
             if evaluated or step % config["log_every"] == 0:
-                row = dict({"step": step}, **summarized(sums))
+                labels = data["labels"][data["labeled"]]
+                row = dict({"step": step}, **summarized(sums, labels))
                 row["applied_steps"] = int(session.run(model.applied))
                 row["images_per_second"] = per_step * (step - logged) / (time.time() - began)
                 sums = {}
@@ -999,7 +1029,8 @@ def print_headline(record):
     if not record["headline"]:
         print("headline: nothing was evaluated")
         return
-    (part,) = [key for key in record["headline"] if key.endswith("_accuracy")]
+    known = record["headline"]
+    (part,) = [x for x in ("test_accuracy", "validation_accuracy") if x in known]
     print(
         "headline: %s %.2f %% (EMA weights, median of the last %d evaluations)"
         % (

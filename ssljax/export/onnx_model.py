@@ -1,5 +1,6 @@
 """An ONNX model through jax2onnx, for ONNX Runtime, any batch size."""
 
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,22 @@ import onnxruntime
 from ssljax.errors import UsageError
 from ssljax.export.artefact import Run
 from ssljax.trained import OUTPUTS, Trained
+
+
+def require_usable() -> None:
+    """Refuses a jax2onnx that is too old for this JAX.
+
+    Raises:
+      UsageError: it is one.
+    """
+    one = jax.ShapeDtypeStruct((1,), jnp.float32)
+    try:
+        jax2onnx.to_onnx(jax.jit(lambda x: x + 1), [one])
+    except Exception as error:  # whatever JAX no longer has
+        raise UsageError(
+            f"--format=onnx: jax2onnx {version('jax2onnx')} does not work with jax "
+            f"{jax.__version__}; allowed: an older jax, such as that of constraints.txt"
+        ) from error
 
 
 def require_opset(opset: int) -> None:

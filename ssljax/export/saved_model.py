@@ -5,6 +5,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from ssljax.errors import UsageError
 from ssljax.export.artefact import Run
 from ssljax.log import quiet_import
 from ssljax.trained import OUTPUTS, Trained
@@ -14,6 +15,27 @@ with quiet_import():
     from jax.experimental import jax2tf
 
 _PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+def require_usable() -> None:
+    """Refuses a TensorFlow that is too old for the programs that this JAX writes.
+
+    Raises:
+      UsageError: it is one.
+    """
+    convert = jax2tf.convert(
+        lambda x: x + 1,
+        polymorphic_shapes=["(b,)"],
+        with_gradient=False,
+        native_serialization_platforms=_PLATFORMS,
+    )
+    try:
+        tf.function(convert, autograph=False)(tf.zeros(2))
+    except tf.errors.InvalidArgumentError as error:
+        raise UsageError(
+            f"--format=saved_model: TensorFlow {tf.__version__} cannot run what jax "
+            f"{jax.__version__} writes; allowed: an older jax, such as that of constraints.txt"
+        ) from error
 
 
 def write(trained: Trained, directory: Path, *, input_dtype: str) -> None:

@@ -1,6 +1,7 @@
 """What is in a run directory, and what may be resumed in it.
 
 config.json     the experiment
+init_from.json  the weights that it starts with, and their checksum, where these are not random
 data.json       the images' shape, the names of their classes, and hashes, see `data/fingerprint.py`
 split.json      which images are labelled, see `data/split_file.py`
 checkpoints/    Orbax checkpoints, one directory a step, each with the checksums of its files
@@ -16,21 +17,22 @@ calibration.json    the temperature and what it does, see `inference/calibrate.p
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ssljax.data import split_file
 from ssljax.data.splits import fingerprint
 from ssljax.errors import UsageError
 from ssljax.experiment import Experiment
 from ssljax.run import resume
-from ssljax.storage import lock, runs
+from ssljax.storage import checkpoints, lock, runs
 from ssljax.storage.checkpoints import Checkpoints
 from ssljax.storage.files import PARTIAL, SUMS, read_json, write_sealed
 
 PyTree = Any
 
+INIT_FROM = "init_from.json"
 # What a start that was killed can leave before `config.json`.
-_BEGUN = frozenset({"config.json", "data.json", "split.json", SUMS, lock.NAME})
+_BEGUN = frozenset({"config.json", "data.json", "split.json", INIT_FROM, SUMS, lock.NAME})
 
 
 def make_directory(workdir: Path) -> None:
@@ -67,6 +69,9 @@ def open_directory(workdir: Path, experiment: Experiment) -> None:
         make_directory(workdir)
         require_ours(workdir / "split.json", split)
         require_ours(workdir / "data.json", experiment.data_record)
+    if experiment.start is not None:
+        _require_same_weights(workdir / INIT_FROM, experiment.start.record)
+        write_sealed(workdir / INIT_FROM, experiment.start.record)
     write_sealed(workdir / "data.json", experiment.data_record)
     write_sealed(workdir / "split.json", split)
     write_sealed(
@@ -84,6 +89,21 @@ def require_same(workdir: Path, experiment: Experiment) -> None:
     resume.require_same_data(str(workdir), runs.data_record(workdir), experiment.data_record)
 
 
+def _require_same_weights(path: Path, record: dict[str, Any]) -> None:
+    """A run that has no checkpoint yet starts again with the weights that it was begun with.
+
+    Raises:
+      UsageError: those of `config.init_from` are others now.
+    """
+    found = read_json(path) if path.exists() else record
+    if found.get("sha256") != record["sha256"]:
+        raise UsageError(
+            f"{path} is of a run that begins with the weights of step {found.get('step')} of "
+            f"{record['init_from']}, which is at step {record['step']} now, with others; use "
+            "another workdir"
+        )
+
+
 def require_ours(path: Path, value: dict[str, Any]) -> None:
     """What lies where a file is to be written is what will be written, and nobody's own.
 
@@ -97,10 +117,18 @@ def require_ours(path: Path, value: dict[str, Any]) -> None:
         raise UsageError(f"{path} is there already and holds something else; use another workdir")
 
 
-def recorded_batch_size(workdir: Path) -> int | None:
-    """Of the run in a directory; None where there is none."""
+class Begun(NamedTuple):
+    """How far the run in a directory is; `recipe.build` takes both."""
+
+    batch_size: int | None  # None: there is no run
+    started: bool  # whether it has a checkpoint
+
+
+def begun(workdir: Path) -> Begun:
+    """How far the run in a directory is."""
     path = workdir / "config.json"
-    return read_json(path, batch_size=int)["batch_size"] if path.exists() else None
+    batch_size = read_json(path, batch_size=int)["batch_size"] if path.exists() else None
+    return Begun(batch_size, checkpoints.are_there(workdir))
 
 
 def newest_state(workdir: Path, template: PyTree, *, keep: int, fallback: bool = False) -> Any:
@@ -109,8 +137,8 @@ def newest_state(workdir: Path, template: PyTree, *, keep: int, fallback: bool =
     Raises:
       UsageError: there is none, or it cannot be read.
     """
-    with Checkpoints(workdir, keep=keep) as checkpoints:
-        newest = checkpoints.restore_newest(template, fallback=fallback)
+    with Checkpoints(workdir, keep=keep) as saved:
+        newest = saved.restore_newest(template, fallback=fallback)
     if newest is None:
         raise UsageError(f"{workdir} holds no checkpoint yet")
     return newest[1]["state"]

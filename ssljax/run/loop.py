@@ -129,6 +129,7 @@ def _description(experiment: Experiment, workdir: str) -> dict[str, Any]:
         "workdir": workdir,
         "split": splits.fingerprint(experiment.split),
         "data": experiment.data_record["fingerprint"],
+        "weights": experiment.start and experiment.start.record,
     }
 
 

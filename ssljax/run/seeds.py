@@ -40,13 +40,23 @@ def train(experiments: Sequence[Experiment], workdir: Path) -> dict[str, dict[st
       UsageError, RunError, Interrupted: as `loop.train`; an error of one seed stops all.
     """
     resume.require_no_run(workdir)
-    workdirs = [workdir / f"seed={experiment.seed}" for experiment in experiments]
+    workdirs = [_directory(workdir, experiment.seed) for experiment in experiments]
     left = [x for x in zip(experiments, workdirs, strict=True) if not _is_complete(*x)]
     if left:
         with telling_of_storage(workdir), ExitStack() as stack:
             _train(left, stack)
     artifacts.tell_what_is_there(workdir, [path.name for path in workdirs])
     return {path.name: read_json(path / "results.json", headline=dict) for path in workdirs}
+
+
+def begun(workdir: Path, first: int, count: int) -> directory.Begun:
+    """How far the runs of the seeds `first`, `first + 1`, … are: as far as the last of them."""
+    each = [directory.begun(_directory(workdir, first + i)) for i in range(count)]
+    return directory.Begun(None, all(one.started for one in each))
+
+
+def _directory(workdir: Path, seed: int) -> Path:
+    return workdir / f"seed={seed}"
 
 
 def _is_complete(experiment: Experiment, workdir: Path) -> bool:

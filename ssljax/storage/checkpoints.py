@@ -197,6 +197,11 @@ def _divided(tree: PyTree, entry: str, names: Container[str]) -> tuple[PyTree, P
     return {**tree, entry: old}, new
 
 
+def are_there(workdir: Path) -> bool:
+    """Whether a run directory has a checkpoint, be it of step 0."""
+    return bool(_steps(workdir / "checkpoints"))
+
+
 def newest_step(workdir: Path) -> int:
     """The step of the newest checkpoint of a run directory; 0: there is none."""
     return max(_steps(workdir / "checkpoints"), default=0)

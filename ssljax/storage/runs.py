@@ -29,8 +29,8 @@ def below(directory: Path) -> Iterator[Path]:
         directories[:] = sorted(x for x in directories if not x.endswith(PARTIAL))
 
 
-def require_one(workdir: Path) -> None:
-    """A command that takes a run is given one.
+def require_one(workdir: Path, field: str = "--workdir") -> None:
+    """A command, or a knob, that takes a run is given one.
 
     Raises:
       UsageError: it holds none, and there are some below it; names these.
@@ -40,7 +40,7 @@ def require_one(workdir: Path) -> None:
     if found := list(below(workdir)):
         names = ", ".join(str(path) for path in found[:_SHOWN])
         more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-        raise UsageError(f"--workdir={workdir} holds no run itself; below it are {names}{more}")
+        raise UsageError(f"{field}={workdir} holds no run itself; below it are {names}{more}")
 
 
 def require_none(output: Path, field: str) -> None:

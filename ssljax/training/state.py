@@ -32,6 +32,16 @@ class TrainState(flax.struct.PyTreeNode):
             return self.params, self.batch_stats
         return self.ema, self.ema_batch_stats or self.batch_stats
 
+    def starting_with(self, params: PyTree, batch_stats: PyTree) -> "TrainState":
+        """The state before the first step with other weights of the network; heads stay."""
+        params = self.params | params
+        return self.replace(
+            params=params,
+            ema=params,
+            batch_stats=batch_stats,
+            ema_batch_stats=batch_stats if self.ema_batch_stats else (),
+        )
+
 
 def init_state(
     key: jax.Array,

@@ -217,6 +217,8 @@ def test_neither_training_code_nor_data_is_needed(run, tmp_path):
     command = [sys.executable, "-c", script, str(run), str(tmp_path), *FORMATS]
     environment = os.environ | NO_KERAS
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if "allowed: an older jax" in done.stderr:
+        pytest.skip(done.stderr.splitlines()[-1])
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("no parity report was asked for") == len(FORMATS)
     for format in FORMATS:

@@ -40,6 +40,7 @@ def test_fixmatch_learns_from_a_folder_without_test_images(config, pets, tmp_pat
     names = [
         f"{x}_{kind}" for x in ("accuracy", "loss", "class_entropy") for kind in ("raw", "ema")
     ]
+    names += ["balanced_accuracy_ema", "macro_f1_ema"]
     assert set(record["last"]) == {f"valid/{name}" for name in names}
     row = json.loads((tmp_path / "run/metrics.jsonl").read_text().splitlines()[-1])
     assert 0 <= row["guess/accuracy"] <= 1  # over the images that have a label
