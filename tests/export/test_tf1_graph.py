@@ -70,7 +70,9 @@ def test_every_rule_has_a_case():
         function, arrays = prepared(case)
         seen |= set(names(jax.make_jaxpr(function)(arrays).jaxpr))
     rules = tf1_elementwise.ELEMENTWISE.keys() | tf1_rules.WHOLE.keys() | tf1_rules.CUSTOM.keys()
-    assert rules - seen == {"add_any"} - seen
+    # "gradient of a loss" has the last one from jax 0.12 on.
+    newer = set() if hasattr(jax.lax, "one_minus_square_p") else {"one_minus_square"}
+    assert rules - seen == ({"add_any"} - seen) | newer
 
 
 def test_a_symbolic_batch_takes_any_number_of_images():
