@@ -180,7 +180,7 @@ def define_flags() -> flags.FlagValues:
     )  # fmt: skip
     define(
         flags.DEFINE_string, "workdir", None,
-        "The run directory, by default runs/<recipe>/<data set name>.",
+        "The run directory; training's default is runs/<recipe>/<data set name>.",
     )  # fmt: skip
     define(
         flags.DEFINE_string, "sweep", None,
@@ -202,10 +202,15 @@ def define_flags() -> flags.FlagValues:
     define(flags.DEFINE_integer, "sets", 5, "Labelled sets of each number.", lower_bound=1)
     define(flags.DEFINE_integer, "count", 8, "How many images are shown.", lower_bound=1)
     define(flags.DEFINE_enum, "format", None, list(_EXPORTS), "What is written.")
-    define(flags.DEFINE_string, "output", None, "The directory that is written.")
+    define(
+        flags.DEFINE_string,
+        "output",
+        None,
+        "The directory that is written; with --mode=add_labels, the file.",
+    )
     define(flags.DEFINE_string, "bundle", None, "The bundle that is read.")
     define(flags.DEFINE_bool, "overwrite", False, "Replaces an output directory that has files.")
-    define(flags.DEFINE_enum, "weights", "ema", ["ema", "raw"], "Which weights are exported.")
+    define(flags.DEFINE_enum, "weights", "ema", ["ema", "raw"], "Which weights are used.")
     define(
         flags.DEFINE_enum, "input", "uint8", ["uint8", "float32"],
         "Type of the exported model's images, 0 to 255.",

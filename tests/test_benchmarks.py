@@ -14,6 +14,7 @@ from ssljax.lookup import modules_of
 from ssljax.run import loop
 
 
+@pytest.mark.slow
 def test_train_takes_any_override_and_counts_arithmetic(monkeypatch, capsys):
     flags = [
         "--config=fixmatch_digits", "--config.model_args.filters=4", "--config.model_args.scales=1",

@@ -42,7 +42,7 @@ def test_each_generation_is_a_run_with_more_labels(chain):
     new = set(second["labeled"][40:])
     assert new == {int(image) for image in second["labels"]}
     assert new.isdisjoint(first["valid"] + first["labeled"])
-    assert second["parent"] == first["hash"]
+    assert json.loads((workdir / "generation=1.json").read_text())["parent"] == first["hash"]
     assert sum(second["class_counts"]) == len(second["labeled"])
     # All images of the rarest class that the first one predicts, here the last: all are as many.
     assert 0 < len(new) <= 1337

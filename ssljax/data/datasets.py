@@ -61,11 +61,6 @@ class Dataset(NamedTuple):
         known = _with_added(self.labels, added, self.class_names)
         return self._replace(labels=known, added_labels=added)
 
-    @property
-    def has_files(self) -> bool:
-        """Whether images are files of their own, so that `names` are paths."""
-        return bool(self.files)
-
     def names(self, part: str = "train") -> list[str]:
         """A name of each image of `train` or `test`: its file, or else its number from 0."""
         split = len(self.images)

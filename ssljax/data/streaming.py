@@ -61,11 +61,6 @@ class StreamedDataset(NamedTuple):
         index = self.train_index._replace(labels=known)
         return self._replace(train_index=index, added_labels=added)
 
-    @property
-    def has_files(self) -> bool:
-        """As `Dataset.has_files`."""
-        return self.train_index.are_files
-
     def names(self, part: str = "train") -> list[str]:
         """As `Dataset.names`."""
         index = self.train_index if part == "train" else self.test_index

@@ -50,6 +50,12 @@ def _integer_pow(eqn, x):
     return raw.Pow(x=x, y=np.array(eqn.params["y"], result(eqn).dtype))
 
 
+def _one_minus_square(eqn, x):
+    """As JAX computes it: exact where the square is near 1."""
+    one = np.ones((), result(eqn).dtype)
+    return raw.Mul(x=raw.Add(x=one, y=x), y=raw.Sub(x=one, y=x))
+
+
 def _round(eqn, x):
     if eqn.params["rounding_method"] != lax.RoundingMethod.TO_NEAREST_EVEN:
         raise Unsupported("rounding halves away from zero; Rint rounds them to even")
@@ -111,6 +117,7 @@ ELEMENTWISE: dict[str, Rule] = {
     "ne": _binary("NotEqual"),
     "neg": _unary("Neg"),
     "not": _logical(_unary("LogicalNot"), _unary("Invert")),
+    "one_minus_square": _one_minus_square,  # from jax 0.12 on
     "or": _logical(_binary("LogicalOr"), _binary("BitwiseOr")),
     "pow": _pow,
     "rem": _binary("TruncateMod"),

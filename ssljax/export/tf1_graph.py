@@ -155,7 +155,7 @@ class _Lowering:
     def _scan(self, eqn, values, scope):
         """A loop of known length: its steps, one after the other."""
         params = eqn.params
-        consts, carry = params["num_consts"], params["num_carry"]
+        consts, carry = _scan_sizes(params)
         fixed, state = values[:consts], values[consts : consts + carry]
         sequences = [
             self.whole(x, v.aval)
@@ -288,3 +288,11 @@ def _require_like(value: Value, aval: Any, name: str) -> None:
     )
     assert np.dtype(dtype) == aval.dtype, (name, dtype, aval)
     assert fits, (name, value.shape, aval)
+
+
+def _scan_sizes(params):
+    """How many inputs of a scan are constants, and how many are its state."""
+    if "ft_in" not in params:
+        return params["num_consts"], params["num_carry"]
+    consts, carry, _ = params["ft_in"].unpack()  # from jax 0.12 on
+    return len(list(consts.vals)), len(list(carry.vals))

@@ -12,6 +12,7 @@ from ssljax.data import arrays
 from ssljax.log import printable
 from ssljax.reliability import Diagram
 
+_ROUNDING = 1e-6  # of a float32 softmax
 _MOST_CLASSES = 1_000_000  # of which there are tables, in memory
 
 
@@ -61,7 +62,7 @@ def predictions(file: Path) -> Predictions:
             raise ValueError(f"{name} is from {found.min()} to {found.max()}")
     if says.confidence.shape != (count,) or says.confidence.dtype.kind != "f":
         raise ValueError(f"confidence is {says.confidence.dtype} {list(says.confidence.shape)}")
-    if not np.all((says.confidence >= 0) & (says.confidence <= 1)):
+    if not np.all((says.confidence >= 0) & (says.confidence <= 1 + _ROUNDING)):
         raise ValueError("confidence is not from 0 to 1")
     images, index = says.mistake_images, says.mistakes
     fits = index.ndim == 1 and index.dtype.kind in "iu" and len(index) == len(images)

@@ -245,6 +245,7 @@ def other_directory(path):
     return path
 
 
+@pytest.mark.slow
 def test_a_terminal_that_closes_saves_and_leaves(bundle, tmp_path):
     """Its output is gone, and SIGHUP comes twice."""
     endless = tmp_path / "bundle"

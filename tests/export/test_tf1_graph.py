@@ -72,7 +72,9 @@ def test_every_rule_has_a_case():
     rules = (
         tf1_elementwise.ELEMENTWISE.keys() | tf1_graph._OF_WHOLE.keys() | tf1_rules.CUSTOM.keys()
     )
-    assert rules - seen == {"add_any"} - seen
+    # "gradient of a loss" has the last one from jax 0.12 on.
+    newer = set() if hasattr(jax.lax, "one_minus_square_p") else {"one_minus_square"}
+    assert rules - seen == ({"add_any"} - seen) | newer
 
 
 def test_a_symbolic_batch_takes_any_number_of_images():

@@ -133,6 +133,7 @@ def test_a_signal_to_one_stops_all_and_they_continue(alone, tmp_path):
     assert [row["step"] for row in rows_of(workdir)] == [row["step"] for row in rows_of(alone)]
 
 
+@pytest.mark.slow
 def test_an_error_of_one_ends_all(tmp_path):
     """The first process finds a directory that is no run; the other one is told."""
     (tmp_path / "thesis.tex").touch()

@@ -153,13 +153,13 @@ def test_the_labelled_loss_of_every_method_is_adjusted_and_nothing_else(name):
 def test_training_signal_annealing_knows_an_image_by_its_prediction():
     logits = jnp.log(jnp.array([[0.6, 0.2, 0.2], [0.1, 0.8, 0.1]]))
     batch = Batch(logits, jnp.array([0, 1]), (logits, logits))
-    batch = batch._replace(adjustment=jnp.array([-3.0, 3.0, 0.0]))
+    batch = batch._replace(adjustment=jnp.array([3.0, -3.0, 0.0]))
     apply = lambda params, images: (images, {})  # noqa: E731
     progress = Progress(jnp.float32(5), jnp.float32(0))
     loss = uda(tsa="linear", tsa_images=10).loss  # at most 2/3 half-way
     _, aux = loss((), (), apply, batch, (), (), progress)
     assert aux.logs["mask_sup"] == 0.5
-    adjusted = np.array([0.6, 0.2, 0.2]) * np.exp([-3.0, 3.0, 0.0])
+    adjusted = np.array([0.6, 0.2, 0.2]) * np.exp([3.0, -3.0, 0.0])
     np.testing.assert_allclose(
         aux.logs["loss/xe"], -np.log(adjusted[0] / adjusted.sum()), rtol=1e-5
     )

@@ -65,6 +65,7 @@ def test_a_second_signal_ends_at_once(busy):
     assert process.wait(5) == 128 + signal.SIGTERM
 
 
+@pytest.mark.slow
 def test_a_hangup_within_an_evaluation_saves_and_evaluates_again(config, tmp_path, monkeypatch):
     """Before the row of step 8 is written. A terminal that closes sends two."""
     config.eval_batch_size = 64
