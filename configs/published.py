@@ -68,8 +68,8 @@ def usb(method: str, dataset: str, **method_args: float | str | bool) -> ml_coll
     """A method with USB's classic recipe, which is TorchSSL's, on a published data-set name.
 
     The recipe is FixMatch's, with USB's RandAugment. USB's WideResNets have no biases in
-    convolutions, and its images are scaled by each data set's mean and deviation; ours are not. SVHN
-    is with its extra images, and mirrored.
+    convolutions, and its images are scaled by each data set's mean and deviation; ours are not.
+    SVHN is with its extra images, and mirrored.
     """
     config = _published(dataset, method, **method_args)
     _sgd(config)

@@ -4,6 +4,7 @@ https://arxiv.org/abs/2203.06915; mingkai-zheng/simmatch, and `algorithms/simmat
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -139,10 +140,6 @@ def _by_average(apply, params, ema_params, batch, projection, *, evaluate=False)
     return split(params, *student), split(ema_params, *taught), student[2]
 
 
-def _by_average_in_evaluation(*args):
-    return _by_average(*args, evaluate=True)
-
-
 def _by_itself(apply, params, ema_params, batch, projection):
     del ema_params
     n, m = len(batch.labeled), len(batch.views[0])
@@ -155,6 +152,6 @@ def _by_itself(apply, params, ema_params, batch, projection):
 
 _TEACHERS: dict[str, Callable[..., Any]] = {
     "ema": _by_average,
-    "eman": _by_average_in_evaluation,
+    "eman": partial(_by_average, evaluate=True),
     "self": _by_itself,
 }
