@@ -108,13 +108,14 @@ def _require_same_weights(path: Path, record: dict[str, Any]) -> None:
 def require_ours(path: Path, value: dict[str, Any]) -> None:
     """What lies where a file is to be written is what will be written, and nobody's own.
 
-    It can say less: older versions did.
+    It can say less, as older versions did, but for the hash: only people leave it out.
 
     Raises:
       UsageError: it is something else.
     """
     there = read_json(path) if path.exists() else {}
-    if any(key not in value or value[key] != said for key, said in there.items()):
+    by_hand = bool(there) and "hash" in value and "hash" not in there
+    if by_hand or any(key not in value or value[key] != said for key, said in there.items()):
         raise UsageError(f"{path} is there already and holds something else; use another workdir")
 
 

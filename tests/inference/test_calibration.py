@@ -22,6 +22,12 @@ def test_the_temperature_that_was_put_in_is_found(temperature):
     assert calibration.fit_temperature(logits, labels) == pytest.approx(temperature, rel=0.05)
 
 
+def test_a_temperature_that_chance_can_explain_is_1():
+    found = [calibration.fit_temperature(*drawn(200, 1.0, seed)) for seed in range(40)]
+    assert sum(x != 1 for x in found) <= 6  # 2 on average
+    assert calibration.fit_temperature(*drawn(200, 3.0)) > 2
+
+
 def test_calibration_lowers_the_error_on_other_images():
     logits, labels = drawn(4_000, 3.0)
     t = calibration.fit_temperature(logits[:2000], labels[:2000])

@@ -114,6 +114,17 @@ def test_a_file_of_one_s_own_is_not_overwritten(experiment, name, tmp_path):
     assert files(tmp_path) == {name: b'{"labeled": [0, 1]}'}
 
 
+def test_a_split_written_by_hand_is_not_overwritten_by_one_that_says_the_same(experiment, workdir):
+    record = json.loads((workdir / "split.json").read_text())
+    for name in ("config.json", "SHA256SUMS"):
+        (workdir / name).unlink()
+    by_hand = json.dumps({name: record[name] for name in ("labeled", "unlabeled", "valid")})
+    (workdir / "split.json").write_text(by_hand)
+    with pytest.raises(UsageError, match="split.json is there already and holds something else"):
+        directory.open_directory(workdir, experiment)
+    assert (workdir / "split.json").read_text() == by_hand
+
+
 def test_what_a_killed_start_has_left_is_taken_over(experiment, workdir):
     before = files(workdir)
     (workdir / "config.json").unlink()
