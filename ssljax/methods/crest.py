@@ -85,7 +85,7 @@ def crest(
         return xe + unlabeled_weight * xeu, Aux(batch_stats, state, logs, guess, mask)
 
     def pick(probabilities, class_counts):
-        return pick_labels(probabilities, class_counts, alpha)
+        return _pick_labels(probabilities, class_counts, alpha)
 
     return Method(
         views=("weak", "strong"),
@@ -98,7 +98,7 @@ def crest(
     )
 
 
-def pick_labels(probabilities: np.ndarray, class_counts: np.ndarray, alpha: float) -> np.ndarray:
+def _pick_labels(probabilities: np.ndarray, class_counts: np.ndarray, alpha: float) -> np.ndarray:
     """The labels that unlabelled images are given, `[N]` int64, -1: none.
 
     Args:

@@ -83,7 +83,7 @@ def self_training(
         return total, Aux(batch_stats, state, logs, guess, counts)
 
     def targets(probabilities):
-        return make_targets(probabilities, soft, threshold, temperature)
+        return _make_targets(probabilities, soft, threshold, temperature)
 
     return Method(
         views=() if first else (view,),
@@ -95,7 +95,7 @@ def self_training(
     )
 
 
-def make_targets(
+def _make_targets(
     probabilities: np.ndarray, soft: bool, threshold: float, temperature: float
 ) -> np.ndarray:
     """What the next round learns of each image, `[N, C]` float32; zeros: nothing.

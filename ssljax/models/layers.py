@@ -90,8 +90,8 @@ def normalize(images: jax.Array, mean: Sequence[float], std: Sequence[float]) ->
 
 
 def gelu(x: jax.Array) -> jax.Array:
-    """x · Φ(x), by erf: exact, and an operation of every format that models are exported in."""
-    return 0.5 * x * (1 + jax.lax.erf(x * math.sqrt(0.5)))
+    """x · Φ(x), exactly. TensorFlow 2.21 reads `erfc` of JAX's programs, and not `erf`."""
+    return 0.5 * x * jax.lax.erfc(x * -math.sqrt(0.5))
 
 
 # What is dropped in training is drawn per image, from its key: it must not depend on which images

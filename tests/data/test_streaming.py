@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from helpers.tfds_data import prepare
-from ssljax import parts, recipe
+from ssljax import network, parts, recipe
 from ssljax.data import crops, decoding, imagenet_folds, streaming
 from ssljax.data.load import load
 from ssljax.errors import Interrupted, RunError, UsageError
@@ -601,7 +601,8 @@ def test_an_image_that_no_random_crop_fits_is_cropped_as_for_evaluation(monkeypa
 def lr(parts_config, step, *, labeled, batch):
     """The schedule of a config for so many labelled images."""
     parts_config.batch_size = batch
-    return parts.make_optimizer(parts_config, labeled / batch)[0](step)
+    model = network.make_model(parts_config, num_classes=2, dtype=np.float32, axis_name=None)
+    return parts.make_optimizer(parts_config, labeled / batch, model)[0](step)
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ CASES = {
         lambda x, y: jnp.einsum("bdhk,bhke->hbde", x, y), (2, 3, 4, 5), (2, 4, 5, 6)
     ),
     "eq": (jnp.equal, (M, INT), (M, INT)),
-    "gelu by erf": (layers.gelu, M),
+    "gelu": (layers.gelu, M),
     "layer norm": (
         lambda x, scale, bias: nn.LayerNorm(1e-6, use_fast_variance=False, dtype=x.dtype).apply(
             {"params": {"scale": scale, "bias": bias}}, x
@@ -109,6 +109,7 @@ CASES = {
     ),
     "relu6": (lambda x: jnp.clip(4 * x, 0, 6), M),
     "erf": (jax.scipy.special.erf, M),
+    "erfc": (jax.scipy.special.erfc, M),
     "exp": (jnp.exp, M),
     "expm1": (jnp.expm1, M),
     "floor": (jnp.floor, M),

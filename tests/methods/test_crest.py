@@ -7,7 +7,7 @@ import pytest
 
 from helpers import golden, golden_steps
 from helpers.golden_steps import SIZES, M, one_hot
-from ssljax.methods.crest import crest, pick_labels
+from ssljax.methods.crest import _pick_labels, crest
 
 
 def calculate(params, given, *, threshold, target=None):
@@ -65,7 +65,7 @@ def test_rare_classes_are_picked_more_often():
     rng = np.random.default_rng(0)
     probabilities = rng.dirichlet(np.ones(4), 1000)
     counts = np.array([100, 30, 10, 1])
-    labels = pick_labels(probabilities, counts, 3.0)
+    labels = _pick_labels(probabilities, counts, 3.0)
     scores, predicted = probabilities.max(axis=1), probabilities.argmax(axis=1)
     gt_p_data = counts / counts.sum()
     sample_rate = gt_p_data[::-1] / gt_p_data[0]
@@ -80,8 +80,8 @@ def test_rare_classes_are_picked_more_often():
 def test_classes_need_not_be_sorted_by_frequency():
     probabilities = np.random.default_rng(1).dirichlet(np.ones(3), 300)
     order = np.array([2, 0, 1])
-    sorted_labels = pick_labels(probabilities, np.array([50, 20, 5]), 2.0)
-    labels = pick_labels(probabilities[:, order], np.array([50, 20, 5])[order], 2.0)
+    sorted_labels = _pick_labels(probabilities, np.array([50, 20, 5]), 2.0)
+    labels = _pick_labels(probabilities[:, order], np.array([50, 20, 5])[order], 2.0)
     where = np.append(np.argsort(order), -1)
     np.testing.assert_array_equal(labels, where[sorted_labels])
 

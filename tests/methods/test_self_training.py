@@ -10,7 +10,7 @@ from helpers.tiny import tiny_config
 from ssljax import generations, recipe, trained
 from ssljax.errors import UsageError
 from ssljax.methods.method import Batch, Sizes
-from ssljax.methods.self_training import make_targets, self_training
+from ssljax.methods.self_training import _make_targets, self_training
 from ssljax.run import loop
 
 LABELS = np.array([0, 2])
@@ -58,19 +58,19 @@ PROBABILITIES = np.array([
 
 
 def test_hard_targets_are_the_votes_and_the_mean_parts_ties():
-    found = make_targets(PROBABILITIES, soft=False, threshold=0.0, temperature=1.0)
+    found = _make_targets(PROBABILITIES, soft=False, threshold=0.0, temperature=1.0)
     np.testing.assert_array_equal(found, [[1, 0, 0], [0, 1, 0], [0, 0, 1]])
     assert found.dtype == np.float32
     # The mean of the third image is 0.353 for its likeliest class.
-    found = make_targets(PROBABILITIES, soft=False, threshold=0.5, temperature=1.0)
+    found = _make_targets(PROBABILITIES, soft=False, threshold=0.5, temperature=1.0)
     np.testing.assert_array_equal(found, [[1, 0, 0], [0, 1, 0], [0, 0, 0]])
 
 
 def test_soft_targets_are_the_mean_sharpened():
     mean = PROBABILITIES.mean(axis=0)
-    found = make_targets(PROBABILITIES, soft=True, threshold=0.0, temperature=1.0)
+    found = _make_targets(PROBABILITIES, soft=True, threshold=0.0, temperature=1.0)
     np.testing.assert_allclose(found, mean, rtol=1e-6)
-    found = make_targets(PROBABILITIES, soft=True, threshold=0.0, temperature=0.5)
+    found = _make_targets(PROBABILITIES, soft=True, threshold=0.0, temperature=0.5)
     np.testing.assert_allclose(found, mean**2 / (mean**2).sum(axis=1, keepdims=True), rtol=1e-6)
 
 
@@ -113,7 +113,7 @@ def test_each_round_is_a_run_and_the_runs_of_one_vote(rounds):
     targets = np.load(workdir / "generation=1.npz")["targets"]
     images = last.dataset.images[last.split.unlabeled]
     each = np.stack([trained.load(x).predict_proba(images) for x in first])
-    expected = make_targets(each, soft=False, threshold=0.0, temperature=1.0)
+    expected = _make_targets(each, soft=False, threshold=0.0, temperature=1.0)
     labeled = np.isin(last.split.unlabeled, last.split.labeled)
     np.testing.assert_array_equal(targets[~labeled], expected[~labeled])
     # Of labelled images it is the label; of the others nobody has looked at theirs.

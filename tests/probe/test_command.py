@@ -63,7 +63,7 @@ def run_directory(path):
         (["--label_counts=5"], "labels is 5; allowed: from 10 to"),
         (["--sets=0"], "sets"),
         (["--config.init_from=gone.safetensors"], "config.init_from gone.safetensors is not there"),
-        (["--config.model=cnn13"], "cnn13 was given images of 8×8; allowed: from 12×12"),
+        (["--config.model_args.filters=0"], "filters is 0; allowed: from 1"),
     ],
 )
 def test_what_does_not_fit_is_one_line(run, more, message, tmp_path, capsys):
