@@ -146,9 +146,9 @@ def _print_step(data: StreamedDataset, args: argparse.Namespace) -> None:
     experiment = _build(config, data, Split(np.arange(n), np.arange(n), np.arange(0)))
     rng = np.random.default_rng(0)
 
-    def batch(size: int) -> tuple[np.ndarray, np.ndarray]:
-        shape = (size, *data.image_shape)
-        return rng.integers(0, 256, shape, np.uint8), rng.integers(0, 1000, size, np.int32)
+    def batch(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        shape, index = (size, *data.image_shape), np.arange(size, dtype=np.int32)
+        return rng.integers(0, 256, shape, np.uint8), rng.integers(0, 1000, size, np.int32), index
 
     raw = RawBatch(*batch(args.batch_size), *batch(args.batch_size * experiment.uratio))
     warm = 2

@@ -8,7 +8,7 @@ operations are given what was drawn, so nothing here is random.
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from PIL import Image, ImageEnhance, ImageFilter, ImageOps
+from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageOps
 
 Operation = Callable[[Image.Image], Image.Image]
 ENHANCERS = {
@@ -168,3 +168,116 @@ def _ctaugment_cifar_op(image: Image.Image, name: str, v: float, second: float) 
         "solarize": lambda x: ImageOps.solarize(x, int(v * 255.999)),
     }
     return operations[name](image)
+
+
+def randaugment_usb(
+    image: np.ndarray,
+    ops: Sequence[tuple[str, float, float, float]],
+    corner: Sequence[float],
+    size: float,
+) -> np.ndarray:
+    """USB's RandAugment: ops of (name, low, high, share of the range), then its Cutout.
+
+    Args:
+      corner, size: what `random` draws of the Cutout, in [0, 1).
+    """
+    picture = Image.fromarray(image)
+    for name, low, high, share in ops:
+        picture = _randaugment_usb_op(picture, name, low + (high - low) * share)
+    width, height = picture.size
+    side = size * 0.5 * width
+    # np.random.uniform(w) is from w to 1.
+    x0, y0 = (
+        int(max(0, n + (1 - n) * u - side / 2))
+        for n, u in zip((width, height), corner, strict=True)
+    )
+    box = (x0, y0, min(width, x0 + side), min(height, y0 + side))
+    ImageDraw.Draw(picture).rectangle(box, (125, 123, 114))
+    return np.asarray(picture)
+
+
+def _randaugment_usb_op(image: Image.Image, name: str, v: float) -> Image.Image:
+    if name in ENHANCERS:
+        return ENHANCERS[name](image).enhance(v)
+    if name in ("rotate", "shear_x", "shear_y", "translate_x", "translate_y"):
+        pixels = {"translate_x": image.size[0], "translate_y": image.size[1]}.get(name, 1)
+        return geometry(image, name, v * pixels, fill=0)
+    operations: dict[str, Operation] = {
+        "identity": lambda x: x,
+        "autocontrast": ImageOps.autocontrast,
+        "equalize": ImageOps.equalize,
+        "posterize": lambda x: ImageOps.posterize(x, max(1, int(v))),
+        "solarize": lambda x: x.point([i if i < v else 255 - i for i in range(256)] * 3),
+    }
+    return operations[name](image).copy()
+
+
+def simclr(
+    image: np.ndarray,
+    box: Sequence[int],
+    *,
+    flip: bool,
+    jitters: Sequence[tuple[str, float]],
+    grey: bool,
+) -> np.ndarray:
+    """SimCLR's view by torchvision's functions on Pillow's images.
+
+    Args:
+      box: top, height, left, width of the crop.
+      jitters: (brightness, contrast, color or hue; its factor), in their order.
+    """
+    top, height, left, width = box
+    picture = Image.fromarray(image).crop((left, top, left + width, top + height))
+    picture = picture.resize((image.shape[1], image.shape[0]), Image.Resampling.BILINEAR)
+    picture = ImageOps.mirror(picture) if flip else picture
+    for name, factor in jitters:
+        picture = (
+            adjust_hue(picture, factor)
+            if name == "hue"
+            else ENHANCERS[name](picture).enhance(factor)
+        )
+    if grey:
+        picture = picture.convert("L").convert("RGB")
+    return np.asarray(picture)
+
+
+def adjust_hue(image: Image.Image, factor: float) -> Image.Image:
+    """`torchvision.transforms._functional_pil.adjust_hue`."""
+    h, s, v = image.convert("HSV").split()
+    turned = np.array(h, dtype=np.uint8)
+    with np.errstate(over="ignore"):
+        turned += np.int32(factor * 255).astype(np.uint8)
+    return Image.merge("HSV", (Image.fromarray(turned, "L"), s, v)).convert("RGB")
+
+
+def randaugment_comatch(
+    image: np.ndarray, ops: Sequence[tuple[str, bool]], centre: Sequence[int]
+) -> np.ndarray:
+    """CoMatch's RandomAugment(2, 10) with Pillow's pixels: ops of (name, negated), then Cutout."""
+    picture = Image.fromarray(image)
+    for name, negated in ops:
+        picture = _randaugment_comatch_op(picture, name, -1 if negated else 1)
+    return paint_square(np.asarray(picture), 16, centre, 128)
+
+
+def _randaugment_comatch_op(image: Image.Image, name: str, sign: int) -> Image.Image:
+    if name in ENHANCERS:
+        return ENHANCERS[name](image).enhance(1.9)
+    grey, bilinear = (128, 128, 128), Image.Resampling.BILINEAR
+    if name == "rotate":
+        return image.rotate(sign * 30, bilinear, fillcolor=grey)
+    moves = {
+        "shear_x": (1, 0.3 * sign, 0, 0, 1, 0),
+        "shear_y": (1, 0, 0, 0.3 * sign, 1, 0),
+        "translate_x": (1, 0, 10 * sign, 0, 1, 0),
+        "translate_y": (1, 0, 0, 0, 1, 10 * sign),
+    }
+    if name in moves:
+        affine = Image.Transform.AFFINE
+        return image.transform(image.size, affine, moves[name], bilinear, fillcolor=grey)
+    operations: dict[str, Operation] = {
+        "autocontrast": ImageOps.autocontrast,
+        "equalize": ImageOps.equalize,
+        "posterize": lambda x: ImageOps.posterize(x, 4),
+    }
+    return operations[name](image) if name in operations else image  # solarize is from 256 up

@@ -33,6 +33,7 @@ from ssljax.inference import predict
 from ssljax.run import evaluate
 from ssljax.trained import Trained
 from ssljax.training import parallel
+from ssljax.training.state import Weights
 from ssljax.training.step import make_eval_step
 
 SIZE = 32
@@ -125,7 +126,7 @@ def evaluation(model: Trained, images: np.ndarray) -> Any:
     """The evaluation of a run, with one set of weights, of images in memory."""
     devices, size = jax.devices(), model.batch_size(len(images))
     compiled = parallel.compile_evaluate(make_eval_step(model.model), devices, batch_size=size)
-    values = model.variables["params"], model.variables["batch_stats"]
+    values = Weights(model.variables["params"], model.variables["batch_stats"], {})
     weights = {"ema": parallel.replicate(values, devices)}
     labels = np.arange(len(images)) % 10
 

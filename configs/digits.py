@@ -5,7 +5,7 @@ import ml_collections
 from configs import base
 
 
-def digits(method: str, **method_args: float) -> ml_collections.ConfigDict:
+def digits(method: str, **method_args: float | str) -> ml_collections.ConfigDict:
     """A method on 40 labels by SGD: a small network, and averages that fit a short run.
 
     Args:

@@ -14,7 +14,7 @@ from ssljax import exits, flags, interrupts, log, overrides, paths, recipe_files
 from ssljax.errors import UsageError
 from ssljax.flags import Command
 from ssljax.log import LOG
-from ssljax.modes import labeling
+from ssljax.modes import labeling, probing
 from ssljax.storage import files, flock
 
 
@@ -54,9 +54,9 @@ def _train(command: Command) -> None:
         return _sweep(command)
     config = command.config()
 
-    from ssljax import experiment, recipe, trained
+    from ssljax import experiment, generations, recipe, trained
     from ssljax.inference import calibrate
-    from ssljax.run import evaluate, loop, results, seeds
+    from ssljax.run import evaluate, results, seeds
     from ssljax.storage import remote
     from ssljax.training import hosts
 
@@ -74,13 +74,11 @@ def _train(command: Command) -> None:
             for name, found in seeds.train([first, *others], Path(workdir)).items():
                 print(f"{name}: {results.headline(found, evaluate.uneven_parts(first))}")
             return
-        home = workdir if remote.is_remote(workdir) else ""
-        local = remote.local(workdir)
-        found = loop.train(first, local, home=home)
+        last, run, found = generations.train(first, workdir)
         if hosts.is_first():
-            model = trained.load(local, model=first.config["model"])
-            calibrate.store(model, first.dataset, first.split)
-            print(results.headline(found, evaluate.uneven_parts(first)))
+            model = trained.load(run, model=last.config["model"])
+            calibrate.store(model, last.dataset, last.split)
+            print(results.headline(found, evaluate.uneven_parts(last)))
 
 
 def _open(workdir: str, config: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -303,6 +301,7 @@ _RUN: dict[str, Callable[[Command], None]] = {
     "report": _report,
     "export": _export,
     "import_npu": _import_bundle,
+    "probe": probing.probe,
     "data": _show_data,
     "augment": _show_views,
     "recipes": _list_recipes,

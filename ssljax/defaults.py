@@ -40,9 +40,18 @@ def get_config() -> ml_collections.ConfigDict:
     # τ: the labelled loss is of logits + τ · log(share of each class among the labelled images), so
     # that rare classes count as much as frequent ones (Menon et al., 2021; there 1); 0: of logits.
     config.logit_adjustment = 0.0
-    # A run directory whose averaged weights training starts with; "": random ones. A run that goes
-    # on does not read it again.
+    # Weights that training starts with: a run directory's averaged ones, a .safetensors or .npz
+    # file, or hf://<owner>/<name>; "": random ones. A run that goes on does not read them again.
     config.init_from = ""
+    config.init_from_sha256 = ""  # of these weights; others are refused. "": any; a run records it
+    # Which weights are trained: all; head, the last layer; last:N, the last N blocks and what
+    # follows them; or lora:R, the head and updates of rank R of attention's projections. The others
+    # have no gradient, no slot of the optimizer and no average.
+    config.trainable = "all"
+    # Where the features of images that no view changes are kept, with trainable="head" and of
+    # --mode=probe; "": in ~/.cache/ssljax/features.
+    config.feature_cache = ""
+    config.remat = False  # whether blocks are computed again for the gradient, to save memory
     config.bfloat16 = False  # whether the network computes in bfloat16; weights are float32
     config.sync_bn = True  # BatchNorm over all devices' images; False: each device its own
 
@@ -62,20 +71,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.num_steps = 1 << 20
     config.num_epochs = 0.0  # of labelled images; above 0: decides num_steps
 
-    # Updates. adam: kernels shrink by weight_decay · lr after each step (MixMatch).
-    # sgd: Nesterov momentum; weight_decay · ½ Σ kernels² is part of the loss (FixMatch).
-    # keras_sgd: as sgd, with weight_decay · Σ w² over kernels and biases of dense layers.
-    config.optimizer = ml_collections.ConfigDict()
-    config.optimizer.name = "adam"
-    config.optimizer.lr = 0.002
-    config.optimizer.lr_batch_size = 0  # batch size that lr is for, in proportion; 0: any
-    # Or cosine: lr · cos(7πk / 16K); or staircase: linear from 0 over the warm-up, and ×0.1 every
-    # so many epochs of labelled images, or with several numbers, after each of these epochs.
-    config.optimizer.schedule = "constant"
-    config.optimizer.warmup_epochs = 0.0
-    config.optimizer.decay_epochs = (50,)
-    config.optimizer.weight_decay = 0.0
-    config.optimizer.momentum = 0.9  # sgd only
+    config.optimizer = _optimizer()
     config.ema_decay = 0.999  # of the weights that are evaluated
     config.ema_batch_stats = False  # whether it averages BatchNorm's statistics too
 
@@ -111,6 +107,32 @@ def get_config() -> ml_collections.ConfigDict:
     # all.
     config.cpu_devices = 0
     return lock(config)
+
+
+def _optimizer() -> ml_collections.ConfigDict:
+    """The knobs of updates."""
+    knobs = ml_collections.ConfigDict()
+    # adam: kernels shrink by weight_decay · lr after each step (MixMatch).
+    # sgd: Nesterov momentum; weight_decay · ½ Σ kernels² is part of the loss (FixMatch).
+    # keras_sgd: as sgd, with weight_decay · Σ w² over kernels and biases of dense layers.
+    # adamw: kernels shrink by weight_decay · lr, as the weights of vision transformers do (USB).
+    knobs.name = "adam"
+    knobs.lr = 0.002
+    knobs.lr_batch_size = 0  # batch size that lr is for, in proportion; 0: any
+    # Or cosine: lr · cos(cosine_level · πk / 16K); cosine_to_zero: lr · ½(1 + cos(πk / K)); or
+    # staircase: linear from 0 over the warm-up, and ×0.1 every so many epochs of labelled images,
+    # or with several numbers, after each of these epochs.
+    knobs.schedule = "constant"
+    knobs.cosine_level = 7.0  # FixMatch's; CReST's is 1
+    knobs.warmup_epochs = 0.0  # of staircase
+    knobs.warmup_steps = 0  # of the others: linear from 0; k and K count from its end
+    knobs.decay_epochs = (50,)
+    knobs.weight_decay = 0.0
+    knobs.momentum = 0.9  # sgd only
+    knobs.clip_norm = 0.0  # to which the length of the gradient is cut; 0: it is not
+    # Factor of the learning rate from each block of the network to the one before it.
+    knobs.layer_decay = 1.0
+    return knobs
 
 
 def lock(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:

@@ -81,10 +81,13 @@ def _scores(
     )
     run_devices = available()
     compiled = parallel.compile_evaluate(
-        make_eval_step(model), run_devices, batch_size=subject.eval_batch_size
+        make_eval_step(model),
+        run_devices,
+        batch_size=subject.eval_batch_size,
     )
     weights = {"params": state["params"], "batch_stats": state["batch_stats"]}
     weights |= {"ema": state["ema"], "ema_batch_stats": state.get("ema_batch_stats") or ()}
+    weights["frozen"] = state.get("frozen") or ()
     left_out = dict.fromkeys(("step", "opt_state", "method", "augment", "key"), ())
     replicated = parallel.replicate(TrainState(**weights, **left_out), run_devices)  # type: ignore[arg-type]
     with devices.telling_of_full_memory():

@@ -18,12 +18,13 @@ from ssljax.data.batches import RawBatch, TrainingData
 from ssljax.data.datasets import Dataset
 from ssljax.data.splits import Split
 from ssljax.data.streaming import StreamedDataset
-from ssljax.methods.method import Method
+from ssljax.methods.method import Method, Sizes
 from ssljax.training import monitors, parallel, step_memory
 from ssljax.training.pretrained import Pretrained
 from ssljax.training.state import TrainState, init_state
 from ssljax.training.step import SINGLE, make_eval_step, make_train_step
 from ssljax.training.stream import Feed, Stream
+from ssljax.training.trainable import Trainable
 
 # What may go wrong in training, see `run/health.py`.
 _ROUNDS = 3  # times that an average must be able to forget where it began
@@ -42,6 +43,7 @@ class Experiment:
     optimizer: optax.GradientTransformation
     schedule: optax.Schedule
     augmentation: Augmentation
+    trainable: Trainable
     devices: list[jax.Device]
     seed: int
     batch_size: int
@@ -59,11 +61,25 @@ class Experiment:
     stop_on: tuple[str, ...]  # of `HEALTH_KINDS`
     train_url: str  # where the run directory is copied when the run ends; "": nowhere
     start: Pretrained | None = None  # weights before the first step; None: random ones
+    guesses: np.ndarray | None = None  # see `methods.method.Sizes`
+
+    holds = "uint8 images"  # what the devices hold of a data set in memory
 
     @property
     def images_per_step(self) -> int:
         """Images that enter the network in a step, each view counted."""
         return self.batch_size * (1 + self.uratio * len(self.method.views))
+
+    @property
+    def sizes(self) -> Sizes:
+        """What the method's state may depend on."""
+        return Sizes(
+            classes=self.dataset.num_classes,
+            class_counts=self.class_counts,
+            unlabeled=len(self.split.unlabeled),
+            batch=self._sizes(),
+            guesses=self.guesses,
+        )
 
     @functools.cached_property
     def data_record(self) -> dict[str, Any]:
@@ -107,9 +123,10 @@ class Experiment:
                 method=self.method,
                 optimizer=self.optimizer,
                 image_shape=self.dataset.image_shape,
-                num_classes=self.dataset.num_classes,
+                sizes=self.sizes,
                 augment=self.augmentation.init(),
                 average_batch_stats=self.ema_batch_stats,
+                trainable=self.trainable,
             )
 
         return jax.jit(initialize)
@@ -156,6 +173,7 @@ class Experiment:
             num_steps=self.num_steps,
             ema_decay=self.ema_decay,
             average_batch_stats=self.ema_batch_stats,
+            trainable=self.trainable,
             adjustment=self.adjustment,
             **options,
         )
@@ -177,12 +195,13 @@ class Experiment:
     def data_bytes(self) -> int:
         """How much memory the data need on each device; of a stream nothing stays there."""
         resident = isinstance(self.dataset, Dataset)
-        return sum(x.nbytes for x in self.data()) if resident else 0
+        return sum(x.nbytes for x in self.data_like()) if resident else 0
 
     @functools.cached_property
     def _traced(self) -> tuple[dict[str, Any], int]:
         state = jax.eval_shape(self._initialize, self._key())
-        data = self._batch_shape() if isinstance(self.dataset, StreamedDataset) else self.data()
+        streamed = isinstance(self.dataset, StreamedDataset)
+        data = self._batch_shape() if streamed else self.data_like()
         sums, program = parallel.trace_step(self.train_step, state, data, self.devices)
         return {"state": state, "window": sums}, step_memory.estimate(program)
 
@@ -229,16 +248,18 @@ class Experiment:
 
     def _batch_shape(self) -> RawBatch:
         """What each device reads in a step of a stream."""
-        labeled, unlabeled = (
-            (
-                jax.ShapeDtypeStruct((size, *self.dataset.image_shape), np.uint8),
-                jax.ShapeDtypeStruct((size,), np.int32),
-            )
-            if (size := total // len(self.devices))
-            else (None, None)
-            for total in self._sizes()
-        )
-        return RawBatch(*labeled, *unlabeled)
+        labeled, unlabeled = (total // len(self.devices) for total in self._sizes())
+
+        def images(size: int) -> Any:
+            return jax.ShapeDtypeStruct((size, *self.dataset.image_shape), np.uint8)
+
+        def numbers(size: int) -> Any:
+            return jax.ShapeDtypeStruct((size,), np.int32)
+
+        raw = RawBatch(images(labeled), numbers(labeled), numbers(labeled))
+        if not unlabeled:
+            return raw
+        return RawBatch(*raw[:3], images(unlabeled), numbers(unlabeled), numbers(unlabeled))
 
     def data(self) -> TrainingData:
         """What the step reads of a data set in memory, on the host."""
@@ -251,6 +272,13 @@ class Experiment:
             unlabeled=self.split.unlabeled.astype(np.int32),
             unlabeled_labels=labels[self.split.unlabeled],
         )
+
+    def data_like(self) -> TrainingData:
+        """Arrays of the types and sizes of `data`."""
+        return self.data()
+
+    def begin(self, state: TrainState) -> None:
+        """What a run does before it goes on from `state`, on the host."""
 
 
 def notes(experiment: Experiment) -> list[str]:
@@ -270,7 +298,7 @@ def notes(experiment: Experiment) -> list[str]:
                 f"run: at most {fitting:.3g} would fit"
             )
     start, names = experiment.start, experiment.dataset.class_names
-    if start and start.class_names != names:
+    if start and start.class_names and start.class_names != names:
         c = next(
             c
             for c, pair in enumerate(zip(start.class_names, names, strict=True))
@@ -300,17 +328,21 @@ def describe(experiment: Experiment) -> str:
     where = "data: read from storage step by step, as uint8 images"
     if isinstance(data, Dataset):
         size = memory.describe(experiment.data_bytes)
-        where = f"data on each device: {size} of uint8 images and indices"
+        where = f"data on each device: {size} of {experiment.holds} and indices"
     where += f"; a step needs about {memory.describe(experiment.step_bytes)} more there"
-    weights = sum(x.size for x in jax.tree.leaves(experiment.shapes["state"].params))
+    state = experiment.shapes["state"]
+    trained, frozen = (
+        sum(x.size for x in jax.tree.leaves(t)) for t in (state.params, state.frozen)
+    )
+    weights = f"{trained:,} weights" + (f" to train on {frozen:,} frozen ones" if frozen else "")
     return (
         f"{experiment.config['dataset']}: {len(split.labeled)} labelled, {len(split.unlabeled)} "
         f"unlabelled, {len(split.valid)} validation, {len(data.test_labels)} test images of "
         f"{height}×{width}×{channels}\n"
         f"{where}\n"
-        f"{experiment.config['method']}: {experiment.config['model']} with {weights:,} weights, "
+        f"{experiment.config['method']}: {experiment.config['model']} with {weights}, "
         f"{experiment.num_steps} steps of {experiment.images_per_step} images on "
         f"{len(experiment.devices)} {experiment.devices[0].platform} device(s)"
-        + (f"\nstarts with the weights of {start.source}, step {start.step}" if start else "")
+        + "".join(f"\n{line}" for line in (start.lines if start else ()))
         + "".join(f"\n{line}" for line in notes(experiment))
     )

@@ -86,6 +86,10 @@ MODES: dict[str, Mode] = {
         "makes a run directory of what a bundle has trained.",
         ("bundle", "workdir", KNOB, "output"),
     ),
+    "probe": Mode(
+        "tries a few labels on the features of a network: the first thing for new images.",
+        ("config", KNOB, "workdir", "label_counts", "sets"),
+    ),
     "data": Mode("shows a recipe's data and split; trains nothing.", ("config", KNOB, "workdir")),
     "augment": Mode(
         "draws what the augmentation does to images.", ("config", KNOB, "workdir", "count")
@@ -191,6 +195,11 @@ def define_flags() -> flags.FlagValues:
     define(flags.DEFINE_bool, "oracle", False, "Reports the best error on the test set too.")
     define(flags.DEFINE_bool, "follow", False, "Reports again whenever a run goes on.")
     _define_labeling(define)
+    define(
+        flags.DEFINE_list, "label_counts", [],
+        "Numbers of labelled images to try, by default 1, 2, 5 … per class.",
+    )  # fmt: skip
+    define(flags.DEFINE_integer, "sets", 5, "Labelled sets of each number.", lower_bound=1)
     define(flags.DEFINE_integer, "count", 8, "How many images are shown.", lower_bound=1)
     define(flags.DEFINE_enum, "format", None, list(_EXPORTS), "What is written.")
     define(

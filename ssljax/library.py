@@ -10,14 +10,14 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from ssljax import defaults, log, network, overrides, recipe, spelling
+from ssljax import defaults, generations, log, network, overrides, recipe, spelling
 from ssljax.data.datasets import Dataset
 from ssljax.data.splits import Split
 from ssljax.errors import UsageError
 from ssljax.experiment import Experiment, describe
 from ssljax.inference import calibrate
 from ssljax.log import LOG, printable
-from ssljax.run import directory, loop
+from ssljax.run import directory
 from ssljax.storage import remote
 from ssljax.trained import Trained, load
 from ssljax.training import hosts
@@ -45,12 +45,9 @@ def train(config: ml_collections.ConfigDict, workdir: Path | str) -> Trained:
 
 def _train(experiment: Experiment, workdir: str) -> Trained:
     LOG.info("%s\nrun directory: %s", describe(experiment), workdir)
-    home = workdir if remote.is_remote(workdir) else ""
-    local = remote.local(workdir)
-    results = loop.train(experiment, local, home=home)
-    model = calibrate.store(
-        load(local, model=experiment.config["model"]), experiment.dataset, experiment.split
-    )
+    last, run, results = generations.train(experiment, workdir)
+    model = load(run, model=last.config["model"])
+    model = calibrate.store(model, last.dataset, last.split)
     return dataclasses.replace(model, results=results)
 
 

@@ -27,7 +27,7 @@ from ssljax.errors import UsageError
 
 PACKAGES = {"method": "methods", "model": "models"}  # knob -> where its plain names are
 # Arguments that are not the config's.
-FIXED = frozenset({"num_classes", "dtype", "axis_name", "parent", "name"})
+FIXED = frozenset({"num_classes", "dtype", "axis_name", "remat", "frozen", "parent", "name"})
 
 
 def find(field: str, name: str, modules: Iterable[ModuleType]) -> Callable[..., Any]:

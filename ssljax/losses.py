@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 PyTree = Any
+Apply = Callable[[PyTree, jax.Array], tuple[jax.Array, PyTree]]  # see `methods.method`
 
 
 def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
@@ -99,7 +100,7 @@ def interleave(parts: Sequence[jax.Array]) -> list[jax.Array]:
 
 
 def apply_interleaved(
-    apply: Callable[[PyTree, jax.Array], tuple[jax.Array, PyTree]],
+    apply: Apply,
     params: PyTree,
     images: jax.Array,
     n: int,
@@ -117,3 +118,63 @@ def apply_interleaved(
     outputs = [apply(params, sub_batch) for sub_batch in interleave(jnp.split(images, n))]
     logits = interleave([logits for logits, _ in outputs])
     return jnp.concatenate(logits), [batch_stats for _, batch_stats in outputs]
+
+
+def weak_and_strong(
+    apply: Apply, params: PyTree, batch: Any
+) -> tuple[jax.Array, jax.Array, jax.Array, PyTree]:
+    """One pass over [labelled, weak, strong], with BatchNorm over all of it, as in FixMatch.
+
+    Args:
+      batch: `methods.method.Batch` with a weak and a strong view.
+
+    Returns:
+      Logits of labelled images `[B, C]`, of weak views `[M, C]` without gradient and of strong
+      views `[M, C]`; new batch statistics.
+    """
+    weak, strong = batch.views
+    n, m = len(batch.labeled), len(weak)
+    logits, batch_stats = apply(params, jnp.concatenate([batch.labeled, weak, strong]))
+    x_logits, weak_logits, strong_logits = jnp.split(logits, [n, n + m])
+    return x_logits, jax.lax.stop_gradient(weak_logits), strong_logits, batch_stats
+
+
+def align(guesses: jax.Array, target: jax.Array, model: jax.Array) -> jax.Array:
+    """Guesses `[M, C]` times target / model, both `[C]`, normalised (ReMixMatch, 3.1; 10⁻⁶ is added
+    to both, as in AdaMatch, CReST and USB)."""
+    aligned = guesses * ((target + 1e-6) / (model + 1e-6))[None]
+    return aligned / jnp.sum(aligned, axis=-1, keepdims=True)
+
+
+def push(queue: jax.Array, rows: jax.Array) -> jax.Array:
+    """A queue `[N, D]` after rows `[n, D]` have entered at its end and the oldest n have left."""
+    return jnp.concatenate([queue, rows])[len(rows) :]
+
+
+def balance(guesses: jax.Array, queue: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Guesses `[M, C]` divided by the mean guess of the last steps, normalised (CoMatch, SimMatch).
+
+    Args:
+      queue: `[steps, C]` mean guesses of the steps before; rows of zeros at first.
+
+    Returns:
+      The guesses, and the queue with this step's mean guess.
+    """
+    queue = push(queue, jnp.mean(guesses, axis=0)[None])
+    balanced = guesses / jnp.mean(queue, axis=0)[None]
+    return balanced / jnp.sum(balanced, axis=-1, keepdims=True), queue
+
+
+def write(
+    table: jax.Array, index: jax.Array, rows: jax.Array, counts: jax.Array | None = None
+) -> jax.Array:
+    """A table `[N, …]` with rows `[n, …]` written at `index [n]`; the later one wins at one place.
+
+    Args:
+      counts: `[n]` bool, which rows are written; None: all are.
+    """
+    order = jnp.arange(len(index))
+    index = index if counts is None else jnp.where(counts, index, len(table))  # outside: dropped
+    last = jnp.full(len(table), -1).at[index].max(order, mode="drop")
+    wins = last.at[index].get(mode="fill", fill_value=-1) == order
+    return table.at[jnp.where(wins, index, len(table))].set(rows, mode="drop")

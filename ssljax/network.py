@@ -2,8 +2,8 @@
 
 import inspect
 import os
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -15,26 +15,42 @@ from ssljax.errors import UsageError
 from ssljax.lookup import find, modules_of
 
 PyTree = Any
+_NO_MODELS = ("convolution", "key_maps", "layers", "vit_keys")  # modules of `models/` without any
 
 
 def make_model(config: Any, **fixed: Any) -> nn.Module:
     """The network that `config.model` and `config.model_args` name.
 
     Args:
-      fixed: arguments that are not the config's: `num_classes`, `dtype`, `axis_name`. A network of
-        one's own can do without the last two.
+      fixed: arguments that are not the config's: `num_classes`, `dtype`, `axis_name`, `remat`. A
+        network of one's own can do without all but the first.
     """
-    function = find(
-        "config.model", config.model, modules_of(ssljax.models, without=["layers", "convolution"])
-    )
-    if config.bfloat16 and not _takes(function, "dtype"):
-        raise UsageError(
-            f"config.bfloat16 is True; allowed for config.model {config.model!r}, which has no "
-            "argument dtype: False"
-        )
+    function = find("config.model", config.model, modules_of(ssljax.models, without=_NO_MODELS))
+    for knob, argument in (("bfloat16", "dtype"), ("remat", "remat")):
+        if config[knob] and not _takes(function, argument):
+            raise UsageError(
+                f"config.{knob} is True; allowed for config.model {config.model!r}, which has no "
+                f"argument {argument}: False"
+            )
     model = call(function, config, "model", **fixed)
     check_returned("config.model", config.model, model, nn.Module)
     return model
+
+
+class Groups(NamedTuple):
+    """The parts of a network from its input to its last layer, in order."""
+
+    head: str  # the name of the last layer
+    group: Callable[[str], int]  # the name of a module or parameter -> its part, from 0
+    groups: int  # how many there are; the last one is the head's
+
+
+def groups_of(model: nn.Module) -> Groups:
+    """Those that a model tells of itself, by `group` and `groups`; else two: the rest and a head,
+    which is called as Flax calls the first dense layer."""
+    if hasattr(model, "group"):
+        return Groups("head", model.group, model.groups)
+    return Groups("Dense_0", lambda name: int(name == "Dense_0"), 2)
 
 
 def require_outputs(
@@ -73,8 +89,19 @@ def network_weights(state: Mapping[str, Any], kind: str) -> tuple[PyTree, PyTree
     params, batch_stats = state["params"], state["batch_stats"]
     if kind == "ema":
         params, batch_stats = state["ema"], state.get("ema_batch_stats") or batch_stats
+    params = merged(params, state.get("frozen") or ())
     # Heads are further outputs of a method that only training uses.
     return {name: value for name, value in params.items() if name != "heads"}, batch_stats or {}
+
+
+def merged(trained: PyTree, frozen: PyTree) -> PyTree:
+    """All parameters, of those that are trained and those that are frozen (`config.trainable`): the
+    updates of low rank are added to their kernels."""
+    if "lora_a" in trained:
+        update = trained["lora_a"]["kernel"] @ trained["lora_b"]["kernel"]
+        return {**frozen, "kernel": frozen["kernel"] + update}
+    both = {name: merged(x, frozen[name]) for name, x in trained.items() if name in frozen}
+    return {**trained, **frozen, **both} if frozen else trained
 
 
 def training_dtype(config: Any) -> Any:

@@ -4,6 +4,7 @@ import inspect
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
 import ml_collections
 import numpy as np
@@ -30,8 +31,10 @@ from ssljax.data.streaming import StreamedDataset
 from ssljax.errors import UsageError
 from ssljax.lookup import find, modules_of
 from ssljax.methods.method import Method
+from ssljax.network import groups_of
 from ssljax.storage import remote
-from ssljax.training import optim
+from ssljax.training import optim, trainable
+from ssljax.training.trainable import Trainable
 
 
 def make_method(config: ml_collections.ConfigDict, split: Split) -> Method:
@@ -85,21 +88,54 @@ def load_data(config: ml_collections.ConfigDict) -> tuple[Dataset | StreamedData
         )
 
 
+def make_trainable(config: ml_collections.ConfigDict, model: nn.Module) -> Trainable:
+    """What `config.trainable` says of the network."""
+    with prefix_errors("config"):
+        return trainable.make_trainable(config.trainable, **groups_of(model)._asdict())
+
+
+def tuned(config: ml_collections.ConfigDict, model: nn.Module) -> nn.Module:
+    """The network for training, which knows how many of its groups are frozen.
+
+    Raises:
+      UsageError: it has no groups of which some can be.
+    """
+    with prefix_errors("config"):
+        kind, number = trainable.parse(config.trainable)
+    if kind != "last":
+        return model
+    if not hasattr(model, "frozen"):
+        raise UsageError(
+            f"config.trainable is {config.trainable!r}; allowed for config.model "
+            f"{config.model!r}, whose blocks have no names: all, head"
+        )
+    return model.clone(frozen=groups_of(model).groups - 1 - number)
+
+
 def make_optimizer(
-    config: ml_collections.ConfigDict, steps_per_epoch: float
+    config: ml_collections.ConfigDict, steps_per_epoch: float, model: nn.Module
 ) -> tuple[optax.Schedule, optax.GradientTransformation]:
     with prefix_errors("config.optimizer"):
-        knobs = config.optimizer
+        knobs, groups = config.optimizer, groups_of(model)
         schedule = optim.make_schedule(
             knobs.schedule,
             lr=knobs.lr * (config.batch_size / knobs.lr_batch_size if knobs.lr_batch_size else 1),
             steps=config.num_steps,
             steps_per_epoch=steps_per_epoch,
             warmup_epochs=knobs.warmup_epochs,
+            warmup_steps=knobs.warmup_steps,
             decay_epochs=knobs.decay_epochs,
+            cosine_level=knobs.cosine_level,
         )
         return schedule, optim.make_optimizer(
-            knobs.name, schedule, weight_decay=knobs.weight_decay, momentum=knobs.momentum
+            knobs.name,
+            schedule,
+            weight_decay=knobs.weight_decay,
+            momentum=knobs.momentum,
+            clip_norm=knobs.clip_norm,
+            layer_decay=knobs.layer_decay,
+            group=groups.group,
+            groups=groups.groups,
         )
 
 
@@ -125,8 +161,8 @@ def make_augmentation(
         check_returned(f"config.augment.{name}", knobs.strong, found, Augmentation)
     if "." in knobs.weak + knobs.strong:
         _check_views(found, knobs, image_shape)
-    views = {"none", *found.views(found.init())}
-    for view in (method.labeled_view, *method.views):
+    views = {*policies.PLAIN, *found.views(found.init())}
+    for view in (method.labeled_view, *method.views, *method.more_labeled_views):
         if view not in views:
             raise UsageError(
                 f"config.method names the view {view!r}; config.augment has: "

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import ml_collections
 
-from ssljax import network, overrides, parts
+from ssljax import network, on_features, overrides, parts
 from ssljax.checks import check_choice, check_range, missing_knobs, prefix_errors
 from ssljax.data import splits
 from ssljax.data.datasets import Dataset
@@ -51,6 +51,9 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
     "optimizer.lr_batch_size": (0, math.inf, False),
     "optimizer.momentum": (0, 1, False),
     "optimizer.weight_decay": (0, math.inf, False),
+    "optimizer.clip_norm": (0, math.inf, False),
+    "optimizer.layer_decay": (0, 1, True),
+    "optimizer.warmup_steps": (0, math.inf, False),
 }
 
 
@@ -86,6 +89,7 @@ def build(
     batch_size: int | None = None,
     started: bool = False,
     max_devices: int | None = None,
+    once: bool = True,
 ) -> Experiment:
     """Builds every part that `config` names, for all devices or the first `max_devices`.
 
@@ -94,12 +98,13 @@ def build(
       batch_size: of the run that is resumed, None: a new one. What a run is must not depend on the
         machine that resumes it, as `per_worker_batch_size` does.
       started: whether the run has a checkpoint, so that `config.init_from` is not read.
+      once: whether features can be computed once, see `on_features.py`.
 
     Raises:
       UsageError: a knob is unknown, missing or out of range, or the parts do not fit together.
     """
     with missing_knobs():
-        return _build(config, data, batch_size, started, max_devices)
+        return _build(config, data, batch_size, started, max_devices, once)
 
 
 def build_seeds(
@@ -123,7 +128,7 @@ def build_seeds(
     configs = [_of_seed(config, i) for i in range(config.num_seeds)]
     if len(configs) == 1:
         return [build(configs[0], batch_size=batch_size, started=started)]
-    experiments = [build(one, started=started, max_devices=1) for one in configs]
+    experiments = [build(one, started=started, max_devices=1, once=False) for one in configs]
     first, given = experiments[0], f"config.num_seeds is {len(experiments)}"
     if not hosts.is_single_process():
         raise UsageError(f"{given}; allowed for several processes: 1")
@@ -131,6 +136,8 @@ def build_seeds(
         raise UsageError(f"{given}; allowed with config.stage.train_url: 1")
     if not isinstance(first.dataset, Dataset):
         raise UsageError(f"{given}; allowed for streams: 1")
+    if first.method.generations:
+        raise UsageError(f"{given}; allowed for config.method {first.config['method']!r}: 1")
     if len({tuple(len(part) for part in each.split) for each in experiments}) > 1:
         raise UsageError(f"{given}, whose splits differ in size; allowed for these data: 1")
     if first.logit_adjustment and len({tuple(each.class_counts) for each in experiments}) > 1:
@@ -170,6 +177,7 @@ def _build(
     resumed_batch_size: int | None,
     started: bool,
     max_devices: int | None,
+    once: bool,
 ) -> Experiment:
     _check_ranges(config)
     run_devices = network.available()[:max_devices]
@@ -179,26 +187,28 @@ def _build(
     # What a run is, and whoever reads it, has nothing to do with who trains it.
     config.distributed = ml_collections.ConfigDict(_ALONE)
     _set_batch_size(config, len(run_devices), resumed_batch_size)
-    start = pretrained.read(config.init_from) if config.init_from and not started else None
+    reads = config.init_from and not started
+    weights = pretrained.read(config.init_from, config.init_from_sha256) if reads else None
+    config.init_from_sha256 = weights.sha256 if weights else config.init_from_sha256
     dataset, split = data or parts.load_data(config)
     method = parts.make_method(config, split)
     steps_per_epoch = len(split.labeled) / config.batch_size
-    if config.num_epochs:
-        steps = steps_per_epoch * config.num_epochs
-        with prefix_errors(f"config.num_epochs is {config.num_epochs}"):
-            check_range("num_steps", steps, 0, _MOST_STEPS)
-        config.num_steps = math.ceil(steps)
-    schedule, optimizer = parts.make_optimizer(config, steps_per_epoch)
+    _set_num_steps(config, steps_per_epoch)
+    model = _network(config, dataset)
+    schedule, optimizer = parts.make_optimizer(config, steps_per_epoch, model)
     resident, platform = isinstance(dataset, Dataset), run_devices[0].platform
-    experiment = Experiment(
+    augmentation = parts.make_augmentation(config.augment, method, dataset.image_shape)
+    given = config.trainable, config.feature_cache, dataset, method, augmentation
+    experiment = (on_features.kind(*given) if once else Experiment)(
         config=config.to_dict(),
         dataset=dataset,
         split=split,
-        model=_network(config, dataset),
+        model=model,
         method=method,
         optimizer=optimizer,
         schedule=schedule,
-        augmentation=parts.make_augmentation(config.augment, method, dataset.image_shape),
+        augmentation=augmentation,
+        trainable=parts.make_trainable(config, model),
         devices=run_devices,
         seed=config.seed,
         batch_size=config.batch_size,
@@ -217,12 +227,22 @@ def _build(
         fallback=config.checkpoint.fallback,
         stop_on=tuple(config.health.stop_on),
         train_url=config.stage.train_url,
-        start=start,
+        start=weights
+        and pretrained.fitted(weights, model, config.model, image_shape=dataset.image_shape),
     )
     _require_adjustable(experiment)
     _require_room(experiment)
     _check_batch_stats(config, experiment)
     return experiment
+
+
+def _set_num_steps(config: ml_collections.ConfigDict, steps_per_epoch: float) -> None:
+    """Works out the length of a run that says it in epochs."""
+    if config.num_epochs:
+        steps = steps_per_epoch * config.num_epochs
+        with prefix_errors(f"config.num_epochs is {config.num_epochs}"):
+            check_range("num_steps", steps, 0, _MOST_STEPS)
+        config.num_steps = math.ceil(steps)
 
 
 def _require_adjustable(experiment: Experiment) -> None:
@@ -240,7 +260,7 @@ def _require_adjustable(experiment: Experiment) -> None:
 def _require_room(experiment: Experiment) -> None:
     """Refuses data, steps and models that the devices cannot hold, before anything is compiled."""
     if isinstance(experiment.dataset, Dataset):
-        devices.require_memory(experiment.data(), experiment.devices)
+        devices.require_memory(experiment.data_like(), experiment.devices)
     count, shape = experiment.images_per_step, experiment.dataset.image_shape
     devices.require_room(
         f"config.batch_size is {experiment.batch_size} and config.uratio {experiment.uratio}: the "
@@ -252,9 +272,6 @@ def _require_room(experiment: Experiment) -> None:
     # Sizes that do not fit together show while the step is traced.
     with prefix_errors(f"config.method {method!r}" if "." in method else "config"):
         state = experiment.shapes["state"]
-    if start := experiment.start:
-        classes = experiment.dataset.num_classes
-        pretrained.require_fits(start, state.params, state.batch_stats, classes)
     devices.require_room(
         f"config.model is {experiment.config['model']}: the state of training",
         sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(state)),
@@ -282,12 +299,13 @@ def _network(config: ml_collections.ConfigDict, dataset: Dataset | StreamedDatas
         num_classes=dataset.num_classes,
         dtype=training_dtype(config),
         axis_name=parallel.AXIS if config.sync_bn else None,
+        **({"remat": True} if config.remat else {}),
     )
     if "." in config.model:
         require_outputs(
             model, config.model, image_shape=dataset.image_shape, num_classes=dataset.num_classes
         )
-    return model
+    return parts.tuned(config, model)
 
 
 def _set_batch_size(config: ml_collections.ConfigDict, devices: int, resumed: int | None) -> None:

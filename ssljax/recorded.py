@@ -33,6 +33,7 @@ _MACHINE = {
     "distributed": {"coordinator": "", "num_processes": 0, "process_id": 0, "auto": False},
     "stage": {"data_url": "", "train_url": ""},
     "compilation_cache": "",
+    "feature_cache": "",
     "cpu_devices": 0,
 }
 # Knobs that name code, and with a dot code of one's own; and one that can be a URL.

@@ -6,7 +6,7 @@ Reads no data set, and needs neither the method nor the optimizer that trained i
 import dataclasses
 import functools
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from ssljax.augment.ops import to_float
 from ssljax.checks import check_range, prefix_errors
 from ssljax.errors import UsageError
 from ssljax.forward import Outputs
+from ssljax.models import convolution
 from ssljax.network import available, make_model, network_weights
 from ssljax.storage import runs
 from ssljax.storage.checkpoints import Checkpoints
@@ -54,16 +55,22 @@ class Trained:
     classes: tuple[Hashable, ...] = ()  # what `predict` returns; (): the class names
     workdir: Path | None = None  # the run directory
 
-    def serve(self) -> Callable[[PyTree, jax.Array], dict[str, jax.Array]]:
+    def serve(
+        self, *, portable: bool = False
+    ) -> Callable[[PyTree, jax.Array], dict[str, jax.Array]]:
         """`f(variables, images) -> outputs`, what every format computes.
 
         Images are `[N, H, W, C]`, uint8 or float32, 0..255; `logits` and `probabilities` are
         `[N, classes]` float32. Probabilities are of the logits divided by the temperature. Both
         are adjusted only for a model of `adjusted`, which is never exported.
+
+        Args:
+          portable: whether it is to be exported, see `convolution.portable`.
         """
 
         def f(variables: PyTree, images: jax.Array) -> dict[str, jax.Array]:
-            found = self._compute(variables, images)._asdict()
+            with convolution.portable() if portable else nullcontext():
+                found = self._compute(variables, images)._asdict()
             return {name: found[name] for name in OUTPUTS}
 
         return f

@@ -242,7 +242,7 @@ def test_the_current_folder_is_on_the_path_only_while_a_name_is_imported(folder)
 def test_an_augmentation_of_one_s_own_offers_more_views(folder):
     chosen = [*ALL, "augment.strong=my_pkg.mine.three", "method_args.views=('dark','none')"]
     assert recipe.build(load(*chosen)).method.views == ("dark", "none")
-    with pytest.raises(UsageError, match="the view 'darker'; config.augment has: dark, none, st"):
+    with pytest.raises(UsageError, match="the view 'darker'; config.augment has: dark, none, si"):
         recipe.build(load(*chosen, "method_args.views=('darker',)"))
 
 

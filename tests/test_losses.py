@@ -118,3 +118,41 @@ def test_interleaving_twice_restores_the_parts(n, batch):
     parts = numbered_parts(n, batch)
     for restored, part in zip(losses.interleave(losses.interleave(parts)), parts, strict=True):
         np.testing.assert_array_equal(restored, part)
+
+
+def test_alignment_multiplies_by_the_ratio_and_normalises():
+    guesses = np.array([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8]])
+    target, model = np.array([0.5, 0.25, 0.25]), np.array([0.2, 0.2, 0.6])
+    expected = guesses * (target + 1e-6) / (model + 1e-6)
+    expected /= expected.sum(axis=1, keepdims=True)
+    found = losses.align(jnp.float32(guesses), jnp.float32(target), jnp.float32(model))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_guesses_are_balanced_by_the_mean_of_the_steps_there_were():
+    guesses = jnp.float32([[0.5, 0.5], [0.9, 0.1]])
+    balanced, queue = losses.balance(guesses, jnp.zeros((4, 2)))
+    np.testing.assert_allclose(queue, [[0, 0]] * 3 + [[0.7, 0.3]], rtol=1e-6)
+    expected = np.array([[0.5 / 0.7, 0.5 / 0.3], [0.9 / 0.7, 0.1 / 0.3]])
+    np.testing.assert_allclose(balanced, expected / expected.sum(axis=1, keepdims=True), rtol=1e-5)
+
+
+def test_a_queue_forgets_the_oldest_rows():
+    queue = losses.push(jnp.arange(4.0)[:, None], jnp.float32([[8], [9]]))
+    np.testing.assert_array_equal(queue[:, 0], [2, 3, 8, 9])
+    np.testing.assert_array_equal(losses.push(queue, jnp.arange(6.0)[:, None])[:, 0], [2, 3, 4, 5])
+
+
+def test_of_two_rows_for_one_place_the_later_one_is_written():
+    table = jnp.full((6, 2), -1.0)
+    index = jnp.array([4, 0, 4, 2, 0, 4])
+    rows = jnp.arange(12.0).reshape(6, 2)
+    written = losses.write(table, index, rows)
+    expected = np.full((6, 2), -1.0)
+    for i, row in zip(index, rows, strict=True):
+        expected[i] = row
+    np.testing.assert_array_equal(written, expected)
+    counts = jnp.array([True, True, False, True, False, False])
+    written = losses.write(table, index, rows, counts)
+    np.testing.assert_array_equal(written[np.array([4, 0, 2])], rows[np.array([0, 1, 3])])
+    np.testing.assert_array_equal(written[np.array([1, 3, 5])], np.full((3, 2), -1.0))

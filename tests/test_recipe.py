@@ -26,7 +26,7 @@ def change(config, knob, value):
 @pytest.mark.parametrize(
     ("knob", "value", "message"),
     [
-        ("method", "fixmatsch", r"config.method 'fixmatsch' .* fixmatch, ict, .*, vat;"),
+        ("method", "fixmatsch", r"config.method 'fixmatsch' .* fixmatch, flexmatch, .*, vat;"),
         (
             "model",
             "vgg",
@@ -54,7 +54,7 @@ def change(config, knob, value):
         (
             "optimizer.name",
             "lion",
-            r"optimizer.name 'lion' does not exist; there are: adam, keras_sgd",
+            r"optimizer.name 'lion' does not exist; there are: adam, adamw, keras_sgd",
         ),
         ("optimizer.schedule", "step", r"schedule 'step' does not exist; there are: constant"),
         ("optimizer.lr", 0.0, r"config.optimizer.lr is 0.0; allowed: above 0"),

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssljax.augment import ctaugment as learned_policy
-from ssljax.augment import heat_map, policies
+from ssljax.augment import heat_map, policies, usb
 from ssljax.augment import randaugment as ra
 from ssljax.augment.ctaugment_spaces import SEARCH_SPACES
 from ssljax.checks import check_choice, check_range
@@ -78,17 +78,19 @@ def randaugment(
     randaugment_magnitude: float | None = None,
     randaugment_num_levels: int | None = None,
 ) -> Augmentation:
-    """The weak view, then RandAugment; spaces: cifar, imagenet.
+    """The weak view, then RandAugment; spaces: cifar, imagenet, comatch.
 
     Args:
       randaugment_num_layers: operations drawn for an image.
       randaugment_prob_to_apply: probability of applying each, 0..1.
-      randaugment_magnitude: one level for all, 0..1 for imagenet, 1..9 for cifar.
+      randaugment_magnitude: one level for all, 0..1 for imagenet, 1..9 for cifar, 0..10 for
+        comatch.
       randaugment_num_levels: n, to draw levels from 0, 1/n, …, 1; imagenet only.
     """
     _require("randaugment_num_layers", randaugment_num_layers, 0, math.inf)
     _require("randaugment_prob_to_apply", randaugment_prob_to_apply, 0, 1)
-    _require("randaugment_magnitude", randaugment_magnitude, 0, 1 if recipe == "imagenet" else 9)
+    most = {"imagenet": 1, "comatch": 10}.get(recipe, 9)
+    _require("randaugment_magnitude", randaugment_magnitude, 0, most)
     _require("randaugment_num_levels", randaugment_num_levels, 1, math.inf)
     strong = partial(
         ra.randaugment,
@@ -104,6 +106,14 @@ def randaugment(
     return Augmentation(
         lambda state: views, partial(ra.magnitude_grid, space=ra.SEARCH_SPACES[recipe])
     )
+
+
+def usb_randaugment(weak: View, recipe: str) -> Augmentation:
+    """The weak view, then USB's RandAugment; recipes: cifar, and no_color (TissueMNIST)."""
+    check_choice("recipe", recipe, usb.SPACES)
+    space = usb.SPACES[recipe]
+    views = {"weak": weak, "strong": _after(weak, partial(usb.randaugment, ops=space))}
+    return Augmentation(lambda state: views, partial(usb.magnitude_grid, ops=space))
 
 
 def ctaugment(

@@ -59,7 +59,13 @@ _OPAQUE = ("autocontrast", "equalize", "invert", "posterize", "solarize", "solar
 
 
 def apply_layer(
-    images: jax.Array, op: jax.Array, parameter: jax.Array, *, names: Sequence[str], fill: int = 0
+    images: jax.Array,
+    op: jax.Array,
+    parameter: jax.Array,
+    *,
+    names: Sequence[str],
+    fill: int = 0,
+    method: str = "nearest",
 ) -> jax.Array:
     """Applies one operation to each image, with one warp, one lookup and one filter_blend.
 
@@ -71,6 +77,7 @@ def apply_layer(
       parameter: float32 `[B]`, in Pillow's units.
       names: the operations that can be drawn, at most once each.
       fill: level, 0 to 255, of what a warp leaves empty, in all channels.
+      method: of a warp, see `ops.warp`.
 
     Returns:
       uint8 `[B, H, W, C]`.
@@ -83,7 +90,7 @@ def apply_layer(
 
     def warp(images):
         matrix = _select(ops.identity_matrix(len(images)), warps, _MATRICES, images, parameter)
-        return ops.warp(images, matrix, fill=fill)
+        return ops.warp(images, matrix, fill=fill, method=method)
 
     def table(identity):
         return _select(identity, tables, _TABLES, colors, parameter)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from ssljax.augment import ops
+from ssljax.augment.simclr import simclr
 
 
 def none(keys: jax.Array, images: jax.Array) -> jax.Array:
@@ -34,6 +35,19 @@ def weak_svhn(keys: jax.Array, images: jax.Array) -> jax.Array:
 def weak_stl10(keys: jax.Array, images: jax.Array) -> jax.Array:
     """Mirrors half of the images and shifts all by up to 12 pixels, for images of 96×96."""
     return _flip_and_shift(keys, images, pad=12)
+
+
+def weak_eurosat(keys: jax.Array, images: jax.Array) -> jax.Array:
+    """As `weak_cifar`, and turns half of the images upside down: they are seen from above."""
+    keys, turned = jnp.unstack(jax.vmap(jax.random.split)(keys), axis=1)
+    upside_down = jax.vmap(jax.random.bernoulli)(turned)[:, None, None, None]
+    return weak_cifar(keys, jnp.where(upside_down, images[:, ::-1], images))
+
+
+def weak_photos(keys: jax.Array, images: jax.Array) -> jax.Array:
+    """Mirrors half of the images and shifts all by up to an eighth of their smaller side,
+    reflecting at the border, as `weak_cifar` does with 32 pixels."""
+    return _flip_and_shift(keys, images, pad=min(images.shape[1:3]) // 8)
 
 
 def _flip_and_shift(keys, images, *, pad, flip=0.5):
@@ -106,3 +120,7 @@ def _affine(shape, degrees, shear_x, shear_y, move_x, move_y):
     c = cx - a * cx - b * cy + move_x
     f = cy - d * cx - e * cy + move_y
     return jnp.stack([jnp.broadcast_to(x, (n,)) for x in (a, b, c, d, e, f)], axis=-1)
+
+
+# Views that a method can name without a knob.
+PLAIN = {"none": none, "simclr": simclr}

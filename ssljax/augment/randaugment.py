@@ -32,6 +32,7 @@ class SearchSpace(NamedTuple):
     # in each warp. Operations that Pillow does without alpha make it black for good.
     transparent: bool
     cutout: int  # side of Cutout's square in pixels; 0: no Cutout
+    method: str = "nearest"  # how warps find a pixel between others
 
 
 class Draws(NamedTuple):
@@ -96,7 +97,34 @@ IMAGENET = SearchSpace(
     transparent=False,
     cutout=0,
 )
-SEARCH_SPACES = {"cifar": CIFAR, "imagenet": IMAGENET}
+# CoMatch, datasets/randaugment.py: RandomAugment(2, 10), whose level is always the last. Its pixels
+# are OpenCV's; these are Pillow's.
+COMATCH = SearchSpace(
+    ops=(
+        Op("identity"),
+        Op("autocontrast"),
+        Op("equalize"),
+        Op("rotate", lambda level: 3 * level, signed=True),
+        Op("solarize", lambda level: int(level / 10 * 256)),
+        Op("color", lambda level: level / 10 * 1.8 + 0.1),
+        Op("contrast", lambda level: level / 10 * 1.8 + 0.1),
+        Op("brightness", lambda level: level / 10 * 1.8 + 0.1),
+        Op("sharpness", lambda level: level / 10 * 1.8 + 0.1),
+        Op("shear_x", lambda level: level / 10 * 0.3, signed=True),
+        Op("translate_x", lambda level: level, signed=True),
+        Op("translate_y", lambda level: level, signed=True),
+        Op("posterize", lambda level: int(level / 10 * 4)),
+        Op("shear_y", lambda level: level / 10 * 0.3, signed=True),
+    ),
+    levels=(10,),
+    layers=2,
+    probability=0.5,
+    fill=128,
+    transparent=False,
+    cutout=16,
+    method="bilinear",
+)
+SEARCH_SPACES = {"cifar": CIFAR, "imagenet": IMAGENET, "comatch": COMATCH}
 
 
 def randaugment(
@@ -206,7 +234,10 @@ def apply(images: jax.Array, draws: Draws, space: SearchSpace) -> jax.Array:
     names = [op.name for op in space.ops]
     fill = 0 if space.transparent else space.fill
     images, _ = jax.lax.scan(
-        lambda x, drawn: (apply_layer(x, *drawn, names=names, fill=fill), None),
+        lambda x, drawn: (
+            apply_layer(x, *drawn, names=names, fill=fill, method=space.method),
+            None,
+        ),
         images,
         (draws.op.T, parameter.T),
     )

@@ -26,9 +26,37 @@ def rescale(images: jax.Array, scale: ArrayLike, method: ArrayLike) -> jax.Array
     batch, height, width, _ = images.shape
     scale = per_image("scale", scale, batch)
     method = per_image("method", method, batch, jnp.int32)
-    # Pillow's two passes, with 8-bit levels in between.
-    images = _resample("box,byxc->byoc", _weights(width, scale / 4, method), images)
-    return _resample("boy,byxc->boxc", _weights(height, scale / 4, method), images)
+
+    def box(size):
+        start = jnp.round(scale / 4 * size)
+        return start.astype(jnp.int32), jnp.round((1 - scale / 4) * size) - start
+
+    (top, rows), (left, columns) = box(height), box(width)
+    return _resize(images, top, rows, left, columns, method)
+
+
+def crop(
+    images: jax.Array, top: jax.Array, height: jax.Array, left: jax.Array, width: jax.Array
+) -> jax.Array:
+    """A box of each image, resized to the image's size by Pillow's bilinear filter.
+
+    Args:
+      images: uint8 `[B, H, W, C]`.
+      top, height, left, width: int `[B]`, the box in pixels, within the image.
+
+    Returns:
+      uint8 `[B, H, W, C]`, up to 2 levels from Pillow's, which has 22-bit weights.
+    """
+    check_images(images)
+    method = jnp.full(len(images), RESCALE_METHODS.index("bilinear"))
+    return _resize(images, top, height, left, width, method)
+
+
+def _resize(images, top, height, left, width, method):
+    """Pillow's two passes, with 8-bit levels in between."""
+    rows, columns = images.shape[1:3]
+    images = _resample("box,byxc->byoc", _weights(columns, left, width, method), images)
+    return _resample("boy,byxc->boxc", _weights(rows, top, height, method), images)
 
 
 def _resample(equation: str, weights: jax.Array, images: jax.Array) -> jax.Array:
@@ -37,19 +65,18 @@ def _resample(equation: str, weights: jax.Array, images: jax.Array) -> jax.Array
     return jnp.clip(jnp.floor(levels + 0.5), 0, 255).astype(jnp.uint8)
 
 
-def _weights(size: int, crop: jax.Array, method: jax.Array) -> jax.Array:
+def _weights(size: int, start: jax.Array, length: jax.Array, method: jax.Array) -> jax.Array:
     """`[B, size, size]`: an output pixel's weights over the input pixels, as `precompute_coeffs`.
 
-    crop `[B]` is the share cropped at both ends. The result is never smaller than the crop, so the
+    The box is `[start, start + length)`, each `[B]`. The result is never smaller than it, so the
     filters are never widened.
     """
-    start = jnp.round(crop * size)
-    length = (jnp.round((1 - crop) * size) - start).astype(jnp.int32)[:, None]
+    length = length.astype(jnp.int32)[:, None]
     # An output pixel's centre, within the crop, is at `source` + `fraction` input pixels. Integers,
     # because float32 would leave too few digits for the fraction.
     source, remainder = jnp.divmod((2 * jnp.arange(size)[None, :] + 1) * length, 2 * size)
     fraction = (remainder / (2 * size))[:, :, None]
-    pixel = jnp.arange(size)[None, None, :] - start.astype(jnp.int32)[:, None, None]
+    pixel = jnp.arange(size)[None, None, :] - start[:, None, None]
     step = pixel - source[:, :, None]
     weights = _filter(step, step + 0.5 - fraction, method[:, None, None])
     weights = jnp.where((pixel >= 0) & (pixel < length[:, :, None]), weights, 0)

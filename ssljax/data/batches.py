@@ -19,11 +19,14 @@ class TrainingData(NamedTuple):
 
 
 class RawBatch(NamedTuple):
-    """What one device reads in one step: looked up in `TrainingData`, or streamed to it."""
+    """What one device reads in one step: looked up in `TrainingData`, or streamed to it.
+
+    Where the method has no unlabelled views, what is about unlabelled images is None.
+    """
 
     labeled: Array  # [B, H, W, C] uint8
     labels: Array  # [B] int32
-    unlabeled: Array | None  # [M, H, W, C] uint8; None: the method has no unlabelled views
-    unlabeled_labels: (
-        Array | None
-    )  # [M] int32, labels of `unlabeled`, -1: none; only monitors read them
+    labeled_index: Array  # [B] int32, positions in the split's list of labelled images
+    unlabeled: Array | None = None  # [M, H, W, C] uint8
+    unlabeled_labels: Array | None = None  # [M] int32, -1: none; only monitors read them
+    unlabeled_index: Array | None = None  # [M] int32, positions in the list of unlabelled ones

@@ -6,7 +6,7 @@ the one they have.
 """
 
 import importlib.util
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -23,6 +23,14 @@ from ssljax.data.labels import with_added as _with_added
 from ssljax.data.tfds_parts import Splits
 
 _TRAIN_TEST = Splits(("train",), ("test",))
+# Which of the 20 superclasses each of CIFAR-100's classes, in their order, is in.
+_SUPERCLASSES = (
+    4, 1, 14, 8, 0, 6, 7, 7, 18, 3, 3, 14, 9, 18, 7, 11, 3, 9, 7, 11,
+    6, 11, 5, 10, 7, 6, 13, 15, 3, 15, 0, 11, 1, 10, 12, 14, 16, 9, 11, 5,
+    5, 19, 8, 8, 15, 13, 14, 17, 18, 10, 16, 4, 17, 4, 2, 0, 17, 4, 18, 17,
+    10, 3, 2, 12, 12, 16, 12, 1, 9, 19, 2, 10, 0, 1, 16, 12, 9, 13, 15, 13,
+    16, 19, 2, 4, 6, 19, 5, 5, 8, 19, 18, 1, 2, 15, 6, 0, 17, 8, 14, 13,
+)  # fmt: skip
 Batches = Iterator[tuple[np.ndarray, np.ndarray]]  # uint8 [n, H, W, C], int64 [n]
 
 
@@ -101,6 +109,47 @@ def cifar10(data_dir: str) -> Dataset:
 def cifar100(data_dir: str) -> Dataset:
     """CIFAR-100: as CIFAR-10, with the 100 fine labels."""
     return _dataset(tfds_source.read("cifar100", _TRAIN_TEST, data_dir=data_dir))
+
+
+def digits_open() -> Dataset:
+    """The digits 2 to 7; the others are images without a label among the training images."""
+    return _with_foreign(digits(), range(2, 8))
+
+
+def cifar10_open(data_dir: str) -> Dataset:
+    """CIFAR-10's animals, classes 2 to 7; the four vehicles are training images without a label.
+
+    As `semilearn/datasets/cv_datasets/cifar.py` of nukezil/IOMatch. There are no test images of the
+    others.
+    """
+    return _with_foreign(cifar10(data_dir), range(2, 8))
+
+
+def _cifar100_open(data_dir: str, *, superclasses: int) -> Dataset:
+    """The classes of CIFAR-100's first superclasses, five of each; see `cifar10_open`."""
+    data = cifar100(data_dir)
+    known = np.flatnonzero(np.array(_SUPERCLASSES) < superclasses)
+    return _with_foreign(data, known)
+
+
+cifar100_open20 = partial(_cifar100_open, superclasses=4)
+cifar100_open50 = partial(_cifar100_open, superclasses=10)
+cifar100_open80 = partial(_cifar100_open, superclasses=16)
+
+
+def _with_foreign(data: Dataset, known: Iterable[int]) -> Dataset:
+    """A data set that has only some of its classes: training images of the others lose labels."""
+    known = list(known)
+    number = np.full(data.num_classes, -1)
+    number[known] = np.arange(len(known))
+    kept = number[data.test_labels] >= 0
+    return data._replace(
+        labels=number[data.labels],
+        test_images=data.test_images[kept],
+        test_labels=number[data.test_labels[kept]],
+        num_classes=len(known),
+        class_names=tuple(data.class_names[c] for c in known),
+    )
 
 
 def svhn(data_dir: str) -> Dataset:

@@ -31,13 +31,21 @@ def look_up(
       sizes: labelled and unlabelled images per step, over all devices; of the latter 0: none.
       rows: which rows of each belong to this device, int32.
     """
-    chosen = batch_positions(keys[0], step, size=len(data.labeled), batch=sizes[0])[rows[0]]
-    labeled, labels = data.images[data.labeled[chosen]], data.labels[chosen]
+    chosen = _chosen(keys[0], step, len(data.labeled), sizes[0], rows[0])
+    raw = RawBatch(data.images[data.labeled[chosen]], data.labels[chosen], chosen)
     if not sizes[1]:
-        return RawBatch(labeled, labels, None, None)
-    chosen = batch_positions(keys[1], step, size=len(data.unlabeled), batch=sizes[1])[rows[1]]
-    unlabeled = data.images[data.unlabeled[chosen]]
-    return RawBatch(labeled, labels, unlabeled, data.unlabeled_labels[chosen])
+        return raw
+    chosen = _chosen(keys[1], step, len(data.unlabeled), sizes[1], rows[1])
+    return raw._replace(
+        unlabeled=data.images[data.unlabeled[chosen]],
+        unlabeled_labels=data.unlabeled_labels[chosen],
+        unlabeled_index=chosen,
+    )
+
+
+def _chosen(key, step, size, batch, rows):
+    """Positions of some rows of a step's batch, int32."""
+    return batch_positions(key, step, size=size, batch=batch)[rows].astype(jnp.int32)
 
 
 def batch_positions(key: jax.Array, step: jax.Array, *, size: int, batch: int) -> jax.Array:

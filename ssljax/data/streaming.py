@@ -110,6 +110,7 @@ def batches(
     if sizes[1]:
         parts.append((split.unlabeled, sizes[1], rows[1]))
     labeled = len(rows[0])
+    places = [_places_in(indices) for indices, _, _ in parts]
 
     def choose(step: int) -> tuple[np.ndarray, np.ndarray]:
         """ImageIndex, and a number for the randomness of each."""
@@ -142,10 +143,21 @@ def batches(
                 good = _nearest_good(valid[part])
                 indices[part], images[part] = indices[part][good], images[part][good]
         labels = data.labels[indices].astype(np.int32)
-        batch = RawBatch(images[:labeled], labels[:labeled], None, None)
+        index = places[0](indices[:labeled])
+        batch = RawBatch(images[:labeled], labels[:labeled], index)
         if sizes[1]:
-            batch = batch._replace(unlabeled=images[labeled:], unlabeled_labels=labels[labeled:])
+            batch = batch._replace(
+                unlabeled=images[labeled:],
+                unlabeled_labels=labels[labeled:],
+                unlabeled_index=places[1](indices[labeled:]),
+            )
         yield batch
+
+
+def _places_in(indices: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """A function from images to their places in a list of images, int32."""
+    order = np.argsort(indices)
+    return lambda images: order[np.searchsorted(indices, images, sorter=order)].astype(np.int32)
 
 
 def positions(seed: tuple[int, int], size: int, counter: np.ndarray) -> np.ndarray:

@@ -24,31 +24,22 @@ import numpy as np
 
 from ssljax.augment import policies, randaugment
 from ssljax.augment.ops import to_float
-from ssljax.data.datasets import Dataset
 from ssljax.errors import UsageError
 from ssljax.experiment import Experiment
-from ssljax.export import npu_arrays, tf1_graph
+from ssljax.export import npu_arrays, npu_limits, tf1_graph
 from ssljax.export.npu_arrays import flat, nested
 from ssljax.methods.method import Batch, Progress
 from ssljax.storage import checksums
 from ssljax.storage.files import write_json
 from ssljax.training import optim
 from ssljax.training.monitors import class_monitors, monitors
+from ssljax.training.passes import Network
+from ssljax.training.replica import SINGLE
 from ssljax.training.state import TrainState
 
 PyTree = Any
 FORMAT = 1  # of the bundle; the runner reads this one alone
 _RUNNER = Path(__file__).with_name("npu_run.py")
-
-# Weak views that the runner knows: probability of a flip, pixels of shift, how it fills borders.
-_WEAK: dict[str, dict[str, Any]] = {
-    "none": {"flip": 0.0, "pad": 0, "mode": "reflect"},
-    "flip": {"flip": 0.5, "pad": 0, "mode": "reflect"},
-    "weak_cifar": {"flip": 0.5, "pad": 4, "mode": "reflect"},
-    "weak_svhn": {"flip": 0.0, "pad": 4, "mode": "reflect"},
-    "weak_stl10": {"flip": 0.5, "pad": 12, "mode": "reflect"},
-    "weak_digits": {"flip": 0.0, "pad": 1, "mode": "constant"},
-}
 
 
 def write(experiment: Experiment, directory: Path, *, state: TrainState | None = None) -> None:
@@ -60,7 +51,7 @@ def write(experiment: Experiment, directory: Path, *, state: TrainState | None =
     Raises:
       UsageError: the experiment has a part that cannot be trained there; names it.
     """
-    _require_trainable(experiment)
+    npu_limits.require_trainable(experiment)
     state = experiment.init_state() if state is None else state
     inputs = _inputs(experiment, state)
     noise, strong = _noise(experiment), _strong(experiment)
@@ -95,35 +86,6 @@ def write(experiment: Experiment, directory: Path, *, state: TrainState | None =
     write_json(directory / "manifest.json", manifest)
     shutil.copy(_RUNNER, directory / "run.py")
     checksums.seal(directory)
-
-
-def _require_trainable(experiment: Experiment) -> None:
-    config, method = experiment.config, experiment.method
-    if not isinstance(experiment.dataset, Dataset):
-        raise UsageError(
-            f"config.dataset {config['dataset']} is streamed; --format=npu_bundle holds all images"
-        )
-    for part, has in (
-        ("further heads", bool(method.heads)),
-        ("a state of its own", bool(jax.tree.leaves(method.init(2)))),
-    ):
-        if has:
-            raise UsageError(
-                f"config.method {config['method']!r} has {part}, which --format=npu_bundle cannot "
-                "train; mixmatch, fixmatch, supervised and others without can be"
-            )
-    if config["augment"]["weak"] not in _WEAK:
-        raise UsageError(
-            f"config.augment.weak {config['augment']['weak']!r} is not known to the runner; "
-            f"allowed: {', '.join(_WEAK)}"
-        )
-    if "shake" in config["model"]:
-        raise UsageError(
-            f"config.model {config['model']!r} draws random numbers, which graphs of "
-            "--format=npu_bundle cannot; the other models can be trained"
-        )
-    if config["bfloat16"]:
-        raise UsageError("config.bfloat16 is True; --precision of the runner decides instead")
 
 
 def _inputs(experiment: Experiment, state: TrainState) -> dict[str, jax.ShapeDtypeStruct]:
@@ -190,20 +152,19 @@ def _train_function(experiment: Experiment, state: TrainState, noise: PyTree) ->
         batch_stats = nested(state.batch_stats, "stat", args)
         views = tuple(to_float(args[f"in/view{i}"]) for i in range(len(method.views)))
         labeled, labels = to_float(args["in/labeled"]), args["in/labels"]
-        batch = Batch(labeled, labels, views, experiment.adjustment)
+        batch = Batch(labeled, labels, views, adjustment=experiment.adjustment)
         step = args["in/step"].astype(jnp.float32)
-        progress = Progress(
-            images=step * experiment.batch_size, fraction=step / experiment.num_steps
+        images, fraction = step * experiment.batch_size, step / experiment.num_steps
+        progress = Progress(images, fraction, args["in/step"])
+
+        apply = Network(
+            model,
+            batch_stats=batch_stats,
+            averaged=batch_stats,
+            key=None,
+            replica=SINGLE,
+            whole=False,
         )
-
-        def apply(params, images, head=None):
-            del head
-            variables = {"params": params, "batch_stats": batch_stats}
-            (logits, _), updated = model.apply(
-                variables, images, train=True, mutable=["batch_stats"]
-            )
-            return logits, updated.get("batch_stats", {})
-
         drawn = jax.tree.map(lambda name: args[name], noise)
         value, aux = method.loss(params, ema, apply, batch, drawn, (), progress)
         outputs = {"out/loss": value} | flat(aux.batch_stats, "out/stat")
@@ -312,7 +273,7 @@ def _manifest(experiment: Experiment, state: TrainState) -> dict[str, Any]:
         **experiment.data_record,
         "labeled_view": _views(experiment)[0],
         "views": _views(experiment)[1:],
-        "weak": _WEAK[config["augment"]["weak"]],
+        "weak": npu_limits.WEAK[config["augment"]["weak"]],
         "optimizer": {
             "name": "adam" if knobs["name"] == "adam" else "momentum",
             "momentum": knobs["momentum"],

@@ -49,7 +49,7 @@ def write(trained: Trained, path: Path, *, input_dtype: str, opset: int) -> None
     Raises:
       UsageError: jax2onnx or the checker refuses it.
     """
-    serve = trained.serve()
+    serve = trained.serve(portable=True)
 
     def positional(images: jax.Array) -> tuple[jax.Array, ...]:
         outputs = serve(trained.variables, images)

@@ -43,7 +43,7 @@ def write(trained: Trained, directory: Path, *, input_dtype: str) -> None:
     tf.config.set_visible_devices([], "GPU")
     height, width, channels = trained.image_shape
     convert = jax2tf.convert(
-        trained.serve(),
+        trained.serve(portable=True),
         polymorphic_shapes=[None, f"(b, {height}, {width}, {channels})"],
         with_gradient=False,
         native_serialization_platforms=_PLATFORMS,

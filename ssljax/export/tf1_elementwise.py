@@ -56,6 +56,11 @@ def _one_minus_square(eqn, x):
     return raw.Mul(x=raw.Add(x=one, y=x), y=raw.Sub(x=one, y=x))
 
 
+def _erfc(eqn, x):
+    """By erf, which NPUs have."""
+    return raw.Sub(x=np.ones((), result(eqn).dtype), y=raw.Erf(x=x))
+
+
 def _round(eqn, x):
     if eqn.params["rounding_method"] != lax.RoundingMethod.TO_NEAREST_EVEN:
         raise Unsupported("rounding halves away from zero; Rint rounds them to even")
@@ -99,6 +104,7 @@ ELEMENTWISE: dict[str, Rule] = {
     "div": _div,
     "eq": _binary("Equal"),
     "erf": _unary("Erf"),
+    "erfc": _erfc,
     "exp": _unary("Exp"),
     "expm1": _unary("Expm1"),
     "floor": _unary("Floor"),

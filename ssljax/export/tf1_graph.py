@@ -1,8 +1,8 @@
 """A JAX function as a graph of plain TensorFlow 1.15 operations, for what cannot run JAX.
 
 jax2tf makes a single XlaCallModule, which neither TensorFlow 1 nor Ascend's tools can read. `lower`
-goes through the function's jaxpr instead; `tf1_rules.py` and `tf1_elementwise.py`
-have an operation for each primitive.
+goes through the function's jaxpr instead; `tf1_rules.py`, `tf1_products.py` and
+`tf1_elementwise.py` have an operation for each primitive.
 """
 
 import re
@@ -16,6 +16,7 @@ import numpy as np
 
 from ssljax.errors import UsageError
 from ssljax.export.tf1_elementwise import ELEMENTWISE
+from ssljax.export.tf1_products import PRODUCTS
 from ssljax.export.tf1_rules import (
     CUSTOM,
     TRANSPARENT,
@@ -26,11 +27,13 @@ from ssljax.export.tf1_rules import (
     known,
 )
 from ssljax.log import quiet_import
+from ssljax.models import convolution
 
 with quiet_import():
     import tensorflow as tf
 
 _PRODUCER = 134  # the version that TensorFlow 1.15 gives its graphs
+_OF_WHOLE = WHOLE | PRODUCTS  # the rules that take whole values
 _CALLS = ("jit", "pjit", "closed_call", "core_call", "remat2")
 _CUSTOM_CALLS = ("custom_jvp_call", "custom_vjp_call")
 
@@ -49,7 +52,8 @@ def lower(
     Raises:
       UsageError: it uses a primitive that TensorFlow 1.15 has no operation for.
     """
-    closed, shapes = jax.make_jaxpr(fn, return_shape=True)(dict(args))
+    with convolution.portable():
+        closed, shapes = jax.make_jaxpr(fn, return_shape=True)(dict(args))
     names, outputs = sorted(args), sorted(shapes)
     with tf.Graph().as_default() as graph:
         inputs = [
@@ -131,10 +135,10 @@ class _Lowering:
             elif all(isinstance(x, np.ndarray) for x in values) and name != "broadcast_in_dim":
                 return self._fold(eqn, values)
             else:
-                rule = ELEMENTWISE.get(name) or WHOLE.get(name)
+                rule = ELEMENTWISE.get(name) or _OF_WHOLE.get(name)
                 if rule is None:
                     raise Unsupported("TensorFlow 1.15 has no operation for it here")
-            if name in WHOLE:
+            if name in _OF_WHOLE:
                 values = [self.whole(x, v.aval) for x, v in zip(values, eqn.invars, strict=True)]
             with tf.name_scope(scope + "/" if scope else ""):
                 outputs = rule(eqn, *(_finite(x, name) for x in values))

@@ -1,6 +1,6 @@
 """JAX primitives as operations of TensorFlow 1.15: one rule for each.
 
-The elementwise ones are in `tf1_elementwise.py`.
+The elementwise ones are in `tf1_elementwise.py`, products and windows in `tf1_products.py`.
 
 A rule takes the equation and its inputs, and returns what it computes, or raises `Unsupported`.
 Inputs and outputs are tensors, or NumPy arrays where the value is known. Elementwise rules take and
@@ -8,7 +8,6 @@ return *loose* values: with the rank of JAX's value, and length 1 in dimensions 
 constant, since both systems broadcast alike. All other rules take whole values.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -106,14 +105,15 @@ def _pad(eqn, x, value):
     config = eqn.params["padding_config"]
     if any(low < 0 or high < 0 or interior for low, high, interior in config):
         raise Unsupported(f"negative or interior padding {config}")
-    return _padded(x, [(low, high) for low, high, _ in config], value)
+    return padded(x, [(low, high) for low, high, _ in config], value)
 
 
-def _padded(x, paddings, value):
-    paddings = np.array(paddings, np.int32)
+def padded(x: Value, paddings: Sequence[Sequence[int]], value: Value) -> Value:
+    """`x` with `value` around it: before and after, in each dimension."""
+    lengths = np.array(paddings, np.int32)
     if isinstance(value, np.ndarray) and value == 0:
-        return raw.Pad(input=x, paddings=paddings)
-    return raw.PadV2(input=x, paddings=paddings, constant_values=value)
+        return raw.Pad(input=x, paddings=lengths)
+    return raw.PadV2(input=x, paddings=lengths, constant_values=value)
 
 
 def _rev(eqn, x):
@@ -215,111 +215,11 @@ def _arg(name: str) -> Rule:
     return rule
 
 
-def _dot_general(eqn, x, y):
-    contracted, batch = eqn.params["dimension_numbers"]
-    ranks = [len(input_shape(eqn, i)) for i in (0, 1)]
-    if ranks != [2, 2] or any(batch) or len(contracted[0]) != 1:
-        raise Unsupported("a product other than of two matrices")
-    _same_dtype(eqn)
-    return raw.MatMul(
-        a=x, b=y, transpose_a=contracted[0][0] == 0, transpose_b=contracted[1][0] == 1
-    )
-
-
-def _same_dtype(eqn):
-    result, given = eqn.params["preferred_element_type"], shape_dtype(eqn)
-    if result is not None and result != given:
-        raise Unsupported(f"a result of {result} from {given}")
-
-
-# Windows over images [N, H, W, C].
-
-
-def _conv(eqn, x, kernel):
-    params = eqn.params
-    layout = lax.ConvDimensionNumbers((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
-    if params["dimension_numbers"] != layout:
-        raise Unsupported("a convolution other than of NHWC images by HWIO kernels")
-    if params["feature_group_count"] != 1 or params["batch_group_count"] != 1:
-        raise Unsupported("a grouped convolution")
-    if any(d != 1 for d in params["lhs_dilation"]):
-        raise Unsupported("a transposed convolution")
-    _same_dtype(eqn)
-    strides, dilation = params["window_strides"], params["rhs_dilation"]
-    x, padding = _pad_window(
-        x,
-        input_shape(eqn),
-        window=(1, *input_shape(eqn, 1)[:2], 1),
-        strides=(1, *strides, 1),
-        dilation=(1, *dilation, 1),
-        padding=((0, 0), *params["padding"], (0, 0)),
-        value=np.zeros([], shape_dtype(eqn)),
-    )
-    return raw.Conv2D(
-        input=x,
-        filter=kernel,
-        strides=[1, *strides, 1],
-        padding=padding,
-        dilations=[1, *dilation, 1],
-    )
-
-
-def _pad_window(x, shape, *, window, strides, dilation, padding, value):
-    """`x`, padded if need be, and TensorFlow's name for the padding that remains."""
-    if not any(map(any, padding)):
-        return x, "VALID"
-    lengths = [k if d == 1 else (k - 1) * d + 1 for k, d in zip(window, dilation, strict=True)]
-    same = [(0, 0)]
-    for length, k, stride in list(zip(shape, lengths, strides, strict=True))[1:-1]:
-        total = max((math.ceil(length / stride) - 1) * stride + k - length, 0)
-        same.append((total // 2, total - total // 2))
-    if tuple(padding) == (*same, (0, 0)):
-        return x, "SAME"
-    if any(low < 0 or high < 0 for low, high in padding):
-        raise Unsupported(f"negative padding {padding}")
-    return _padded(x, padding, value), "VALID"
-
-
-def _pool(eqn, x, operation, value):
-    params = eqn.params
-    window, strides = params["window_dimensions"], params["window_strides"]
-    padding = params["padding"]
-    if len(window) != 4 or any(n[i] != 1 for n in (window, strides) for i in (0, 3)):
-        raise Unsupported("a window other than over the height and width of NHWC images")
-    if any(padding[0]) or any(padding[3]):
-        raise Unsupported("a window other than over the height and width of NHWC images")
-    if any(d != 1 for d in (*params["base_dilation"], *params["window_dilation"])):
-        raise Unsupported("a dilated window")
-    x, name = _pad_window(
-        x,
-        # Padded averages count what is there alone: there the padding is done before.
-        input_shape(eqn) if operation is raw.MaxPool else (0, 0, 0, 0),
-        window=window,
-        strides=strides,
-        dilation=(1, 1, 1, 1),
-        padding=padding,
-        value=np.array(value, shape_dtype(eqn)),
-    )
-    key = "input" if operation is raw.MaxPool else "value"
-    return operation(**{key: x}, ksize=list(window), strides=list(strides), padding=name)
-
-
-def _max_pool(eqn, x):
-    return _pool(eqn, x, raw.MaxPool, np.finfo(shape_dtype(eqn)).min)
-
-
-def _sum_pool(eqn, x):
-    count = math.prod(eqn.params["window_dimensions"])
-    return raw.Mul(x=_pool(eqn, x, raw.AvgPool, 0), y=np.array(count, shape_dtype(eqn)))
-
-
 WHOLE: dict[str, Rule] = {
     "argmax": _arg("ArgMax"),
     "argmin": _arg("ArgMin"),
     "concatenate": _concatenate,
-    "conv_general_dilated": _conv,
     "cumsum": _cumsum,
-    "dot_general": _dot_general,
     "gather": _gather,
     "pad": _pad,
     "reduce_and": _reduce("All"),
@@ -328,8 +228,6 @@ WHOLE: dict[str, Rule] = {
     "reduce_or": _reduce("Any"),
     "reduce_prod": _reduce("Prod"),
     "reduce_sum": _reduce("Sum"),
-    "reduce_window_max": _max_pool,
-    "reduce_window_sum": _sum_pool,
     "reshape": _reshape,
     "rev": _rev,
     "scatter-add": _scatter_add,

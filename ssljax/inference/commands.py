@@ -88,7 +88,7 @@ def predict(
     lines = [prediction.describe(summary, model.class_names)]
     if model.logit_adjustment:
         lines.append(_describe_adjustment(model))
-    if model.temperature == 1:
+    if not model.calibration:
         lines.append(
             "confidences are not calibrated: the run has no calibration.json of these weights"
         )

@@ -30,16 +30,15 @@ def fixmatch(
 
     def loss(params, ema_params, apply, batch, noise, state, progress):
         del ema_params, noise, progress
-        weak, strong = batch.views
-        n, m = len(batch.labeled), len(weak)
         if weak_pass == "joint":
-            logits, batch_stats = apply(params, jnp.concatenate([batch.labeled, weak, strong]))
-            x_logits, weak_logits, strong_logits = jnp.split(logits, [n, n + m])
+            passed = losses.weak_and_strong(apply, params, batch)
+            x_logits, weak_logits, strong_logits, batch_stats = passed
         else:
+            weak, strong = batch.views
             weak_logits, _ = apply(jax.lax.stop_gradient(params), weak)
             logits, batch_stats = apply(params, jnp.concatenate([batch.labeled, strong]))
-            x_logits, strong_logits = jnp.split(logits, [n])
-        classes = logits.shape[-1]
+            x_logits, strong_logits = jnp.split(logits, [len(batch.labeled)])
+        classes = x_logits.shape[-1]
 
         guess = jax.nn.softmax(jax.lax.stop_gradient(weak_logits))
         mask = (jnp.max(guess, axis=-1) >= threshold).astype(jnp.float32)

@@ -1,16 +1,18 @@
 """The contract between a learning method and the training step.
 
 A method is a NamedTuple of pure functions. It never sees devices, optimizers or the labels of
-unlabelled images, and draws no random numbers in its loss: `noise` draws them, so that the loss
-can be tested with numbers worked out by hand and exported as a graph.
+unlabelled images, and decides no random numbers in its loss: `noise` draws them, or the key of
+those whose number depends on the classes, so that the loss can be tested with numbers worked out
+by hand and exported as a graph.
 """
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
+
+from ssljax.heads import Head
 
 PyTree = Any
 
@@ -21,6 +23,11 @@ class Batch(NamedTuple):
     labeled: jax.Array  # [B, H, W, C]
     labels: jax.Array  # [B] int32, 0..num_classes-1
     views: tuple[jax.Array, ...]  # each [M, H, W, C]: the unlabelled images, augmented per view
+    # Which images these are: positions in the split's list of labelled images, and in that of
+    # unlabelled ones. An image can be twice in a batch.
+    labeled_index: jax.Array | None = None  # [B] int32
+    unlabeled_index: jax.Array | None = None  # [M] int32
+    more_labeled: tuple[jax.Array, ...] = ()  # each [B, H, W, C]: of `Method.more_labeled_views`
     # [classes] float32, τ · log of each class's share of the labelled images; None: τ is 0
     adjustment: jax.Array | np.ndarray | None = None
 
@@ -38,6 +45,23 @@ class Progress(NamedTuple):
 
     images: jax.Array  # [] float32, labelled images seen
     fraction: jax.Array  # [] float32, share of the planned steps that are done, 0..1
+    step: jax.Array | int = 0  # [] int32, steps that are done
+
+
+class Sizes(NamedTuple):
+    """What the state of a method may depend on, of the data that it is to learn from."""
+
+    classes: int
+    class_counts: np.ndarray  # [classes] int64, labelled images of each class
+    unlabeled: int  # unlabelled images
+    batch: tuple[int, int] = (0, 0)  # labelled and unlabelled images of a step, over all devices
+    # [unlabeled, classes] float32, what `Generations.targets` has made; None: this is the first one
+    guesses: np.ndarray | None = None
+
+    @property
+    def labeled(self) -> int:
+        """Labelled images."""
+        return int(np.sum(self.class_counts))
 
 
 class Aux(NamedTuple):
@@ -51,47 +75,83 @@ class Aux(NamedTuple):
 
 
 class Apply(Protocol):
-    """The network in training mode."""
+    """The network."""
 
-    def __call__(
-        self, params: PyTree, images: jax.Array, head: str | None = None
-    ) -> tuple[jax.Array, PyTree]:
-        """Images `[N, H, W, C]` -> logits `[N, outputs]` float32, new batch statistics.
+    def __call__(self, params: PyTree, images: jax.Array) -> tuple[jax.Array, PyTree]:
+        """Images `[N, H, W, C]` -> logits `[N, C]` float32, new batch statistics; to train.
 
-        The logits are those of the classes, or of one of `Method.heads`.
         BatchNorm normalises over exactly the images of one call; the returned statistics are
         this step's old ones moved towards those of the call.
         """
+
+    def with_features(
+        self, params: PyTree, images: jax.Array
+    ) -> tuple[jax.Array, jax.Array, PyTree]:
+        """The same pass, which returns the features `[N, D]` float32 too.
+
+        They are the input of the model's last layer, and `Method.heads` are applied to them.
+
+        Returns:
+          Logits, features, new batch statistics.
+        """
+
+    def evaluate(self, params: PyTree, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Logits and features in evaluation mode, for a teacher.
+
+        BatchNorm has the statistics that go with the moving average of the weights: averages of
+        the running ones (`config.ema_batch_stats`), or the running ones themselves.
+        """
+
+
+class Generations(NamedTuple):
+    """Training again and again, each time with what the generation before says of the images.
+
+    Each generation is a run of its own. A method that has them takes two arguments: `generation`,
+    which one it is, from 0, and `class_prior`, the class counts of the first one's labelled images.
+    """
+
+    number: int
+    # (probabilities [N, C] of the unlabelled images without a label, class counts [C] of the
+    # first labelled images) -> labels [N] for the next generation, -1: none; None: none gets one
+    pick: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
+    # (probabilities [R, N, C] that the runs of a generation give the unlabelled images) -> what the
+    # next one is given as `Sizes.guesses`; None: nothing
+    targets: Callable[[np.ndarray], np.ndarray] | None = None
+    runs: int = 1  # of each generation but the last, which has one; their seeds count up
 
 
 class Method(NamedTuple):
     """A learning method; `loss` is deterministic."""
 
-    # The augmentation of each unlabelled view: a knob of `config.augment`, or "none".
+    # The augmentation of each unlabelled view: a knob of `config.augment`, or one of
+    # `augment.policies.PLAIN`, as "none".
     views: tuple[str, ...]
-    # (num_classes) -> method state, a pytree
-    init: Callable[[int], PyTree]
+    # (sizes) -> method state, a pytree
+    init: Callable[[Sizes], PyTree]
     # (key, batch) -> the random numbers the loss uses, a pytree. A method that is not joint
     # returns arrays whose first axis counts images; a device is given those of its own.
     noise: Callable[[jax.Array, Batch], PyTree]
     # (params, ema_params, apply, batch, noise, state, progress) -> (scalar, Aux)
     loss: Callable[[PyTree, PyTree, Apply, Batch, PyTree, PyTree, Progress], tuple[jax.Array, Aux]]
-    # Whether the loss combines images with each other (MixMatch). On several devices such a
-    # method is given the whole batch on each, and `apply` spreads the rows; any other method is
-    # given each device's rows, and its loss and logs must be means over them.
+    # Whether the loss combines images with each other (MixMatch), or has a state. On several
+    # devices such a method is given the whole batch on each, and `apply` spreads the rows; any
+    # other method is given each device's rows, and its loss and logs must be means over them.
     joint: bool = False
     # The augmentation of the labelled images.
     labeled_view: str = "weak"
-    # Further dense layers on the model's features: name -> outputs. Their weights are part of
-    # params, which shrink and are averaged like the model's own.
-    heads: Mapping[str, int] = MappingProxyType({})
+    # Those of further views of the labelled images: `Batch.more_labeled`.
+    more_labeled_views: tuple[str, ...] = ()
+    # Further layers on the model's features, see `heads.py`.
+    heads: tuple[Head, ...] = ()
     # Whether the labelled loss is of `Batch.adjusted` logits, so that they can be adjusted.
     adjustable: bool = False
+    # How it trains in generations; None: once.
+    generations: Generations | None = None
 
 
-def no_state(num_classes: int) -> PyTree:
+def no_state(sizes: Sizes) -> PyTree:
     """The `init` of a method without state."""
-    del num_classes
+    del sizes
     return ()
 
 

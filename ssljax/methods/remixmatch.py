@@ -6,11 +6,12 @@ https://arxiv.org/abs/1911.09785; `cta/cta_remixmatch.py` has the same loss.
 import jax
 import jax.numpy as jnp
 
-from ssljax import losses
+from ssljax import heads, losses
 from ssljax.checks import check_choice, check_non_negative, check_positive, check_range
 from ssljax.methods.method import Aux, Method
 
 _STEPS = 128  # whose guesses the alignment averages
+_ROTATION = heads.dense("rotation", 4)
 # The softmax of each view, the anchor's first -> the guess for each view.
 _REDUX = {
     "1st": lambda views: views[:1] * len(views),
@@ -61,8 +62,8 @@ def remixmatch(
     check_choice("anchor", anchor, ("weak", "none", "strong"))
     check_range("strong_views", strong_views, 1, 100)
 
-    def init(num_classes):
-        uniform = jnp.full(num_classes, 1 / num_classes)
+    def init(sizes):
+        uniform = jnp.full(sizes.classes, 1 / sizes.classes)
         return {"labels": uniform, "guesses": jnp.tile(uniform, (_STEPS, 1))}
 
     def noise(key, batch):
@@ -106,7 +107,7 @@ def remixmatch(
         loss=loss,
         joint=True,
         labeled_view="strong",
-        heads={"rotation": 4} if w_rot else {},
+        heads=(_ROTATION,) if w_rot else (),
         adjustable=True,
     )
 
@@ -138,7 +139,8 @@ def _remember(state, labels, predicted):
 def _rotation_loss(apply, params, images):
     """How badly the head tells by how much images are turned, `[]`."""
     turned, turns = _turn(images)
-    return jnp.mean(losses.cross_entropy(apply(params, turned, "rotation")[0], turns))
+    _, features, _ = apply.with_features(params, turned)
+    return jnp.mean(losses.cross_entropy(_ROTATION(params, features), turns))
 
 
 def _turn(images):

@@ -85,6 +85,7 @@ _CURVES = (
         "share",
         _number("guess/accuracy_masked"),
     ),
+    ("foreign", "Unlabelled images judged to be of no class", "share", _number("foreign")),
     ("loss", "Training loss", "nats", _number("loss/total")),
 )
 

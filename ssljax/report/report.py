@@ -9,7 +9,7 @@ from pathlib import Path
 from ssljax.errors import UsageError
 from ssljax.log import printable
 from ssljax.report import groups as grouping
-from ssljax.report import page, reference, table
+from ssljax.report import page, probes, reference, table
 from ssljax.report.runs import Run, find, read_all
 from ssljax.storage.files import telling_of_storage, write_bytes
 
@@ -43,10 +43,11 @@ def write(
     _require_ours(output)
     runs = read_all(paths)
     groups = grouping.group(runs)
-    rows = reference.beside({(g.data_set, g.labels) for g in groups}) if published else []
+    about = {(g.data_set, g.labels) for g in groups}
+    rows = reference.beside(about) if published else []
     remarks = [] if rows or not published else ["There are no published rows for these data."]
     remarks += _duplicates(groups)
-    results = table.make(groups, rows, oracle=oracle)
+    results = table.make(groups, rows, oracle=oracle, probes=probes.beside(paths, about))
     title = ", ".join(dict.fromkeys(printable(path) for path in paths))
     html, pictures = page.make(title, runs, groups, results, remarks=remarks, refresh=refresh)
     texts = {

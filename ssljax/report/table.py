@@ -40,6 +40,7 @@ class Table(NamedTuple):
     cells: list[list[str]]
     value_heading: list[str]
     values: list[list[str | int | float | None]]
+    before: int = 0  # rows before those of runs
 
     @property
     def note(self) -> str:
@@ -48,16 +49,31 @@ class Table(NamedTuple):
         return _NOTE + (_OF_BALANCED if is_balanced else "")
 
 
-def make(found: Sequence[Group], published: Sequence[Published] = (), *, oracle: bool) -> Table:
-    """A row a group, then the published ones. Columns without content are left out of `cells`;
-    so are balanced accuracy and macro F1 where all classes are evenly frequent.
+def make(
+    found: Sequence[Group],
+    published: Sequence[Published] = (),
+    *,
+    oracle: bool,
+    probes: Sequence[Published] = (),
+) -> Table:
+    """The probes, a row a group, then the published ones. Columns without content are left out of
+    `cells`; so are balanced accuracy and macro F1 where all classes are evenly frequent.
 
     Args:
+      published, probes: rows that are no runs'.
       oracle: whether to show the best error on the test set, marked as such.
     """
     columns = [_MEDIAN, _BEST, _LAST, *_BALANCED, *([_ORACLE] if oracle else [])]
     cells: list[list[str]] = []
     values: list[list[str | int | float | None]] = []
+
+    def add_others(rows: Sequence[Published], status: str) -> None:
+        for row in rows:
+            shown, numbers = _of_others(row, len(columns), status)
+            cells.append(shown)
+            values.append(numbers)
+
+    add_others(probes, "probe")
     for group in found:
         parts = {groups.headline_part(run) for run in group.runs if groups.evaluations(run)}
         data_set = group.data_set + (" (validation)" if parts == {"validation"} else "")
@@ -68,12 +84,7 @@ def make(found: Sequence[Group], published: Sequence[Published] = (), *, oracle:
         numbers = [x for spread in spreads for x in (spread or (None, None))]
         known = [group.method, data_set, group.labels, group.settings]
         values.append([*known, seeds, *numbers, status, ""])
-    for row in published:
-        blank = [""] * (len(columns) - 1)
-        name = [row.method, row.data_set]
-        cells.append([*name, str(row.labels), "", "", describe(row.error), *blank, "", row.source])
-        missing = [None] * 2 * len(blank)
-        values.append([*name, row.labels, "", None, *row.error, *missing, "published", row.source])
+    add_others(published, "published")
     about, end = ["method", "data set", "labels", "settings", "seeds"], ["status", "source"]
     heading = [*about, *(title for title, _, _ in columns), *end]
     means = [f"{name}_{what}" for _, name, _ in columns for what in ("mean", "std")]
@@ -88,7 +99,18 @@ def make(found: Sequence[Group], published: Sequence[Published] = (), *, oracle:
         [[row[i] for i in shown] for row in cells],
         [*about[:1], "data_set", *about[2:], *means, *end],
         values,
+        before=len(probes),
     )
+
+
+def _of_others(
+    row: Published, columns: int, status: str
+) -> tuple[list[str], list[str | int | float | None]]:
+    """The cells and the values of a row that is no run's."""
+    blank, missing = [""] * (columns - 1), [None] * 2 * (columns - 1)
+    name = [row.method, row.data_set]
+    cells = [*name, str(row.labels), "", "", describe(row.error), *blank, "", row.source]
+    return cells, [*name, row.labels, "", None, *row.error, *missing, status, row.source]
 
 
 def describe(spread: Spread | None) -> str:

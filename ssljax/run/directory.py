@@ -74,9 +74,8 @@ def open_directory(workdir: Path, experiment: Experiment) -> None:
         write_sealed(workdir / INIT_FROM, experiment.start.record)
     write_sealed(workdir / "data.json", experiment.data_record)
     write_sealed(workdir / "split.json", split)
-    write_sealed(
-        workdir / "config.json", experiment.config
-    )  # last: with it the directory is a run's
+    config = experiment.config | _recorded_checksum(workdir / INIT_FROM)
+    write_sealed(workdir / "config.json", config)  # last: with it the directory is a run's
 
 
 def require_same(workdir: Path, experiment: Experiment) -> None:
@@ -89,6 +88,11 @@ def require_same(workdir: Path, experiment: Experiment) -> None:
     resume.require_same_data(str(workdir), runs.data_record(workdir), experiment.data_record)
 
 
+def _recorded_checksum(path: Path) -> dict[str, Any]:
+    """The checksum of the weights that a run has started with, which it does not read again."""
+    return {"init_from_sha256": read_json(path, sha256=str)["sha256"]} if path.exists() else {}
+
+
 def _require_same_weights(path: Path, record: dict[str, Any]) -> None:
     """A run that has no checkpoint yet starts again with the weights that it was begun with.
 
@@ -97,10 +101,11 @@ def _require_same_weights(path: Path, record: dict[str, Any]) -> None:
     """
     found = read_json(path) if path.exists() else record
     if found.get("sha256") != record["sha256"]:
+        steps = found.get("step"), record.get("step")
+        now = f", those of step {steps[1]}, not {steps[0]}" if steps[1] is not None else ""
         raise UsageError(
-            f"{path} is of a run that begins with the weights of step {found.get('step')} of "
-            f"{record['init_from']}, which is at step {record['step']} now, with others; use "
-            "another workdir"
+            f"{path} is of a run that begins with other weights than {record['init_from']} has "
+            f"now{now}; use another workdir"
         )
 
 

@@ -15,7 +15,7 @@ from ssljax.run import metrics
 from ssljax.run.results import HEADLINES, Scores
 from ssljax.training import hosts, parallel
 from ssljax.training.parallel import Evaluate
-from ssljax.training.state import TrainState
+from ssljax.training.state import TrainState, Weights
 
 _MISTAKES = 24  # images of the most confident ones that are kept
 
@@ -120,7 +120,7 @@ def uneven_parts(subject: Subject) -> frozenset[str]:
 
 def mean_metrics(
     evaluate: Evaluate,
-    weights: Mapping[str, tuple[Any, Any]],
+    weights: Mapping[str, Weights],
     batches: Batches,
     see: Callable[[np.ndarray, np.ndarray, parallel.Evaluated], None] | None = None,
 ) -> dict[str, dict[str, Any]]:

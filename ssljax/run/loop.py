@@ -109,6 +109,7 @@ def train(experiment: Experiment, workdir: Path, *, home: str = "") -> dict[str,
         saved = hosts.broadcast_tree(lambda: writer.open(stack), shapes)
         if saved is None:
             saved = {"state": experiment.init_state(), "window": empty}
+        experiment.begin(saved["state"])
         run(
             Program([Member(experiment, writer)], experiment.compile_steps(), experiment.feed),
             saved,

@@ -22,7 +22,9 @@ RESUMABLE = frozenset(
         "data_dir",  # the split and the data are compared
         "eval_batch_size",
         "eval_every",
+        "feature_cache",
         "health.stop_on",
+        "init_from_sha256",  # `init_from.json` decides, until there is a checkpoint
         "keep_checkpoints",
         "log_every",
         "num_epochs",
@@ -42,6 +44,7 @@ OWN = frozenset(
         "compilation_cache",
         "cpu_devices",  # as many on each is asked for elsewhere
         "data_dir",
+        "feature_cache",
         "split_file",
         "stage.data_url",
     }

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -19,30 +19,55 @@ def make_schedule(
     steps: int,
     steps_per_epoch: float = 1.0,
     warmup_epochs: float = 0.0,
+    warmup_steps: int = 0,
     decay_epochs: Sequence[float] = (1.0,),
+    cosine_level: float = 7.0,
 ) -> optax.Schedule:
     """Learning rate at each step.
 
-    `constant`; `cosine` (FixMatch), lr · cos(7πk / 16K); `staircase` (FixMatch on ImageNet,
-    `learning_rate.py`): linear from 0 over the warm-up, then ×0.1 at the end of every so many
-    epochs, counted from the first step, or with several decay_epochs after each of these epochs.
+    `constant`; `cosine` (FixMatch), lr · cos(7πk / 16K); `cosine_to_zero` (Loshchilov & Hutter,
+    2017), lr · ½(1 + cos(πk / K)); `staircase` (FixMatch on ImageNet, `learning_rate.py`): linear
+    from 0 over the warm-up, then ×0.1 at the end of every so many epochs, counted from the first
+    step, or with several decay_epochs after each of these epochs.
 
     Args:
       steps: K, the planned length of the run.
       steps_per_epoch: of the staircase: an epoch of labelled images, not rounded.
+      warmup_epochs: of the staircase.
+      warmup_steps: of the others, which rise linearly from 0 over them; k and K are then counted
+        from their end (USB's `get_cosine_schedule_with_warmup`).
+      cosine_level: what 7 is, 0 to 8: CReST has 1, AdaMatch 16 · arccos(0.25) / π.
 
     Raises:
-      ValueError: unknown name, or epochs that are out of range.
+      ValueError: unknown name, or a warm-up or epochs that are out of range.
     """
+    if warmup_steps and (name == "staircase" or not 0 < warmup_steps < steps):
+        allowed = "0, and warmup_epochs" if name == "staircase" else f"below {steps}, num_steps"
+        raise ValueError(
+            f"optimizer.warmup_steps is {warmup_steps}; allowed for schedule {name!r}: {allowed}"
+        )
+    left = steps - warmup_steps
     if name == "constant":
-        return optax.constant_schedule(lr)
-    if name == "cosine":
-        return lambda k: lr * jnp.cos(7 * jnp.pi / 16 * jnp.minimum(k / steps, 1.0))
-    if name == "staircase":
-        return _staircase(lr, steps_per_epoch, warmup_epochs, decay_epochs)
-    raise ValueError(
-        f"optimizer.schedule {name!r} does not exist; there are: constant, cosine, staircase"
-    )
+        schedule = optax.constant_schedule(lr)
+    elif name == "cosine":
+        if not 0 <= cosine_level <= 8:
+            raise ValueError(f"optimizer.cosine_level is {cosine_level}; allowed: from 0 to 8")
+        angle = cosine_level * jnp.pi / 16
+        schedule = lambda k: lr * jnp.cos(angle * jnp.minimum(k / left, 1.0))  # noqa: E731
+    elif name == "cosine_to_zero":
+        schedule = optax.cosine_decay_schedule(lr, left)
+    elif name == "staircase":
+        schedule = _staircase(lr, steps_per_epoch, warmup_epochs, decay_epochs)
+    else:
+        raise ValueError(
+            f"optimizer.schedule {name!r} does not exist; there are: constant, cosine, "
+            "cosine_to_zero, staircase"
+        )
+    return _warmed(schedule, lr, warmup_steps) if warmup_steps else schedule
+
+
+def _warmed(schedule: optax.Schedule, lr: float, steps: int) -> optax.Schedule:
+    return optax.join_schedules([optax.linear_schedule(0.0, lr, steps), schedule], [steps])
 
 
 def _staircase(lr, steps_per_epoch, warmup_epochs, decay_epochs):
@@ -67,7 +92,15 @@ def _staircase(lr, steps_per_epoch, warmup_epochs, decay_epochs):
 
 
 def make_optimizer(
-    name: str, schedule: optax.Schedule, *, weight_decay: float, momentum: float = 0.9
+    name: str,
+    schedule: optax.Schedule,
+    *,
+    weight_decay: float,
+    momentum: float = 0.9,
+    clip_norm: float = 0.0,
+    layer_decay: float = 1.0,
+    group: Callable[[str], int] | None = None,
+    groups: int = 1,
 ) -> optax.GradientTransformation:
     """The optimizers of the published systems, with their way to shrink the kernels.
 
@@ -80,18 +113,53 @@ def make_optimizer(
     `keras_sgd` (FixMatch on ImageNet): the same with Keras' l2 of kernels and of the dense layers'
     biases, weight_decay · Σ w², without the half.
 
+    `adamw` (Loshchilov & Hutter, 2019; USB): Adam, and kernels · weight_decay · lr is subtracted;
+    no bias, scale, position or token shrinks.
+
+    Args:
+      clip_norm: length to which the gradient of all weights together is cut; 0: it is not.
+      layer_decay: factor of the learning rate from each of the network's groups to the one before;
+        the last one learns at the schedule's rate.
+      group: the name of a module or parameter -> its group, from 0, of `groups`. The heads of
+        methods are in the last one.
+
     Raises:
       ValueError: unknown name.
     """
+    parts = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
     if name == "adam":
-        return optax.chain(optax.adam(schedule), _shrink_kernels(schedule, weight_decay))
-    if name in ("sgd", "keras_sgd"):
+        parts += [optax.adam(schedule), _shrink_kernels(schedule, weight_decay)]
+    elif name == "adamw":
+        parts += [optax.adamw(schedule, weight_decay=weight_decay, mask=kernels)]
+    elif name in ("sgd", "keras_sgd"):
         l2 = (weight_decay, kernels) if name == "sgd" else (2 * weight_decay, regularized_by_keras)
-        return optax.chain(
+        parts += [
             optax.add_decayed_weights(l2[0], mask=l2[1]),
             optax.sgd(schedule, momentum=momentum, nesterov=True),
+        ]
+    else:
+        raise ValueError(
+            f"optimizer.name {name!r} does not exist; there are: adam, adamw, keras_sgd, sgd"
         )
-    raise ValueError(f"optimizer.name {name!r} does not exist; there are: adam, keras_sgd, sgd")
+    if layer_decay != 1:
+        assert group is not None
+        parts.append(_scale_groups(layer_decay, group, groups - 1))
+    return optax.chain(*parts)
+
+
+def _scale_groups(
+    decay: float, group: Callable[[str], int], last: int
+) -> optax.GradientTransformation:
+    """Multiplies updates by decay^(last - group)."""
+
+    def rate(name: str) -> float:
+        return decay ** (last - (last if name == "heads" else group(name)))
+
+    def update(updates, params):
+        del params
+        return {name: optax.tree.scale(rate(name), part) for name, part in updates.items()}
+
+    return optax.stateless(update)
 
 
 def kernels(params: PyTree) -> PyTree:

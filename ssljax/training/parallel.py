@@ -17,8 +17,8 @@ from ssljax.data.batches import RawBatch, TrainingData
 from ssljax.data.datasets import Batches
 from ssljax.training.devices import local_devices
 from ssljax.training.monitors import Metrics
-from ssljax.training.state import TrainState
-from ssljax.training.step import Replica
+from ssljax.training.replica import Replica
+from ssljax.training.state import TrainState, Weights
 from ssljax.training.stream import Feed
 
 PyTree = Any
@@ -36,10 +36,8 @@ class Evaluated(NamedTuple):
     confidence: np.ndarray  # [n] float32, its probability
 
 
-# (weights by name: (params, batch_stats), images, labels) -> what is found, by that name
-Evaluate = Callable[
-    [Mapping[str, tuple[PyTree, PyTree]], np.ndarray, np.ndarray], dict[str, Evaluated]
-]
+# (weights by name, images, labels) -> what is found, by that name
+Evaluate = Callable[[Mapping[str, Weights], np.ndarray, np.ndarray], dict[str, Evaluated]]
 
 
 def local_rows(size: int, devices: Sequence[jax.Device]) -> np.ndarray:
@@ -201,8 +199,8 @@ def compile_evaluate(
             for x in (images, labels.astype(np.int32), mask)
         ]
         found = {}
-        for kind, (params, batch_stats) in weights.items():
-            sums, guesses = mapped(params, batch_stats, *shares)
+        for kind, of_kind in weights.items():
+            sums, guesses = mapped(of_kind, *shares)
             predicted, confidence = (_local_values(x)[: len(images)] for x in guesses)
             found[kind] = Evaluated(fetch(sums), predicted, confidence)
         return found

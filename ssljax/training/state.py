@@ -1,23 +1,38 @@
 """Everything a step reads and changes, as one pytree. A checkpoint is this and nothing else."""
 
-from typing import Any
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 import flax.linen as nn
-import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
 
-from ssljax.methods.method import Method
+from ssljax.methods.method import Method, Sizes
+from ssljax.training.trainable import ALL, Trainable
 
 PyTree = Any
 
 
-class TrainState(flax.struct.PyTreeNode):
-    """The state of training after `step` steps."""
+class Weights(NamedTuple):
+    """The arguments of a network's call, see `Trainable`."""
+
+    params: PyTree  # what is trained
+    batch_stats: PyTree
+    frozen: PyTree
+
+
+@jax.tree_util.register_pytree_with_keys_class
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """The state of training after `step` steps, a pytree.
+
+    `frozen` is part of it only if something is frozen: checkpoints of older versions have none.
+    """
 
     step: jax.Array  # [] int32
-    params: PyTree  # float32
+    params: PyTree  # float32, what is trained of them
     batch_stats: PyTree  # float32, BatchNorm's running means and variances
     ema: PyTree  # moving average of params
     ema_batch_stats: PyTree  # moving average of batch_stats; (): the recipe averages none
@@ -25,22 +40,57 @@ class TrainState(flax.struct.PyTreeNode):
     method: PyTree  # the method's own state
     augment: PyTree  # what the augmentation has learned
     key: jax.Array  # [2] uint32, the root of all randomness; never changes
+    frozen: PyTree = ()  # float32, the parameters that are not trained; (): all are
 
-    def weights(self, kind: str) -> tuple[PyTree, PyTree]:
-        """Parameters and BatchNorm statistics of the `raw` model, or of the `ema` one."""
+    def weights(self, kind: str) -> Weights:
+        """Those of the `raw` model, or of the `ema` one."""
         if kind == "raw":
-            return self.params, self.batch_stats
-        return self.ema, self.ema_batch_stats or self.batch_stats
+            return Weights(self.params, self.batch_stats, self.frozen)
+        return Weights(self.ema, self.ema_batch_stats or self.batch_stats, self.frozen)
+
+    def replace(self, **changes: Any) -> "TrainState":
+        """The same with other fields."""
+        return dataclasses.replace(self, **changes)
+
+    def tree_flatten_with_keys(self) -> tuple[list[tuple[Any, PyTree]], tuple[str, ...]]:
+        names = tuple(
+            field.name
+            for field in dataclasses.fields(self)
+            if field.name != "frozen" or self.frozen != ()
+        )
+        return [(jax.tree_util.GetAttrKey(name), getattr(self, name)) for name in names], names
+
+    @classmethod
+    def tree_unflatten(cls, names: tuple[str, ...], values: Iterable[PyTree]) -> "TrainState":
+        return cls(**dict(zip(names, values, strict=True)))
 
     def starting_with(self, params: PyTree, batch_stats: PyTree) -> "TrainState":
-        """The state before the first step with other weights of the network; heads stay."""
-        params = self.params | params
+        """The state before the first step with other weights of the network.
+
+        Args:
+          params, batch_stats: nested dicts; what they lack stays, as the heads of methods do.
+        """
         return self.replace(
-            params=params,
-            ema=params,
-            batch_stats=batch_stats,
-            ema_batch_stats=batch_stats if self.ema_batch_stats else (),
+            params=over(self.params, params),
+            ema=over(self.ema, params),
+            frozen=over(self.frozen, params),
+            batch_stats=over(self.batch_stats, batch_stats),
+            ema_batch_stats=over(self.ema_batch_stats, batch_stats),
         )
+
+
+def over(tree: PyTree, others: PyTree) -> PyTree:
+    """A tree with those leaves of others that have a place in it."""
+    if not isinstance(tree, Mapping):
+        return tree
+    return {
+        name: x
+        if name not in others
+        else over(x, others[name])
+        if isinstance(x, Mapping)
+        else others[name]
+        for name, x in tree.items()
+    }
 
 
 def init_state(
@@ -50,9 +100,10 @@ def init_state(
     method: Method,
     optimizer: optax.GradientTransformation,
     image_shape: tuple[int, int, int],
-    num_classes: int,
+    sizes: Sizes,
     augment: PyTree = (),
     average_batch_stats: bool = False,
+    trainable: Trainable = ALL,
 ) -> TrainState:
     """The state before the first step; the moving average starts at the initial weights.
 
@@ -61,13 +112,21 @@ def init_state(
     Args:
       key: `[2]` uint32 (`jax.random.PRNGKey`), drawn from the run's seed.
       image_shape: (height, width, channels).
+      sizes: of the data.
       augment: the augmentation's state before the first step.
       average_batch_stats: whether the moving average has BatchNorm statistics of its own.
+      trainable: which parameters are trained.
+
+    Raises:
+      ValueError: the network has not the parts that are to be trained.
     """
     root, init_key = jax.random.split(key)
     images = jnp.zeros((1, *image_shape))
     (_, features), variables = model.init_with_output(init_key, images, train=False)
-    params = variables["params"] | _init_heads(init_key, method.heads, features.shape[-1])
+    params = variables["params"] | _init_heads(
+        init_key, method.heads, features.shape[-1], sizes.classes
+    )
+    params, frozen = trainable.split(jax.random.fold_in(init_key, 2), params)
     batch_stats = variables.get("batch_stats", {})
     return TrainState(
         step=jnp.zeros([], jnp.int32),
@@ -76,21 +135,19 @@ def init_state(
         ema_batch_stats=jax.tree.map(jnp.copy, batch_stats) if average_batch_stats else (),
         ema=jax.tree.map(jnp.copy, params),
         opt_state=optimizer.init(params),
-        method=method.init(num_classes),
+        method=method.init(sizes),
         augment=augment,
         key=root,
+        frozen=frozen,
     )
 
 
-def _init_heads(key, heads, features):
-    """`{"heads": {name: a dense layer's weights}}`, drawn like the model's own last layer."""
+def _init_heads(key, heads, features, classes):
+    """`{"heads": {name: weights}}`."""
     if not heads:
         return {}
-    glorot = jax.nn.initializers.glorot_normal()
     keys = jax.random.split(jax.random.fold_in(key, 1), len(heads))
-    return {
-        "heads": {
-            name: {"kernel": glorot(k, (features, outputs)), "bias": jnp.zeros(outputs)}
-            for k, (name, outputs) in zip(keys, heads.items(), strict=True)
-        }
+    drawn = {
+        head.name: head.init(k, features, classes) for k, head in zip(keys, heads, strict=True)
     }
+    return {"heads": drawn}

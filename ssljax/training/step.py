@@ -1,6 +1,5 @@
 """The training step: sample → augment → guess → loss → update, a pure function of (state, data)."""
 
-import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -18,43 +17,15 @@ from ssljax.augment.ops import to_float
 from ssljax.data.batches import RawBatch, TrainingData
 from ssljax.data.sampling import look_up
 from ssljax.methods.method import Aux, Batch, Method, Progress
+from ssljax.network import merged
 from ssljax.training.monitors import Metrics, class_monitors, monitors
 from ssljax.training.optim import moving_average
-from ssljax.training.state import TrainState
+from ssljax.training.passes import Network
+from ssljax.training.replica import SINGLE, Replica
+from ssljax.training.state import TrainState, Weights
+from ssljax.training.trainable import ALL, Trainable
 
 PyTree = Any
-
-
-class Replica(NamedTuple):
-    """Which of several devices, running one step together, this one is."""
-
-    axis: str | None  # the mapped axis; None: a single device
-    size: int
-
-    def rows(self, n: int) -> jax.Array:
-        """The rows of a batch of `n` that belong to this device, `[n / size]` int32."""
-        share = n // self.size
-        index = jax.lax.axis_index(self.axis) if self.axis else 0
-        return index * share + jnp.arange(share)
-
-    def local_key(self, key: jax.Array) -> jax.Array:
-        """A key for what this device draws for itself."""
-        return jax.random.fold_in(key, jax.lax.axis_index(self.axis) if self.axis else 0)
-
-    def gather(self, rows: jax.Array) -> jax.Array:
-        """Every device's rows, in order: the whole batch."""
-        return jax.lax.all_gather(rows, self.axis, tiled=True) if self.axis else rows
-
-    def mean(self, tree: PyTree) -> PyTree:
-        """The mean of each leaf over the devices."""
-        return jax.lax.pmean(tree, self.axis) if self.axis else tree
-
-    def sum(self, tree: PyTree) -> PyTree:
-        """The sum of each leaf over the devices."""
-        return jax.lax.psum(tree, self.axis) if self.axis else tree
-
-
-SINGLE = Replica(axis=None, size=1)
 
 
 class Guesses(NamedTuple):
@@ -77,6 +48,7 @@ def make_train_step(
     ema_decay: float,
     average_batch_stats: bool = False,
     adjustment: np.ndarray | None = None,
+    trainable: Trainable = ALL,
     replica: Replica = SINGLE,
     with_guesses: bool = False,
 ) -> Callable[..., Any]:
@@ -89,6 +61,7 @@ def make_train_step(
       num_steps: planned length of the run, for schedules.
       average_batch_stats: whether the moving average has BatchNorm statistics of its own.
       adjustment: `[classes]` float32, see `Batch.adjustment`.
+      trainable: which parameters are trained.
       replica: the device the step runs on.
       with_guesses: whether the step returns what it guessed on this device.
     """
@@ -98,7 +71,7 @@ def make_train_step(
         augment_key, noise_key, probe_key, model_key = jax.random.split(
             jax.random.fold_in(step_key, state.step), 4
         )
-        views = {"none": policies.none, **augmentation.views(state.augment)}
+        views = {**policies.PLAIN, **augmentation.views(state.augment)}
         rows = replica.rows(batch_size), replica.rows(batch_size * uratio)
         sizes = batch_size, batch_size * uratio if method.views else 0
         raw = data
@@ -108,11 +81,9 @@ def make_train_step(
         noise = _noise(method, noise_key, batch, replica)
         batch = batch._replace(adjustment=adjustment)
         progress = _progress(state.step, batch_size, num_steps)
-
-        apply = _make_apply(model, state.batch_stats, replica.local_key(model_key))
+        network = _network(model, method, state, model_key, replica, rows, trainable)
 
         def loss(params):
-            network = _spread(apply, replica) if method.joint else apply
             return _loss(method, params, state, network, batch, noise, progress)
 
         (value, aux), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
@@ -121,21 +92,18 @@ def make_train_step(
         logs = aux.logs | {"loss/total": value, "learning_rate": schedule(state.step)}
         metrics = {name: Average(jnp.asarray(x), jnp.ones(())) for name, x in logs.items()}
         metrics |= monitors(aux, unlabeled_labels) | class_monitors(aux, unlabeled_labels)
-        batch_stats = replica.mean(aux.batch_stats)
         after = state.replace(
             step=state.step + 1,
             params=params,
-            batch_stats=batch_stats,
-            ema=moving_average(state.ema, params, ema_decay),
-            ema_batch_stats=moving_average(state.ema_batch_stats, batch_stats, ema_decay)
-            if average_batch_stats
-            else (),
+            batch_stats=replica.mean(aux.batch_stats),
             opt_state=opt_state,
             method=aux.state,
         )
+        after = _average(after, ema_decay, average_batch_stats)
         if augmentation.update is not None:
             keys = _keys(probe_key, rows[0])
-            after = _learn(after, keys, raw, model, augmentation, replica)
+            classify = _classifier(model)
+            after = _learn(after, keys, raw, classify, augmentation, replica)
         result = after, replica.sum(metrics)
         return (*result, Guesses(aux.guess, aux.mask)) if with_guesses else result
 
@@ -143,7 +111,31 @@ def make_train_step(
 
 
 def _progress(step, batch_size, num_steps):
-    return Progress((step * batch_size).astype(jnp.float32), step / num_steps)
+    return Progress((step * batch_size).astype(jnp.float32), step / num_steps, step)
+
+
+def _average(state, decay, average_batch_stats):
+    """The state whose averages have followed its weights."""
+    statistics = ()
+    if average_batch_stats:
+        statistics = moving_average(state.ema_batch_stats, state.batch_stats, decay)
+    ema = moving_average(state.ema, state.params, decay)
+    return state.replace(ema=ema, ema_batch_stats=statistics)
+
+
+def _network(model, method, state, key, replica, rows, trainable):
+    """The network as the method calls it in this step."""
+    return Network(
+        model,
+        batch_stats=state.batch_stats,
+        averaged=state.weights("ema").batch_stats,
+        key=key,
+        replica=replica,
+        whole=method.joint,
+        sizes=(len(rows[0]), len(rows[1])),
+        trainable=trainable,
+        frozen=state.frozen,
+    )
 
 
 def _loss(method, params, state, network, batch, noise, progress):
@@ -173,41 +165,39 @@ def _check_logs(aux):
             )
 
 
-def _make_apply(model, batch_stats, key):
-    """The network as methods call it; each call of a step has randomness of its own."""
-    calls = itertools.count()
-
-    def apply(params, images, head=None):
-        variables = {"params": params, "batch_stats": batch_stats}
-        rngs = {"shake": jax.random.fold_in(key, next(calls))}
-        (logits, features), updated = model.apply(
-            variables, images, train=True, mutable=["batch_stats"], rngs=rngs
-        )
-        if head is not None:
-            dense = params["heads"][head]
-            logits = features @ dense["kernel"] + dense["bias"][None]
-        return logits, updated.get("batch_stats", {})
-
-    return apply
-
-
 def _augment(raw, rows, augment_key, method, views, replica):
     """The batch that the method is given, and the labels of its unlabelled images `[M]`."""
 
     def augment(images, rows, view, key):
         images = views[view](_keys(key, rows), images)
-        return to_float(replica.gather(images) if method.joint else images)
+        return _input(replica.gather(images) if method.joint else images)
 
-    view_keys = jax.random.split(augment_key, 1 + len(method.views))
-    labeled = augment(raw.labeled, rows[0], method.labeled_view, view_keys[0])
-    unlabeled = tuple(
-        augment(raw.unlabeled, rows[1], view, key)
-        for view, key in zip(method.views, view_keys[1:], strict=True)
-    )
-    labels, unlabeled_labels = raw.labels, raw.unlabeled_labels
+    names = method.labeled_view, *method.views, *method.more_labeled_views
+    key, *keys = jax.random.split(augment_key, len(names))
+    labeled = augment(raw.labeled, rows[0], method.labeled_view, key)
+    unlabeled = [augment(raw.unlabeled, rows[1], *x) for x in zip(method.views, keys, strict=False)]
+    more_keys = keys[len(method.views) :]
+    more = [
+        augment(raw.labeled, rows[0], *x)
+        for x in zip(method.more_labeled_views, more_keys, strict=True)
+    ]
     if method.joint:
-        labels, unlabeled_labels = jax.tree.map(replica.gather, (labels, unlabeled_labels))
-    return Batch(labeled, labels, unlabeled), unlabeled_labels
+        raw = raw._replace(labeled=None, unlabeled=None)
+        raw = jax.tree.map(replica.gather, raw)
+    batch = Batch(
+        labeled=labeled,
+        labels=raw.labels,
+        views=tuple(unlabeled),
+        labeled_index=raw.labeled_index,
+        unlabeled_index=raw.unlabeled_index,
+        more_labeled=tuple(more),
+    )
+    return batch, raw.unlabeled_labels
+
+
+def _input(images):
+    """What the network is given: of pixels, float32 from -1 to 1; features are as they are."""
+    return to_float(images) if images.dtype == jnp.uint8 else images
 
 
 def _keys(key, rows):
@@ -223,51 +213,42 @@ def _noise(method, key, batch, replica):
     return jax.tree.map(lambda x: x[replica.rows(len(x))], noise)
 
 
-def _learn(state, keys, raw, model, augmentation, replica):
+def _learn(state, keys, raw, classify, augmentation, replica):
     """The state after the augmentation has learned from labelled images, changed into probes.
 
     Every device learns from all devices' probes, so that any number of devices learns the same.
     """
     probes, applied = augmentation.probe(keys, raw.labeled, state.augment)
-    params, batch_stats = state.weights("ema")
-    variables = {"params": params, "batch_stats": batch_stats}
-    logits, _ = model.apply(variables, to_float(probes), train=False)
+    logits = classify(state.weights("ema"), probes)
     match = jnp.take_along_axis(jax.nn.softmax(logits), raw.labels[:, None], axis=-1)[:, 0]
     applied, match = jax.tree.map(replica.gather, (applied, match))
     return state.replace(augment=augmentation.update(state.augment, applied, match))
 
 
-def _spread(apply, replica):
-    """Runs `apply` on a batch that every device holds whole, each device taking every n-th row.
+def _classifier(model: nn.Module) -> Callable[[Weights, jax.Array], Any]:
+    """(weights, uint8 images `[N, H, W, C]`) -> logits `[N, classes]`, as in evaluation."""
 
-    Neighbouring rows go to different devices, so that each sees the same mix of sources, as the
-    published multi-GPU code arranges.
-    """
+    def classify(weights, images):
+        params = merged(weights.params, weights.frozen)
+        variables = {"params": params, "batch_stats": weights.batch_stats}
+        return model.apply(variables, _input(images), train=False)[0]
 
-    def spread_apply(params, images, head=None):
-        if replica.axis is None:
-            return apply(params, images, head)
-        mine = jax.lax.axis_index(replica.axis)
-        rows = images.reshape(-1, replica.size, *images.shape[1:])
-        logits, batch_stats = apply(params, jnp.take(rows, mine, axis=1), head)
-        logits = jax.lax.all_gather(logits, replica.axis, axis=1)
-        return logits.reshape(-1, logits.shape[-1]), batch_stats
-
-    return spread_apply
+    return classify
 
 
 def make_eval_step(
     model: nn.Module,
 ) -> Callable[..., tuple[Metrics, tuple[jax.Array, jax.Array]]]:
-    """Builds `eval_step(params, batch_stats, images, labels, mask) -> (metrics, guesses)`.
+    """Builds `eval_step(weights, images, labels, mask) -> (metrics, guesses)`.
 
     `images [N, H, W, C]` uint8, `labels [N]` int32, `mask [N]` float32: 0 for padding. The guesses
     are each image's predicted class, `[N]` int32, and its probability, `[N]` float32.
     """
 
-    def eval_step(params, batch_stats, images, labels, mask):
-        variables = {"params": params, "batch_stats": batch_stats}
-        logits, _ = model.apply(variables, to_float(images), train=False)
+    classify = _classifier(model)
+
+    def eval_step(weights, images, labels, mask):
+        logits = classify(weights, images)
         targets = jax.nn.one_hot(labels, logits.shape[-1])
         correct = (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)
         loss = losses.cross_entropy(logits, targets)

@@ -18,6 +18,7 @@ def keys(n):
         (policies.weak_cifar, 4, True),
         (policies.weak_svhn, 4, False),
         (policies.weak_stl10, 12, True),
+        (policies.weak_photos, 4, True),  # of 32 pixels
     ],
 )
 def test_weak_views_are_all_flips_and_shifts_equally_often(view, pad, flips):
@@ -36,6 +37,16 @@ def test_weak_views_are_all_flips_and_shifts_equally_often(view, pad, flips):
     counts = np.bincount([kinds[x.tobytes()] for x in images], minlength=len(kinds))
     assert len(counts) == len(kinds)
     assert stats.chisquare(counts).pvalue > 0.001
+
+
+def test_images_from_above_are_turned_upside_down_too():
+    image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    images = np.asarray(policies.weak_eurosat(keys(4000), jnp.tile(image, (4000, 1, 1, 1))))
+    # Of those that are not shifted, a quarter is each of the image's four forms.
+    forms = [x[::rows, ::columns] for x in (image,) for rows in (1, -1) for columns in (1, -1)]
+    counts = [sum(np.array_equal(form, x) for x in images) for form in forms]
+    assert min(counts) >= 4
+    assert sum(counts) == pytest.approx(4000 / 81, abs=25)
 
 
 @pytest.mark.parametrize(("view", "least"), [(policies.weak_cifar, 5), (policies.weak_stl10, 13)])

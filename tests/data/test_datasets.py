@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from ssljax.data import datasets
 from ssljax.data.datasets import digits
 
 
@@ -58,3 +59,36 @@ def test_every_digit_has_its_share_of_the_test_images():
 def test_digits_are_the_same_at_every_call():
     for first, second in zip(digits(), digits(), strict=True):
         np.testing.assert_array_equal(first, second)
+
+
+def test_an_open_set_knows_some_classes_and_tests_these_alone():
+    whole, known = digits(), datasets.digits_open()
+    assert known.class_names == ("2", "3", "4", "5", "6", "7")
+    np.testing.assert_array_equal(known.images, whole.images)
+    foreign = (whole.labels < 2) | (whole.labels > 7)
+    np.testing.assert_array_equal(known.labels, np.where(foreign, -1, whole.labels - 2))
+    kept = (whole.test_labels >= 2) & (whole.test_labels <= 7)
+    np.testing.assert_array_equal(known.test_images, whole.test_images[kept])
+    np.testing.assert_array_equal(known.test_labels, whole.test_labels[kept] - 2)
+
+
+def test_cifar_100_s_open_sets_have_five_classes_of_each_superclass(monkeypatch):
+    assert np.bincount(datasets._SUPERCLASSES).tolist() == [5] * 20
+    labels = np.arange(100).repeat(2)
+    images = np.zeros((200, 2, 2, 3), np.uint8)
+    names = tuple(f"class {c}" for c in range(100))
+    monkeypatch.setattr(
+        datasets,
+        "cifar100",
+        lambda data_dir: datasets.Dataset(images, labels, images, labels, 100, names),
+    )
+    for known, function in (
+        (20, datasets.cifar100_open20), (50, datasets.cifar100_open50),
+        (80, datasets.cifar100_open80),
+    ):  # fmt: skip
+        data = function("")
+        assert data.num_classes == len(data.class_names) == known
+        assert (data.labels >= 0).sum() == len(data.test_labels) == 2 * known
+        assert np.unique(data.test_labels).tolist() == list(range(known))
+        # Apple is of superclass 4, fruit and vegetables; bed, class 5, of superclass 6.
+        assert ("class 0" in data.class_names) == (known > 20)

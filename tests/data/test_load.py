@@ -126,8 +126,9 @@ def test_validation_images_without_labels_are_not_evaluated(file):
         ("npz.1@4-1", "names 'npz'; allowed: npz:<…>"),
         ("npz:.1@4-1", "names 'npz:'; allowed: npz:<…>"),
         ("digits:x.1@4-1", "names 'digits:x'; allowed: digits"),
-        ("mnist.1@4-1", "'mnist' does not exist; there are: cifar10, cifar100, digits, folder, "
-                        "npz, stl10, svhn, svhn_noextra, tfds; one of your own is"),
+        ("mnist.1@4-1", "'mnist' does not exist; there are: cifar10, cifar100, cifar100_open20, "
+                        "cifar100_open50, cifar100_open80, cifar10_open, digits, digits_open, "
+                        "folder, npz, stl10, svhn, svhn_noextra, tfds; one of your own is"),
     ],
 )  # fmt: skip
 def test_a_bad_name_lists_what_there_is(name, message):

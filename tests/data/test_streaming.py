@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from helpers.tfds_data import prepare
-from ssljax import parts, recipe
+from ssljax import network, parts, recipe
 from ssljax.data import crops, decoding, imagenet_folds, streaming
 from ssljax.data.load import load
 from ssljax.errors import Interrupted, RunError, UsageError
@@ -281,6 +281,13 @@ def test_batches_follow_from_seed_and_step_and_an_epoch_has_each_image_once(data
     # One image in 200 is damaged: named once in each stream that meets it, and replaced.
     assert f"warning: {name_of(TRUNCATED)} cannot be decoded" in capsys.readouterr().out
     assert all(s.unlabeled.max(axis=(1, 2, 3)).min() > 100 for s in whole)  # none is black
+    for batch in whole:  # each is said to be the one that it is
+        for index, labels, part in (
+            (batch.labeled_index, batch.labels, split.labeled),
+            (batch.unlabeled_index, batch.unlabeled_labels, split.unlabeled),
+        ):
+            assert index.dtype == np.int32
+            np.testing.assert_array_equal(data.labels[part[index]], labels)
     # Every image is of one colour, which tells its number.
     means = np.concatenate([s.unlabeled.mean(axis=(1, 2)) for s in whole])
     seen = np.rint((means[:, 0] + 255 - means[:, 1]) / 2).astype(int)
@@ -594,7 +601,8 @@ def test_an_image_that_no_random_crop_fits_is_cropped_as_for_evaluation(monkeypa
 def lr(parts_config, step, *, labeled, batch):
     """The schedule of a config for so many labelled images."""
     parts_config.batch_size = batch
-    return parts.make_optimizer(parts_config, labeled / batch)[0](step)
+    model = network.make_model(parts_config, num_classes=2, dtype=np.float32, axis_name=None)
+    return parts.make_optimizer(parts_config, labeled / batch, model)[0](step)
 
 
 @pytest.mark.parametrize(

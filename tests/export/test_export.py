@@ -88,8 +88,14 @@ def test_the_chosen_weights_and_input_type_are_exported(format, weights, run, tm
 @pytest.mark.parametrize(
     "name",
     [
-        "wide_resnet", "cnn13", "convnet",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("shake_resnet", "resnet18")),
+        "wide_resnet", "cnn13", "convnet", "vit_tiny",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in (
+                "shake_resnet", "resnet18", "vit_clip", "vit_mae", "vit_augreg",
+                "efficientnet_lite0", "efficientnet_lite4",
+            )
+        ),
     ],
 )  # fmt: skip
 def test_every_model_can_be_exported_in_every_format(name, tmp_path):

@@ -17,6 +17,7 @@ import optax
 
 from ssljax.augment import augmentation, policies
 from ssljax.data.batches import TrainingData
+from ssljax.methods.method import Sizes
 from ssljax.training import optim
 from ssljax.training.state import TrainState
 from ssljax.training.step import make_train_step
@@ -46,37 +47,56 @@ def images(seed, n):
 
 
 def weights(seed, heads=()):
-    """Weights of `Network`, and of heads: name -> outputs."""
+    """Weights of `Network`, and of heads (`heads.Head`)."""
     pixels = int(np.prod(PIXELS))
 
     def dense(seed, inputs, outputs):
         return {"kernel": numbers(seed, inputs, outputs), "bias": numbers(seed + 1, outputs)}
+
+    def drawn(head):
+        shapes = jax.eval_shape(lambda key: head.init(key, FEATURES, CLASSES), jax.random.key(0))
+        leaves, structure = jax.tree.flatten(shapes)  # biases before kernels
+        seeds = range(seed + 5 + len(leaves), seed + 5, -1)
+        return structure.unflatten(numbers(s, *x.shape) for s, x in zip(seeds, leaves, strict=True))
 
     params = {
         "BatchNorm_0": {"scale": 1 + numbers(seed, pixels, scale=0.3), "bias": numbers(9, pixels)},
         "Dense_0": dense(seed + 2, pixels, FEATURES),
         "Dense_1": dense(seed + 4, FEATURES, CLASSES),
     }
-    for name, outputs in dict(heads).items():
-        params.setdefault("heads", {})[name] = dense(seed + 6, FEATURES, outputs)
-    return params
+    return params | ({"heads": {head.name: drawn(head) for head in heads}} if heads else {})
 
 
 STATS = {"BatchNorm_0": {"mean": numbers(50, 4, scale=0.1), "var": 1 + numbers(51, 4, scale=0.1)}}
 
 
 def forward(params, images, head=None):
-    """Logits and new statistics of `Network` in training mode; also of complex numbers."""
+    """Logits and new statistics of `Network` in training mode; also of complex numbers.
+
+    Args:
+      head: a dense one, whose outputs are returned in place of the logits.
+    """
+    logits, features, stats = forward_with_features(params, images)
+    if head:
+        logits = dense(params["heads"][head], features)
+    return logits, stats
+
+
+def dense(layer, features):
+    return features @ layer["kernel"] + layer.get("bias", 0)
+
+
+def forward_with_features(params, images, old=STATS):
+    """Logits, features and new statistics."""
     x = images.reshape(len(images), -1)
     mean = x.mean(axis=0)
     var = ((x - mean) ** 2).mean(axis=0)
     norm = params["BatchNorm_0"]
     x = (x - mean) / np.sqrt(var + 0.01) * norm["scale"] + norm["bias"]
-    features = np.tanh(x @ params["Dense_0"]["kernel"] + params["Dense_0"]["bias"])
-    dense = params["heads"][head] if head else params["Dense_1"]
-    old = STATS["BatchNorm_0"]
+    features = np.tanh(dense(params["Dense_0"], x))
+    old = old["BatchNorm_0"]
     stats = {"mean": 0.9 * old["mean"] + 0.1 * mean, "var": 0.9 * old["var"] + 0.1 * var}
-    return features @ dense["kernel"] + dense["bias"], {"BatchNorm_0": stats}
+    return dense(params["Dense_1"], features), features, {"BatchNorm_0": stats}
 
 
 def softmax(logits):
@@ -117,6 +137,12 @@ def mixup_noise(seed, n):
     random = np.random.RandomState(seed)
     lam = np.float64(np.float32(random.uniform(0.5, 1, n)))
     return {"lam": lam, "permutation": random.permutation(n)}
+
+
+def sizes(classes=CLASSES, counts=None, unlabeled=8):
+    """Of data with some labelled images of each class, by default as many as its number and one."""
+    counts = np.arange(1, classes + 1) if counts is None else np.array(counts)
+    return Sizes(classes, counts, unlabeled)
 
 
 class Expected(NamedTuple):

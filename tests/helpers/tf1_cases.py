@@ -2,10 +2,13 @@
 
 from functools import partial
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+
+from ssljax.models import layers
 
 INT, BOOL = np.int32, np.bool_
 
@@ -75,6 +78,10 @@ CASES = {
     "conv explicit": (partial(conv, padding=((3, 3), (2, 1)), strides=(2, 2)), T4, KERNEL),
     "conv dilated": (partial(conv, rhs_dilation=(2, 2)), T4, KERNEL),
     "conv 1×1": (partial(conv, strides=(2, 2), padding="VALID"), T4, ((1, 1, 3, 5), None)),
+    "conv depthwise": (partial(conv, feature_group_count=3), T4, ((3, 3, 1, 3), None)),
+    "conv depthwise, stride 2, two for each channel": (
+        partial(conv, feature_group_count=3, strides=(2, 2)), T4, ((5, 5, 1, 6), None)
+    ),
     "convert to int": (lambda x: x.astype(jnp.int32), M),
     "convert to float": (lambda x: x.astype(jnp.float32), (M, np.uint8)),
     "convert bool": (lambda x: x.astype(jnp.float32), (M, BOOL)),
@@ -85,8 +92,25 @@ CASES = {
     "div of integers": (lambda x, y: lax.div(x - 2, y + 1), (M, INT), (M, INT)),
     "dot": (jnp.dot, M, (4, 2)),
     "dot transposed": (lambda x, y: lax.dot_general(x, y, (((0,), (1,)), ((), ()))), M, (2, 3)),
+    "dot of tokens": (lambda x, y: jnp.einsum("ntd,de->nte", x, y), (2, 3, 4), (4, 5)),
+    "dot of tokens with two": (
+        lambda x, y: jnp.einsum("nhtd,hde->nte", x, y), (2, 3, 4, 5), (3, 5, 6)
+    ),
+    "dot of batches": (jnp.matmul, (2, 3, 4, 5), (2, 3, 5, 6)),
+    "dot of batches transposed": (
+        lambda x, y: jnp.einsum("bdhk,bhke->hbde", x, y), (2, 3, 4, 5), (2, 4, 5, 6)
+    ),
     "eq": (jnp.equal, (M, INT), (M, INT)),
+    "gelu": (layers.gelu, M),
+    "layer norm": (
+        lambda x, scale, bias: nn.LayerNorm(1e-6, use_fast_variance=False, dtype=x.dtype).apply(
+            {"params": {"scale": scale, "bias": bias}}, x
+        ), M, (4,), (4,),
+    ),
+    "relu6": (lambda x: jnp.clip(4 * x, 0, 6), M),
+    "bicubic resize": (lambda x: layers.resized(x, 12), T4),
     "erf": (jax.scipy.special.erf, M),
+    "erfc": (jax.scipy.special.erfc, M),
     "exp": (jnp.exp, M),
     "expm1": (jnp.expm1, M),
     "floor": (jnp.floor, M),

@@ -24,6 +24,15 @@ def tiny_config(method: str = "fixmatch") -> ml_collections.ConfigDict:
     return config
 
 
+def tiny_vit(method: str = "fixmatch", **model_args: Any) -> ml_collections.ConfigDict:
+    """As `tiny_config`, with a vision transformer of two blocks and SGD."""
+    config = tiny_config(method)
+    config.model = "vit_tiny"
+    config.model_args = dict(patch=4, width=8, heads=2, depth=2, **model_args)
+    config.optimizer.name = "sgd"
+    return config
+
+
 _BUILT: dict[tuple[str, int | None], Experiment] = {}
 
 

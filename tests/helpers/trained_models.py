@@ -19,6 +19,12 @@ MODELS = {
     "shake_resnet": ("shake_resnet", {"filters": 4, "repeat": 1}, 32),
     "resnet18": ("resnet", {}, 64),
     "resnet50": ("resnet", {}, 64),
+    "vit_tiny": ("vit", {"patch": 8, "depth": 2, "variant": "dinov2_reg"}, 32),
+    "vit_clip": ("vit", {"patch": 8, "depth": 2, "variant": "clip"}, 32),
+    "vit_mae": ("vit", {"patch": 8, "depth": 2, "variant": "mae"}, 32),
+    "vit_augreg": ("vit", {"patch": 8, "depth": 2}, 32),
+    "efficientnet_lite0": ("efficientnet_lite", {}, 64),
+    "efficientnet_lite4": ("efficientnet_lite", {}, 64),
 }
 
 
@@ -26,7 +32,8 @@ MODELS = {
 def model(name):
     """A network with weights and statistics as after some training, and seven images."""
     module, arguments, size = MODELS[name]
-    network = getattr(importlib.import_module(f"ssljax.models.{module}"), name)(
+    function = "vit_tiny" if module == "vit" else name
+    network = getattr(importlib.import_module(f"ssljax.models.{module}"), function)(
         num_classes=10, **arguments
     )
     random = np.random.RandomState(0)

@@ -114,7 +114,7 @@ def test_what_each_method_asks_for():
         (mixup(use_unlabeled=True), ("weak",), True),
     ):
         assert (method.views, method.joint, method.init(3)) == (views, joint, ())
-        assert (method.labeled_view, dict(method.heads)) == ("weak", {})
+        assert (method.labeled_view, method.heads) == ("weak", ())
 
 
 @pytest.mark.parametrize(

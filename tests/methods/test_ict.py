@@ -60,8 +60,8 @@ def test_lam_is_the_larger_part_one_an_unlabelled_image():
 
 def test_it_is_joint_with_one_weak_view():
     method = ict()
-    assert (method.views, method.joint, method.init(3), dict(method.heads)) == (
-        ("weak",), True, (), {}
+    assert (method.views, method.joint, method.init(3), method.heads) == (
+        ("weak",), True, (), ()
     )  # fmt: skip
 
 

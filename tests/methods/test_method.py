@@ -93,6 +93,22 @@ def names():
     ]
 
 
+class Linear:
+    """A network of one layer, whose features are the pixels."""
+
+    def __init__(self, kernel):
+        self.kernel = kernel
+
+    def __call__(self, params, images):
+        return images.reshape(-1, 4) @ params["dense"], {}
+
+    def with_features(self, params, images):
+        return *self(params, images)[:1], images.reshape(-1, 4), {}
+
+    def evaluate(self, params, images):
+        return self.with_features(params, images)[:2]
+
+
 @pytest.mark.parametrize("name", names())
 def test_the_labelled_loss_of_every_method_is_adjusted_and_nothing_else(name):
     method = find("config.method", name, modules_of(ssljax.methods, without=["method"]))()
@@ -100,28 +116,25 @@ def test_the_labelled_loss_of_every_method_is_adjusted_and_nothing_else(name):
     random = np.random.RandomState(0)
     n, m = 8, 8
     images = lambda k: jnp.float32(random.uniform(-1, 1, (k, 2, 2, 1)))  # noqa: E731
-    batch = Batch(images(n), jnp.arange(n) % 3, tuple(images(m) for _ in method.views))
-    params, head = jnp.float32(random.normal(size=(4, 3))), jnp.float32(random.normal(size=(4, 4)))
-
-    def apply(params, images, name=None):
-        rows = images.reshape(-1, 4)
-        return rows @ (head if name else params), {}
-
-    drawn = jax.eval_shape(method.noise, jax.random.PRNGKey(0), batch)
-    noise = jax.tree.map(
-        lambda x: (
-            jnp.arange(len(x))[::-1]
-            if x.dtype == np.int32
-            else jnp.float32(random.uniform(0.5, 1, x.shape))
-        ),
-        drawn,
+    batch = Batch(
+        images(n),
+        jnp.arange(n) % 3,
+        tuple(images(m) for _ in method.views),
+        labeled_index=jnp.arange(n),
+        unlabeled_index=jnp.arange(m),
+        more_labeled=tuple(images(n) for _ in method.more_labeled_views),
     )
+    apply, key = Linear(jnp.float32(random.normal(size=(4, 3)))), jax.random.PRNGKey(0)
+    heads = {head.name: head.init(key, 4, 3) for head in method.heads}
+    params = {"dense": apply.kernel, "heads": heads}
+    noise = method.noise(key, batch)
+    sizes = golden.sizes(3, (4, 3, 1), m)._replace(batch=(n, m))
     progress = Progress(jnp.float32(2**20), jnp.float32(0.5))
 
     @jax.jit
     def run(adjustment):
         given = batch._replace(adjustment=adjustment)
-        return method.loss(params, params, apply, given, noise, method.init(3), progress)
+        return method.loss(params, params, apply, given, noise, method.init(sizes), progress)
 
     total, aux = run(jnp.zeros(3))
     same, same_aux = run(jnp.full(3, 0.7))
@@ -139,7 +152,8 @@ def test_the_labelled_loss_of_every_method_is_adjusted_and_nothing_else(name):
 
 def test_training_signal_annealing_knows_an_image_by_its_prediction():
     logits = jnp.log(jnp.array([[0.6, 0.2, 0.2], [0.1, 0.8, 0.1]]))
-    batch = Batch(logits, jnp.array([0, 1]), (logits, logits), jnp.array([3.0, -3.0, 0.0]))
+    batch = Batch(logits, jnp.array([0, 1]), (logits, logits))
+    batch = batch._replace(adjustment=jnp.array([3.0, -3.0, 0.0]))
     apply = lambda params, images: (images, {})  # noqa: E731
     progress = Progress(jnp.float32(5), jnp.float32(0))
     loss = uda(tsa="linear", tsa_images=10).loss  # at most 2/3 half-way

@@ -116,3 +116,49 @@ def test_networks_use_it_while_they_train_and_not_when_they_serve():
 
     assert "square_conv" in text(True)
     assert "square_conv" not in text(False)
+
+
+@pytest.mark.parametrize(("side", "size", "stride"), [(7, 3, 2), (9, 5, 1)])
+def test_depthwise_convolutions_are_xla_s(side, size, stride):
+    """With their gradients, which other models take in training."""
+    random = np.random.RandomState(0)
+    images = jnp.asarray(random.normal(size=(2, side, side + 2, 4)), jnp.float32)
+    kernel = jnp.asarray(random.normal(size=(size, size, 1, 4)), jnp.float32)
+    options = {
+        "dimension_numbers": ("NHWC", "HWIO", "NHWC"),
+        "feature_group_count": 4,
+    }
+
+    def fast(images, kernel):
+        return convolution.depthwise(images, kernel, (stride, stride), "SAME", **options)
+
+    def plain(images, kernel):
+        return lax.conv_general_dilated(images, kernel, (stride, stride), "SAME", **options)
+
+    def gradients(f):
+        weigh = jnp.asarray(random.normal(size=plain(images, kernel).shape), jnp.float32)
+        random.seed(1)
+        return jax.jit(jax.grad(lambda x, w: jnp.sum(f(x, w) * weigh), (0, 1)))(images, kernel)
+
+    np.testing.assert_allclose(fast(images, kernel), plain(images, kernel), atol=1e-5)
+    random.seed(1)
+    by_fast = gradients(fast)
+    random.seed(1)
+    for found, expected in zip(by_fast, gradients(plain), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_a_portable_depthwise_convolution_is_one_operation():
+    def primitives():
+        def f(images, kernel):  # another one each time: JAX remembers what it has traced
+            return convolution.depthwise(
+                images, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"),
+                feature_group_count=4,
+            )  # fmt: skip
+
+        program = jax.make_jaxpr(f)(jnp.zeros((1, 8, 8, 4)), jnp.zeros((3, 3, 1, 4)))
+        return [eqn.primitive.name for eqn in program.eqns]
+
+    with convolution.portable():
+        assert primitives() == ["conv_general_dilated"]
+    assert "cond" in primitives()

@@ -25,7 +25,7 @@ def test_every_image_counts_once(config, devices, batch_size, untraced):
     logits, _ = apply(variables, to_float(images))
     logits = np.asarray(logits, np.float64)
     log_softmax = logits - np.log(np.exp(logits).sum(1, keepdims=True))
-    weights = parallel.replicate((state.params, state.batch_stats), experiment.devices)
+    weights = parallel.replicate(state.weights("raw"), experiment.devices)
     batches = [
         (images[i : i + batch_size], labels[i : i + batch_size]) for i in range(0, 101, batch_size)
     ]
@@ -42,7 +42,7 @@ def test_ema_weights_and_raw_weights_are_told_apart(config, untraced):
     replicated = parallel.replicate(state, experiment.devices)
     scores, _ = evaluate.evaluate_state(experiment, experiment.evaluator(), replicated)
     assert scores["test/loss_ema"] != scores["test/loss_raw"]
-    raw = parallel.replicate((state.params, state.batch_stats), experiment.devices)
+    raw = parallel.replicate(state.weights("raw"), experiment.devices)
     valid = experiment.split.valid
     batches = experiment.dataset.batches(valid, 512)
     direct = evaluate.mean_metrics(experiment.evaluator(), {"raw": raw}, batches)

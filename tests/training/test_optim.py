@@ -75,6 +75,23 @@ def tensorflow_nesterov(rates, *, weight_decay, momentum):
     return jax.tree.map(run, floats(PARAMS, np.float64), IS_KERNEL, *steps)
 
 
+def torch_adamw(rates, *, weight_decay):
+    """`torch.optim.AdamW`: the old kernels shrink, then Adam's step."""
+
+    def run(value, is_kernel, *grads):
+        m = v = 0.0
+        for t, (lr, g) in enumerate(zip(rates, grads, strict=True), start=1):
+            value = value * (1 - lr * weight_decay * is_kernel)
+            m = 0.9 * m + 0.1 * g
+            v = 0.999 * v + 0.001 * g**2
+            step = m / (1 - 0.9**t) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+            value = value - lr * step
+        return value
+
+    steps = [gradients(step) for step in range(len(rates))]
+    return jax.tree.map(run, floats(PARAMS, np.float64), IS_KERNEL, *steps)
+
+
 def assert_close(actual, desired):
     def close(a, d):
         # float32 has 1 - 0.999^t to five digits only at the first steps.
@@ -102,6 +119,91 @@ def test_sgd_steps_are_tensorflows_nesterov_momentum_on_the_decayed_loss(steps, 
     optimizer = make_optimizer("sgd", schedule, weight_decay=0.5, momentum=momentum)
     expected = tensorflow_nesterov(RATES[:steps], weight_decay=0.5, momentum=momentum)
     assert_close(trained(optimizer, steps), expected)
+
+
+def test_adamw_steps_are_torch_s():
+    schedule = make_schedule("cosine", lr=0.3, steps=4)
+    optimizer = make_optimizer("adamw", schedule, weight_decay=0.5)
+    assert_close(trained(optimizer, 3), torch_adamw(RATES[:3], weight_decay=0.5))
+
+
+def test_positions_and_tokens_do_not_shrink_and_updates_of_low_rank_do():
+    params = {
+        "cls_token": np.ones((1, 1, 4)),
+        "pos_embed": np.ones((1, 5, 4)),
+        "block_0": {
+            "ls1": np.ones(4),
+            "norm1": {"scale": np.ones(4)},
+            "qkv": {"lora_a": {"kernel": np.ones((4, 2))}, "lora_b": {"kernel": np.ones((2, 12))}},
+        },
+    }
+    assert kernels(params) == {
+        "cls_token": False,
+        "pos_embed": False,
+        "block_0": {
+            "ls1": False,
+            "norm1": {"scale": False},
+            "qkv": {"lora_a": {"kernel": True}, "lora_b": {"kernel": True}},
+        },
+    }
+
+
+GROUPS = {"Conv_0": 0, "BatchNorm_0": 1, "Dense_0": 2, "heads": 0}
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_each_group_learns_at_a_rate_of_its_own(name):
+    def at_rate(lr, **options):
+        schedule = make_schedule("constant", lr=lr, steps=4)
+        return trained(make_optimizer(name, schedule, weight_decay=0.5, **options), 3)
+
+    found = at_rate(0.02, layer_decay=0.5, group=GROUPS.get, groups=3)
+    for part, group in GROUPS.items():
+        if part != "heads":
+            # MixMatch's Adam shrinks what it has updated, so that the rate counts twice.
+            expected = at_rate(0.02 * 0.5 ** (2 - group))[part]
+            close = 1e-3 if name == "adam" else 1e-6
+            jax.tree.map(
+                lambda a, b, close=close: np.testing.assert_allclose(a, b, rtol=close, atol=close),
+                found[part],
+                expected,
+            )
+
+
+def test_the_heads_of_methods_learn_as_the_last_group():
+    optimizer = make_optimizer(
+        "sgd", optax.constant_schedule(1.0), weight_decay=0.0, momentum=0.0, layer_decay=0.1,
+        group=GROUPS.get, groups=3,
+    )  # fmt: skip
+    params = {"heads": {"x": jnp.ones(2)}, "Conv_0": {"bias": jnp.ones(2)}}
+    updates, _ = optimizer.update(params, optimizer.init(params), params)
+    np.testing.assert_allclose(updates["heads"]["x"], -1, rtol=1e-6)
+    np.testing.assert_allclose(updates["Conv_0"]["bias"], -0.01, rtol=1e-6)
+
+
+def test_the_gradient_of_all_weights_together_is_cut_to_a_length():
+    optimizer = make_optimizer(
+        "sgd", optax.constant_schedule(1.0), weight_decay=0.0, momentum=0.0, clip_norm=2.0
+    )
+    params = {"a": {"bias": jnp.zeros(1)}, "b": {"bias": jnp.zeros(1)}}
+    for length, found in ((5.0, 2.0), (1.0, 1.0)):
+        grads = {"a": {"bias": jnp.array([0.6 * length])}, "b": {"bias": jnp.array([0.8 * length])}}
+        updates, _ = optimizer.update(grads, optimizer.init(params), params)
+        np.testing.assert_allclose(updates["a"]["bias"], -0.6 * found, rtol=1e-6)
+        np.testing.assert_allclose(updates["b"]["bias"], -0.8 * found, rtol=1e-6)
+
+
+def test_what_is_not_asked_for_takes_no_place_in_the_state():
+    """Checkpoints of older versions have none."""
+    params = floats(PARAMS, np.float32)
+    plain, full = (
+        make_optimizer("sgd", optax.constant_schedule(0.1), weight_decay=0.1, **options)
+        for options in ({}, {"clip_norm": 1.0, "layer_decay": 0.5, "group": GROUPS.get})
+    )
+    assert len(plain.init(params)) == 2
+    assert jax.tree.structure(jax.tree.leaves(plain.init(params))) == jax.tree.structure(
+        jax.tree.leaves(full.init(params))
+    )
 
 
 def test_momentum_is_0_9_where_none_is_given():
@@ -138,6 +240,13 @@ def test_cosine_falls_from_lr_by_seven_sixteenths_of_pi_and_stays_there():
     np.testing.assert_allclose(late, hand[-1], rtol=2e-6)
 
 
+def test_cosine_can_have_another_level():
+    schedule = make_schedule("cosine", lr=0.03, steps=100, cosine_level=1.0)
+    np.testing.assert_allclose(schedule(100), 0.03 * np.cos(np.pi / 16), rtol=1e-6)
+    with pytest.raises(ValueError, match="cosine_level is 9.0; allowed: from 0 to 8"):
+        make_schedule("cosine", lr=0.03, steps=100, cosine_level=9.0)
+
+
 def test_cosine_falls_at_every_step():
     schedule = make_schedule("cosine", lr=0.03, steps=100)
     rates = [float(schedule(jnp.int32(k))) for k in range(101)]
@@ -145,6 +254,34 @@ def test_cosine_falls_at_every_step():
         rates, [0.03 * math.cos(7 * math.pi * k / 1600) for k in range(101)], rtol=2e-6
     )
     assert all(later < rate for rate, later in pairwise(rates))
+
+
+def test_a_warm_up_rises_to_the_rate_and_the_schedule_begins_after_it():
+    """USB's `get_cosine_schedule_with_warmup`, whose cosine is over the steps that are left."""
+    schedule = make_schedule("cosine", lr=0.03, steps=120, warmup_steps=20)
+    expected = [0.03 * k / 20 for k in range(20)]
+    expected += [0.03 * math.cos(7 * math.pi / 16 * (k - 20) / 100) for k in range(20, 121)]
+    rates = [float(schedule(jnp.int32(k))) for k in range(121)]
+    np.testing.assert_allclose(rates, expected, rtol=2e-6)
+
+
+def test_the_usual_cosine_ends_at_zero():
+    schedule = make_schedule("cosine_to_zero", lr=0.2, steps=100)
+    steps = [0, 25, 50, 100, 200]
+    hand = [0.2, 0.2 * (0.5 + 0.5 * math.sqrt(0.5)), 0.1, 0.0, 0.0]
+    np.testing.assert_allclose([schedule(k) for k in steps], hand, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "message"),
+    [
+        ("cosine", 100, "optimizer.warmup_steps is 100; allowed for schedule 'cosine': below 100"),
+        ("staircase", 5, "warmup_steps is 5; allowed for schedule 'staircase': 0, and warmup_epo"),
+    ],
+)
+def test_a_warm_up_that_does_not_fit_is_refused(name, steps, message):
+    with pytest.raises(ValueError, match=message):
+        make_schedule(name, lr=0.1, steps=100, warmup_steps=steps)
 
 
 def test_constant_is_constant():
@@ -172,6 +309,6 @@ def test_unknown_names_are_errors_that_list_the_known_ones():
     with pytest.raises(ValueError, match=r"'linear' does not exist; there are: constant, cosine"):
         make_schedule("linear", lr=0.1, steps=10)
     with pytest.raises(
-        ValueError, match=r"'rmsprop' does not exist; there are: adam, keras_sgd, sgd"
+        ValueError, match=r"'rmsprop' does not exist; there are: adam, adamw, keras_sgd, sgd"
     ):
         make_optimizer("rmsprop", optax.constant_schedule(0.1), weight_decay=0.0)

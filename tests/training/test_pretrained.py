@@ -87,21 +87,38 @@ def test_a_run_records_whose_weights_it_starts_with_and_goes_on_without_them(oth
         "init_from": str(source), "step": 3, "sha256": pretrained.checksum(model.variables)
     }  # fmt: skip
 
+    assert json.loads((workdir / "config.json").read_text())["init_from_sha256"] == record["sha256"]
+
     # Killed before its first checkpoint, it needs the same weights again.
     assert directory.begun(workdir) == (8, False)
     directory.open_directory(workdir, experiment)
-    moved = jax.tree.map(lambda x: x + 1, experiment.start.params)
-    object.__setattr__(experiment, "start", experiment.start._replace(params=moved, step=4))
-    with pytest.raises(UsageError, match="begins with the weights of step 3 of .* at step 4 now"):
+    moved = record | {"sha256": "0" * 64, "step": 4}
+    object.__setattr__(experiment, "start", experiment.start._replace(record=moved))
+    with pytest.raises(UsageError, match="other weights than .* now, those of step 4, not 3"):
         directory.open_directory(workdir, experiment)
 
     untrained(build(config_from(other)), tmp_path / "begun", step=0)
     shutil.rmtree(source)
-    with pytest.raises(UsageError, match="config.init_from .* does not exist; allowed: a run dir"):
+    with pytest.raises(
+        UsageError, match="config.init_from is .*/source; allowed: .* a run directory"
+    ):
         recipe.build(config)
     begun = directory.begun(tmp_path / "begun")
     assert begun == (8, True)
-    assert recipe.build(config, max_devices=1, **begun._asdict()).start is None
+    resumed = recipe.build(config_from(other), max_devices=1, **begun._asdict())
+    assert resumed.start is None
+    directory.open_directory(tmp_path / "begun", resumed)
+    kept = json.loads((tmp_path / "begun/config.json").read_text())["init_from_sha256"]
+    assert kept == record["sha256"]
+
+
+def test_a_recipe_can_name_the_checksum_of_its_weights(other, untraced):
+    known = pretrained.checksum(trained.load(other).variables)
+    config = config_from(other, init_from_sha256=known)
+    assert recipe.build(config, max_devices=1).config["init_from_sha256"] == known
+    message = f"has the SHA-256 {known}; allowed by config.init_from_sha256: {'0' * 64}"
+    with pytest.raises(UsageError, match=message):
+        recipe.build(config_from(other, init_from_sha256="0" * 64), max_devices=1)
 
 
 def test_all_seeds_start_with_the_same_weights(other, tmp_path, untraced):
@@ -117,7 +134,6 @@ def test_all_seeds_start_with_the_same_weights(other, tmp_path, untraced):
 
 
 def test_what_holds_no_weights_is_one_line(other, tmp_path):
-    (tmp_path / "model.safetensors").write_bytes(b"")
     (tmp_path / "empty").mkdir()
     (tmp_path / "damaged").mkdir()
     shutil.copytree(other, tmp_path / "damaged", dirs_exist_ok=True)
@@ -127,12 +143,7 @@ def test_what_holds_no_weights_is_one_line(other, tmp_path):
         checkpoints.save(5, {"state": {"ema": {"a": np.zeros(2)}}})
     shutil.copy(other / "data.json", tmp_path / "strange")
     for source, message in (
-        (
-            "hf://owner/name",
-            "config.init_from is the URL hf://owner/name; allowed: the path of a r",
-        ),
-        (tmp_path / "model.safetensors", "model.safetensors is a file; allowed: a run directory"),
-        (tmp_path / "none", "none does not exist; allowed: a run directory"),
+        (tmp_path / "none", "config.init_from is .*none; allowed: a .safetensors file"),
         (tmp_path / "empty", "empty holds no checkpoint yet"),
         (tmp_path / "unstarted", "unstarted holds no checkpoint yet"),
         (other.parent, "config.init_from=.* holds no run itself; below it are .*/run"),
@@ -145,28 +156,34 @@ def test_what_holds_no_weights_is_one_line(other, tmp_path):
 
 
 def test_weights_that_do_not_fit_are_one_line_with_both_shapes(other):
-    config = config_from(other)
-    config.model_args.filters = 8
-    fits = "config.init_from .* does not fit config.model: "
-    with pytest.raises(UsageError, match=rf"{fits}its BatchNorm_1/bias is \[4\]; allowed: \[8\]"):
-        recipe.build(config)
-    start = pretrained.read(str(other))
-    params, stats = start.params, start.batch_stats
-    more = params | {"New_0": {"kernel": np.zeros((2, 3))}}
-    pretrained.require_fits(start, params | {"heads": {"a": np.zeros(9)}}, stats, 10)
-    for here, there, classes, message in (
-        (more, stats, 10, rf"{fits}it has no New_0/kernel, which is \[2, 3\] there"),
-        (params, {}, 10, rf"{fits}it has BatchNorm_0/mean \[16\], which config.model has not"),
-        (
-            params,
-            stats,
-            2,
-            "config.init_from .* has 10 classes; allowed: 2, as many as config.data",
-        ),
+    for args, message in (
+        ({"filters": 8, "scales": 1}, r"its BatchNorm_1/bias is \[4\]; allowed: \[8\]"),
+        ({"filters": 4, "scales": 2}, r"it lacks BatchNorm_3/bias, .*; allowed: all weights of"),
     ):
-        with pytest.raises(UsageError, match=message) as caught:
-            pretrained.require_fits(start, here, there, classes)
-        assert "\n" not in str(caught.value)
+        config = config_from(other)
+        with config.unlocked():
+            config.model_args = {**args, "repeat": 1}
+        start = "config.init_from .* does not fit config.model 'wide_resnet': "
+        with pytest.raises(UsageError, match=start + message):
+            recipe.build(config)
+
+
+def test_the_last_layer_is_drawn_where_classes_differ_in_number(other, tmp_path, untraced):
+    def started(labels, size):
+        path = tmp_path / "own.npz"
+        images = np.zeros((40, 8, 8, 1), np.uint8)
+        np.savez(path, train_images=images, train_labels=labels, test_images=images[:2],
+                 test_labels=[0, 1])  # fmt: skip
+        config = config_from(other, dataset=f"npz:{path}.1@{size}-0")
+        return recipe.build(config, max_devices=1)
+
+    experiment = started(np.arange(40) % 2, 8)
+    state = experiment.init_state()
+    theirs = trained.load(other).variables["params"]
+    assert state.params["Dense_0"]["kernel"].shape == (4, 2)
+    np.testing.assert_array_equal(state.ema["Conv_0"]["kernel"], theirs["Conv_0"]["kernel"])
+    assert "drawn anew: Dense_0/bias, Dense_0/kernel" in describe(experiment)
+    assert "knows other classes" not in describe(experiment)
 
 
 def test_other_classes_of_the_same_number_are_noted(other):
@@ -185,8 +202,8 @@ def test_a_recorded_recipe_opens_no_weights(other, tmp_path, monkeypatch):
     config = config_from(other)
     workdir = untrained(recipe.build(config), tmp_path / "run", step=2)
 
-    def read(source):
-        raise AssertionError(source)
+    def read(*args):
+        raise AssertionError(args)
 
     monkeypatch.setattr(pretrained, "read", read)
     monkeypatch.setattr(npu_export.npu_bundle, "write", lambda *args, **options: None)

@@ -7,8 +7,8 @@ import pytest
 
 from helpers.steps import compiled, largest_difference, run_steps, shared, weights
 from helpers.tiny import tiny_config
-from ssljax import losses, recipe
-from ssljax.methods.method import Aux, Method, no_state
+from ssljax import heads, losses, recipe
+from ssljax.methods.method import Aux, Method, no_noise, no_state
 from ssljax.training import optim, parallel
 
 
@@ -110,17 +110,20 @@ def test_bfloat16_computes_roughly_the_same_with_float32_weights(config):
 def noisy_headed(joint):
     """A method of the tests': unlabelled images teach a head the numbers that were drawn."""
 
+    head = heads.dense("drawn", 3)
+
     def noise(key, batch):
         return jax.random.randint(key, (len(batch.views[0]),), 0, 3)
 
     def loss(params, ema_params, apply, batch, noise, state, progress):
         logits, _ = apply(params, batch.labeled)
-        drawn, batch_stats = apply(params, batch.views[0], head="drawn")
+        _, features, batch_stats = apply.with_features(params, batch.views[0])
+        drawn = head(params, features)
         xe = jnp.mean(losses.cross_entropy(logits, jax.nn.one_hot(batch.labels, 10)))
         xeu = jnp.mean(losses.cross_entropy(drawn, jax.nn.one_hot(noise, 3)))
         return xe + xeu, Aux(batch_stats, state, {"drawn": xeu})
 
-    return Method(("weak",), no_state, noise, loss, joint=joint, heads={"drawn": 3})
+    return Method(("weak",), no_state, noise, loss, joint=joint, heads=(head,))
 
 
 @pytest.mark.parametrize("joint", [False, pytest.param(True, marks=pytest.mark.slow)])
@@ -144,12 +147,13 @@ def test_heads_are_drawn_like_the_last_layer_and_apart(config):
     config.model_args.filters = 64
     experiment = recipe.build(config)
     experiment = dataclasses.replace(
-        experiment, method=noisy_headed(False)._replace(heads={"a": 100, "b": 100})
+        experiment,
+        method=noisy_headed(False)._replace(heads=(heads.dense("a", 100), heads.dense("b", 100))),
     )
-    heads = experiment.init_state().params["heads"]
-    for head in heads.values():
+    drawn = experiment.init_state().params["heads"]
+    for head in drawn.values():
         np.testing.assert_allclose(np.std(head["kernel"]), np.sqrt(2 / (64 + 100)), rtol=0.05)
-    assert np.abs(heads["a"]["kernel"] - heads["b"]["kernel"]).mean() > 0.05
+    assert np.abs(drawn["a"]["kernel"] - drawn["b"]["kernel"]).mean() > 0.05
 
 
 @pytest.mark.slow
@@ -192,6 +196,40 @@ def test_a_view_can_be_the_image_as_it_is():
     anchors, strong = (np.asarray(np.round((v + 1) * 127.5), np.uint8) for v in seen["views"])
     assert all(image.tobytes() in known for image in anchors)
     assert not all(image.tobytes() in known for image in strong)
+
+
+@pytest.mark.parametrize("joint", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_a_method_is_told_which_images_it_sees(config, joint):
+    seen = []
+
+    def loss(params, ema_params, apply, batch, noise, state, progress):
+        jax.debug.callback(lambda *x: seen.append(x), batch, progress.step)
+        logits, batch_stats = apply(params, batch.labeled)
+        return jnp.mean(logits**2), Aux(batch_stats, state, {})
+
+    config.augment.strong = "strong_digits"
+    experiment = recipe.build(config)
+    method = Method(
+        ("none",), no_state, no_noise, loss, joint, "none", more_labeled_views=("none", "strong")
+    )
+    run_steps(dataclasses.replace(experiment, method=method), 2)
+    jax.effects_barrier()
+    images, split = experiment.dataset.images, experiment.split
+    assert len(seen) == 8
+    for batch, step in seen:
+        assert step in (0, 1)
+        assert len(batch.labels) == (8 if joint else 2)
+        same, other = batch.more_labeled
+        for view, index, part in (
+            (batch.labeled, batch.labeled_index, split.labeled),
+            (same, batch.labeled_index, split.labeled),
+            (batch.views[0], batch.unlabeled_index, split.unlabeled),
+        ):
+            pixels = np.asarray(np.round((view + 1) * 127.5), np.uint8)
+            np.testing.assert_array_equal(pixels, images[part[index]])
+        labels = experiment.dataset.labels[split.labeled[batch.labeled_index]]
+        np.testing.assert_array_equal(batch.labels, labels)
+        assert not np.array_equal(same, other)
 
 
 @pytest.mark.parametrize("options", [{"loop_on_device": True}, {}])

@@ -1,0 +1,13 @@
+"""ABC over FixMatch on digits with 40 labels."""
+
+import ml_collections
+
+from configs import digits
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """The published method, with FixMatch's ratio and optimizer, as `fixmatch_digits`."""
+    config = digits.digits("abc")
+    config.unlabeled = "all"
+    config.uratio = 7
+    return config

@@ -1,0 +1,10 @@
+"""AdaMatch on CIFAR-10."""
+
+import ml_collections
+
+from configs import published
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """USB's values and variant; the authors' own runs are on DomainNet."""
+    return published.usb("adamatch", "cifar10.1@40-0", threshold=0.95, variant="usb")

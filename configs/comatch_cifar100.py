@@ -1,0 +1,12 @@
+"""CoMatch on CIFAR-100 with WRN-28-8."""
+
+import ml_collections
+
+from configs import published
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Those of `Train_CoMatch.py`, with FixMatch's decay for this data set."""
+    config = published.comatch("cifar100.1@400-0")
+    config.optimizer.weight_decay = 0.001
+    return config

@@ -1,0 +1,13 @@
+"""CoMatch on digits with 40 labels."""
+
+import ml_collections
+
+from configs import digits
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """The published method and ratio, with a second strong view like the first."""
+    config = digits.digits("comatch", second_view="strong")
+    config.unlabeled = "all"
+    config.uratio = 7
+    return config

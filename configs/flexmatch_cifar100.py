@@ -1,0 +1,10 @@
+"""FlexMatch on CIFAR-100 with WRN-28-8."""
+
+import ml_collections
+
+from configs import published
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """The values of TorchSSL and USB, its authors' libraries (USB: `filters=32`)."""
+    return published.usb("flexmatch", "cifar100.1@400-0")

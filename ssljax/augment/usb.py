@@ -1,0 +1,126 @@
+"""The RandAugment of USB and TorchSSL: magnitudes drawn from ranges, and a random Cutout.
+
+The source is `semilearn/datasets/augmentation/randaugment.py` of USB. Three operations are drawn
+with replacement and always applied, each with a magnitude of its own from the operation's range.
+The published argument m is not used. A rectangle is painted last.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ssljax.augment.layer import apply_layer
+
+LAYERS = 3
+COLOR = (125, 123, 114)  # of the rectangle
+_GREY = 123  # of the rectangle in images of one channel
+_LARGEST = 0.5  # side of the rectangle, as a share of the width
+
+
+class Op(NamedTuple):
+    """An operation, and the range of its magnitude in Pillow's units."""
+
+    name: str  # in `layer.py`; "identity" is in no kernel
+    low: float = 1
+    high: float = 1
+    whole: Callable[[jax.Array], jax.Array] = lambda magnitude: magnitude
+
+
+SHAPES = (
+    Op("rotate", -30, 30),
+    Op("shear_x", -0.3, 0.3),
+    Op("shear_y", -0.3, 0.3),
+    Op("translate_x", -0.3, 0.3),  # a share of the width; of the height in translate_y
+    Op("translate_y", -0.3, 0.3),
+)
+PLAIN = (Op("brightness", 0.05, 0.95), Op("equalize"), Op("identity"), Op("sharpness", 0.05, 0.95))
+COLORS = (
+    Op("autocontrast"),
+    Op("color", 0.05, 0.95),
+    Op("contrast", 0.05, 0.95),
+    Op("posterize", 4, 8, jnp.floor),
+    Op("solarize", 0, 256, jnp.ceil),  # Pillow compares levels with the threshold itself
+)
+SPACES = {"cifar": (*PLAIN, *COLORS, *SHAPES), "no_color": (*PLAIN, *SHAPES)}
+
+
+class Draws(NamedTuple):
+    """What was drawn for N images."""
+
+    op: jax.Array  # [N, layers] int32, index into the operations
+    magnitude: jax.Array  # [N, layers] in [0, 1), how far from an operation's low end
+    corner: jax.Array  # [N, 2] in [0, 1), column and row of the rectangle's centre
+    size: jax.Array  # [N] in [0, 1), of the rectangle
+
+
+def randaugment(
+    keys: jax.Array, images: jax.Array, *, ops: tuple[Op, ...], layers: int = LAYERS
+) -> jax.Array:
+    """Applies random operations and the Cutout to `images [N, H, W, 1 or 3]` uint8."""
+    return apply(images, draw(keys, len(ops), layers), ops)
+
+
+def draw(keys: jax.Array, ops: int, layers: int) -> Draws:
+    """Draws for N images from `keys [N]`, among so many operations."""
+    uniform = jax.vmap(lambda key: jax.random.uniform(key, (2 * layers + 3,)))(keys)
+    op = jnp.floor(uniform[:, :layers] * ops).astype(jnp.int32)
+    return Draws(op, uniform[:, layers : 2 * layers], uniform[:, -3:-1], uniform[:, -1])
+
+
+def apply(images: jax.Array, draws: Draws, ops: tuple[Op, ...]) -> jax.Array:
+    """Applies to `images [N, H, W, 1 or 3]` uint8 what was drawn."""
+    return cutout(_apply_layers(images, draws, ops), draws.corner, draws.size)
+
+
+def _apply_layers(images, draws, ops):
+    names = [op.name for op in ops]
+
+    def layer(images, drawn):
+        op, magnitude = drawn
+        parameter = jnp.zeros(len(images))
+        for index, entry in enumerate(ops):
+            value = entry.whole(entry.low + (entry.high - entry.low) * magnitude)
+            value *= {"translate_x": images.shape[2], "translate_y": images.shape[1]}.get(
+                entry.name, 1
+            )
+            parameter = jnp.where(op == index, value, parameter)
+        return apply_layer(images, op, parameter, names=names), None
+
+    return jax.lax.scan(layer, images, (draws.op.T, draws.magnitude.T))[0]
+
+
+def cutout(images: jax.Array, corner: jax.Array, size: jax.Array) -> jax.Array:
+    """Paints a square of up to half the width, and one column and row more, as Pillow draws it.
+
+    Args:
+      images: uint8 `[N, H, W, 1 or 3]`.
+      corner: `[N, 2]` in [0, 1), column and row of its centre. The published
+        `np.random.uniform(w)` draws from 1 to w, from which this share is taken downwards.
+      size: `[N]` in [0, 1), the side of the square as a share of half the width.
+    """
+    height, width, channels = images.shape[1:]
+    side = _LARGEST * size * width
+
+    def covered(position, length):
+        centre = length - (length - 1) * position
+        first = jnp.floor(jnp.maximum(centre - side / 2, 0))
+        last = jnp.floor(jnp.minimum(first + side, length))
+        pixel = jnp.arange(length)[None, :]
+        return (pixel >= first[:, None]) & (pixel <= last[:, None])
+
+    columns, rows = covered(corner[:, 0], width), covered(corner[:, 1], height)
+    color = jnp.array(COLOR if channels == 3 else (_GREY,), jnp.uint8)
+    inside = rows[:, :, None, None] & columns[:, None, :, None]
+    return jnp.where(inside, color[None, None, None], images)
+
+
+def magnitude_grid(images: jax.Array, ops: tuple[Op, ...]) -> dict[str, jax.Array]:
+    """An operation's name -> an image `[1, H, W, C]` at nine magnitudes of its range, `[9, …]`."""
+    levels = jnp.linspace(0, 0.999, 9)
+    op = jnp.repeat(jnp.arange(len(ops)), len(levels))[:, None]
+    nowhere = jnp.zeros((len(op), 2))
+    draws = Draws(op, jnp.tile(levels, len(ops))[:, None], nowhere, nowhere[:, 0])
+    rows = jnp.split(_apply_layers(jnp.repeat(images, len(op), axis=0), draws, ops), len(ops))
+    return {entry.name: row for entry, row in zip(ops, rows, strict=True)}

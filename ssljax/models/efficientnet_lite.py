@@ -1,0 +1,208 @@
+"""EfficientNet-Lite 0 to 4 (Liu, 2020): EfficientNets (Tan & Le, 2019) without squeeze-and-excite.
+
+They follow `lite/efficientnet_lite_builder.py` of tensorflow/tpu, whose weights timm has as
+`tf_efficientnet_lite*`: ReLU6, padding as TensorFlow has it, a stem and a head that do not grow.
+They are made for CPUs and small accelerators.
+"""
+
+import math
+from functools import partial
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from ssljax.checks import check_probability, check_range
+from ssljax.models import convolution, key_maps, layers
+from ssljax.models.key_maps import hwio, torch_layer, torch_norm, transposed
+
+
+class Stage(NamedTuple):
+    """Blocks of one size, of the smallest network."""
+
+    repeat: int
+    kernel: int  # side of the depthwise convolutions
+    stride: int  # of the first block's
+    expand: int  # channels of a block's inside, for each of its input
+    filters: int
+
+
+_STAGES = (
+    Stage(1, 3, 1, 1, 16),
+    Stage(2, 3, 2, 6, 24),
+    Stage(2, 5, 2, 6, 40),
+    Stage(3, 3, 2, 6, 80),
+    Stage(3, 5, 1, 6, 112),
+    Stage(4, 5, 2, 6, 192),
+    Stage(1, 3, 1, 6, 320),
+)
+_MEAN = _STD = (0.5, 0.5, 0.5)
+
+
+class EfficientNetLite(nn.Module):
+    """images `[N, H, W, C]` in [-1, 1] -> logits `[N, num_classes]`, features `[N, 1280]`; float32.
+
+    Images of one channel are repeated to three. The features are the input of the head.
+    """
+
+    num_classes: int
+    widen: float = 1.0  # factor of the smallest network's channels
+    deepen: float = 1.0  # factor of its blocks
+    resize: int = 0  # side in pixels that images get before the first layer; 0: as they are
+    drop_path: float = 0.0  # how often the last block adds nothing; rises linearly (published: 0.2)
+    dropout: float = 0.0  # share of the features that the head does not see (published: 0.2, 0.3)
+    batch_norm_momentum: float = 0.99  # of the running statistics
+    mean: tuple[float, ...] = ()  # of the images' channels, 0..1; (): 0.5, as published
+    std: tuple[float, ...] = ()
+    remat: bool = False  # whether blocks are computed again for the gradient, to save memory
+    frozen: int = 0  # how many of the first groups, see `group`, are not trained
+    dtype: DTypeLike = jnp.float32  # of the computation; parameters and statistics are float32
+    axis_name: str | None = None  # devices whose statistics BatchNorm shares while training
+
+    def __post_init__(self) -> None:
+        check_range("widen", self.widen, 0, 100, open_low=True)
+        check_range("resize", self.resize, 0, 1 << 14)
+        check_range("deepen", self.deepen, 0, 100, open_low=True)
+        check_probability(drop_path=self.drop_path, dropout=self.dropout)
+        layers.check_sizes(self)
+        layers.check_normalization(self)
+        super().__post_init__()
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The published stages with this network's channels and blocks."""
+        last = len(_STAGES) - 1
+        return tuple(
+            stage._replace(
+                repeat=stage.repeat if i in (0, last) else math.ceil(stage.repeat * self.deepen),
+                filters=_widened(stage.filters, self.widen),
+            )
+            for i, stage in enumerate(_STAGES)
+        )
+
+    @property
+    def groups(self) -> int:
+        """Parts of the network from the stem to the head, which learn at rates of their own."""
+        return 2 + sum(stage.repeat for stage in self.stages)
+
+    def group(self, name: str) -> int:
+        """The part, from 0, that the module `name` belongs to; the last convolution's is that of
+        the last block."""
+        if name.startswith("block_"):
+            stage, block = map(int, name.removeprefix("block_").split("_"))
+            return 1 + sum(x.repeat for x in self.stages[:stage]) + block
+        return {"conv_head": self.groups - 2, "bn2": self.groups - 2, "head": self.groups - 1}.get(
+            name, 0
+        )
+
+    def translate(self, tensors: key_maps.Tensors) -> key_maps.Translated:
+        """timm's tensors under this network's names."""
+        return key_maps.translate(tensors, _TIMM)
+
+    @nn.compact
+    def __call__(
+        self, images: jax.Array, *, train: bool, keys: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """
+        Args:
+          keys: one random key per image, `[N]`, for drop path and dropout in training.
+        """
+        layers.require_keys(self, train, keys)
+        dropped, blocks = keys if train else None, self.groups - 2
+        block_type = nn.remat(Block, static_argnums=(3,)) if self.remat else Block
+        conv = layers.conv(self, train=train, use_bias=False, kernel_init=layers.he_normal)
+        norm = layers.batch_norm(self, train=train)
+        images = layers.resized(images, self.resize)
+        x = layers.normalize(images, self.mean or _MEAN, self.std or _STD)
+        x = conv(32, (3, 3), strides=2, name="conv_stem")(x)
+        x = _relu6(norm(use_running_average=not train or self.frozen > 0, name="bn1")(x))
+        number = 0
+        for s, stage in enumerate(self.stages):
+            for i in range(stage.repeat):
+                trained = train and 1 + number >= self.frozen
+                block = block_type(
+                    stage, stage.stride if i == 0 else 1, self.drop_path * number / blocks,
+                    conv, norm, name=f"block_{s}_{i}",
+                )  # fmt: skip
+                x = block(x, layers.fold_in(dropped, number) if trained else None, trained)
+                number += 1
+        trained = train and self.groups - 2 >= self.frozen
+        x = conv(1280, (1, 1), name="conv_head")(x)
+        x = _relu6(norm(use_running_average=not trained, name="bn2")(x))
+        features = jnp.mean(x, axis=(1, 2))
+        seen = layers.dropout(layers.fold_in(dropped, number), features, self.dropout)
+        head = nn.Dense(
+            self.num_classes, kernel_init=nn.initializers.normal(0.01), dtype=self.dtype,
+            name="head",
+        )  # fmt: skip
+        return head(seen).astype(jnp.float32), features.astype(jnp.float32)
+
+
+class Block(nn.Module):
+    """An inverted residual block: wider, a depthwise convolution, narrower; added if it fits."""
+
+    stage: Stage
+    stride: int
+    drop_path: float
+    conv: Any  # convolutions and norms of the network
+    norm: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array, keys: jax.Array | None, train: bool) -> jax.Array:
+        conv, norm = self.conv, partial(self.norm, use_running_average=not train)
+        stage, inputs = self.stage, x.shape[-1]
+        size, inside = (stage.kernel, stage.kernel), stage.expand * inputs
+        y = x
+        if stage.expand > 1:
+            y = _relu6(norm(name="expand_bn")(conv(inside, (1, 1), name="expand")(y)))
+        depthwise = conv(
+            inside, size, strides=self.stride, feature_group_count=inside, name="depthwise",
+            conv_general_dilated=convolution.depthwise,
+        )  # fmt: skip
+        y = _relu6(norm(name="depthwise_bn")(depthwise(y)))
+        y = norm(name="project_bn")(conv(stage.filters, (1, 1), name="project")(y))
+        if self.stride > 1 or inputs != stage.filters:
+            return y
+        return x + layers.drop_path(keys, y, self.drop_path)
+
+
+def _relu6(x: jax.Array) -> jax.Array:
+    return jnp.clip(x, 0, 6)
+
+
+def _widened(filters: int, factor: float) -> int:
+    """A multiple of 8 that is at least 90 % of `filters * factor`."""
+    wanted = filters * factor
+    near = max(8, int(wanted + 4) // 8 * 8)
+    return near if near >= 0.9 * wanted else near + 8
+
+
+# timm's names. Its first stage has blocks without an expansion.
+_FIRST, _OTHER = r"blocks\.(0)\.(\d+)", r"blocks\.([1-9])\.(\d+)"
+_OURS = r"block_\1_\2"
+_TIMM = (
+    *torch_layer("conv_stem", "conv_stem", hwio),
+    *torch_norm("bn1", "bn1"),
+    *torch_layer(rf"{_FIRST}\.conv_dw", f"{_OURS}/depthwise", hwio),
+    *torch_norm(rf"{_FIRST}\.bn1", f"{_OURS}/depthwise_bn"),
+    *torch_layer(rf"{_FIRST}\.conv_pw", f"{_OURS}/project", hwio),
+    *torch_norm(rf"{_FIRST}\.bn2", f"{_OURS}/project_bn"),
+    *torch_layer(rf"{_OTHER}\.conv_pw", f"{_OURS}/expand", hwio),
+    *torch_norm(rf"{_OTHER}\.bn1", f"{_OURS}/expand_bn"),
+    *torch_layer(rf"{_OTHER}\.conv_dw", f"{_OURS}/depthwise", hwio),
+    *torch_norm(rf"{_OTHER}\.bn2", f"{_OURS}/depthwise_bn"),
+    *torch_layer(rf"{_OTHER}\.conv_pwl", f"{_OURS}/project", hwio),
+    *torch_norm(rf"{_OTHER}\.bn3", f"{_OURS}/project_bn"),
+    *torch_layer("conv_head", "conv_head", hwio),
+    *torch_norm("bn2", "bn2"),
+    *torch_layer("classifier", "head", transposed),
+)
+
+
+efficientnet_lite0 = EfficientNetLite
+efficientnet_lite1 = partial(EfficientNetLite, deepen=1.1)
+efficientnet_lite2 = partial(EfficientNetLite, widen=1.1, deepen=1.2)
+efficientnet_lite3 = partial(EfficientNetLite, widen=1.2, deepen=1.4)
+efficientnet_lite4 = partial(EfficientNetLite, widen=1.4, deepen=1.8)

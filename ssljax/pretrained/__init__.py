@@ -1,0 +1,1 @@
+"""Other people's weights: read from files, and fitted into a model."""

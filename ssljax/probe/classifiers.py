@@ -1,0 +1,125 @@
+"""Classifiers on features, for a few labels: linear, by neighbours, and by label propagation.
+
+All functions take features `[n, D]` float32 and labels `[n]`, and return the predicted classes.
+"""
+
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sparse
+
+_STRENGTHS = tuple(10.0**k for k in range(-4, 2))  # inverse regularisation that is chosen from
+_FOLDS = 5  # of the cross-validation that chooses
+_NEIGHBOURS = 20  # that decide on a class, at most
+_EDGES = 20  # neighbours that labels spread to
+_ALPHA = 0.99  # share of its neighbours in an image's label
+_STEPS = 100
+_MOST = 20_000  # images of the graph along which labels spread
+
+
+class Standard:
+    """Features of mean 0 and deviation 1, as all images of the pool have them, labelled or not."""
+
+    def __init__(self, pool: np.ndarray):
+        self._mean = pool.mean(axis=0)
+        self._std = np.maximum(pool.std(axis=0), 1e-6)
+
+    def __call__(self, features: np.ndarray) -> np.ndarray:
+        return (features - self._mean) / self._std
+
+
+def linear(features: np.ndarray, labels: np.ndarray, asked: np.ndarray) -> np.ndarray:
+    """Logistic regression; cross-validation of its log loss chooses the regularisation.
+
+    The inverse regularisation is 10⁻² if a class has a single image: none is left to validate on.
+
+    Args:
+      features: standardised, see `Standard`.
+      asked: `[m, D]`, images whose classes are predicted; standardised too.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold, cross_val_score
+
+    def model(strength: float) -> Any:
+        return LogisticRegression(C=strength, max_iter=300, tol=1e-3)
+
+    folds = min(_FOLDS, int(np.bincount(labels)[np.unique(labels)].min()))
+    best = 1e-2
+    if folds > 1:
+        parts = StratifiedKFold(folds, shuffle=True, random_state=0)
+        scores = [
+            cross_val_score(model(c), features, labels, cv=parts, scoring="neg_log_loss").mean()
+            for c in _STRENGTHS
+        ]
+        best = _STRENGTHS[int(np.argmax(scores))]
+    return model(best).fit(features, labels).predict(asked)
+
+
+def neighbours(features: np.ndarray, labels: np.ndarray, asked: np.ndarray) -> np.ndarray:
+    """The class that most of the k nearest labelled images by cosine have, the near ones counting
+    more; k is the number of images of the rarest class, at most 20."""
+    from sklearn.neighbors import KNeighborsClassifier
+
+    rarest = int(np.bincount(labels)[np.unique(labels)].min())
+    count = min(_NEIGHBOURS, max(1, rarest))
+    model = KNeighborsClassifier(count, metric="cosine", weights="distance")
+    return model.fit(_unit(features), labels).predict(_unit(asked))
+
+
+class Propagation:
+    """Labels spread from image to image (Zhou et al., 2004, https://arxiv.org/abs/1904.04717).
+
+    The graph joins each image of the pool with its nearest ones, with weights max(0, cosine)³. It
+    does not depend on the labels, so that it is made once.
+
+    Args:
+      pool: features of all training images, labelled or not.
+      asked: features of the images whose classes are predicted; they are no part of the graph.
+    """
+
+    def __init__(self, pool: np.ndarray, asked: np.ndarray):
+        self._pool = _unit(pool)
+        self._nodes = self._pool
+        if len(pool) > _MOST:
+            chosen = np.random.RandomState(0).choice(len(pool), _MOST, replace=False)
+            self._nodes = self._pool[np.sort(chosen)]
+        weights = _near(self._nodes, self._nodes, _EDGES + 1)
+        weights.setdiag(0)
+        weights = weights.maximum(weights.T)
+        total = np.maximum(weights.sum(axis=1), 1e-12)
+        scale = sparse.diags_array(1 / np.sqrt(total))
+        self._graph = scale @ weights @ scale
+        self._to_asked = _near(_unit(asked), self._nodes, _EDGES)
+
+    def __call__(self, labeled: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
+        """The predicted classes.
+
+        Args:
+          labeled: `[n]`, which images of the pool have a label.
+        """
+        known = np.eye(classes, dtype=np.float32)[labels]
+        known /= np.maximum(known.sum(axis=0), 1)  # each class begins with as much
+        # A labelled image that is no node of the graph gives its label to the nearest one.
+        start = _near(self._pool[labeled], self._nodes, 1).T @ known
+        spread = start
+        for _ in range(_STEPS):
+            spread = _ALPHA * (self._graph @ spread) + (1 - _ALPHA) * start
+        spread /= np.maximum(spread.sum(axis=1, keepdims=True), 1e-12)
+        return np.argmax(self._to_asked @ spread, axis=1)
+
+
+def _near(rows: np.ndarray, columns: np.ndarray, count: int) -> Any:
+    """Sparse weights max(0, cosine)³ of each row's nearest columns."""
+    from sklearn.neighbors import NearestNeighbors
+
+    count = min(count, len(columns))
+    distance, index = NearestNeighbors(n_neighbors=count).fit(columns).kneighbors(rows)
+    cosine = 1 - distance**2 / 2  # of rows of length 1
+    weights = np.maximum(cosine, 0).astype(np.float32) ** 3
+    starts = np.arange(0, index.size + 1, count)
+    shape = len(rows), len(columns)
+    return sparse.csr_array((weights.reshape(-1), index.reshape(-1), starts), shape=shape)
+
+
+def _unit(features: np.ndarray) -> np.ndarray:
+    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)

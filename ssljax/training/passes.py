@@ -1,0 +1,144 @@
+"""The network as methods call it (`methods.method.Apply`), on one of several devices."""
+
+import inspect
+import itertools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ssljax.network import merged
+from ssljax.training.replica import Replica
+from ssljax.training.trainable import ALL, Trainable
+
+PyTree = Any
+_IMAGES = 1 << 20  # folded into the key of a step for its images; devices count from 0
+
+
+class Network:
+    """The passes of one step; each has randomness of its own.
+
+    Args:
+      batch_stats: BatchNorm's running statistics before this step.
+      averaged: those that go with the moving average of the weights.
+      frozen: what `trainable` leaves as it is; methods know the rest alone.
+      key: of this step, the same on all devices; None: the model draws no random numbers.
+      whole: whether every device holds the whole batch. Then each computes every n-th row, and is
+        given all results: neighbouring rows go to different devices, so that each sees the same mix
+        of sources, as the published multi-GPU code arranges.
+      sizes: labelled and unlabelled images of this device's batch.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        batch_stats: PyTree,
+        averaged: PyTree,
+        key: jax.Array | None,
+        replica: Replica,
+        whole: bool,
+        sizes: tuple[int, int] = (1, 1),
+        trainable: Trainable = ALL,
+        frozen: PyTree = (),
+    ):
+        self._model, self._key = model, key
+        self._batch_stats, self._averaged = batch_stats, averaged
+        self._replica, self._spread = replica, whole and replica.axis is not None
+        self._sizes, self._trainable, self._frozen = sizes, trainable, frozen
+        self._calls = itertools.count()
+
+    def __call__(self, params: PyTree, images: jax.Array) -> tuple[jax.Array, PyTree]:
+        """See `Apply`, here and below."""
+        logits, _, batch_stats = self._train(params, images)
+        return self._all(logits), batch_stats
+
+    def with_features(
+        self, params: PyTree, images: jax.Array
+    ) -> tuple[jax.Array, jax.Array, PyTree]:
+        logits, features, batch_stats = self._train(params, images)
+        return self._all(logits), self._all(features), batch_stats
+
+    def evaluate(self, params: PyTree, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        logits, features = self._evaluate(params, self._averaged, self._mine(images))
+        return self._all(logits), self._all(features)
+
+    def _evaluate(self, params, batch_stats, images):
+        params = merged(params, self._frozen)
+        variables = {"params": params, "batch_stats": batch_stats}
+        return self._model.apply(variables, images, train=False)
+
+    def _train(self, params, images):
+        images, call = self._mine(images), next(self._calls)
+        if self._trainable.as_in_evaluation:
+            return *self._evaluate(params, self._batch_stats, images), self._batch_stats
+        params = merged(params, self._frozen)
+        variables = {"params": params, "batch_stats": self._batch_stats}
+        (logits, features), updated = self._model.apply(
+            variables, images, train=True, mutable=["batch_stats"], **self._random(call, images)
+        )
+        return logits, features, updated.get("batch_stats", {})
+
+    def _random(self, call, images):
+        """What a pass draws its random numbers from.
+
+        Flax's own way has a key per device, for networks of anybody's. One that takes `keys` has a
+        key per image, so that it draws the same on any number of devices.
+        """
+        if self._key is None:
+            return {}
+        local = jax.random.fold_in(self._replica.local_key(self._key), call)
+        found: dict[str, Any] = {
+            "rngs": {"shake": local, "dropout": jax.random.fold_in(local, 1)},
+        }
+        if "keys" in inspect.signature(type(self._model).__call__).parameters:
+            key = jax.random.fold_in(jax.random.fold_in(self._key, _IMAGES), call)
+            fold_in = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
+            found["keys"] = fold_in(key, self._rows(len(images)))
+        return found
+
+    def _rows(self, n):
+        """Where a call's images of this device are in those of all devices, `[n]` int32.
+
+        A device has its share of the labelled images and of each unlabelled view. A call is of
+        whole shares, the labelled ones first.
+        """
+        if self._replica.axis is None:
+            return jnp.arange(n)
+        size, index = self._replica.size, jax.lax.axis_index(self._replica.axis)
+        if self._spread:
+            return index + size * jnp.arange(n)
+        rows, start = [], 0
+        for length in _shares(n, *self._sizes):
+            rows.append(size * start + length * index + jnp.arange(length))
+            start += length
+        return jnp.concatenate(rows)
+
+    def _mine(self, images):
+        """The rows that this device computes."""
+        if not self._spread:
+            return images
+        rows = images.reshape(-1, self._replica.size, *images.shape[1:])
+        return jnp.take(rows, jax.lax.axis_index(self._replica.axis), axis=1)
+
+    def _all(self, rows):
+        """All devices' rows `[N, outputs]`, in the order of the images."""
+        if not self._spread:
+            return rows
+        gathered = jax.lax.all_gather(rows, self._replica.axis, axis=1)
+        return gathered.reshape(-1, rows.shape[-1])
+
+
+def _shares(n: int, labeled: int, unlabeled: int) -> list[int]:
+    """Lengths of the shares that `n` images of a call are: labelled ones, then unlabelled views.
+
+    A call that is not of whole shares is one share.
+
+    Args:
+      labeled, unlabeled: images of a share of each kind.
+    """
+    if n % labeled or unlabeled <= labeled:
+        return [labeled] * (n // labeled) if n % labeled == 0 else [n]
+    before = n % unlabeled // labeled
+    return [labeled] * before + [unlabeled] * (n // unlabeled)
