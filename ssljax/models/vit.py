@@ -158,7 +158,7 @@ class VisionTransformer(nn.Module):
         self.sow("intermediates", "tokens", x)
         features = x[:, 0]
         if kind.mean_pool:
-            patches = jnp.mean(x[:, 1 + kind.registers :], axis=1)
+            patches = jnp.mean(_tokens(x, 1 + kind.registers), axis=1)
             features = _norm(kind, self.dtype, "fc_norm")(patches)
         seen = layers.dropout(layers.fold_in(dropped, self.depth), features, self.dropout)
         logits = self._head()(seen)
@@ -188,7 +188,7 @@ class VisionTransformer(nn.Module):
         position = self.param("pos_embed", _normal, (1, *positions)).astype(self.dtype)
         if kind.class_position:
             x = jnp.concatenate([*first, patches], axis=1) + position
-            first, patches = [x[:, :1]], x[:, 1:]
+            first, patches = [_tokens(x, 0, 1)], _tokens(x, 1)
         else:
             patches += position
         if kind.registers:
@@ -203,6 +203,11 @@ class VisionTransformer(nn.Module):
         return nn.Dense(
             self.num_classes, kernel_init=kernel, bias_init=bias, dtype=self.dtype, name="head"
         )
+
+
+def _tokens(x: jax.Array, start: int, stop: int | None = None) -> jax.Array:
+    """`x[:, start:stop]`, as an operation of every format, for batches of any size too."""
+    return jax.lax.slice_in_dim(x, start, stop, axis=1)
 
 
 class Block(nn.Module):

@@ -97,7 +97,7 @@ def one_step(kind):
     config = vit(kind)
     config.optimizer.momentum = 0.0
     config.optimizer.schedule = "constant"
-    experiment = build(config)
+    experiment = recipe.build(config, max_devices=1, once=False)  # the step of images
     before = experiment.init_state()
     if kind.startswith("lora"):  # so that A has a gradient, too
         filled = jax.tree.map(lambda x: np.where(x == 0, 0.1, x).astype(x.dtype), before.params)
