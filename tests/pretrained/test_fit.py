@@ -59,13 +59,19 @@ def test_heads_of_usb_s_pretraining_are_passed_over(name):
     assert found.lines[1:] == (f"left out: {name}.weight", "drawn anew: head/bias, head/kernel")
 
 
-@pytest.mark.parametrize("name", ["blocks.1.attn.qkv.weight", "norm.bias", "cls_token"])
-def test_a_dropped_tensor_is_named(name):
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("blocks.1.attn.qkv.weight", "block_1/qkv/kernel"),
+        ("norm.bias", "norm/bias"),
+        ("cls_token", "cls_token"),
+    ],
+)
+def test_a_dropped_tensor_is_named(name, path):
     tensors = reference.tensors()
     del tensors[name]
-    with pytest.raises(
-        UsageError, match="config.init_from x.safetensors does not .* it lacks .*; allowed: all"
-    ):
+    message = f"config.init_from x.safetensors does not .* it lacks {path}; allowed: all"
+    with pytest.raises(UsageError, match=message):
         fitted(tensors)
 
 
