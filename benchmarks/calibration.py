@@ -4,8 +4,8 @@
         [--config=fixmatch_digits] [--config.dataset=digits.{seed}@40-200] [--config.<knob>=<value>]
 
 Trains a recipe with each seed. Prints a row per seed and one line of JSON: the expected calibration
-error on the test images without and with the run's temperature; the share of test images that
-`--max_error` trusts, and the error among them.
+error and the cross-entropy on the test images without and with the run's temperature; the share of
+test images that `--max_error` trusts, and the error among them.
 """
 
 import argparse
@@ -30,6 +30,11 @@ def _calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
     return reliability.expected_calibration_error(reliability.diagram(confidence, right))
 
 
+def _cross_entropy(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    of_labels = probabilities[np.arange(len(labels)), labels]
+    return -float(np.mean(np.log(np.maximum(of_labels, 1e-30))))
+
+
 def measured(model: Trained, images: np.ndarray, labels: np.ndarray, max_error: float) -> Any:
     """A row of the table; `trusted` and `error` are None where nothing can be promised."""
     scaled = model.predict_proba(images)
@@ -42,6 +47,8 @@ def measured(model: Trained, images: np.ndarray, labels: np.ndarray, max_error: 
         "temperature": model.temperature,
         "ece_before": error(raw.max(axis=-1), right),
         "ece_after": error(confidence, right),
+        "loss_before": _cross_entropy(raw, labels),
+        "loss_after": _cross_entropy(scaled, labels),
     }
     try:
         limit = calibrate.trusted_confidence(model, max_error).confidence
@@ -82,11 +89,12 @@ def main() -> None:
             print(
                 " ".join(f"{k} {v:.4g}" for k, v in rows[-1].items() if v is not None), flush=True
             )
-    before, after = (np.mean([row[name] for row in rows]) for name in ("ece_before", "ece_after"))
+    means = {name: np.mean([row[name] for row in rows]) for name in rows[0] if "_" in name}
     kept = sum(row["error"] is None or row["error"] <= args.max_error for row in rows)
     print(
-        f"calibration error {before:.4f} before, {after:.4f} after, on average; the error among "
-        f"the trusted is at most {args.max_error} in {kept} of {len(rows)} seeds"
+        "on average: calibration error {ece_before:.4f} before, {ece_after:.4f} after; "
+        "cross-entropy {loss_before:.4f} before, {loss_after:.4f} after; ".format(**means)
+        + f"the error among the trusted is at most {args.max_error} in {kept} of {len(rows)} seeds"
     )
     print(json.dumps(rows))
 

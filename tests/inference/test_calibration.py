@@ -28,6 +28,12 @@ def test_a_temperature_that_chance_can_explain_is_1():
     assert calibration.fit_temperature(*drawn(200, 3.0)) > 2
 
 
+def test_images_that_are_all_right_do_not_make_a_model_certain():
+    labels = np.arange(50) % 4
+    logits = 3.0 * np.eye(4)[labels]
+    assert 0.3 < calibration.fit_temperature(logits, labels) < 1
+
+
 def test_calibration_lowers_the_error_on_other_images():
     logits, labels = drawn(4_000, 3.0)
     t = calibration.fit_temperature(logits[:2000], labels[:2000])
