@@ -280,6 +280,16 @@ class Experiment:
     def begin(self, state: TrainState) -> None:
         """What a run does before it goes on from `state`, on the host."""
 
+    def probabilities(self, model: Any, images: np.ndarray) -> np.ndarray:
+        """What a finished run of this experiment predicts, `[N, classes]` float32.
+
+        Args:
+          model: the run's `trained.Trained`.
+          images: uint8 `[N, H, W, C]`.
+        """
+        found: np.ndarray = model.predict_proba(images)
+        return found
+
 
 def notes(experiment: Experiment) -> list[str]:
     """What may be amiss with a run, a line each; nothing where all is well."""

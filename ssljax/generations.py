@@ -145,7 +145,9 @@ def _write_targets(
     assert isinstance(first.dataset, Dataset)
     images, split = first.dataset.images, first.split
     models = (trained.load(run, model=first.config["model"]) for run in runs)
-    found = make(np.stack([model.predict_proba(images[split.unlabeled]) for model in models]))
+    found = make(
+        np.stack([first.probabilities(model, images[split.unlabeled]) for model in models])
+    )
     labeled = np.isin(split.unlabeled, split.labeled)
     labels = first.dataset.labels[split.unlabeled[labeled]]
     found[labeled] = np.eye(first.dataset.num_classes, dtype=found.dtype)[labels]
@@ -163,7 +165,7 @@ def _grown(
     split = first.split
     pool = np.setdiff1d(split.unlabeled, np.union1d(split.labeled, split.valid))
     model = trained.load(run, model=first.config["model"])
-    picked = pick(model.predict_proba(first.dataset.images[pool]), first.class_counts)
+    picked = pick(first.probabilities(model, first.dataset.images[pool]), first.class_counts)
     images, labels = pool[picked >= 0], picked[picked >= 0]
     names = first.dataset.class_names
     new = np.bincount(labels, minlength=len(names))

@@ -73,6 +73,15 @@ class OnFeatures(Experiment):
         found: np.ndarray = self.__dict__["_features"].of(images, title)
         return found[:, None, None]
 
+    def probabilities(self, model: Any, images: np.ndarray) -> np.ndarray:
+        params, batch_stats = model.variables["params"], model.variables.get("batch_stats", {})
+        features = Features(
+            self.model, params, batch_stats, devices=jax.local_devices(), folder=self.feature_cache
+        ).of(images)
+        head = {self._last_layer.head: params[self._last_layer.head]}
+        logits, _ = self._last_layer.apply({"params": head}, features[:, None, None], train=False)
+        return np.asarray(jax.nn.softmax(logits / model.temperature))
+
     def data(self) -> TrainingData:
         return super().data()._replace(images=self._of_training)
 

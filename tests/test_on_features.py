@@ -41,7 +41,7 @@ def test_methods_that_mix_or_change_images_do_so_with_features(method, tmp_path)
     assert np.isfinite(after.params["head"]["kernel"]).all()
 
 
-def test_a_run_is_an_ordinary_one(tmp_path, caplog):
+def test_a_run_is_an_ordinary_one(tmp_path, caplog, monkeypatch):
     caplog.set_level("INFO", "ssljax")
     made = config(tmp_path)
     made.num_steps = 4
@@ -51,6 +51,11 @@ def test_a_run_is_an_ordinary_one(tmp_path, caplog):
     images, labels = experiment.dataset.test_images, experiment.dataset.test_labels
     right = np.argmax(model.predict_proba(images), axis=-1) == labels
     assert np.mean(right) == pytest.approx(found["last"]["test/accuracy_ema"], abs=1e-6)
+    # The next generation learns what the run predicts, from the features that are known.
+    monkeypatch.setattr(trained.Trained, "outputs", None)
+    probabilities = experiment.probabilities(model, images)
+    monkeypatch.undo()
+    np.testing.assert_allclose(probabilities, model.predict_proba(images), atol=1e-6)
     made.num_steps = 6
     loop.train(recipe.build(made, max_devices=1, started=True), tmp_path / "run")
     assert trained.load(tmp_path / "run").step == 6
