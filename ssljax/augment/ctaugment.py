@@ -171,10 +171,7 @@ def magnitude_grid(images: jax.Array, space: SearchSpace) -> dict[str, jax.Array
 
 def magnitudes(space: SearchSpace) -> dict[str, list[float]]:
     """The parameter of each of `magnitude_grid`'s images, in Pillow's units."""
-    return {
-        op.name: [float(op.parameter(level)) for level in _middles(op)]  # type: ignore[arg-type]
-        for op in space.ops
-    }
+    return {op.name: [float(op.parameter(level)) for level in _middles(op)] for op in space.ops}
 
 
 def _middles(op: BinnedOp) -> np.ndarray:

@@ -113,7 +113,7 @@ _DASHES = {"-": "", "--": "6 3", ":": "2 3", "-.": "8 3 2 3"}
 
 
 def legend(members: Sequence[Group]) -> list[Entry]:
-    """The legend of the lines of `curves`."""
+    """The legend of the lines of `curves`; what has measured nothing has none."""
     looks = [plots.look(i) for i in range(len(members))]
     return [
         Entry(
@@ -122,6 +122,7 @@ def legend(members: Sequence[Group]) -> list[Entry]:
             plots.line_label(group),
         )
         for look, group in zip(looks, members, strict=True)
+        if any(run.rows for run in group.runs)
     ]
 
 

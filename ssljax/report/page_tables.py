@@ -43,23 +43,25 @@ def results(table: Table, groups: Sequence[Group]) -> HtmlTable:
 def runs(found: Sequence[Run], output: Path) -> HtmlTable:
     """A row for each run, with columns that some run has something for."""
     is_calibrated = any(run.calibration for run in found)
+    has_notes = any(run.notes for run in found)
     columns = [
         Column("run", wraps=True),
         Column("error %"),
         Column("raw weights: error %"),
         Column("last error %"),
         Column("status"),
+        *([Column("notes", wraps=True, is_rest=True)] * has_notes),
         Column("step"),
         Column("learning rate"),
         Column("training time"),
         Column("images per second"),
         *([Column("temperature"), Column("ECE before"), Column("ECE after")] * is_calibrated),
-        Column("notes", wraps=True, is_rest=True),
     ]
-    return html_table.make(columns, [_run(run, output, is_calibrated) for run in found])
+    rows = [_run(run, output, is_calibrated, has_notes) for run in found]
+    return html_table.make(columns, rows)
 
 
-def _run(run: Run, output: Path, is_calibrated: bool) -> list[Cell]:
+def _run(run: Run, output: Path, is_calibrated: bool, has_notes: bool) -> list[Cell]:
     seconds, speed = facts.training_seconds(run), facts.images_per_second(run)
     rate = facts.learning_rate(run)
     calibration = run.calibration
@@ -73,12 +75,12 @@ def _run(run: Run, output: Path, is_calibrated: bool) -> list[Cell]:
         Cell(_two(grouping.raw_error(run))),
         Cell(_two(grouping.last_error(run))),
         Cell(run.status, style="bad" if run.status in _BAD else ""),
+        *([Cell("; ".join(run.notes))] * has_notes),
         Cell(f"{run.step:,}"),
         Cell("" if rate is None else f"{rate:g}"),
         Cell("" if seconds is None else facts.clock(seconds), key=seconds),
         Cell("" if speed is None else f"{speed:,.0f}"),
         *map(Cell, calibrated if is_calibrated else ()),
-        Cell("; ".join(run.notes)),
     ]
 
 

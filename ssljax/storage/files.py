@@ -118,7 +118,7 @@ def write_picture(path: Path, picture: "Image.Image") -> None:
     texts = PngInfo()
     for name, text in picture.info.items():
         if isinstance(text, str):
-            texts.add_itxt(name, text)
+            texts.add_itxt(str(name), text)
     with replacing(path) as file:
         picture.save(file, "PNG", pnginfo=texts)
 
