@@ -178,7 +178,7 @@ def test_the_command_of_a_run_makes_its_config_again(tmp_path):
     given = [flag.removeprefix("--config.") for flag in flags]
     again = overrides.load(recipe.removeprefix("--config="), given).to_dict()
     again = json.loads(json.dumps(again))
-    recorded = json.loads((run / "config.json").read_text())
+    recorded = overrides.complete(json.loads((run / "config.json").read_text()))
     assert {knob for knob in recorded if recorded[knob] != again[knob]} <= {
         "num_seeds", "steps_per_run"
     }  # fmt: skip
