@@ -11,7 +11,6 @@ _backend = None if "matplotlib" in sys.modules else os.environ.pop("MPLBACKEND",
 try:
     import matplotlib as mpl
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
 finally:
     if _backend is not None:
         os.environ["MPLBACKEND"] = _backend
@@ -19,4 +18,4 @@ if _backend is not None:
     with contextlib.suppress(ValueError):  # for pyplot, which is not used here
         mpl.rcParams["backend"] = _backend
 
-__all__ = ["Figure", "MaxNLocator", "mpl"]
+__all__ = ["Figure", "mpl"]

@@ -6,7 +6,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "ssljax"
 # From bottom to top. Rooms of one line know nothing of each other; modules of one room may.
 ROOMS = (
-    "errors log drawing interrupts",
+    "errors log drawing interrupts fonts",
     "lookup paths spreadsheet",
     "checks recipe_files losses heads defaults spelling",
     "overrides reliability",

@@ -7,7 +7,7 @@ is what the space has.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -40,6 +40,8 @@ class Augmentation(NamedTuple):
     views: Callable[[PyTree], Mapping[str, View]]  # state -> {"weak", "strong"}
     # A batch of one image -> each operation's name and the image at increasing magnitudes.
     magnitude_grid: Callable[[jax.Array], Mapping[str, jax.Array]]
+    # The parameters at which `magnitude_grid` shows an operation, in the units of its kernel.
+    magnitudes: Callable[[], Mapping[str, Sequence[float]]] = dict
     init: Callable[[], PyTree] = _no_state
     # (keys [N], images [N, H, W, C], state) -> images, what was applied: a pytree of [N, …]
     probe: Callable[[jax.Array, jax.Array, PyTree], tuple[jax.Array, PyTree]] | None = None
@@ -66,7 +68,9 @@ def strong_digits(weak: View, recipe: str) -> Augmentation:
     """The strong view for images of 8×8 pixels, which needs no weak one before it."""
     del recipe
     views = {"weak": weak, "strong": policies.strong_digits}
-    return Augmentation(lambda state: views, policies.digits_magnitude_grid)
+    return Augmentation(
+        lambda state: views, policies.digits_magnitude_grid, policies.digits_magnitudes
+    )
 
 
 def randaugment(
@@ -103,8 +107,11 @@ def randaugment(
     if randaugment_num_levels is not None and recipe != "imagenet":
         raise ValueError("randaugment_num_levels is of recipe imagenet only")
     views = {"weak": weak, "strong": _after(weak, strong)}
+    shown = ra.SEARCH_SPACES[recipe]
     return Augmentation(
-        lambda state: views, partial(ra.magnitude_grid, space=ra.SEARCH_SPACES[recipe])
+        lambda state: views,
+        partial(ra.magnitude_grid, space=shown),
+        partial(ra.magnitudes, shown),
     )
 
 
@@ -113,7 +120,9 @@ def usb_randaugment(weak: View, recipe: str) -> Augmentation:
     check_choice("recipe", recipe, usb.SPACES)
     space = usb.SPACES[recipe]
     views = {"weak": weak, "strong": _after(weak, partial(usb.randaugment, ops=space))}
-    return Augmentation(lambda state: views, partial(usb.magnitude_grid, ops=space))
+    return Augmentation(
+        lambda state: views, partial(usb.magnitude_grid, ops=space), partial(usb.magnitudes, space)
+    )
 
 
 def ctaugment(
@@ -173,6 +182,7 @@ def ctaugment(
     return Augmentation(
         views,
         magnitude_grid=partial(learned_policy.magnitude_grid, space=chosen),
+        magnitudes=partial(learned_policy.magnitudes, chosen),
         init=partial(learned_policy.init, chosen),
         probe=probe,
         update=partial(learned_policy.update, space=chosen),

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssljax.augment import ops
-from ssljax.augment.ctaugment_spaces import SearchSpace
+from ssljax.augment.ctaugment_spaces import BinnedOp, SearchSpace
 from ssljax.augment.layer import apply_layer
 from ssljax.augment.resample import RESCALE_METHODS, rescale
 
@@ -155,8 +155,8 @@ def update(rates: Rates, policy: Policy, match: jax.Array, space: SearchSpace) -
 
 def magnitude_grid(images: jax.Array, space: SearchSpace) -> dict[str, jax.Array]:
     """Each operation's name, and the one image at the middle of each bin of its level."""
-    counts = [op.bins[0] if op.bins else 1 for op in space.ops]
-    level = np.concatenate([(np.arange(count) + 0.5) / count for count in counts])
+    levels = [_middles(op) for op in space.ops]
+    counts, level = [*map(len, levels)], np.concatenate(levels)
     total = len(level)
     policy = Policy(
         op=jnp.asarray(np.repeat(np.arange(len(counts)), counts)[:, None]),
@@ -167,3 +167,14 @@ def magnitude_grid(images: jax.Array, space: SearchSpace) -> dict[str, jax.Array
     )
     rows = jnp.split(apply(jnp.repeat(images, total, axis=0), policy, space), np.cumsum(counts))
     return {op.name: row for op, row in zip(space.ops, rows, strict=False)}
+
+
+def magnitudes(space: SearchSpace) -> dict[str, list[float]]:
+    """The parameter of each of `magnitude_grid`'s images, in Pillow's units."""
+    return {op.name: [float(op.parameter(level)) for level in _middles(op)] for op in space.ops}
+
+
+def _middles(op: BinnedOp) -> np.ndarray:
+    """The middle of each bin of an operation's first level, 0..1."""
+    count = op.bins[0] if op.bins else 1
+    return (np.arange(count) + 0.5) / count

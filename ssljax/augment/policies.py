@@ -6,6 +6,7 @@ the device it is in; `images [N, H, W, C]` are uint8, and so is the result.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ssljax.augment import ops
 from ssljax.augment.simclr import simclr
@@ -91,9 +92,25 @@ def strong_digits_from_uniform(draws: jax.Array, images: jax.Array) -> jax.Array
 _DISTORTIONS = ("rotate", "shear_x", "shear_y", "move_x", "move_y", "brightness", "contrast")
 
 
+# The ranges of `strong_digits`: degrees, shares, pixels, and how far a factor is from 1.
+_EXTREMES = dict(zip(_DISTORTIONS, (20.0, 0.25, 0.25, 1.5, 1.5, 0.5, 0.5), strict=True))
+_STRENGTHS = np.linspace(-1, 1, 9, dtype=np.float32)  # of `digits_magnitude_grid`
+
+
+def digits_magnitudes() -> dict[str, list[float]]:
+    """The parameter of each image of `digits_magnitude_grid`; of the last two, a factor."""
+    return {
+        name: [
+            float((1 if name in ("brightness", "contrast") else 0) + extreme * x)
+            for x in _STRENGTHS
+        ]
+        for name, extreme in _EXTREMES.items()
+    }
+
+
 def digits_magnitude_grid(images: jax.Array) -> dict[str, jax.Array]:
     """Each of `strong_digits`' distortions, and the one image at 9 strengths of it."""
-    strengths = jnp.linspace(-1, 1, 9)[None, :, None] * jnp.eye(7)[:, None, :]
+    strengths = jnp.asarray(_STRENGTHS)[None, :, None] * jnp.eye(7)[:, None, :]
     images = jnp.repeat(images, 9, axis=0)
     rows = [_distort_digits(images, row) for row in strengths]
     return dict(zip(_DISTORTIONS, rows, strict=True))
@@ -102,12 +119,18 @@ def digits_magnitude_grid(images: jax.Array) -> dict[str, jax.Array]:
 def _distort_digits(images, strengths):
     """`strong_digits` without Cutout; strengths `[N, 7]` in -1..1, 0 changes nothing."""
     angle, shear_x, shear_y, move_x, move_y, brightness, contrast = strengths.T
+    most = _EXTREMES
     matrix = _affine(
-        images.shape, 20 * angle, 0.25 * shear_x, 0.25 * shear_y, 1.5 * move_x, 1.5 * move_y
+        images.shape,
+        most["rotate"] * angle,
+        most["shear_x"] * shear_x,
+        most["shear_y"] * shear_y,
+        most["move_x"] * move_x,
+        most["move_y"] * move_y,
     )
     images = ops.warp(images, matrix, method="bilinear")
-    images = ops.brightness(images, 1 + 0.5 * brightness)
-    return ops.contrast(images, 1 + 0.5 * contrast)
+    images = ops.brightness(images, 1 + most["brightness"] * brightness)
+    return ops.contrast(images, 1 + most["contrast"] * contrast)
 
 
 def _affine(shape, degrees, shear_x, shear_y, move_x, move_y):

@@ -262,3 +262,8 @@ def magnitude_grid(images: jax.Array, space: SearchSpace) -> dict[str, jax.Array
     images = apply(jnp.repeat(images, len(op), axis=0), draws, space._replace(cutout=0))
     rows = images.reshape(len(space.ops), len(space.levels), *images.shape[1:])
     return {op.name: row for op, row in zip(space.ops, rows, strict=True)}
+
+
+def magnitudes(space: SearchSpace) -> dict[str, list[float]]:
+    """The parameter of each of `magnitude_grid`'s images, in Pillow's units."""
+    return {op.name: [op.parameter(level) for level in space.levels] for op in space.ops}

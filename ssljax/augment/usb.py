@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ssljax.augment.layer import apply_layer
 
@@ -17,6 +18,8 @@ LAYERS = 3
 COLOR = (125, 123, 114)  # of the rectangle
 _GREY = 123  # of the rectangle in images of one channel
 _LARGEST = 0.5  # side of the rectangle, as a share of the width
+
+_SHOWN = np.linspace(0, 0.999, 9, dtype=np.float32)  # magnitudes of `magnitude_grid`
 
 
 class Op(NamedTuple):
@@ -118,9 +121,17 @@ def cutout(images: jax.Array, corner: jax.Array, size: jax.Array) -> jax.Array:
 
 def magnitude_grid(images: jax.Array, ops: tuple[Op, ...]) -> dict[str, jax.Array]:
     """An operation's name -> an image `[1, H, W, C]` at nine magnitudes of its range, `[9, …]`."""
-    levels = jnp.linspace(0, 0.999, 9)
+    levels = jnp.asarray(_SHOWN)
     op = jnp.repeat(jnp.arange(len(ops)), len(levels))[:, None]
     nowhere = jnp.zeros((len(op), 2))
     draws = Draws(op, jnp.tile(levels, len(ops))[:, None], nowhere, nowhere[:, 0])
     rows = jnp.split(_apply_layers(jnp.repeat(images, len(op), axis=0), draws, ops), len(ops))
     return {entry.name: row for entry, row in zip(ops, rows, strict=True)}
+
+
+def magnitudes(ops: tuple[Op, ...]) -> dict[str, list[float]]:
+    """The parameter of each of `magnitude_grid`'s images, in the units of `Op`."""
+    return {
+        op.name: [float(op.whole(op.low + (op.high - op.low) * level)) for level in _SHOWN]
+        for op in ops
+    }

@@ -1,14 +1,18 @@
 """What a data set and its split look like: a table, and a picture of the labelled images."""
 
+import json
+
 import numpy as np
 from PIL import Image, ImageDraw
 
+from ssljax import fonts
 from ssljax.data import memory
 from ssljax.data.datasets import Dataset
 from ssljax.data.splits import Split, fingerprint
 from ssljax.data.streaming import StreamedDataset
 
 _CELL = 32  # pixels of an image's side on the contact sheet
+_FONT = 11  # pixels
 _CLASSES = 1000  # that the contact sheet shows, at most
 _ROW = 50  # images of a class on the contact sheet, unless said
 
@@ -51,19 +55,29 @@ def contact_sheet(
     data: Dataset | StreamedDataset, split: Split, *, per_class: int = _ROW
 ) -> Image.Image:
     """A row for each of the first 1,000 classes: its name, and its first labelled images,
-    `per_class` at most."""
-    names = data.class_names[:_CLASSES]
-    draw_on = ImageDraw.Draw(Image.new("L", (1, 1)))
-    margin = 8 + int(max(draw_on.textlength(name) for name in names))
-    labels = data.labels[split.labeled]
+    `per_class` at most.
+
+    The picture's text `images` says what the cells hold, as JSON: `left`, the pixels before the
+    first image of a row, and `names`, for each row the names of its images (`Dataset.names`).
+    """
+    titles = fonts.class_names(data.class_names[:_CLASSES])
+    font = fonts.font(_FONT)
+    margin = 8 + int(max(font.getlength(title) for title in titles))
+    labels, known = data.labels[split.labeled], data.names()
     longest = min(per_class, int(np.bincount(labels).max()))
-    sheet = Image.new("RGB", (margin + longest * _CELL, len(names) * _CELL), "white")
+    sheet = Image.new("RGB", (margin + longest * _CELL, len(titles) * _CELL), "white")
     draw = ImageDraw.Draw(sheet)
-    for c, name in enumerate(names):
-        draw.text((4, c * _CELL + _CELL // 3), name, fill="black")
+    names: list[list[str]] = []
+    for c, title in enumerate(titles):
+        draw.text((4, c * _CELL + _CELL // 3), title, fill="black", font=font)
         chosen = split.labeled[labels == c][:per_class]
-        for i, image in enumerate(data.pick(chosen) if len(chosen) else ()):
+        images = [*data.pick(chosen)] if len(chosen) else []
+        for i, image in enumerate(images):
             sheet.paste(_thumbnail(image), (margin + i * _CELL, c * _CELL))
+        # Where a damaged image was left out, nobody knows which name is whose.
+        is_whole = len(images) == len(chosen)
+        names.append([known[i] if is_whole else "" for i in chosen[: len(images)]])
+    sheet.info["images"] = json.dumps({"left": margin, "names": names})
     return sheet
 
 

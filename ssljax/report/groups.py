@@ -17,6 +17,10 @@ from ssljax.run.resume import RESUMABLE
 # Differences that make no other experiment: the seeds, and what changes no number of the table.
 _SEEDS = ("seed", "num_seeds", "split_file")
 _SAME = (RESUMABLE | set(_SEEDS)) - {"num_steps", "num_epochs", "eval_every"}
+OF_TWO = (
+    "The standard deviation of two runs is their difference divided by √2, and says little about "
+    "how far a third one would lie."
+)
 _STATUSES = ("finished", "unfinished", "failed")
 
 
@@ -25,6 +29,7 @@ class Spread(NamedTuple):
 
     mean: float
     std: float | None
+    runs: int = 0  # that it is over; 0: whoever published it does not say
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +65,8 @@ def spread(values: Sequence[float]) -> Spread | None:
     """Mean and sample standard deviation; None of nothing."""
     if not values:
         return None
-    return Spread(statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None)
+    std = statistics.stdev(values) if len(values) > 1 else None
+    return Spread(statistics.mean(values), std, len(values))
 
 
 def group(runs: Sequence[Run]) -> list[Group]:
@@ -152,6 +158,19 @@ def is_uneven(run: Run) -> bool:
 
 def _headline(run: Run, name: str) -> float | None:
     return results.results(run.rows)["headline"].get(f"{headline_part(run)}_{name}")
+
+
+def raw(key: str) -> str:
+    """The name of a figure of the raw weights, given that of the EMA weights."""
+    return f"{key.removesuffix('_ema')}_raw"
+
+
+def raw_error(run: Run) -> float | None:
+    """As `median_error`, of the raw weights at the same evaluations."""
+    key = raw(results.HEADLINES[headline_part(run)])
+    values = [row.get(key) for row in evaluations(run)[-results.COUNTED :]]
+    known = [value for value in values if value is not None]
+    return _percent(statistics.median(known)) if known and len(known) == len(values) else None
 
 
 def last_error(run: Run) -> float | None:

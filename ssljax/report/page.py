@@ -2,17 +2,22 @@
 
 import datetime
 import json
+import urllib.parse
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jinja2
 
 from ssljax.overrides import flatten
+from ssljax.report import curves as drawing
 from ssljax.report import groups as grouping
-from ssljax.report import pictures
+from ssljax.report import page_tables, pictures, sheets
+from ssljax.report.command import command
+from ssljax.report.findings import findings
 from ssljax.report.groups import Group
-from ssljax.report.pictures import Picture
+from ssljax.report.picture import Picture
 from ssljax.report.runs import Run
 from ssljax.report.table import Table
 
@@ -23,64 +28,81 @@ def make(
     groups: Sequence[Group],
     table: Table,
     *,
+    output: Path,
     remarks: Sequence[str] = (),
     refresh: int = 0,
 ) -> tuple[str, list[Picture]]:
     """The page, and its pictures for files of their own.
 
     Args:
+      output: where the page will lie, to which its links are relative.
       remarks: lines under the table.
       refresh: seconds after which a browser reads it again; 0: never.
     """
     curves = pictures.curves(groups)
     sections = [_section(group, number) for number, group in enumerate(groups, 1)]
     readable = [run for run in runs if run.config]
-    differing = grouping.differing_knobs(readable)
+    tables = {
+        "results": page_tables.results(table, groups) if table.cells else None,
+        "runs": page_tables.runs(runs, output),
+        "differing": page_tables.differing(readable),
+    }
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("ssljax.report", "."),
         autoescape=True,
         trim_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    environment.filters["quoted"] = urllib.parse.quote
     html = environment.get_template("page.html").render(
         title=title,
         when=datetime.datetime.now().strftime("%Y-%m-%d %H:%M:%S"),
         refresh=refresh,
         runs=runs,
-        readable=readable,
         counts=", ".join(f"{n} {status}" for status, n in Counter(r.status for r in runs).items()),
-        errors=[_error(run) for run in runs],
-        calibrated=any(run.calibration for run in runs),
-        groups=groups,
-        table=table,
+        findings=findings(groups),
+        tables=tables,
+        most_columns=max(len(shown.columns) for shown in tables.values() if shown),
         note=table.note,
         remarks=remarks,
-        curves=curves,
+        lines=_lines(groups, curves),
         sections=sections,
-        differing=differing,
-        common=_common(readable, differing),
+        is_calibrated=any(run.calibration for run in runs),
+        commands=[(run.name, line) for run in readable if (line := command(run))],
+        common=_common(readable, grouping.differing_knobs(readable)),
         machines=_machines(runs),
     )
     drawn = [picture for of_data in curves.values() for picture in of_data]
     return html, drawn + [p for section in sections for p in section["pictures"]]
 
 
+def _lines(
+    groups: Sequence[Group], curves: dict[str, list[Picture]]
+) -> list[tuple[str, dict[str, Any]]]:
+    """The figures over the steps of each data set, with the legend that they share.
+
+    Those in percent are apart from the others.
+    """
+    found = []
+    for data, members in drawing.together(groups).items():
+        drawn = curves.get(data, [])
+        rows = [[p for p in drawn if p.is_percent], [p for p in drawn if not p.is_percent]]
+        if drawn:
+            legend, text = drawing.legend(members), drawing.band_text(members)
+            found.append((data, {"rows": rows, "legend": legend, "text": text}))
+    return found
+
+
 def _section(group: Group, number: int) -> dict[str, Any]:
-    labels = "" if group.labels is None else f", {group.labels:,} labels"
     run = group.representative()
     return {
-        "heading": f"{group.label}: {group.data_set}{labels}",
+        "heading": f"{group.label}: {drawing.of_data(group)}",
         "pictures": pictures.of_group(group, number),
         "mistakes": pictures.mistakes(run),
         "run": run.name,
-        "labeled": pictures.labeled(group),
+        "sheets": sheets.sheets(group),
         "runs": len(group.runs),
     }
-
-
-def _error(run: Run) -> str:
-    error = grouping.median_error(run)
-    return "" if error is None else f"{error:.2f}"
 
 
 def _common(runs: Sequence[Run], differing: dict[str, Any]) -> str:
@@ -96,7 +118,7 @@ def _machines(runs: Sequence[Run]) -> list[tuple[str, dict[str, Any]]]:
     found: dict[str, list[str]] = {}
     for run in runs:
         if run.starts:
-            start = {k: v for k, v in run.starts[-1].items() if k != "step"}
+            start = {k: run.starts[-1][k] for k in ("devices", "machine", "versions")}
             found.setdefault(json.dumps(start), []).append(run.name)
     return [
         ("all" if len(names) == len(runs) else ", ".join(names), json.loads(start))

@@ -1,47 +1,25 @@
 """The pictures of a report: which there are of these runs, as SVG or PNG bytes."""
 
-import base64
-import hashlib
 import io
-import warnings
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from ssljax import reliability
-from ssljax.drawing import Figure, mpl
+from ssljax import fonts, reliability
 from ssljax.reliability import BINS
 from ssljax.report import groups as grouping
 from ssljax.report import plots
+from ssljax.report.curves import curves as curves
 from ssljax.report.groups import Group
+from ssljax.report.picture import Picture, drawn, of_run
 from ssljax.report.records import Calibration, Predictions
-from ssljax.report.runs import Run, within
-from ssljax.run import results
+from ssljax.report.runs import Run
 
 _CONFUSION = 200  # classes, at most, of a confusion matrix that can be read
-_SHEETS = 10  # runs of a group whose labelled images are shown
-_PNG = b"\x89PNG\r\n\x1a\n"  # how its files begin
-_LONGEST = 40  # characters of a file's name that are a run's or a data set's
-_DASHED = "Above the dashed line the model is too modest."
+_DASHED = "Above the dashed line the model is too modest, below it too sure."
 _LEAST_SIDE = 64  # smaller images are enlarged by a whole number, pixels
-
-
-class Picture(NamedTuple):
-    """An image for the page, and for a file of its own."""
-
-    name: str  # of the file, without what follows the dot
-    title: str
-    text: str  # a sentence under it, or nothing
-    kind: str  # svg or png
-    data: bytes
-
-    @property
-    def uri(self) -> str:
-        """The image itself as an address, so that a page needs no other file."""
-        mime = "svg+xml" if self.kind == "svg" else self.kind
-        return f"data:image/{mime};base64,{base64.b64encode(self.data).decode()}"
 
 
 class Mistake(NamedTuple):
@@ -54,59 +32,6 @@ class Mistake(NamedTuple):
     name: str  # of the image; "": it is not known
 
 
-def _svg(name: str, title: str, figure: Figure, text: str = "") -> Picture:
-    file = io.BytesIO()
-    with mpl.rc_context(plots.STYLE), warnings.catch_warnings():
-        # A class may have a name that the font has no letters for; the page itself shows it.
-        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
-        figure.savefig(file, format="svg", metadata={"Date": None})
-    return Picture(name, title, text, "svg", file.getvalue())
-
-
-def _number(key: str) -> Callable[[dict[str, Any]], float | None]:
-    return lambda row: row.get(key)
-
-
-def _error(key: str) -> Callable[[dict[str, Any]], float | None]:
-    def value(row: dict[str, Any]) -> float | None:
-        return None if row.get(key) is None else 100 * (1 - row[key])
-
-    return value
-
-
-_CURVES = (
-    ("test_error", "Test error", "error %", _error(results.HEADLINES["test"])),
-    ("validation_error", "Validation error", "error %", _error(results.HEADLINES["validation"])),
-    ("mask_rate", "Mask rate: unlabelled images that count", "share", _number("guess/mask_rate")),
-    ("pseudo_label_accuracy", "Accuracy of all pseudo-labels", "share", _number("guess/accuracy")),
-    (
-        "pseudo_label_accuracy_masked",
-        "Accuracy of the pseudo-labels that count",
-        "share",
-        _number("guess/accuracy_masked"),
-    ),
-    ("foreign", "Unlabelled images judged to be of no class", "share", _number("foreign")),
-    ("loss", "Training loss", "nats", _number("loss/total")),
-)
-
-
-def curves(groups: Sequence[Group]) -> dict[str, list[Picture]]:
-    """The curves over the steps, by data set and number of labels."""
-    of_data: dict[str, list[Group]] = {}
-    for group in groups:
-        labels = "" if group.labels is None else f", {group.labels:,} labels"
-        of_data.setdefault(group.data_set + labels, []).append(group)
-    pictures: dict[str, list[Picture]] = {}
-    for data, members in of_data.items():
-        stem = _file_name(f"{members[0].data_set}_{members[0].labels}")
-        figures = [
-            (f"{stem}_{name}", title, plots.curve(members, value, ylabel=ylabel))
-            for name, title, ylabel, value in _CURVES
-        ]
-        pictures[data] = [_svg(name, title, f) for name, title, f in figures if f is not None]
-    return pictures
-
-
 def of_group(group: Group, number: int) -> list[Picture]:
     """What the predictions of a group's runs say, and what its augmentation has learned."""
     stem = f"group{number}"
@@ -117,9 +42,13 @@ def of_group(group: Group, number: int) -> list[Picture]:
         pictures += _of_predictions(stem, known, names)
     pictures += _of_calibrations(stem, [c for run in group.runs if (c := run.calibration)])
     run = group.representative()
-    pictures += _file(run, "augment.png", f"{stem}_augment", "What CTAugment has learned",
-                      "One row per operation, one column per bin of its magnitude: black is 0, "
-                      f"white 1; red bins are left out. Run {run.name}.")  # fmt: skip
+    text = (
+        "Each row is an operation, each column a bin of its magnitude, the least at the left. The "
+        "brighter it is, the better the model knew images so distorted: black is 0, white 1. Red "
+        f"bins are left out. Run {run.name}."
+    )
+    title = "What CTAugment has learned"
+    pictures += of_run(run, "augment.png", f"{stem}_augment", title, text)
     return pictures
 
 
@@ -132,20 +61,29 @@ def _of_predictions(stem: str, known: list[Predictions], names: Sequence[str]) -
         confidence=np.concatenate([p.confidence for p in known]),
     )
     pictures = []
+    written = fonts.class_names(names)
+    numbered = _numbered(names, written)
     if len(names) <= _CONFUSION:
         counts = [plots.confusion_counts(p, len(names)) for p in known]
-        figure = plots.confusion(sum(counts, np.zeros_like(counts[0])), names)
-        text = f"Share in % of a true class's images; {over}."
-        pictures.append(_svg(f"{stem}_confusion", "Confusion matrix", figure, text))
+        figure = plots.confusion(sum(counts, np.zeros_like(counts[0])), written)
+        text = f"Each row shows the share in % of a true class's images; {over}.{numbered}"
+        pictures.append(drawn(f"{stem}_confusion", "Confusion matrix", figure, text))
     errors = [reliability.expected_calibration_error(p.reliability) for p in known]
-    text = f"ECE {_spread(errors)} ({BINS} bins); {over}. {_DASHED}"
+    text = (
+        f"Expected calibration error, from 0 to 1: ECE {_spread(errors)} ({BINS} bins); "
+        f"{over}{_runs(known)}. {_DASHED}"
+    )
     figure = plots.reliability(pooled.reliability)
-    pictures.append(_svg(f"{stem}_reliability", "Reliability", figure, text))
+    pictures.append(drawn(f"{stem}_reliability", "Reliability", figure, text))
     present = np.unique(known[0].labels)
     accuracy = np.ma.array([_class_accuracy(p, present) for p in known])
-    figure = plots.class_accuracy(accuracy, [names[int(i)] for i in present])
-    worst = " The 20 worst classes." if len(present) > 20 else ""
-    pictures.append(_svg(f"{stem}_classes", "Accuracy of each class", figure, f"{over}.{worst}"))
+    figure = plots.class_accuracy(accuracy, [written[int(i)] for i in present])
+    text = f"{over}.{numbered}" + (" The 20 worst classes." if len(present) > 20 else "")
+    if len(known) > 1:
+        text += f" Error bars are one standard deviation over the {len(known)} runs (n − 1)."
+    if len(known) == 2:
+        text += f" {grouping.OF_TWO}"
+    pictures.append(drawn(f"{stem}_classes", "Accuracy of each class", figure, text))
     return pictures
 
 
@@ -156,13 +94,14 @@ def _of_calibrations(stem: str, known: Sequence[Calibration]) -> list[Picture]:
     if pairs:
         over = f"{sum(c.images for c in known):,} {' and '.join(sorted({c.on for c in known}))}"
         text = (
-            f"ECE {_spread([c.ece_before for c in known])} before, "
+            f"Expected calibration error: ECE {_spread([c.ece_before for c in known])} before, "
             f"{_spread([c.ece_after for c in known])} after the temperature "
-            f"{_spread([c.temperature for c in known], 2)}; {over} images. {_DASHED}"
+            f"{_spread([c.temperature for c in known], 2)}; {over} images"
+            f"{_runs(known)}. {_DASHED}"
         )
         before, after = map(reliability.together, zip(*pairs, strict=True))
         figure = plots.calibration(before, after)
-        pictures.append(_svg(f"{stem}_calibration", "Calibration", figure, text))
+        pictures.append(drawn(f"{stem}_calibration", "Calibration", figure, text))
     trusting = [c for c in known if len(c.confidence)]
     if trusting:
         confidence = np.concatenate([c.confidence for c in trusting])
@@ -171,10 +110,11 @@ def _of_calibrations(stem: str, known: Sequence[Calibration]) -> list[Picture]:
         half = risk[(len(risk) - 1) // 2]
         text = (
             f"Error {100 * risk[-1]:.1f} % of all {len(risk):,} validation images (dashed), "
-            f"{100 * half:.1f} % of the surest half."
+            f"{100 * half:.1f} % of the surest half"
+            + (f"; {len(trusting)} runs, taken together." if len(trusting) > 1 else ".")
         )
         figure = plots.risk(coverage, risk)
-        pictures.append(_svg(f"{stem}_risk", "Risk against coverage", figure, text))
+        pictures.append(drawn(f"{stem}_risk", "Risk against coverage", figure, text))
     return pictures
 
 
@@ -184,6 +124,18 @@ def _spread(values: Sequence[float], digits: int = 3) -> str:
     assert found is not None
     std = "" if found.std is None else f" ± {found.std:.{digits}f}"
     return f"{found.mean:.{digits}f}{std}"
+
+
+def _runs(known: Sequence[object]) -> str:
+    """What `_spread`'s ± is over, to end a part of a sentence."""
+    return f"; ± is the standard deviation over {len(known)} runs" if len(known) > 1 else ""
+
+
+def _numbered(names: Sequence[str], written: Sequence[str]) -> str:
+    """A sentence for names that a figure shows as numbers; "": there are none."""
+    pairs = [f"{number} is {name}" for name, number in zip(names, written, strict=True)
+             if number != name]  # fmt: skip
+    return f" The font of the figure lacks letters: {', '.join(pairs)}." if pairs else ""
 
 
 def _class_accuracy(says: Predictions, classes: np.ndarray) -> np.ma.MaskedArray:
@@ -200,15 +152,6 @@ def _class_names(group: Group, known: Sequence[Predictions]) -> list[str]:
     names = max((run.class_names for run in group.runs), key=len)
     count = 1 + max(max(int(p.labels.max()), int(p.predicted.max())) for p in known)
     return [names[i] if i < len(names) else str(i) for i in range(max(count, len(names)))]
-
-
-def labeled(group: Group) -> list[Picture]:
-    """The labelled images of some runs."""
-    return [
-        picture
-        for run in group.runs[:_SHEETS]
-        for picture in _file(run, "labelled.png", _file_name(f"labelled_{run.name}"), run.name, "")
-    ]
 
 
 def mistakes(run: Run) -> list[Mistake]:
@@ -240,20 +183,3 @@ def _png(image: np.ndarray) -> bytes:
     file = io.BytesIO()
     picture.save(file, "PNG")
     return file.getvalue()
-
-
-def _file(run: Run, file: str, name: str, title: str, text: str) -> list[Picture]:
-    """A picture that the run itself has drawn, if it has."""
-    try:
-        data = within(run.path, file).read_bytes()
-    except (OSError, ValueError):
-        return []
-    return [Picture(name, title, text, "png", data)] if data.startswith(_PNG) else []
-
-
-def _file_name(text: str) -> str:
-    """A part of a file's name; where the text is long, its beginning and a hash."""
-    name = "".join(c if c.isalnum() or c in "._=+-" else "_" for c in text)
-    if len(name) <= _LONGEST:
-        return name
-    return f"{name[:_LONGEST]}_{hashlib.sha256(text.encode()).hexdigest()[:8]}"

@@ -1,42 +1,47 @@
 """Curves and diagrams, as matplotlib figures. Narrow ones: a telephone shows them at full size."""
 
 import statistics
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ssljax.drawing import Figure, MaxNLocator, mpl
+from ssljax import fonts
+from ssljax.drawing import Figure, mpl
 from ssljax.reliability import BINS, Diagram
+from ssljax.report import svg
 from ssljax.report.groups import Group
 from ssljax.report.records import Predictions
 from ssljax.report.runs import Run
+from ssljax.report.svg import INK, PAPER, WHITE
 
 _WIDTH = 4.4  # inches
-_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#7A6A00", "#56B4E9", "#E69F00", "#333333")
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#7A6A00", "#56B4E9", "#E69F00", INK)
 _STYLES = ("-", "--", ":", "-.")  # beyond the colours
+_TICKS = 5  # labels of steps that fit side by side
 _POINTS = 500  # of a curve over images
 _NAMED = 20  # classes that have room for their names
-STYLE: Any = {
-    "axes.grid": True,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlesize": 10,
-    "figure.constrained_layout.use": True,
-    "font.size": 9,
-    "grid.alpha": 0.3,
-    "legend.frameon": False,
-    "svg.fonttype": "path",
-    "svg.hashsalt": "ssljax",  # the same figure is the same file
-    "text.parse_math": False,  # names may have dollars
-}
+_NUMBERED = 12  # classes whose shares have room in larger digits
+_DEEP = 65  # share in % above which a cell of the confusion matrix has white digits
+
+
+class Look(NamedTuple):
+    """How a line is drawn."""
+
+    color: str
+    style: str  # one of `_STYLES`
+
+
+def look(index: int) -> Look:
+    """The look of the line of a row of the table, the same in all figures."""
+    return Look(_COLORS[index % len(_COLORS)], _STYLES[index // len(_COLORS) % len(_STYLES)])
 
 
 def styled(draw: Callable[..., Any]) -> Callable[..., Any]:
     """Draws in this file's style."""
 
     def with_style(*args: Any, **options: Any) -> Any:
-        with mpl.rc_context(STYLE):
+        with mpl.rc_context(svg.STYLE):
             return draw(*args, **options)
 
     return with_style
@@ -44,38 +49,70 @@ def styled(draw: Callable[..., Any]) -> Callable[..., Any]:
 
 @styled
 def curve(
-    groups: Sequence[Group], value: Callable[[dict[str, Any]], float | None], *, ylabel: str
+    groups: Sequence[Group],
+    value: Callable[[dict[str, Any]], float | None],
+    *,
+    ylabel: str,
+    is_percent: bool = False,
+    ticks: Sequence[int] = (),
+    legend: bool = False,
 ) -> Figure | None:
-    """A line a group: the mean over its runs, and a band of a standard deviation around it.
+    """One line per group: the mean over its runs, and a band of a standard deviation around it.
 
     Args:
       value: of a row of `metrics.jsonl`.
+      is_percent: whether values are from 0 to 100, where the band ends too.
+      ticks: steps that the axis names; (): chosen among those of the lines.
+      legend: whether the figure says which line is whose, for a file that stands alone.
 
     Returns:
       None where no run has a value.
     """
-    figure = Figure(figsize=(_WIDTH, 3.0 + 0.18 * len(groups)))
-    axes = figure.subplots()
-    lines = 0
-    for i, group in enumerate(groups):
-        steps, means, stds = _over_runs(group.runs, value)
-        if not steps:
-            continue
-        color = _COLORS[i % len(_COLORS)]
-        style = _STYLES[i // len(_COLORS) % len(_STYLES)]
-        marker = "o" if len(steps) == 1 else None
-        count = f" ({len(group.runs)} runs)" if len(group.runs) > 1 else ""
-        axes.plot(steps, means, style, color=color, marker=marker, label=group.label + count)
-        axes.fill_between(steps, means - stds, means + stds, color=color, alpha=0.15, linewidth=0)
-        lines += 1
+    lines = {i: _over_runs(group.runs, value) for i, group in enumerate(groups)}
+    lines = {i: line for i, line in lines.items() if line[0]}
     if not lines:
         return None
-    axes.set_xlabel("step")
+    figure = Figure(figsize=(_WIDTH, 3.0 + (0.18 * len(lines) if legend else 0)))
+    axes = figure.subplots()
+    peak = 0.0
+    for i, (steps, means, stds) in lines.items():
+        color, style = look(i)
+        marker = "o" if len(steps) == 1 else None
+        label = fonts.replaced(line_label(groups[i]))
+        axes.plot(steps, means, style, color=color, marker=marker, label=label)
+        low, high = means - stds, means + stds
+        if is_percent:
+            low, high = np.clip(low, 0, 100), np.clip(high, 0, 100)
+        peak = max(peak, float(high.max()))
+        if stds.any():
+            axes.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
+    axes.set_xlabel("training step")
     axes.set_ylabel(ylabel)
-    axes.set_ylim(bottom=0)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    figure.legend(loc="outside lower center", ncols=1, fontsize=8)
+    axes.set_ylim(0, min(1.05 * peak, 100) if is_percent and peak else 1.05 * peak or 1)
+    last = max(steps[-1] for steps, _, _ in lines.values())
+    axes.set_xlim(0, 1.02 * last or 1)
+    known = {step for steps, _, _ in lines.values() for step in steps}
+    chosen = [step for step in ticks if step <= last] or some_steps(known)
+    axes.set_xticks(chosen, [f"{step:,}" for step in chosen])
+    if legend:
+        figure.legend(loc="outside lower center", ncols=1, fontsize=9)
     return figure
+
+
+def line_label(group: Group) -> str:
+    """What a legend says of a group's line."""
+    count = f" ({len(group.runs)} runs)" if len(group.runs) > 1 else ""
+    return group.label + count
+
+
+def some_steps(steps: Collection[int], most: int = _TICKS) -> list[int]:
+    """The last of some steps, and before it others that are far enough apart for their labels."""
+    chosen: list[int] = []
+    for step in sorted(steps, reverse=True):
+        apart = 0.95 * max(steps) / most  # where evaluations do not divide the steps evenly
+        if not chosen or (chosen[-1] - step >= apart and step >= apart / 2):
+            chosen.append(step)
+    return chosen[::-1]
 
 
 def _over_runs(
@@ -98,9 +135,10 @@ def _over_runs(
 def reliability(found: Diagram) -> Figure:
     """Accuracy over confidence, and how many images have which."""
     figure, top, bottom = _over_confidence()
-    width = {"align": "edge", "width": 1 / BINS, "ec": "white"}
-    top.bar(found.left, found.accuracy, color=_COLORS[0], **width)
-    bottom.bar(found.left, found.images / found.images.sum(), color="#999999", **width)
+    width = {"align": "edge", "width": 100 / BINS, "ec": PAPER}
+    top.bar(100 * found.left, 100 * found.accuracy, color=_COLORS[0], **width)
+    shares = 100 * found.images / found.images.sum()
+    bottom.bar(100 * found.left, shares, color="#8b949e", **width)
     return figure
 
 
@@ -112,10 +150,11 @@ def calibration(before: Diagram, after: Diagram) -> Figure:
         (before, "before", _COLORS[1], "s"),
         (after, "after", _COLORS[0], "o"),
     ):
-        top.plot(found.confidence, found.accuracy, marker=marker, ms=4, color=color, label=name)
+        confidence, accuracy = 100 * found.confidence, 100 * found.accuracy
+        top.plot(confidence, accuracy, marker=marker, ms=4, color=color, label=name)
         shares = np.zeros(BINS)
         shares[np.round(found.left * BINS).astype(int)] = found.images / found.images.sum()
-        bottom.stairs(shares, np.arange(BINS + 1) / BINS, color=color)
+        bottom.stairs(100 * shares, 100 * np.arange(BINS + 1) / BINS, color=color)
     top.legend(loc="upper left")
     return figure
 
@@ -124,12 +163,12 @@ def _over_confidence() -> tuple[Figure, Any, Any]:
     """Axes of accuracy, with a dashed line for the right confidence, and below it of images."""
     figure = Figure(figsize=(_WIDTH, 3.6))
     top, bottom = figure.subplots(2, sharex=True, height_ratios=(3, 1))
-    top.plot([0, 1], [0, 1], "--", color="#333333", linewidth=1)
-    top.set_ylabel("accuracy")
-    top.set_ylim(0, 1)
-    bottom.set_ylabel("images")
-    bottom.set_xlabel("confidence")
-    bottom.set_xlim(0, 1)
+    top.plot([0, 100], [0, 100], "--", color=INK, linewidth=1)
+    top.set_ylabel("accuracy, %")
+    top.set_ylim(0, 100)
+    bottom.set_ylabel("images, %")
+    bottom.set_xlabel("confidence, %")
+    bottom.set_xlim(0, 100)
     return figure, top, bottom
 
 
@@ -140,11 +179,11 @@ def risk(coverage: np.ndarray, risk: np.ndarray) -> Figure:
     axes = figure.subplots()
     shown = np.unique(np.linspace(0, len(risk) - 1, _POINTS).astype(int))
     axes.plot(100 * coverage[shown], 100 * risk[shown], color=_COLORS[0])
-    axes.axhline(100 * risk[-1], linestyle="--", color="#333333", linewidth=1)
+    axes.axhline(100 * risk[-1], linestyle="--", color=INK, linewidth=1)
     axes.set_xlabel("coverage: surest images that are kept, %")
     axes.set_ylabel("risk: error among them, %")
     axes.set_xlim(0, 100)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, min(axes.get_ylim()[1], 100))
     return figure
 
 
@@ -156,23 +195,33 @@ def confusion_counts(predictions: Predictions, num_classes: int) -> np.ndarray:
 
 @styled
 def confusion(counts: np.ndarray, names: Sequence[str]) -> Figure:
-    """The share of a true class's images that are given each class, in %."""
+    """The share of a true class's images that are given each class, in %.
+
+    With up to 20 classes each cell has its number, with more there is a scale.
+    """
     shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure = Figure(figsize=(_WIDTH, _WIDTH))
     axes = figure.subplots()
     axes.grid(False)
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+    image = axes.imshow(shares, cmap=_blues(), vmin=0, vmax=100)
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
-    if len(names) <= _NAMED:
-        axes.set_xticks(range(len(names)), names, rotation=90 if max(map(len, names)) > 2 else 0)
-        axes.set_yticks(range(len(names)), names)
-        size = 7 if len(names) <= 12 else 5
-        for (i, j), share in np.ndenumerate(shares):
-            if share >= 0.5:
-                color = "white" if share > 50 else "black"
-                axes.text(j, i, f"{share:.0f}", ha="center", va="center", size=size, color=color)
+    if len(names) > _NAMED:
+        figure.colorbar(image, shrink=0.7, label="images of the true class, %")
+        return figure
+    axes.set_xticks(range(len(names)), names, rotation=90 if max(map(len, names)) > 2 else 0)
+    axes.set_yticks(range(len(names)), names)
+    size = 7 if len(names) <= _NUMBERED else 5
+    for (i, j), share in np.ndenumerate(shares):
+        if share >= 0.5:
+            color = WHITE if share > _DEEP else INK
+            axes.text(j, i, f"{share:.0f}", ha="center", va="center", size=size, color=color)
     return figure
+
+
+def _blues() -> Any:
+    """From nothing, so that the paper shows, to blue."""
+    return mpl.colors.LinearSegmentedColormap.from_list("blues", ["#08519c00", "#08519cff"])
 
 
 @styled
@@ -182,21 +231,22 @@ def class_accuracy(of_runs: np.ma.MaskedArray, names: Sequence[str]) -> Figure:
     Args:
       of_runs: `[runs, classes]`, 0..1; masked: a run has no image of the class.
     """
-    means = np.ma.mean(of_runs, axis=0)
-    stds = np.ma.std(of_runs, axis=0, ddof=1) if len(of_runs) > 1 else np.zeros(len(means))
+    means = 100 * np.ma.mean(of_runs, axis=0)
     order = np.arange(len(means))
     if len(means) > _NAMED:
         order = np.argsort(means, kind="stable")[:_NAMED]
+    means = means[order]
     figure = Figure(figsize=(_WIDTH, 0.8 + 0.22 * len(order)))
     axes = figure.subplots()
     places = np.arange(len(order))
-    axes.barh(places, 100 * means[order], color=_COLORS[0])
+    axes.barh(places, means, color=_COLORS[0])
     if len(of_runs) > 1:
-        error = 100 * stds[order]
-        axes.errorbar(100 * means[order], places, xerr=error, fmt="none", ecolor="#333", capsize=2)
+        std = 100 * np.ma.std(of_runs, axis=0, ddof=1)[order]
+        reach = np.ma.stack([np.minimum(std, means), np.minimum(std, 100 - means)])
+        axes.errorbar(means, places, xerr=reach, fmt="none", ecolor=INK, capsize=2)
     axes.set_yticks(places, [names[int(i)] for i in order])
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
     axes.grid(axis="y", visible=False)
-    axes.set_xlabel("accuracy %")
+    axes.set_xlabel("accuracy, %")
     return figure

@@ -26,7 +26,7 @@ def write(
     oracle: bool = False,
     refresh: int = 0,
 ) -> str:
-    """Writes `report.{html,md,csv,tex}` and `report_figures/` to `output`.
+    """Writes `report.{html,md,csv,tex}` and the figures in `report_figures/` to `output`.
 
     Args:
       paths: run directories, or directories above them.
@@ -49,14 +49,16 @@ def write(
     remarks += _duplicates(groups)
     results = table.make(groups, rows, oracle=oracle, probes=probes.beside(paths, about))
     title = ", ".join(dict.fromkeys(printable(path) for path in paths))
-    html, pictures = page.make(title, runs, groups, results, remarks=remarks, refresh=refresh)
+    html, pictures = page.make(
+        title, runs, groups, results, output=output, remarks=remarks, refresh=refresh
+    )
     texts = {
         "report.md": table.markdown(results),
         "report.csv": table.comma_separated(results),
         "report.tex": table.latex(results),
         "report.html": html,
     }
-    files = {f"report_figures/{p.name}.{p.kind}": p.data for p in pictures}
+    files = {picture.file: picture.alone or picture.data for picture in pictures}
     # A path may have bytes that are no text. The page, which shows the pictures, is written last.
     files |= {name: text.encode(errors="backslashreplace") for name, text in texts.items()}
     with telling_of_storage(output, "its disk is full"):

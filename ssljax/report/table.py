@@ -16,6 +16,7 @@ from ssljax.spreadsheet import inert
 Column = tuple[str, str, Callable[[Run], float | None]]
 _MEDIAN: Column = ("error %", "error", groups.median_error)
 _BEST: Column = ("at best validation %", "best_on_validation", groups.best_on_validation)
+_RAW: Column = ("raw weights %", "raw", groups.raw_error)
 _LAST: Column = ("last %", "last", groups.last_error)
 _BALANCED: list[Column] = [
     ("balanced accuracy %", "balanced_accuracy", groups.balanced_accuracy),
@@ -23,9 +24,11 @@ _BALANCED: list[Column] = [
 ]
 _ORACLE: Column = ("oracle % (chosen on the test set)", "oracle", groups.oracle_error)
 _NOTE = (
-    "Errors of the EMA weights, mean ± standard deviation (n − 1) over the seeds. error: median of "
-    "the last 20 evaluations; at best validation: the test error where the validation accuracy is "
-    "best, if there is one image per class for validation; last: the last evaluation."
+    "Errors are those of the averaged (EMA) weights, as mean ± standard deviation (n − 1) over the "
+    "runs of a row, which differ in their seeds; a single run has no ±. error: median of the last "
+    "20 evaluations; at best validation: the test error where the validation accuracy is best, if "
+    "there is one image per class for validation; raw weights: as error, without averaging; last: "
+    "the last evaluation."
 )
 _OF_BALANCED = (
     " balanced accuracy and macro F1: medians of the last 20 evaluations too; to them each class "
@@ -41,12 +44,16 @@ class Table(NamedTuple):
     value_heading: list[str]
     values: list[list[str | int | float | None]]
     before: int = 0  # rows before those of runs
+    # For each of `cells`, how many runs its ± is over; 0: it has none, or nobody says.
+    counts: Sequence[Sequence[int]] = ()
 
     @property
     def note(self) -> str:
         """What the columns are."""
         is_balanced = any(title in self.heading for title, _, _ in _BALANCED)
-        return _NOTE + (_OF_BALANCED if is_balanced else "")
+        is_of_two = any(2 in row for row in self.counts)
+        note = _NOTE + (_OF_BALANCED if is_balanced else "")
+        return note + (f" {groups.OF_TWO}" if is_of_two else "")
 
 
 def make(
@@ -63,14 +70,16 @@ def make(
       published, probes: rows that are no runs'.
       oracle: whether to show the best error on the test set, marked as such.
     """
-    columns = [_MEDIAN, _BEST, _LAST, *_BALANCED, *([_ORACLE] if oracle else [])]
+    columns = [_MEDIAN, _BEST, _RAW, _LAST, *_BALANCED, *([_ORACLE] if oracle else [])]
     cells: list[list[str]] = []
+    counts: list[list[int]] = []
     values: list[list[str | int | float | None]] = []
 
     def add_others(rows: Sequence[Published], status: str) -> None:
         for row in rows:
             shown, numbers = _of_others(row, len(columns), status)
             cells.append(shown)
+            counts.append([0] * len(shown))
             values.append(numbers)
 
     add_others(probes, "probe")
@@ -81,7 +90,9 @@ def make(
         start = [group.method, data_set, _text(group.labels), group.settings]
         seeds, status = len(group.runs), group.status
         cells.append([*start, str(seeds), *map(describe, spreads), status, ""])
-        numbers = [x for spread in spreads for x in (spread or (None, None))]
+        over = [spread.runs if spread and spread.std is not None else 0 for spread in spreads]
+        counts.append([0] * 5 + over + [0] * 2)
+        numbers = [x for spread in spreads for x in (spread[:2] if spread else (None, None))]
         known = [group.method, data_set, group.labels, group.settings]
         values.append([*known, seeds, *numbers, status, ""])
     add_others(published, "published")
@@ -100,6 +111,7 @@ def make(
         [*about[:1], "data_set", *about[2:], *means, *end],
         values,
         before=len(probes),
+        counts=[[row[i] for i in shown] for row in counts],
     )
 
 
@@ -110,7 +122,7 @@ def _of_others(
     blank, missing = [""] * (columns - 1), [None] * 2 * (columns - 1)
     name = [row.method, row.data_set]
     cells = [*name, str(row.labels), "", "", describe(row.error), *blank, "", row.source]
-    return cells, [*name, row.labels, "", None, *row.error, *missing, status, row.source]
+    return cells, [*name, row.labels, "", None, *row.error[:2], *missing, status, row.source]
 
 
 def describe(spread: Spread | None) -> str:

@@ -1,7 +1,7 @@
 """What a run leaves for its report, beside numbers: so that a report needs no data and no device.
 
-environment.json  versions and devices of each start
-labelled.png      the labelled images, the first of each class
+environment.json  versions, devices and images of a step of each start
+labelled.png      the labelled images, the first of each class, with their names as the file's text
 predictions.npz   for each test image, what the EMA model said at the newest evaluation
 curve.png         the error over the steps, once the run is complete
 failure.txt       why the run cannot go on; gone once it does
@@ -38,7 +38,7 @@ _VIEWED = 8  # images whose views TensorBoard shows
 
 def begin(experiment: Experiment, workdir: Path, log: metrics.MetricsLog, *, step: int) -> None:
     """Notes where the run goes on after `step`; before the first one, draws what it will see."""
-    _note_start(workdir, step, experiment.devices)
+    _note_start(workdir, step, experiment.devices, experiment.images_per_step)
     if step:
         return
     if isinstance(experiment.dataset, Dataset):  # from a stream, it would take minutes
@@ -53,8 +53,14 @@ def _views(experiment: Experiment) -> np.ndarray:
     return contact_sheet.draw(key, images, experiment.augmentation, magnitude_grid=False)
 
 
-def _note_start(workdir: Path, step: int, devices: Sequence[jax.Device]) -> None:
-    """Adds a start to `environment.json`, unless it is as the one before."""
+def _note_start(
+    workdir: Path, step: int, devices: Sequence[jax.Device], images_per_step: int = 0
+) -> None:
+    """Adds a start to `environment.json`, unless it is as the one before.
+
+    Args:
+      images_per_step: by which a report works out times; 0: it is not recorded.
+    """
     path = workdir / "environment.json"
     try:
         starts = read_json(path, starts=list)["starts"] if path.exists() else []
@@ -63,6 +69,8 @@ def _note_start(workdir: Path, step: int, devices: Sequence[jax.Device]) -> None
         path.replace(path.with_name(f"{path.name}.damaged"))
         starts = []
     here = environment(devices)
+    if images_per_step:
+        here["images_per_step"] = images_per_step
     last = starts[-1] if starts and isinstance(starts[-1], dict) else {}
     if {k: v for k, v in last.items() if k != "step"} != here:
         write_sealed(path, {"starts": [*starts, {"step": step, **here}]})

@@ -9,6 +9,7 @@ import numpy as np
 Scores = dict[str, float]
 # What the headline is about: test images, or validation images where there are none.
 HEADLINES = {"test": "test/accuracy_ema", "validation": "valid/accuracy_ema"}
+COUNTED = 20  # evaluations that the headline is the median of, the last ones
 # What is told of EMA weights beside the accuracy where classes are not evenly frequent.
 BALANCED = {"balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1"}
 
@@ -57,7 +58,7 @@ def results(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     if not evaluations:
         return {"step": rows[-1]["step"] if rows else 0, "headline": {}, "last": {}}
     last = evaluations[-1]
-    counted = evaluations[-20:]
+    counted = evaluations[-COUNTED:]
     figures = {}
     for name in ("accuracy", *BALANCED):
         key = HEADLINES[part].replace("accuracy", name)

@@ -112,9 +112,15 @@ def write_sealed(path: Path, value: dict[str, Any]) -> None:
 
 
 def write_picture(path: Path, picture: "Image.Image") -> None:
-    """As `write_bytes`, a PNG file."""
+    """As `write_bytes`, a PNG file, which keeps the texts in `picture.info`."""
+    from PIL.PngImagePlugin import PngInfo
+
+    texts = PngInfo()
+    for name, text in picture.info.items():
+        if isinstance(text, str):
+            texts.add_itxt(str(name), text)
     with replacing(path) as file:
-        picture.save(file, "PNG")
+        picture.save(file, "PNG", pnginfo=texts)
 
 
 def _json(value: Mapping[str, Any]) -> bytes:

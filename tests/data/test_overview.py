@@ -1,10 +1,15 @@
 """The table and the contact sheet."""
 
-import numpy as np
+import json
 
+import numpy as np
+from PIL import Image
+
+from ssljax import fonts
 from ssljax.data import memory, overview
 from ssljax.data.datasets import Dataset
 from ssljax.data.splits import Split
+from ssljax.storage import files
 
 
 def made():
@@ -53,3 +58,26 @@ def test_bytes_have_the_unit_that_suits_them():
     assert [memory.describe(n) for n in (5, 184_320_000, 3_123_456_789)] == [
         "0.0 kB", "184.3 MB", "3.1 GB"
     ]  # fmt: skip
+
+
+def test_the_contact_sheet_says_which_images_it_shows(tmp_path):
+    data, split = made()
+    named = data._replace(files=tuple(f"train/{i} ✈.jpg" for i in range(15)))
+    files.write_picture(tmp_path / "labelled.png", overview.contact_sheet(named, split))
+    with Image.open(tmp_path / "labelled.png") as picture:
+        said = json.loads(picture.text["images"])
+        assert said["left"] == picture.width - 2 * 32
+    assert said["names"] == [["train/0 ✈.jpg"], ["train/1 ✈.jpg", "train/3 ✈.jpg"]]
+    assert json.loads(overview.contact_sheet(data, split).info["images"])["names"] == [
+        ["0"], ["1", "3"]
+    ]  # fmt: skip
+
+
+def test_a_name_that_the_font_cannot_write_is_a_number_on_the_contact_sheet():
+    assert fonts.class_names(["✈", "日本", "é→", "犬"]) == ["✈", "class 1", "é→", "class 3"]
+    data, split = made()
+    sheets = [
+        np.asarray(overview.contact_sheet(data._replace(class_names=names), split))
+        for names in (("日本", "a long name"), ("class 0", "a long name"))
+    ]
+    np.testing.assert_array_equal(*sheets)

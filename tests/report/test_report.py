@@ -3,6 +3,7 @@ import json
 import re
 import subprocess
 import sys
+import urllib.parse
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from helpers.run_directories import VERSIONS, make, write
 from ssljax import reliability
 from ssljax.errors import RunError, UsageError
-from ssljax.report import pictures, plots, report
+from ssljax.report import picture, pictures, plots, report
 from ssljax.report.records import Predictions
 from ssljax.report.runs import read_all
 
@@ -23,12 +24,16 @@ class Page(html.parser.HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.addresses, self.words, self._open = [], [], []
+        self.addresses, self.links, self.words, self._open = [], [], [], []
         self.feed(text)
         assert not self._open
 
     def handle_starttag(self, tag, attrs):
-        self.addresses += [v for k, v in attrs if k in ("src", "href", "srcset", "data")]
+        found = [v for k, v in attrs if k in ("src", "href", "srcset", "data")]
+        if tag == "a":  # nothing is loaded before a reader follows it
+            self.links += found
+        else:
+            self.addresses += found
         if tag not in ("meta", "link", "img", "br"):
             self._open.append(tag)
 
@@ -55,6 +60,8 @@ def test_the_page_has_everything_and_needs_nothing(tmp_path):
     page = page_of(tmp_path)
     assert page.addresses
     assert all(address.startswith("data:") for address in page.addresses)
+    assert page.links
+    assert all((tmp_path / urllib.parse.unquote(link)).exists() for link in page.links)
     assert "url(" not in (tmp_path / "report.html").read_text()
     for words in ("Test error", "Mask rate", "Accuracy of all pseudo-labels", "Confusion matrix",
                   "ECE 0.", "Accuracy of each class", "Most confident mistakes",
@@ -183,10 +190,10 @@ def test_text_of_a_run_is_no_markup_and_no_mathematics(tmp_path):
 
 
 def test_a_long_name_makes_a_short_file_name():
-    names = {pictures._file_name("é" * 200 + end) for end in ("a", "b")}
+    names = {picture.file_name("é" * 200 + end) for end in ("a", "b")}
     assert len(names) == 2
     assert max(len(name.encode()) for name in names) < 100
-    assert pictures._file_name("a/../b c") == "a_.._b_c"
+    assert picture.file_name("a/../b c") == "a_.._b_c"
 
 
 def test_a_full_disk_is_one_line(tmp_path, monkeypatch):

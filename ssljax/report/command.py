@@ -1,0 +1,107 @@
+"""The command that trains a recorded run again."""
+
+import functools
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from ssljax import lookup, recipe_files
+from ssljax.errors import UsageError
+from ssljax.log import printable
+from ssljax.overrides import complete, flatten
+from ssljax.report.runs import Run
+from ssljax.run.resume import RESUMABLE
+
+# Knobs that decide how far a run goes and which images it sees, beside those that decide its steps.
+_LENGTH = frozenset({"num_steps", "num_epochs", "eval_every", "log_every", "split_file"})
+# What belongs to the machine, and to the program that trained several seeds at once.
+_MACHINE = (RESUMABLE - _LENGTH) | {"cpu_devices", "num_seeds"}
+_GROUPS = ("distributed.", "stage.")
+_OPEN = ("method_args.", "model_args.")  # knobs that a recipe need not have
+
+
+def command(run: Run) -> str:
+    """For a shell, with the recipe that needs the fewest overrides; "": no recipe has its knobs.
+
+    Weights that a run started with, data, and code that is not this package's must be there.
+    """
+    if not run.config:
+        return ""
+    wanted = _knobs(run.config)
+    found = [
+        (name, overrides)
+        for name, knobs in _recipes(str(run.config["method"]))
+        if (overrides := _overrides(wanted, knobs)) is not None
+    ]
+    if not found:
+        return ""
+    name, overrides = min(found, key=lambda pair: len(pair[1]))
+    flags = [f"--config={name}", *(f"--config.{knob}={value}" for knob, value in overrides.items())]
+    return shlex.join(["python", "launch.py", *flags, f"--workdir=runs/again/{_place(run)}"])
+
+
+def _place(run: Run) -> str:
+    """The end of the run's directory, as a name that any shell and file system takes."""
+    name = printable(run.path.absolute().name)
+    return "".join(c if c.isalnum() or c in "._=+-@" else "_" for c in name)
+
+
+def _overrides(wanted: Mapping[str, Any], recipe: Mapping[str, Any]) -> dict[str, str] | None:
+    """What turns a recipe into a run's knobs, as text; None: no override says it."""
+    differing = {
+        knob: value for knob, value in wanted.items() if recipe.get(knob, _MISSING) != value
+    }
+    texts = {knob: _text(value) for knob, value in differing.items()}
+    known = {
+        knob: text
+        for knob, text in texts.items()
+        if text is not None and (knob in recipe or knob.startswith(_OPEN))
+    }
+    return known if len(known) == len(texts) else None
+
+
+_MISSING = object()
+
+
+def _text(value: Any) -> str | None:
+    """A value as after `--config.<knob>=`; None: a command line has no form for it."""
+    if value is None:
+        return None
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return f"({', '.join(map(repr, value))}{',' if len(value) == 1 else ''})"
+    return str(value)
+
+
+def _knobs(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        knob: value
+        for knob, value in flatten(config).items()
+        if knob not in _MACHINE and not knob.startswith(_GROUPS)
+    }
+
+
+@functools.cache
+def _recipes(method: str) -> tuple[tuple[str, dict[str, Any]], ...]:
+    """The recipes of a method that ship with the package, and their knobs as runs record them."""
+    others = tuple(f"{name}_" for name in lookup.declared("method") if name != method)
+    found = []
+    for name, path in recipe_files.shipped().items():
+        if name.startswith(others) and not name.startswith(f"{method}_"):
+            continue
+        try:
+            with recipe_files.running(path) as module:
+                recorded = _listed(module.get_config().to_dict())
+        except UsageError:  # it needs what is not installed
+            continue
+        if recorded["method"] == method:
+            found.append((name, _knobs(complete(recorded))))
+    return tuple(found)
+
+
+def _listed(value: Any) -> Any:
+    """The value with lists in place of tuples, as JSON has them."""
+    if isinstance(value, dict):
+        return {key: _listed(part) for key, part in value.items()}
+    return list(value) if isinstance(value, tuple) else value
