@@ -1,11 +1,11 @@
-"""What `--help` prints."""
+"""The text that `--help` prints."""
 
 import sys
 from pathlib import Path
 
 from ssljax import flags
 
-_KNOB_HELP = {  # where it is no override of --config
+_KNOB_HELP = {  # for modes in which knobs do not override --config
     "eval": "Other data, where they are now, or eval_batch_size.",
     "export": "Of the bundle's recipe; or the images of the parity report, and where they are now.",
     "import_npu": "Where the data are now.",
@@ -17,7 +17,7 @@ _KNOB_HELP = {  # where it is no override of --config
 
 
 def help_text() -> str:
-    """What `--help` prints."""
+    """Returns the text that `--help` prints."""
     values = flags.define_flags()
     program = _program_name()
     lines = [
