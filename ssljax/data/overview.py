@@ -1,4 +1,4 @@
-"""What a data set and its split look like: a table, and a picture of the labelled images."""
+"""An overview of a data set and its split: a table, and a picture of the labelled images."""
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -8,13 +8,13 @@ from ssljax.data.datasets import Dataset
 from ssljax.data.splits import Split, fingerprint
 from ssljax.data.streaming import StreamedDataset
 
-_CELL = 32  # pixels of an image's side on the contact sheet
-_CLASSES = 1000  # that the contact sheet shows, at most
-_ROW = 50  # images of a class on the contact sheet, unless said
+_CELL = 32  # side of an image on the contact sheet, in pixels
+_CLASSES = 1000  # maximum number of classes on the contact sheet
+_ROW = 50  # default number of images per class on the contact sheet
 
 
 def table(data: Dataset | StreamedDataset, split: Split) -> str:
-    """Counts a class and in total, sizes, memory and the split's hash."""
+    """Returns a table of counts per class and in total, sizes, memory and the split's hash."""
     columns = {
         "labelled": data.labels[split.labeled],
         "unlabelled": data.labels[split.unlabeled],
@@ -50,8 +50,8 @@ def _properties(data: Dataset | StreamedDataset, split: Split) -> list[str]:
 def contact_sheet(
     data: Dataset | StreamedDataset, split: Split, *, per_class: int = _ROW
 ) -> Image.Image:
-    """A row for each of the first 1,000 classes: its name, and its first labelled images,
-    `per_class` at most."""
+    """Draws a row for each of the first 1,000 classes: its name and at most `per_class` labelled
+    images."""
     names = data.class_names[:_CLASSES]
     draw_on = ImageDraw.Draw(Image.new("L", (1, 1)))
     margin = 8 + int(max(draw_on.textlength(name) for name in names))
