@@ -1,20 +1,20 @@
-"""What goes wrong silently in semi-supervised training, and its likely cause."""
+"""Detects silent failures of semi-supervised training, and suggests their likely causes."""
 
 from collections.abc import Sequence
 
 from ssljax.run.metrics import Row
 
-# Of the entropy of the labels: a model that gives 99 of 100 images one class is below it.
+# Fraction of the labels' entropy; a model that assigns 99 of 100 images to one class is below it.
 _COLLAPSED = 0.05
 
 
 def problems(rows: Sequence[Row], *, finite: bool, label_entropy: float) -> dict[str, str]:
-    """What is wrong at an evaluation, by its kind, of `experiment.HEALTH_KINDS`.
+    """Returns the problems found at an evaluation, by kind, see `experiment.HEALTH_KINDS`.
 
     Args:
-      rows: of `metrics.jsonl`, the last one that of the evaluation.
-      finite: whether the weights are.
-      label_entropy: of the evaluated images' labels, in nats; 0: it is not known.
+      rows: rows of `metrics.jsonl`, the last one that of the evaluation.
+      finite: whether all weights are finite.
+      label_entropy: entropy of the evaluated images' labels, in nats; 0: unknown.
     """
     row = rows[-1]
     found = {}
@@ -52,7 +52,7 @@ def problems(rows: Sequence[Row], *, finite: bool, label_entropy: float) -> dict
 
 
 def _since_last(rows: Sequence[Row]) -> list[Row]:
-    """The last row, and those between it and the evaluation before."""
+    """Returns the rows since the previous evaluation, including the last one."""
     since = [rows[-1]]
     for row in reversed(rows[:-1]):
         if any(name.startswith(("test/", "valid/")) for name in row):
