@@ -1,4 +1,4 @@
-"""What lies beside an exported model: its README, and the command for Ascend's ATC."""
+"""Files beside an exported model: its README, and a script with the commands for Ascend's ATC."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -37,7 +37,7 @@ Ascend device was at hand when this was written.""",
 def readme(
     trained: Trained, format: str, taken: Preprocess, names: Sequence[str], verdict: str
 ) -> str:
-    """The README of an export."""
+    """Returns the README of an export."""
     height, width, channels = taken.image_shape
     scaled = "of the logits"
     if trained.temperature != 1:
@@ -81,7 +81,7 @@ Beside the JAX model (`parity.json`):
 def write_atc(path: Path, trained: Trained, paths: Mapping[int | None, Path]) -> None:
     """Writes a script with the ATC command for each graph.
 
-    Its options: https://www.hiascend.com/document, "ATC".
+    Its options are documented at https://www.hiascend.com/document, "ATC".
     """
     shape = ",".join(map(str, trained.image_shape))
     commands = []
