@@ -1,4 +1,4 @@
-"""The command line, within this process: what is refused comes before anything is computed."""
+"""Tests the command line in this process: invalid input is rejected before any computation."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ DIGITS = "--config=supervised_digits"
 
 @pytest.fixture
 def uncomputed(monkeypatch):
-    """Nothing is loaded, let alone trained."""
+    """Prevents loading and training."""
     monkeypatch.setattr(parts, "load_data", lambda *args, **options: pytest.fail("data are read"))
 
 

@@ -1,4 +1,4 @@
-"""Recipes by name and by file, overrides, and what is said of wrong ones: all in process."""
+"""Tests recipes by name and by file, overrides, and messages about invalid ones, in process."""
 
 import json
 import os
@@ -170,7 +170,7 @@ def test_a_wrong_recipe_file_gets_one_line_with_its_place(text, message, tmp_pat
 
 
 def test_what_recipes_import_leaves_no_trace(tmp_path, monkeypatch):
-    """A shipped recipe sees no folder of ours; one's own sees its own, and both see `configs`."""
+    """A shipped recipe sees no user folder; a user's recipe sees its folder; both see `configs`."""
     (tmp_path / "other").mkdir()
     (tmp_path / "other/neighbour.py").write_text("SEED = 3\n")
     (tmp_path / "other/mine.py").write_text(
@@ -276,7 +276,7 @@ def test_reading_and_comparing_a_run_imports_nothing_that_it_names(tmp_path, mon
 
 
 def test_a_recorded_config_without_arguments_is_the_same_run(tmp_path):
-    """As runs of ImageNet recipes were recorded before their arguments were completed."""
+    """Runs of ImageNet recipes were recorded like this before their arguments were completed."""
     config = overrides.load("fixmatch_imagenet").to_dict()
     before = {**config, "model_args": {}, "method_args": {"unlabeled_weight": 10, "threshold": 0.7}}
     (tmp_path / "config.json").write_text(json.dumps(before))

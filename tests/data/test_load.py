@@ -1,4 +1,4 @@
-"""Names, conventions and split files, on small data sets of one's own."""
+"""Tests names, conventions and split files on small user data sets."""
 
 import json
 
@@ -94,7 +94,7 @@ def test_all_labels_and_a_validation_set(file, unlabeled):
 
 def test_a_validation_on_what_is_trained_on_is_told(file, capsys):
     _, split = load(f"npz:{file}.1@all-7", unlabeled="all")
-    assert set(split.valid) <= set(split.labeled)  # as FixMatch has it
+    assert set(split.valid) <= set(split.labeled)  # as in FixMatch
     assert "most validation images are labelled ones" in capsys.readouterr().out
     load(f"npz:{file}.1@6-9", unlabeled="all")
     assert capsys.readouterr().out == ""

@@ -1,4 +1,4 @@
-"""Images to label next, and the labels that come back."""
+"""Tests the selection of images to label next, and the import of labels."""
 
 import csv
 import dataclasses

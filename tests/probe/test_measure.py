@@ -16,7 +16,7 @@ def images(*, test=True, count=200):
 def test_numbers_of_labels_are_1_2_5_per_class_and_what_is_asked_for():
     assert measure.sizes(images(), (), 37) == [4, 8, 20, 37, 40, 80]
     assert measure.sizes(images(), (8, 40), 37) == [8, 40]
-    # Without test images a fifth of the labelled ones is left.
+    # Without test images, a fifth of the labelled ones is held out.
     assert max(measure.sizes(images(test=False, count=60), (), 60)) <= 48
     with pytest.raises(ValueError, match="labels is 3; allowed: from 4 to 200"):
         measure.sizes(images(), (3,), None)

@@ -43,7 +43,7 @@ def test_a_mask_rate_is_stuck_when_it_was_so_since_the_evaluation_before(rate, t
     assert "config.method_args.threshold" in found["mask_rate"]
     rows[1]["guess/mask_rate"] = 0.01
     assert health.problems(rows, finite=True, label_entropy=2.3) == {}
-    rows[1]["guess/mask_rate"], rows[0]["guess/mask_rate"] = rate, 1 - rate  # long ago
+    rows[1]["guess/mask_rate"], rows[0]["guess/mask_rate"] = rate, 1 - rate  # an earlier evaluation
     assert list(health.problems(rows, finite=True, label_entropy=2.3)) == ["mask_rate"]
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints in directories of any name, and of older versions."""
+"""Tests checkpoints in directories with unusual names, and those of older versions."""
 
 import os
 
@@ -15,7 +15,7 @@ TREE = {"state": {"weights": np.arange(3.0)}}
     "name", ["run [1]", "[!a]", "a*", "**", "a?", "a\\b", "a\nb", os.fsdecode(b"\xff")]
 )
 def test_a_directory_may_have_any_name(name, tmp_path):
-    (tmp_path / "ab").mkdir()  # what a pattern would find
+    (tmp_path / "ab").mkdir()  # a pattern would match this
     workdir = tmp_path / name / "run"
     workdir.mkdir(parents=True)
     with Checkpoints(workdir, keep=0) as checkpoints:

@@ -1,4 +1,4 @@
-"""Files that are written at once, and that show when they were changed afterwards."""
+"""Tests files that are written atomically, and whose later changes are detected."""
 
 import errno
 import os
@@ -62,7 +62,7 @@ def test_two_writers_wait_for_each_other(tmp_path):
 
 
 def flips(content):
-    """`content` with one bit of each byte changed, and cut off."""
+    """Yields `content` with one bit of each byte changed, and truncated."""
     for i in range(len(content)):
         changed = bytearray(content)
         changed[i] ^= 1 << i % 8

@@ -39,7 +39,7 @@ def test_a_second_process_is_told_who_trains(holder, tmp_path):
         lock.held(tmp_path),
     ):
         pass
-    assert json.loads((tmp_path / "lock").read_text())["pid"] == holder.pid  # as it was
+    assert json.loads((tmp_path / "lock").read_text())["pid"] == holder.pid  # unchanged
 
 
 def test_the_lock_of_a_dead_process_is_explained_and_taken_over(holder, tmp_path, capsys):
