@@ -160,7 +160,7 @@ def call(function: Callable[..., Any], config: Any, knob: str, **fixed: Any) -> 
         if difflib.get_close_matches(key, own, n=1, cutoff=0.7):
             raise UsageError(f"config.{knob}_args.{key} does not exist; {allowed}")
         raise UsageError(
-            f"config.{knob}_args.{key} is no argument of config.{knob} {name!r}; {allowed}; "
+            f"config.{knob}_args.{key} is not an argument of config.{knob} {name!r}; {allowed}; "
             f"a recipe for another {knob} sets it: replace config.{knob}_args in your recipe"
         )
     taken = {key: value for key, value in fixed.items() if takes_any or key in parameters}

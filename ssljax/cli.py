@@ -71,7 +71,7 @@ def _train(command: Command) -> None:
         if others:
             if remote.is_remote(workdir):
                 raise UsageError(f"--workdir={workdir} is remote; allowed with num_seeds: a path")
-            LOG.info("%d seeds in one program, each in a directory of its own", 1 + len(others))
+            LOG.info("%d seeds in one program, each in its own directory", 1 + len(others))
             for name, found in seeds.train([first, *others], Path(workdir)).items():
                 print(f"{name}: {results.headline(found, evaluate.uneven_parts(first))}")
             return
@@ -159,12 +159,12 @@ def _report(command: Command) -> None:
 
     workdirs = _workdirs(command.require("workdir"))
     if command.output is None and len(workdirs) > 1:
-        raise UsageError("--output is missing, which several directories in --workdir need")
+        raise UsageError("--output is missing; several directories in --workdir need it")
     output = Path(command.output or workdirs[0])
     paths.require_writable(output, "--output" if command.output else "--workdir")
     options = {"published": command.reference == "paper", "oracle": command.oracle}
     if command.follow:
-        print(f"writing {output}/report.html whenever a run goes on, until Ctrl-C", flush=True)
+        print(f"updating {output}/report.html as runs progress, until Ctrl-C", flush=True)
         say = lambda text: print(f"\n{text}", flush=True)  # noqa: E731
         if not report.follow(workdirs, output, say=say, **options):
             return
@@ -227,7 +227,7 @@ def _import_bundle(command: Command) -> None:
 
 def _batch_sizes(values: list[str]) -> tuple[int, ...]:
     if not all(value.strip().isdecimal() and 0 < int(value) < 2**31 for value in values):
-        raise UsageError(f"--batch_sizes={','.join(values)} is no list of numbers from 1 up")
+        raise UsageError(f"--batch_sizes={','.join(values)} is not a list of numbers from 1 up")
     return tuple(int(value) for value in values)
 
 
@@ -248,7 +248,7 @@ def _show_data(command: Command) -> None:
     record = split_file.record(split, class_counts=counts)
     directory.require_ours(workdir / "split.json", record)
     if (workdir / "labelled.png").exists() and not (workdir / "split.json").exists():
-        raise UsageError(f"{workdir}/labelled.png is there already; use another workdir")
+        raise UsageError(f"{workdir}/labelled.png already exists; use another workdir")
     workdir.mkdir(parents=True, exist_ok=True)
     files.write_json(workdir / "split.json", record)
     files.write_picture(workdir / "labelled.png", overview.contact_sheet(data, split))

@@ -50,8 +50,8 @@ def find(field: str, name: str, modules: Iterable[ModuleType]) -> Callable[..., 
                 known[key] = value
     if name not in known:
         raise UsageError(
-            f"{field} {name!r} does not exist; there are: {', '.join(sorted(known))}; one of your "
-            "own is written <module>.<name>"
+            f"{field} {name!r} does not exist; there are: {', '.join(sorted(known))}; your own "
+            "are written <module>.<name>"
         )
     return known[name]
 

@@ -48,7 +48,7 @@ def recipe_file(recipe: str) -> Path:
         return names[recipe]
     nearest = difflib.get_close_matches(path.stem, names, n=1, cutoff=0.0)[0]
     raise UsageError(
-        f"--config={recipe} is no file and no recipe; the nearest recipe is {nearest}, "
+        f"--config={recipe} is neither a file nor a recipe; the nearest recipe is {nearest}, "
         "--mode=recipes lists all"
     )
 
@@ -83,7 +83,7 @@ def running(path: Path) -> Iterator[ModuleType]:
 def _execute(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"recipe_{path.stem}", path)
     if spec is None or spec.loader is None:
-        raise UsageError(f"--config={path} is no recipe; allowed: a Python file, <name>.py")
+        raise UsageError(f"--config={path} is not a recipe; allowed: a Python file, <name>.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

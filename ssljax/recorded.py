@@ -75,7 +75,7 @@ def config(
             )
         if knob not in allowed and value != before.get(knob):
             raise UsageError(
-                f"--config.{override}: {where} has {before.get(knob)!r}; allowed: this one"
+                f"--config.{override}: {where} has {before.get(knob)!r}; allowed: the same value"
             )
     _require_named(before, given, where, code)
     return overrides.change(found, [x for x in given if x.partition("=")[0] in allowed])

@@ -40,7 +40,7 @@ def unknown_knob(knob: str, known: Sequence[str] | Mapping[str, Any]) -> str:
                 args = lookup.arguments(kind, str(known[kind]))
                 name, of = owners
                 return (
-                    f"{missing}: config.{kind} {known[kind]} has no {name}, which is of {of}; "
+                    f"{missing}: config.{kind} {known[kind]} has no {name}, an argument of {of}; "
                     f"config.{kind}_args has {', '.join(args) or 'no argument'}"
                 )
     return f"{missing}; the nearest knob is config.{nearest_knob(knob, known)}"

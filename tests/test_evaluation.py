@@ -61,9 +61,9 @@ def test_a_test_set_is_the_run_s_own_or_is_named(run, tmp_path, capsys):
     shutil.copy(tmp_path / "other.npz", data)
     try:
         line = refused(capsys, *eval_)
-        assert "is of other training images or labels than config.dataset has now" in line
+        assert "has other training images or labels than config.dataset has now" in line
         export = ("--mode=export", f"--workdir={run}", "--format=tf1", f"--output={tmp_path}/out")
-        assert "is of other training images" in refused(capsys, *export)
+        assert "has other training images" in refused(capsys, *export)
     finally:
         shutil.copy(tmp_path / "moved.npz", data)
     assert not (tmp_path / "out").exists()
@@ -81,7 +81,7 @@ def test_a_test_set_is_the_run_s_own_or_is_named(run, tmp_path, capsys):
             "--config.eval_batch_size=x has another type; allowed: a whole",
         ),
         ("--config.eval_batch_sise=2", "the recipe is that of "),
-        ("--config.dataset=digits.1@40-0", "knows class 2 as None"),
+        ("--config.dataset=digits.1@40-0", "has class 2 as None"),
         ("--config=supervised_digits", "--config is given with --mode=eval; allowed: --mode=train"),
         ("--opset=12", "--opset is given with --mode=eval"),
     ],
@@ -115,8 +115,8 @@ def test_other_sizes_and_classes_are_refused(run, tmp_path, capsys):
     write_data(tmp_path / "more.npz", classes=4)
     write_data(tmp_path / "large.npz", size=9)
     for name, message in (
-        ("more", "knows class 2 as None, which in config.dataset is '2'"),
-        ("large", "is of images of 8×8×1; those of config.dataset are 9×9×1"),
+        ("more", "has class 2 as None, which in config.dataset is '2'"),
+        ("large", "has images of 8×8×1; those of config.dataset are 9×9×1"),
     ):
         given = f"--config.dataset=npz:{tmp_path}/{name}.npz"
         assert message in refused(capsys, "--mode=eval", f"--workdir={run}", given)
@@ -147,7 +147,7 @@ def test_a_run_directory_runs_no_code_that_nobody_names(run, knob, tmp_path, cap
     if knob == "model":
         with pytest.raises(UsageError, match="names code"):
             trained.load(copy)
-        with pytest.raises(UsageError, match="allowed: this one"):
+        with pytest.raises(UsageError, match="allowed: the same value"):
             trained.load(copy, model="os.rmdir")
     assert not (tmp_path / "made").exists()
 

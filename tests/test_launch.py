@@ -32,7 +32,7 @@ def launch(*args, **options):
             "config.method_args.threshold",
         ),
         (["--config=configs/fixmatch_digits.py", "--config.batch_size=x"], "--config.batch_size=x"),
-        (["--config=configs/fixmatch_digit.py"], "configs/fixmatch_digit.py is no file"),
+        (["--config=configs/fixmatch_digit.py"], "configs/fixmatch_digit.py is neither"),
         (["--config=configs/fixmatch_digits.py", "--config.uratio=0"], "config.uratio is 0"),
         ([], "--config is missing"),
         (["--konfig=x"], "konfig"),

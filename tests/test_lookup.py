@@ -306,8 +306,8 @@ def test_arguments_of_a_recipe_s_other_network_are_refused_with_the_way_out(fold
     with pytest.raises(UsageError) as caught:
         recipe.build(config)
     assert str(caught.value) == (
-        "config.model_args.batch_norm_momentum is no argument of config.model 'my_pkg.mine.MLP'; "
-        "allowed: width; a recipe for another model sets it: replace config.model_args in your "
+        "config.model_args.batch_norm_momentum is not an argument of config.model 'my_pkg.mine.MLP'"
+        "; allowed: width; a recipe for another model sets it: replace config.model_args in your "
         "recipe"
     )
 

@@ -91,11 +91,11 @@ NEAREST = "does not exist; the nearest knob is config."
         ("fixmatch_digits", "mu=7", f"config.mu {NEAREST}uratio"),
         ("mixmatch_digits", "T=1", f"config.T {NEAREST}method_args.temperature"),
         ("fixmatch_digits", "T=1", "config.T does not exist: config.method fixmatch has no "
-         "temperature, which is of mixmatch, remixmatch, uda; config.method_args has threshold, "
+         "temperature, an argument of mixmatch, remixmatch, uda; config.method_args has threshold, "
          "unlabeled_weight, weak_pass"),
         ("fixmatch_digits", "method_args.temperature=1", "config.method fixmatch has no temp"),
-        ("mixmatch_digits", "treshold=1", "config.method mixmatch has no threshold, which is of "),
-        ("fixmatch_imagenet", "filters=8", "config.model resnet50 has no filters, which is of "),
+        ("mixmatch_digits", "treshold=1", "config.method mixmatch has no threshold, an argument"),
+        ("fixmatch_imagenet", "filters=8", "config.model resnet50 has no filters, an argument"),
         ("fixmatch_digits", "lambda_u=1", f"config.lambda_u {NEAREST}method_args.unlabeled_weight"),
         ("mixmatch_digits", "lambda_u=1", f"config.lambda_u {NEAREST}method_args.w_match"),
         ("ict_digits", "lambda_u=1", f"config.lambda_u {NEAREST}method_args.consistency_weight"),
@@ -114,7 +114,7 @@ NEAREST = "does not exist; the nearest knob is config."
          "a number"),
         ("fixmatch_imagenet", "augment.randaugment_magnitude=x", "type; allowed: a number"),
         ("fixmatch_digits", "method_args=3", "--config.method_args=3"),
-        ("fixmatch_digit", "seed=1", "--config=fixmatch_digit is no file and no recipe; the "
+        ("fixmatch_digit", "seed=1", "--config=fixmatch_digit is neither a file nor a recipe; the "
          "nearest recipe is fixmatch_digits"),
     ],
 )  # fmt: skip
@@ -202,7 +202,7 @@ def test_a_knob_that_stands_for_an_argument_of_another_method_is_refused():
 
 def test_a_file_that_is_not_python_is_refused(tmp_path):
     (tmp_path / "mine.txt").write_text("x")
-    with pytest.raises(UsageError, match=r"mine.txt is no recipe; allowed: a Python file"):
+    with pytest.raises(UsageError, match=r"mine.txt is not a recipe; allowed: a Python file"):
         overrides.load(str(tmp_path / "mine.txt"))
 
 

@@ -203,7 +203,7 @@ def test_bad_input_gets_one_line_before_anything_runs(args, message, tmp_path, c
 def test_a_directory_that_holds_a_run_is_refused(tmp_path, capsys):
     (tmp_path / "config.json").write_text("{}")
     line = refused(capsys, *TINY, "--sweep=seed=1,2", f"--workdir={tmp_path}")
-    assert "holds a run; several need another directory" in line
+    assert "holds a run; several runs need another directory" in line
 
 
 def test_a_config_file_can_have_a_sweep_of_its_own(tmp_path, capsys):

@@ -84,7 +84,7 @@ def listing(folder: Path) -> tuple[list[str], Files, Files, int]:
         without = [*classes.values()][min(empty)][0]
         there = [path.relative_to(without) for path in left if without in path.parents]
         raise UsageError(
-            f"{printable(without)} holds no image: a class needs one; there are: "
+            f"{printable(without)} has no images, which every class needs; it has: "
             f"{some(there) or 'no files'}"
         )
     _tell(folder, left)
@@ -118,12 +118,14 @@ def _parts(folder: Path, left: list[Path]) -> dict[str, Path]:
 def _classes(folder: Path, train: Path, left: list[Path]) -> Folders:
     classes = _by_name(train, left)
     if not classes:
-        raise UsageError(f"{printable(train)} holds no class; allowed: a folder of images for each")
+        raise UsageError(
+            f"{printable(train)} has no classes; allowed: one folder of images per class"
+        )
     for name in classes:
         if part := spellings.part_of(name):
             LOG.warning(
-                f"warning: {printable(train / name)} is read as a class; images that are no class "
-                f"of train belong in {printable(folder / part)}"
+                f"warning: {printable(train / name)} is read as a class; if it is not one, move it "
+                f"to {printable(folder / part)}"
             )
     return classes
 
@@ -145,7 +147,8 @@ def _by_name(folder: Path, left: list[Path]) -> Folders:
             found.setdefault(unicodedata.normalize("NFC", entry.name), []).append(entry)
         elif entry.suffix.lower() in images.extensions():
             raise UsageError(
-                f"{printable(entry)} is in no class; allowed: {printable(folder)}/<class>/"
+                f"{printable(entry)} is not in a class folder; allowed: "
+                f"{printable(folder)}/<class>/"
             )
         else:
             left.append(entry)
@@ -209,7 +212,7 @@ def _decode(paths: Sequence[Path], image_size: int) -> np.ndarray:
             raise UsageError(
                 f"config.image_size is 0, but {printable(paths[i])} has {image.shape[0]}×"
                 f"{image.shape[1]} pixels and {printable(paths[0])} {shape[0]}×{shape[1]}; "
-                "allowed: from 1 up, the side in pixels that all get"
+                "allowed: from 1 up, the side in pixels that all are resized to"
             )
         pixels[i] = images.fit(image, image_size) if image_size else image
         return mode

@@ -60,7 +60,7 @@ def read_list(path: Path, names: np.ndarray) -> np.ndarray:
         raise UsageError(f"config.split_file {path} names an image twice")
     if len(where) < len(names) and (same := set(listed) & _repeated(names)):
         raise UsageError(
-            f"config.split_file {path} names {min(same)}, and several images are called so; "
+            f"config.split_file {path} names {min(same)}, but several images have this name; "
             "allowed: a .json of numbers"
         )
     return chosen

@@ -69,7 +69,7 @@ def decode(file: IO[bytes]) -> tuple[np.ndarray, str]:
         with Image.open(file, formats=formats()) as picture:
             mode = picture.mode
             if mode.startswith(_DEEP_MODES):
-                raise ValueError(f"its pixels are of mode {mode}; allowed: 8 bits a channel")
+                raise ValueError(f"its pixels are of mode {mode}; allowed: 8 bits per channel")
             upright = ImageOps.exif_transpose(picture)
             if "transparency" in upright.info:  # Pillow warns if it is dropped directly
                 upright = upright.convert("RGBA")

@@ -21,8 +21,8 @@ def count_classes(labels: np.ndarray) -> int:
         raise ValueError("there is no label")
     if len(missing):
         raise ValueError(
-            f"there is no image of class {missing[0]} of {int(present[-1]) + 1:,}; allowed: each "
-            "number from 0 up has an image"
+            f"there is no image of class {missing[0]} of {int(present[-1]) + 1:,}; allowed: every "
+            "class from 0 up has an image"
         )
     return len(present)
 

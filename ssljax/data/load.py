@@ -168,7 +168,7 @@ def _imagenet(size, seed, data_dir, image_size, path):
     if size is not None:
         LOG.info(
             f"note: the {size} labelled images are a plain random fold of seed {seed}, not the "
-            "published one, which --config.split_file=<its list of files> takes"
+            "published one; for that one, set --config.split_file=<its list of files>"
         )
     return data, _around(imagenet_folds.draw(size, seed, data.labels), data)
 
@@ -222,7 +222,7 @@ def _split(
     if data.num_valid and name.valid:
         raise UsageError(
             f"config.dataset asks for {name.valid} validation images, but {name.dataset} has "
-            f"{data.num_valid} of its own; allowed: -0"
+            f"{data.num_valid} predefined ones; allowed: -0"
         )
     labels = data.labels[:num_train]
     if name.tail:

@@ -108,4 +108,4 @@ def _require_enough(
             f"unlabelled and {held[c]} validation ones were asked for"
         )
     if not labeled.any():
-        raise ValueError("no labelled image was asked for; allowed: from 1 of a class up")
+        raise ValueError("no labelled images were asked for; allowed: at least 1 of a class")

@@ -123,7 +123,7 @@ def _labels(
         labels = labels[:, 0]
     if labels.shape != (count,):
         raise UsageError(
-            f"{path}: {name} is {list(labels.shape)}; allowed: [{count}], one label an image"
+            f"{path}: {name} is {list(labels.shape)}; allowed: [{count}], one label per image"
         )
     whole = np.zeros(count, bool)
     if labels.dtype.kind in "iuf":

@@ -21,7 +21,8 @@ def read(seed: int, *, data_dir: str, labels: np.ndarray) -> np.ndarray:
     """
     if not 0 <= seed <= 9:
         raise UsageError(
-            f"config.dataset: stl10 with 1000 labels has fold {seed} for its seed; allowed: 0 to 9"
+            f"config.dataset: the seed of stl10 with 1000 labels is its fold, {seed}; allowed: "
+            "0 to 9"
         )
     path = _find(data_dir)
     try:

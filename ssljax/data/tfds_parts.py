@@ -98,7 +98,7 @@ def require_labeled_images(name: str, features: Any) -> None:
     if label.shape != () or np.dtype(label.np_dtype).kind not in "biu":
         raise UsageError(
             f"config.dataset {name} has labels of the kind {type(label).__name__}; allowed: one "
-            "class or whole number an image"
+            "class or whole number per image"
         )
     channels = image.shape[-1] if isinstance(image.shape, tuple) and len(image.shape) == 3 else 0
     if channels not in (1, 3) or image.np_dtype != np.uint8:

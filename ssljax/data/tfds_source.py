@@ -138,7 +138,9 @@ def prepared(name: str, data_dir: str) -> Any:
     try:
         builder = tfds.builder(name, data_dir=data_dir)
     except Exception as error:  # TFDS raises many types for unknown names, versions and configs
-        raise UsageError(f"config.dataset {name}: TFDS has none ({_line(error)})") from error
+        raise UsageError(
+            f"config.dataset {name}: TFDS has no such data set ({_line(error)})"
+        ) from error
     try:
         if not builder.is_prepared():
             LOG.info(f"TFDS prepares {name} in {data_dir}")

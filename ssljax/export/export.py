@@ -88,8 +88,8 @@ def export(
             failed = output_directory.put_aside(partial, output)
             print(verdict)
             raise RunError(
-                f"the exported model differs from the JAX model; it is left in {failed}, and "
-                f"{output} is as it was"
+                f"the exported model differs from the JAX model; it is kept in {failed}, and "
+                f"{output} is unchanged"
             )
     print(verdict)
     print(f"wrote {output}: {format} of step {model.step}, {model.weights} weights")
@@ -177,7 +177,7 @@ def _accuracy(workdir: Path, model: Trained) -> float | None:
     problems: list[str] = []
     rows = metrics.read_rows(workdir / "metrics.jsonl", problems.append)
     if problems:
-        LOG.warning(f"warning: {problems[0]}; the report leaves out what the run recorded")
+        LOG.warning(f"warning: {problems[0]}; the report omits the run's recorded accuracy")
         return None
     found: list[Any] = [
         row.get(f"test/accuracy_{model.weights}") for row in rows if row["step"] == model.step

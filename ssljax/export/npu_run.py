@@ -721,8 +721,8 @@ class Log:
             content = content[: recorded["size"]]
             if hashlib.sha256(content).hexdigest() != recorded["sha256"]:
                 raise Mistake(
-                    "%s has changed or lost rows since step %d was saved; put it back, or move it "
-                    "away to go on without its rows" % (self.path, step)
+                    "%s has changed or lost rows since step %d was saved; restore it, or move it "
+                    "away to continue without its rows" % (self.path, step)
                 )
         lines = content.split(b"\n")[:-1] if step else []
         self.rows = [self._row(number, line) for number, line in enumerate(lines, 1)]
@@ -738,7 +738,7 @@ class Log:
                 return row
         except (ValueError, KeyError, TypeError, RecursionError):
             pass
-        raise Mistake("%s cannot be read in line %d; put it back" % (self.path, number))
+        raise Mistake("%s cannot be read in line %d; restore it" % (self.path, number))
 
     def write(self, row):
         row = {k: v if v is None or math.isfinite(v) else None for k, v in row.items()}
@@ -835,9 +835,9 @@ def _verified(directory, step, before=None):
     """Compares a checkpoint with its checksums; returns its record of `metrics.jsonl`."""
     path = os.path.join(directory, "manifest-%d.json" % step)
     manifest = read_json(path)
-    remedy = "put it back"
+    remedy = "restore it"
     if before is not None:
-        remedy += ", or remove %s to go on from step %d" % (path, before)
+        remedy += ", or remove %s to continue from step %d" % (path, before)
     try:
         sums, recorded = manifest["sha256"].items(), manifest["metrics.jsonl"]
         known = isinstance(recorded["size"], int) and isinstance(recorded["sha256"], str)
@@ -1012,7 +1012,7 @@ def train(options, stop):
                 copy(options.output, options.train_url)
         except Exception as error:  # each storage backend raises its own types
             text = "--train_url %s cannot be written: %s" % (options.train_url, one_line(error))
-            print("warning: %s; %s has all" % (text, options.output), flush=True)
+            print("warning: %s; all files are in %s" % (text, options.output), flush=True)
             return text
 
     with alone(options.output):
@@ -1091,7 +1091,7 @@ def main(arguments=None):
         full = [text for text in map(os.strerror, _OF_DISKS) if text in str(error)]
         if not full and getattr(error, "filename", None) is None:
             raise
-        text = "the output cannot be written: %s; the checkpoint before is intact" % "".join(full)
+        text = "the output cannot be written: %s; the previous checkpoint is intact" % "".join(full)
         print("error: %s" % (text if full else error), file=sys.stderr)
         return 1
     except Interrupted as error:

@@ -97,21 +97,21 @@ def section(known: Preprocess) -> str:
     if known.is_streamed:
         fit = (
             f"The central square of 7/8 of the shorter side is resized to {height}×{width} by "
-            "TensorFlow: bicubic, without antialiasing. It decodes upright JPEGs too, as Pillow "
-            "rounds these differently."
+            "TensorFlow: bicubic, without antialiasing. TensorFlow also decodes upright JPEGs, as "
+            "Pillow rounds these differently."
         )
     elif _fit(known) is _SQUARE:
         fit = f"The largest central square is resized to {height}×{width} by Pillow, bicubic."
     else:
-        fit = f"Images have {height}×{width} pixels; others are refused."
+        fit = f"Images have {height}×{width} pixels; others are rejected."
     colours = "Palettes, grey and CMYK become RGB."
     if channels == 1:
-        colours = "All channels have to be equal, and one of them is taken."
+        colours = "All channels must be equal, and one of them is used."
     words = (
-        "An image is turned upright as its EXIF data say. Of several frames the first one is "
-        "taken, and more than 8 bits per channel are refused. Transparency is dropped: the colours "
-        "below it "
-        f"count. {colours} {fit} `{NAME}` has this for programs; in Python it is:"
+        "An image is rotated upright by its EXIF data. Only the first of several frames is used, "
+        "and more than 8 bits per channel are rejected. Transparency is dropped, and the colours "
+        f"below it are used. {colours} {fit} `{NAME}` describes this for programs; in Python, it "
+        "is:"
     )
     code = textwrap.indent(lines(known), "    ")
     return f"{textwrap.fill(words, 100)}\n\n{code}"
@@ -148,7 +148,7 @@ _PLAIN = """\
 """
 _UPRIGHT = """\
         if picture.mode.startswith(("I", "F")):
-            raise ValueError(f"{{path}} has more than 8 bits a channel")
+            raise ValueError(f"{{path}} has more than 8 bits per channel")
         picture = ImageOps.exif_transpose(picture)
         if "transparency" in picture.info:
             picture = picture.convert("RGBA")

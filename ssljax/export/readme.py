@@ -24,7 +24,7 @@ Placeholder `images:0`; outputs `logits:0` and `probabilities:0`. Plain operatio
     tf.import_graph_def(graph_def, name="")
 
 For Ascend, `SOC=Ascend310P3 sh atc.sh` makes offline models (`.om`). ATC computes in half precision
-unless it is told otherwise; `atc.sh` asks for float32 (`must_keep_origin_dtype`; PRECISION=… for
+by default; `atc.sh` asks for float32 (`must_keep_origin_dtype`; PRECISION=… for
 another mode). Compare its logits with these graphs' on real images before relying on them: no
 Ascend device was at hand when this was written.""",
     "onnx": """\
@@ -68,11 +68,11 @@ file, a pattern or an `.npz` in the same way, and writes `predictions.csv`, `.np
 
     python -m ssljax.export.predict <this directory> <images> --output=<directory>
 
-## Is it whole, and does it compute what it should?
+## Verification
 
 `sha256sum --check SHA256SUMS` says whether a file has changed since it was written.
 
-Beside the JAX model (`parity.json`):
+Compared with the JAX model (`parity.json`):
 
     {verdict.replace(chr(10), chr(10) + "    ")}
 """

@@ -87,9 +87,9 @@ def add(
         elif len(given) > 1:
             problems["images with several labels"].append(f"{file}: {', '.join(sorted(given))}")
         elif number is None:
-            problems["files that are no training images"].append(file)
+            problems["files that are not training images"].append(file)
         elif number in valid:
-            problems["validation images, which keep out of training"].append(file)
+            problems["validation images, which must not be trained on"].append(file)
         elif number in labeled and data.labels[number] != classes[next(iter(given))]:
             problems["images that have another label already"].append(file)
         else:

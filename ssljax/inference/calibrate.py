@@ -102,14 +102,14 @@ def trusted_confidence(trained: Trained, max_error: float) -> calibration.Truste
     found = trained.calibration
     if "confidence" not in found:
         raise UsageError(
-            f"--max_error={max_error} needs {_ENOUGH} validation images that are no labelled ones; "
+            f"--max_error={max_error} needs {_ENOUGH} validation images that are not labelled; "
             f"{trained.workdir} has fewer (config.dataset …@<labels>-<validation images>)"
         )
     confidence, right = np.array(found["confidence"]), np.array(found["right"])
     trust = calibration.trusted(confidence, right, max_error=max_error)
     if trust is None:
         raise UsageError(
-            f"--max_error={max_error}: no confidence can promise it from {len(right)} validation "
+            f"--max_error={max_error}: no confidence guarantees it with {len(right)} validation "
             f"images, of which {int(np.sum(~right))} are wrong; allowed: a larger error, or more "
             "validation images"
         )

@@ -60,7 +60,7 @@ def predict(
     if max_error is not None and logit_adjustment:
         raise UsageError(
             f"--max_error={max_error} and --logit_adjustment={logit_adjustment} are given; "
-            "allowed: one of them, as what can be trusted was worked out without adjustment"
+            "allowed: one of them, as trusted confidences are determined without adjustment"
         )
     output_directory.require_free(output, overwrite=overwrite)
     config = _config(workdir, given)
@@ -90,7 +90,7 @@ def predict(
         lines.append(_describe_adjustment(model))
     if model.temperature == 1:
         lines.append(
-            "confidences are not calibrated: the run has no calibration.json of these weights"
+            "confidences are not calibrated: the run has no calibration.json for these weights"
         )
     if trust is not None:
         lines.append(_describe_trust(summary, trust))
@@ -138,8 +138,8 @@ def _describe_adjustment(model: Trained) -> str:
     )
     if model.config.get("logit_adjustment"):
         text += (
-            "; note: so was the training loss (config.logit_adjustment="
-            f"{model.config['logit_adjustment']}), which makes it twice"
+            "; note: the training loss was adjusted, too (config.logit_adjustment="
+            f"{model.config['logit_adjustment']}), so the adjustment is applied twice"
         )
     return text
 

@@ -93,8 +93,8 @@ def page(
     ]
     unread = f"; {len(problems)} could not be read" if problems else ""
     introduction = (
-        f"{int(per_class.sum()) + len(problems)} images{unread}. Each class shows the images that "
-        "the model is surest of, and those it is least sure of, with the confidence."
+        f"{int(per_class.sum()) + len(problems)} images{unread}. Each class shows the images with "
+        "the highest and the lowest confidence."
     )
     return render("Predictions", introduction, sections, problems)
 

@@ -100,7 +100,7 @@ def _require_same_weights(path: Path, record: dict[str, Any]) -> None:
         steps = found.get("step"), record.get("step")
         now = f", those of step {steps[1]}, not {steps[0]}" if steps[1] is not None else ""
         raise UsageError(
-            f"{path} is of a run that begins with other weights than {record['init_from']} has "
+            f"{path} is that of a run with other initial weights than {record['init_from']} has "
             f"now{now}; use another workdir"
         )
 
@@ -116,7 +116,7 @@ def require_ours(path: Path, value: dict[str, Any]) -> None:
     there = read_json(path) if path.exists() else {}
     by_hand = bool(there) and "hash" in value and "hash" not in there
     if by_hand or any(key not in value or value[key] != said for key, said in there.items()):
-        raise UsageError(f"{path} is there already and holds something else; use another workdir")
+        raise UsageError(f"{path} already exists with other content; use another workdir")
 
 
 class Begun(NamedTuple):

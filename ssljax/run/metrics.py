@@ -87,11 +87,11 @@ class MetricsLog:
             self.rows = [row for row in found if row["step"] <= step]
         if problems and not fallback:
             raise UsageError(
-                f"{problems[0]}; put it back, or go on with what can be read of it with "
+                f"{problems[0]}; restore it, or continue with its readable rows with "
                 "--config.checkpoint.fallback=true"
             )
         if problems:
-            LOG.warning(f"warning: {problems[0]}; {len(self.rows)} rows are gone on from")
+            LOG.warning(f"warning: {problems[0]}; continuing with {len(self.rows)} rows")
             if self._path.exists():
                 self._path.replace(self._path.with_name("metrics.jsonl.damaged"))
         content = "".join(json.dumps(row) + "\n" for row in self.rows).encode()
@@ -175,10 +175,10 @@ def _refuse(text: str) -> NoReturn:
 def _row(line: bytes) -> Row:
     row = parse_json(line)
     if type(row.get("step")) is not int:
-        raise ValueError("no row with a step")
+        raise ValueError("it is not a row with a step")
     for name, value in row.items():
         if not isinstance(value, int | float | None):
-            raise ValueError(f"{name} is no number")
+            raise ValueError(f"{name} is not a number")
     return row
 
 

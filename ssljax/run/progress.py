@@ -84,7 +84,7 @@ class ProgressBar:
         left = self._num_steps - self._done()
         each = seconds / (self._done() - self._done_before)
         return (
-            f"about {duration(left * each)} for the {left} steps that are left "
+            f"about {duration(left * each)} for the remaining {left} steps "
             f"({duration(each)} per step); see --config.num_steps"
         )
 

@@ -126,14 +126,14 @@ def other_kind(name: str, found: Mapping[str, Any], record: Mapping[str, Any]) -
     shapes = found["image_shape"], record["image_shape"]
     if shapes[0] != shapes[1]:
         before, after = ("×".join(map(str, shape)) for shape in shapes)
-        return f"{name} is of images of {before}; those of config.dataset are {after}"
+        return f"{name} has images of {before}; those of config.dataset are {after}"
     classes = found["class_names"], record["class_names"]
     # The letter é has two Unicode encodings, depending on the system.
     names = ([unicodedata.normalize("NFC", printable(name)) for name in each] for each in classes)
     for number, (before, after) in enumerate(itertools.zip_longest(*names)):
         if before != after:
             return (
-                f"{name} knows class {number} as {before!r}, which in config.dataset is "
+                f"{name} has class {number} as {before!r}, which in config.dataset is "
                 f"{after!r}; allowed: the same classes in the same order"
             )
     return ""
@@ -145,7 +145,7 @@ def other_images(name: str, found: Mapping[str, Any], record: Mapping[str, Any])
         before, after = (x.get("fingerprint", {}).get(part) for x in (found, record))
         if before is not None and before != after:
             return (
-                f"{name} is of other {title} images or labels than config.dataset has now: their "
+                f"{name} has other {title} images or labels than config.dataset has now: their "
                 f"fingerprint is {before}, not {after}"
             )
     return ""
@@ -171,4 +171,4 @@ def require_no_run(workdir: Path) -> None:
       UsageError: it is a run.
     """
     if (workdir / "config.json").exists():
-        raise UsageError(f"workdir {workdir} holds a run; several need another directory")
+        raise UsageError(f"workdir {workdir} holds a run; several runs need another directory")

@@ -86,7 +86,7 @@ def _train(runs: Sequence[tuple[Experiment, Path]], stack: ExitStack) -> None:
         saved = writer.open(stack, last=common)
         trees.append(saved or {"state": experiment.init_state(), "window": empty})
     if len({int(tree["state"].step) for tree in trees}) > 1:
-        raise UsageError("the seeds' checkpoints that can be read are of different steps")
+        raise UsageError("the seeds have no readable checkpoints of the same step")
     data = parallel.replicate(stacked_data([experiment for experiment, _ in runs]), first.devices)
     program = loop.Program(
         members, compile_steps(first), lambda step: nullcontext(data), mapped=True

@@ -60,8 +60,8 @@ class Watchdog:
         if limit is not None:
             text = (
                 f"watchdog: step {self._done + 1} is not done after {limit:.1f} s; the median is "
-                f"{self.median():.3f} s a step. Likely: the storage or the machine is busy, or "
-                "another host hangs"
+                f"{self.median():.3f} s per step. Likely cause: the storage or the machine is "
+                "busy, or another host hangs"
             )
             timer = threading.Timer(limit, self._report, [text])
             timer.daemon = True

@@ -149,12 +149,12 @@ class Checkpoints:
                     ) from error
                 if not fallback:
                     raise UsageError(
-                        f"the newest checkpoint, {problem}; nothing was changed. To go on from "
-                        f"the one before, of step {before}, train with "
+                        f"the newest checkpoint, {problem}; nothing was changed. To continue "
+                        f"from the previous one, of step {before}, train with "
                         "--config.checkpoint.fallback=true"
                     ) from error
                 LOG.warning(
-                    f"warning: the checkpoint {problem}; taking the one before, of step {before}"
+                    f"warning: the checkpoint {problem}; using the previous one, of step {before}"
                 )
         return None
 
@@ -174,7 +174,7 @@ class Checkpoints:
                 return {**found, growing: {**found[growing], **new}} if new else found
         except Exception as error:  # Orbax and TensorStore raise many types
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-            raise UsageError(f"the checkpoint {path} is of another run ({reason})") from error
+            raise UsageError(f"the checkpoint {path} belongs to another run ({reason})") from error
 
     def remove_after(self, step: int) -> None:
         """Removes the checkpoints after `step`, which will be computed again."""

@@ -110,8 +110,8 @@ def require_unchanged(directory: Path) -> None:
             raise UsageError(f"{path} is missing, which {files.SUMS} names")
         if _digest(path) not in sums:
             raise UsageError(
-                f"{path} has changed since it was written; put it back, or remove its line from "
-                f"{files.SUMS} there if it is to be so"
+                f"{path} has changed since it was written; restore it, or remove its line from "
+                f"{files.SUMS} there if the change is intended"
             )
 
 

@@ -145,7 +145,7 @@ def read_json(
         value = parse_json(content)
         for name, kind in kinds.items():
             if not isinstance(value.get(name), kind):
-                raise ValueError(f"{name} is {str(value.get(name))[:60]!r}, no {kind.__name__}")
+                raise ValueError(f"{name} is {str(value.get(name))[:60]!r}, not a {kind.__name__}")
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} cannot be read: {error}") from error
     sums = recorded_sums(path.parent).get(path.name)
@@ -153,7 +153,8 @@ def read_json(
         text = f"{path} has changed since it was written"
         if tell is None:
             raise UsageError(
-                f"{text}; put it back, or remove its line from {SUMS} there if it is to be so"
+                f"{text}; restore it, or remove its line from {SUMS} there if the change is "
+                "intended"
             )
         tell(text)
     return value
@@ -210,7 +211,10 @@ def _sums(sums: dict[str, list[str]]) -> bytes:
     return "".join(lines).encode(errors="surrogateescape")
 
 
-FULL = "its disk is full. The checkpoint before is intact: make room and run the same command again"
+FULL = (
+    "its disk is full. The previous checkpoint is intact: free some space and run the same command "
+    "again"
+)
 
 
 @contextmanager

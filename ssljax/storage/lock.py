@@ -39,7 +39,7 @@ def held(workdir: Path) -> Iterator[None]:
             ) from error
         if os.fstat(descriptor).st_size:
             LOG.info(
-                f"note: {_holder(descriptor)} left {workdir} without an end; its lock is taken over"
+                f"note: {_holder(descriptor)} ended abruptly in {workdir}; its lock is taken over"
             )
         with contextlib.suppress(OSError):  # on a full disk, the lock file stays empty
             os.ftruncate(descriptor, 0)
@@ -85,7 +85,9 @@ def _lock(descriptor: int, path: Path) -> None:
     except BlockingIOError:
         raise
     except OSError as error:  # some network file systems have no locks
-        LOG.info(f"note: {path} cannot be locked ({error.strerror}); write there only once")
+        LOG.info(
+            f"note: {path} cannot be locked ({error.strerror}); let only one process write there"
+        )
 
 
 def _holder(descriptor: int) -> str:

@@ -13,7 +13,7 @@ from ssljax.storage import runs
 from ssljax.storage.files import is_at, partial_path, telling_of_storage
 from ssljax.storage.lock import held_directory
 
-_FULL = "its disk is full. Nothing has changed: make room and run the same command again"
+_FULL = "its disk is full. Nothing has changed: free some space and run the same command again"
 
 
 def require_free(output: Path, *, overwrite: bool) -> None:
@@ -24,7 +24,9 @@ def require_free(output: Path, *, overwrite: bool) -> None:
     """
     here = Path.cwd()
     if output.resolve() in (here, *here.parents):
-        raise UsageError(f"--output {output} holds the current folder; allowed: another directory")
+        raise UsageError(
+            f"--output {output} contains the current directory; allowed: another directory"
+        )
     paths.require_writable(output.resolve().parent, "--output")
     if output.exists() and not (output.is_dir() and (overwrite or not any(output.iterdir()))):
         raise UsageError(f"--output {output} is not empty; --overwrite replaces it")

@@ -90,7 +90,7 @@ def _names(storage: Any, path: str) -> list[str]:
     names = [file.removeprefix(path).lstrip("/") for file in storage.find(path)]
     for name in names:
         if ".." in PurePosixPath(name).parts:
-            raise ValueError(f"the name {name!r} leads out of the directory")
+            raise ValueError(f"the name {name!r} points outside the directory")
     return [name for name in names if name and not name.endswith("/")]  # skips folder entries
 
 
@@ -170,7 +170,8 @@ class Mirror:
             self._push()
         except Exception as error:
             LOG.warning(
-                f"warning: {self._field} {self._url}: {_reason(error)}; {self._workdir} has all"
+                f"warning: {self._field} {self._url}: {_reason(error)}; all files are in "
+                f"{self._workdir}"
             )
 
     def push(self, kind: object, *_: object) -> None:
@@ -186,8 +187,8 @@ class Mirror:
             self._push()
         except Exception as error:
             raise RunError(
-                f"{self._field} {self._url} cannot be written: {_reason(error)}; {self._workdir} "
-                "has all"
+                f"{self._field} {self._url} cannot be written: {_reason(error)}; all files "
+                f"are in {self._workdir}"
             ) from error
 
     def _push(self) -> None:

@@ -202,10 +202,10 @@ def damage(pets, what):
         ("missing", r"train/cat/9.png is a link that leads to no file"),
         ("loop", r"unlabeled/deep/again is a symlink loop: it leads back to .*unlabeled"),
         ("link to itself", r"train/cat/9.png is a link that leads to no file"),
-        ("empty class", r"train/emu holds no image: a class needs one; there are: a.heic$"),
+        ("empty class", r"train/emu has no images, which every class needs; it has: a.heic$"),
         ("only in test", r"test/emu is a class that train does not have; allowed: cat, dog"),
         ("only in valid", r"valid/emu is a class that train does not have; allowed: cat, dog"),
-        ("no class", r"train/0.png is in no class"),
+        ("no class", r"train/0.png is not in a class folder"),
     ],
 )
 def test_a_bad_folder_gets_one_line(pets, what, message):
@@ -219,7 +219,7 @@ def test_a_folder_without_train_or_classes_is_an_error(tmp_path):
     with pytest.raises(UsageError, match="there is no folder .*train"):
         datasets.folder(str(tmp_path), 0)
     (tmp_path / "train").mkdir()
-    with pytest.raises(UsageError, match="train holds no class"):
+    with pytest.raises(UsageError, match="train has no classes"):
         datasets.folder(str(tmp_path), 0)
 
 

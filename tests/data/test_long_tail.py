@@ -128,8 +128,8 @@ def test_a_split_is_the_same_again_and_another_with_another_seed():
         (LongTail(10, 10, None), {"size": 101}, "class 0 has only 100 images, but 101 labelled"),
         (LongTail(10, 10, None), {"valid": 1001}, "class 0 has only 100 .* and 101 validation"),
         (LongTail(10, 10, 300), {"size": None}, "class 0 has only 100 images, but 0 labelled, 300"),
-        (LongTail(10, 10, 5), {"size": 0}, "no labelled image was asked for; allowed: from 1"),
-        (LongTail(10, 1, 100), {"size": None}, "no labelled image was asked for"),
+        (LongTail(10, 10, 5), {"size": 0}, "no labelled images were asked for; allowed: at"),
+        (LongTail(10, 1, 100), {"size": None}, "no labelled images were asked for"),
         (LongTail(10, 10, 5), {"num_classes": 11, "size": 40}, "class 10 has only 0 images, but 4"),
     ],
 )

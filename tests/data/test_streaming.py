@@ -241,7 +241,7 @@ def test_a_published_list_selects_labelled_images_by_file_name(data_dir, tmp_pat
         with pytest.raises(UsageError, match=message):
             parts.load_data(config)
     path.write_text("0.png\n")
-    with pytest.raises(UsageError, match="names 0.png, and several images are called so; allowed"):
+    with pytest.raises(UsageError, match="names 0.png, but several images have this name; allowed"):
         imagenet_folds.read_list(path, np.array(["0.png", "1.png", "0.png"]))
 
 

@@ -241,7 +241,9 @@ def test_a_failing_download_gets_one_line(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["no_such_set", "cifar10:9.9.9", "cifar10/large"])
 def test_an_unknown_tfds_name_gets_one_line(prepared, name):
-    with pytest.raises(UsageError, match=f"config.dataset {name}: TFDS has none") as caught:
+    with pytest.raises(
+        UsageError, match=f"config.dataset {name}: TFDS has no such data set"
+    ) as caught:
         datasets.tfds(name, str(prepared), 0)
     assert "\n" not in str(caught.value)
 
@@ -278,7 +280,7 @@ def test_stl10_folds_are_found_and_checked(tmp_path):
     (extracted / "fold_indices.txt").write_text("\n".join(lines) + "\n")
     fold = stl10_folds.read(3, data_dir=str(tmp_path), labels=labels)
     np.testing.assert_array_equal(fold, FOLD + 30)
-    with pytest.raises(UsageError, match="has fold 10 for its seed; allowed: 0 to 9"):
+    with pytest.raises(UsageError, match="is its fold, 10; allowed: 0 to 9"):
         stl10_folds.read(10, data_dir=str(tmp_path), labels=labels)
     with pytest.raises(UsageError, match="another order than the published"):
         stl10_folds.read(3, data_dir=str(tmp_path), labels=np.sort(labels))

@@ -285,7 +285,7 @@ def test_an_export_that_computes_something_else_fails_and_is_put_aside(run, tmp_
         real(trained.load(run, weights="raw"), path, **options)
 
     monkeypatch.setattr(tf1_model, "write", wrong_head)
-    with pytest.raises(RunError, match=r"differs from the JAX model; it is left in .*out.failed"):
+    with pytest.raises(RunError, match=r"differs from the JAX model; it is kept in .*out.failed"):
         export.export(run, tmp_path / "out", format="tf1", overwrite=True)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "out.failed"]
     assert (tmp_path / "out" / "mine").read_text() == "dear"
@@ -404,7 +404,10 @@ def test_a_missing_package_is_named_with_its_extra(
     ("args", "message"),
     [
         (["--format=pmml"], "saved_model"),
-        (["--format=tf1", "--batch_sizes=1,0"], "--batch_sizes=1,0 is no list of numbers from 1"),
+        (
+            ["--format=tf1", "--batch_sizes=1,0"],
+            "--batch_sizes=1,0 is not a list of numbers from 1",
+        ),
         (["--format=onnx", "--batch_sizes=1"], "--batch_sizes is given with --format=onnx"),
         (["--format=tf1", "--limit=-1"], "--limit is -1; allowed: from 0 up"),
         (["--format=tf1", "--weights=best"], "weights"),

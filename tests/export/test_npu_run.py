@@ -331,7 +331,7 @@ def test_a_damaged_checkpoint_is_neither_gone_on_from_nor_imported(
     runner._verified(output, 12)
     for damage in (flip, Path.unlink):
         damage(output / name)
-        with pytest.raises(runner.Mistake, match=f"{name} .*or remove .* to go on from step 8"):
+        with pytest.raises(runner.Mistake, match=f"{name} .*or remove .* to continue from step 8"):
             runner._verified(output, 12, 8)
         with pytest.raises(UsageError, match=f"run is damaged: {name} "):
             npu_import.import_run(bundle, tmp_path / "imported", output=output)
@@ -381,7 +381,7 @@ def test_what_the_system_refuses_is_one_line(name, runner, bundle, capsys, monke
         "OSError": "No space left on device; the checkpoint",
         "PermissionError": "Permission",
     }
-    assert reasons.get(name, "File too large; the checkpoint before is intact") in line
+    assert reasons.get(name, "File too large; the previous checkpoint is intact") in line
 
 
 def test_a_run_of_something_else_is_left_alone(runner, tmp_path):

@@ -116,7 +116,7 @@ def test_images_that_are_refused_are_refused_in_both(folder, tmp_path):
     with pytest.raises(ValueError, match="has colours"):
         read(folder / "wide.png")
     Image.fromarray(np.zeros((5, 5), np.uint16)).save(tmp_path / "deep.png")
-    with pytest.raises(UsageError, match="allowed: 8 bits a channel"):
+    with pytest.raises(UsageError, match="allowed: 8 bits per channel"):
         images.read(tmp_path / "deep.png")
     with pytest.raises(ValueError, match="more than 8 bits"):
         read(tmp_path / "deep.png")

@@ -103,7 +103,7 @@ def test_fallback_takes_the_one_before_and_ends_the_same(run, tmp_path, capsys):
     assert not (copy / "results.json").exists()
 
     loop.train(build(tiny_config(), fallback=True), copy)
-    assert "taking the one before, of step 8" in capsys.readouterr().out
+    assert "using the previous one, of step 8" in capsys.readouterr().out
     jax.tree.map(np.testing.assert_array_equal, final_state(copy), final_state(workdir))
     assert rows_of(copy) == rows_of(workdir)
     assert (copy / "checkpoints/12.damaged").is_dir()

@@ -35,7 +35,7 @@ def test_a_full_disk_stops_the_run_and_room_lets_it_continue(small_disk, tmp_pat
     code, output = finish(start(workdir))
     assert code == 1, output
     assert "error: " in output
-    assert "disk is full. The checkpoint before is intact: make room" in output
+    assert "disk is full. The previous checkpoint is intact: free some space" in output
     assert "Traceback" not in output
     assert 0 < final_state(workdir)[0] < 24  # and it is readable
     assert not [*(workdir / "checkpoints").glob("*.partial*")]

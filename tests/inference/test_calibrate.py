@@ -80,7 +80,7 @@ def test_trust_needs_validation_images_and_accuracy(finished):
     good = {"confidence": [0.9] * 100, "right": [True] * 99 + [False]}
     able = dataclasses.replace(trained, calibration=good)
     assert calibrate.trusted_confidence(able, 0.1).confidence == 0.9
-    with pytest.raises(UsageError, match=r"max_error=0.01: no confidence can promise it from 100"):
+    with pytest.raises(UsageError, match=r"max_error=0.01: no confidence guarantees it with 100"):
         calibrate.trusted_confidence(able, 0.01)
     with pytest.raises(UsageError, match=r"max_error=0.1 needs 50 validation images"):
         calibrate.trusted_confidence(dataclasses.replace(trained, calibration={}), 0.1)

@@ -366,7 +366,7 @@ def test_the_command_prints_the_table_and_writes_beside_the_runs(tmp_path):
     refused = launch("--mode=report", both)
     assert refused.returncode == 2
     assert refused.stderr == (
-        "error: --output is missing, which several directories in --workdir need\n"
+        "error: --output is missing; several directories in --workdir need it\n"
     )
     assert launch("--mode=report", both, f"--output={tmp_path}/out").returncode == 0
     assert "±" in (tmp_path / "out" / "report.md").read_text()

@@ -116,7 +116,7 @@ def test_how_long_the_run_will_take_is_said_once_ten_steps_are_timed(shown, cloc
     shown.show({"step": 31, "loss/total": 1.0, **shown.rates()})
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == (
-        "about 16.2 days for the 389 steps that are left (1 hours per step); see --config.num_steps"
+        "about 16.2 days for the remaining 389 steps (1 hours per step); see --config.num_steps"
     )
     assert len(lines) == 2
 

@@ -19,4 +19,4 @@ def record(*names):
 def test_a_class_that_is_written_in_another_way_is_the_same(before, after):
     assert resume.other_kind("a run", record("a", before), record("a", after)) == ""
     message = resume.other_kind("a run", record("a", before), record(after, "a"))
-    assert message.startswith("a run knows class 0 as 'a', which in config.dataset is 'caf")
+    assert message.startswith("a run has class 0 as 'a', which in config.dataset is 'caf")

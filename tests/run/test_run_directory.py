@@ -102,14 +102,14 @@ def test_the_split_says_how_many_labels_each_class_has(experiment, workdir):
     assert json.loads((workdir / "split.json").read_text())["class_counts"] == [2, 2]
     (workdir / "config.json").unlink()
     write_sealed(workdir / "split.json", record | {"class_counts": [3, 1]})
-    with pytest.raises(UsageError, match="split.json is there already and holds something else"):
+    with pytest.raises(UsageError, match="split.json already exists with other content"):
         directory.open_directory(workdir, experiment)
 
 
 @pytest.mark.parametrize("name", ["split.json", "data.json"])
 def test_a_file_of_one_s_own_is_not_overwritten(experiment, name, tmp_path):
     (tmp_path / name).write_text('{"labeled": [0, 1]}')
-    with pytest.raises(UsageError, match=f"{name} is there already and holds something else"):
+    with pytest.raises(UsageError, match=f"{name} already exists with other content"):
         directory.open_directory(tmp_path, experiment)
     assert files(tmp_path) == {name: b'{"labeled": [0, 1]}'}
 
@@ -120,7 +120,7 @@ def test_a_split_written_by_hand_is_not_overwritten_by_one_that_says_the_same(ex
         (workdir / name).unlink()
     by_hand = json.dumps({name: record[name] for name in ("labeled", "unlabeled", "valid")})
     (workdir / "split.json").write_text(by_hand)
-    with pytest.raises(UsageError, match="split.json is there already and holds something else"):
+    with pytest.raises(UsageError, match="split.json already exists with other content"):
         directory.open_directory(workdir, experiment)
     assert (workdir / "split.json").read_text() == by_hand
 

@@ -115,7 +115,7 @@ def test_what_cannot_share_a_program_is_refused(tmp_path):
         recipe.build_seeds(config)
     config.num_seeds = 2
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(UsageError, match="holds a run; several need another directory"):
+    with pytest.raises(UsageError, match="holds a run; several runs need another directory"):
         seeds.train(recipe.build_seeds(config), tmp_path)
     assert len(list(tmp_path.iterdir())) == 1
 

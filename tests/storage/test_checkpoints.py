@@ -40,5 +40,5 @@ def test_what_an_older_version_did_not_save_is_zeros(tmp_path):
         assert {k: v.tolist() for k, v in found["window"].items()} == {"a": [1, 1], "b": [0, 0, 0]}
         np.testing.assert_array_equal(found["state"]["weights"], TREE["state"]["weights"])
         other = {"state": {**TREE["state"], "more": np.ones(3)}, "window": new}
-        with pytest.raises(UsageError, match="is of another run"):
+        with pytest.raises(UsageError, match="belongs to another run"):
             checkpoints.restore_newest(other, growing="window")

@@ -146,7 +146,7 @@ def error_of(number, *names):
 def test_what_the_system_refuses_is_one_line(tmp_path):
     run, elsewhere = tmp_path / "run", tmp_path / "data"
     for error, message in (
-        (error_of(errno.ENOSPC), "its disk is full. The checkpoint before is intact"),
+        (error_of(errno.ENOSPC), "its disk is full. The previous checkpoint is intact"),
         (RuntimeError("UNKNOWN: No space left on device [w]"), "its disk is full"),
         (error_of(errno.EROFS, run / "lock"), "run/lock: Read-only file system"),
         (error_of(errno.EACCES, files.partial_path(run)), "Permission denied"),

@@ -66,7 +66,7 @@ def test_a_lock_with_anything_in_it_is_taken_over(content, tmp_path, capsys):
     (tmp_path / "lock").write_bytes(content)
     with lock.held(tmp_path):
         pass
-    assert capsys.readouterr().out.startswith(f"note: a process left {tmp_path} without an end")
+    assert capsys.readouterr().out.startswith(f"note: a process ended abruptly in {tmp_path}")
 
 
 def test_a_lock_that_cannot_be_written_is_named(tmp_path):

@@ -82,9 +82,9 @@ def archive(path, *names):
 @pytest.mark.parametrize("name", ["data/../../out", "data/sub/../../../out"])
 def test_names_that_lead_out_of_the_directory_are_refused(tmp_path, name):
     url = archive(tmp_path / "a.zip", "data/a", name)
-    with pytest.raises(UsageError, match=r"data_url .* the name '.*out' leads out of"):
+    with pytest.raises(UsageError, match=r"data_url .* the name '.*out' points outside"):
         remote.copy_in(url, tmp_path / "in/data", "data_url")
-    with pytest.raises(UsageError, match=r"--workdir .* leads out of"):
+    with pytest.raises(UsageError, match=r"--workdir .* points outside"):
         remote.Mirror(url, tmp_path / "in/run", "--workdir").pull()
     assert [path.name for path in tmp_path.rglob("*out*")] == []
     with pytest.raises(UsageError, match=r"--workdir is gs://bucket/../run; allowed: a URL"):
@@ -136,7 +136,9 @@ def test_a_storage_that_fails_at_the_end_is_told_and_nothing_is_lost(
 ):
     with monkeypatch.context() as patch:
         failing(patch, "put_file", after=5)
-        with pytest.raises(RunError, match="train_url .* cannot be written: Outage.* has all"):
+        with pytest.raises(
+            RunError, match="train_url .* cannot be written: Outage.* all files are in"
+        ):
             loop.train(build(config, train_url=url), tmp_path / "run")
     loop.train(build(config, train_url=url), tmp_path / "run")  # no training is left
     assert files(url) == local_files(tmp_path / "run")

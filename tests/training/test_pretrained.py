@@ -92,7 +92,9 @@ def test_a_run_records_whose_weights_it_starts_with_and_goes_on_without_them(oth
     directory.open_directory(workdir, experiment)
     moved = record | {"sha256": "0" * 64, "step": 4}
     object.__setattr__(experiment, "start", experiment.start._replace(record=moved))
-    with pytest.raises(UsageError, match="other weights than .* now, those of step 4, not 3"):
+    with pytest.raises(
+        UsageError, match="other initial weights than .* now, those of step 4, not 3"
+    ):
         directory.open_directory(workdir, experiment)
 
     untrained(build(config_from(other)), tmp_path / "begun", step=0)
