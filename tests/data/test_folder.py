@@ -132,7 +132,7 @@ def test_a_class_that_is_called_as_a_part_is_read_with_a_warning(pets, capsys):
     assert datasets.folder(str(pets), 0).num_classes == 3
     says = capsys.readouterr().out
     assert f"{pets}/train/unlabelled is read as a class" in says
-    assert f"belong in {pets}/unlabeled\n" in says
+    assert f"move it to {pets}/unlabeled\n" in says
 
 
 CAFE = ("caf\u00e9", "cafe\u0301")  # é as one character, and as e and a combining accent

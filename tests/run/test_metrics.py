@@ -131,5 +131,5 @@ def test_a_log_of_an_older_version_is_read_as_far_as_it_has_lines(run):
     change(run, without_lines(1))
     assert len(metrics.read_rows(run / "metrics.jsonl")) == 3
     change(run, lambda content: b"{]\n5\n" + content)
-    with pytest.raises(UsageError, match=r"cannot be read in line 1 .* and 1 others; put it"):
+    with pytest.raises(UsageError, match=r"cannot be read in line 1 .* and 1 others; restore it"):
         metrics.MetricsLog(run, step=8)
