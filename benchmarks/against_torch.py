@@ -1,10 +1,10 @@
-"""Our training step beside a peer's in PyTorch, which take turns, a process each.
+"""Compares our training step with a PyTorch peer's, alternating between two processes.
 
     python -m benchmarks.against_torch --peer="<its python> <torch_ssl.py>" --method=fixmatch
 
-Both train the same network on random images of 32×32, with the same batch; the peer is a script
-that prints "… images/s" and has flags of these names. Prints the ratio of each pair, since machines
-drift.
+Both train the same network on random 32×32 images with the same batch. The peer is a script that
+prints "… images/s" and has flags of these names. Prints the ratio of each pair, because machine
+speeds drift.
 """
 
 import argparse

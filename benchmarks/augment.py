@@ -1,9 +1,9 @@
-"""Images per second of weak and strong views: compiled, and the same policy with Pillow.
+"""Measures images per second of weak and strong views, compiled and with Pillow.
 
     python -m benchmarks.augment [--sizes 32 224] [--seconds 3]
 
 Prints a table and one line of JSON. Pillow's views start and end with uint8 arrays, one image at a
-time, in one process and in as many as there are cores. Both sides draw the same distribution.
+time, in one process and in one process per core. Both sides draw from the same distribution.
 """
 
 import argparse
@@ -24,17 +24,17 @@ from ssljax.augment import policies
 from ssljax.augment import randaugment as ra
 
 BATCH = {32: 1024, 224: 64}
-FOUR = ("identity", "rotate", "equalize", "sharpness")  # one of each kernel
+FOUR = ("identity", "rotate", "equalize", "sharpness")  # one per kernel
 
 
 def strong(keys: jax.Array, images: jax.Array, *, space: ra.SearchSpace) -> jax.Array:
-    """Weak, then RandAugment."""
+    """Applies the weak view, then RandAugment."""
     images = policies.weak_cifar(keys, images)
     return ra.randaugment(jax.vmap(jax.random.fold_in, (0, None))(keys, 1), images, space=space)
 
 
 def compiled_rate(view: Callable[..., jax.Array], images: np.ndarray, seconds: float) -> float:
-    """Images per second of the best run: other processes only ever make one slower."""
+    """Returns images per second of the fastest run; other processes can only slow a run down."""
     keys = jax.random.split(jax.random.key(0), len(images))
     keys, images = jax.device_put((keys, images))
     run = jax.jit(view)
@@ -48,7 +48,7 @@ def compiled_rate(view: Callable[..., jax.Array], images: np.ndarray, seconds: f
 
 
 def pillow_view(image: np.ndarray, rng: np.random.Generator, names: list[str] | None) -> np.ndarray:
-    """A weak view, or with `names` a strong one, of CIFAR's recipe."""
+    """Returns a weak view of the CIFAR recipe, or with `names` a strong one."""
     offset = tuple(rng.integers(0, 9, 2))
     image = pillow_policies.weak(image, flip=rng.random() < 0.5, offset=offset, pad=4)
     if names is None:
@@ -63,7 +63,7 @@ def pillow_view(image: np.ndarray, rng: np.random.Generator, names: list[str] | 
 
 
 def pillow_rate(images: np.ndarray, seconds: float, names: list[str] | None, seed: int) -> float:
-    """Images per second of one process: its best tenth, for the reason above."""
+    """Returns images per second of one process in its fastest tenth, for the reason above."""
     rng = np.random.default_rng(seed)
     best = 0.0
     for _ in range(10):
@@ -77,7 +77,7 @@ def pillow_rate(images: np.ndarray, seconds: float, names: list[str] | None, see
 
 
 def measure(size: int, seconds: float, pool: Any, cores: int) -> Iterator[tuple[str, str, float]]:
-    """(view, how, images per second) for one image size."""
+    """Yields (view, implementation, images per second) for one image size."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (BATCH.get(size, 64), size, size, 3), dtype=np.uint8)
     cifar = ra.CIFAR
@@ -99,7 +99,7 @@ def measure(size: int, seconds: float, pool: Any, cores: int) -> Iterator[tuple[
 
 
 def hardware() -> dict[str, Any]:
-    """What the numbers hold for."""
+    """Describes the hardware that the numbers hold for."""
     model = platform.processor() or platform.machine()
     if os.path.exists("/proc/cpuinfo"):
         with open("/proc/cpuinfo") as file:
@@ -127,7 +127,7 @@ def main() -> None:
     print(f"{facts['cpu']}, {cores} cores, JAX on {facts['device']}, load {facts['load']:.1f}")
     print(f"{'size':>5} {'view':8} {'how':22} {'images/s':>10}")
     rows = []
-    # Started afresh: a fork would copy JAX's threads, locked.
+    # Spawned: a fork would copy JAX's threads with their locks held.
     with multiprocessing.get_context("spawn").Pool(cores) as pool:
         for size in args.sizes:
             for view, how, rate in measure(size, args.seconds, pool, cores):

@@ -1,4 +1,4 @@
-"""How far the confidences of a run can be trusted, on the test images, which it has never seen.
+"""Measures how reliable a run's confidences are on the test images, which it has never seen.
 
     python -m benchmarks.calibration [--seeds 1 2 3 4 5] [--max_error 0.1]
         [--config=fixmatch_digits] [--config.dataset=digits.{seed}@40-200] [--config.<knob>=<value>]
@@ -36,9 +36,9 @@ def _cross_entropy(probabilities: np.ndarray, labels: np.ndarray) -> float:
 
 
 def measured(model: Trained, images: np.ndarray, labels: np.ndarray, max_error: float) -> Any:
-    """A row of the table; `trusted` and `error` are None where nothing can be promised."""
+    """Returns a row of the table; `trusted` and `error` are None if no confidence suffices."""
     scaled = model.predict_proba(images)
-    # Back to the model's own probabilities: those of the logits, up to a constant per image.
+    # Recovers the uncalibrated probabilities from the logits, which are known up to a constant.
     raw = calibration.softmax(np.log(np.maximum(scaled, 1e-30)) * model.temperature)
     confidence, right = scaled.max(axis=-1), scaled.argmax(axis=-1) == labels
     error = _calibration_error
@@ -67,12 +67,12 @@ def of_seed(recipe: str, given: Sequence[str], seed: int, home: Path, max_error:
     config = overrides.load(recipe, [*filled, f"seed={seed}"])
     model = ssljax.train(config, home / f"run{seed}")
     data, _ = parts.load_data(config)
-    assert isinstance(data, Dataset)  # no stream
+    assert isinstance(data, Dataset)  # not a stream
     return {"seed": seed} | measured(model, data.test_images, data.test_labels, max_error)
 
 
 def main() -> None:
-    """Prints the figures."""
+    """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0], allow_abbrev=False)
     parser.add_argument("--config", default="fixmatch_digits")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])

@@ -1,13 +1,13 @@
-"""Whether an accelerator computes what the CPU computes, and resumes exactly.
+"""Checks whether an accelerator computes the same as the CPU, and resumes exactly.
 
     python -m benchmarks.gpu_checks views
     python -m benchmarks.gpu_checks step --config=… [--config.<knob>=<value> …]
     python -m benchmarks.gpu_checks runs <run directory> <run directory>
 
 `views` counts the pixels of augmented images that differ from the CPU's. `step` compares the
-metrics of one training step and its change of the weights, with products in the default precision
-(TF32 on NVIDIA's GPUs) and in the highest. `runs` compares the newest checkpoints of two runs bit
-by bit. Each prints one line of JSON.
+metrics of one training step and its weight update with the CPU's, with products in the default
+precision (TF32 on NVIDIA GPUs) and in the highest. `runs` compares the newest checkpoints of two
+runs bit by bit. Each prints one line of JSON.
 """
 
 import argparse
@@ -37,12 +37,12 @@ def _devices() -> tuple[jax.Device, jax.Device]:
 
 
 def views(arguments: list[str]) -> dict[str, Any]:
-    """The share of pixels that differ, of each view of 4,096 images, and by how many levels."""
+    """Returns the fraction of differing pixels, and by how many levels, per view (4,096 images)."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--count", type=int, default=4096)
     count = parser.parse_args(arguments).count
     random = np.random.default_rng(0)
-    # Half of them noise, half of them squares of one colour, which have few levels.
+    # Half of them are noise, half are squares of one colour, which have few grey levels.
     images = random.integers(0, 256, (count, 32, 32, 3), np.uint8)
     images[::2] = images[::2, ::8, ::8].repeat(8, axis=1).repeat(8, axis=2)
     found: dict[str, Any] = {"device": _devices()[0].device_kind, "images": count}
@@ -65,7 +65,7 @@ def views(arguments: list[str]) -> dict[str, Any]:
 
 
 def step(arguments: list[str]) -> dict[str, Any]:
-    """The metrics of one step, and how far its change of the weights is from the CPU's."""
+    """Returns the metrics of one step, and the distance of its weight update from the CPU's."""
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("--config", required=True)
     args, rest = parser.parse_known_args(arguments)
@@ -101,7 +101,7 @@ def _norm(tree: Any) -> float:
 
 
 def runs(arguments: list[str]) -> dict[str, Any]:
-    """Of the arrays of two newest checkpoints, how many differ, and by how much at most."""
+    """Returns how many arrays of two newest checkpoints differ, and the largest difference."""
     found = []
     for workdir in arguments:
         with Checkpoints(Path(workdir), keep=0) as checkpoints:

@@ -1,15 +1,15 @@
-"""How fast ImageNet's input and step are: `python -m benchmarks.imagenet_input`.
+"""Measures the speed of ImageNet's input and step: `python -m benchmarks.imagenet_input`.
 
-Three things, on JPEGs of ImageNet's usual size (500×375 pixels, about 100 kB, noise and gradients)
-that it makes itself:
+It generates JPEGs of ImageNet's usual size (500×375 pixels, about 100 kB, noise and gradients), and
+measures:
 
-- images per second that the host decodes, crops and flips, for each core, beside plain Pillow doing
-  the same in one thread; the two take turns, and the ratio is of their medians;
-- the same input shuffled by tf.data's buffer from TFRecord order, which cannot go on where it was
-  interrupted: what it costs to find each image by its record instead;
-- images per second of the FixMatch step, with the share of time it waited for batches that are made
-  at once: `--steps=0` leaves it out. On a GPU, `--model=resnet50 --image_size=224 --bfloat16`, with
-  the largest `--batch_size` that fits; prints its peak memory.
+- images per second and core that the host decodes, crops and flips, compared with plain Pillow in
+  one thread; the two alternate, and the ratio is that of their medians;
+- the same input shuffled by tf.data's buffer from TFRecord order, which cannot resume at the point
+  of an interruption: the difference is the cost of random access by record;
+- images per second of the FixMatch step, and the fraction of time it waits for batches that are
+  available at once: `--steps=0` skips it. On a GPU, use `--model=resnet50 --image_size=224
+  --bfloat16` with the largest `--batch_size` that fits; this prints its peak memory.
 """
 
 import argparse
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def _write(directory: Path, count: int) -> list[Path]:
-    """JPEGs with the detail of photographs: about 100 kB each, as ImageNet's are."""
+    """Writes JPEGs with as much detail as photographs: about 100 kB each, as in ImageNet."""
     rng = np.random.default_rng(0)
     paths = []
     for n in range(count):
@@ -86,7 +86,7 @@ def _by_place(data: StreamedDataset, count: int) -> None:
 
 
 def _by_order(paths: list[Path], count: int, size: int) -> None:
-    """The same images read in the files' order, with a shuffle buffer."""
+    """Reads the same images in the files' order, with a shuffle buffer."""
     import tensorflow as tf
 
     def decode(path, number):
@@ -101,7 +101,7 @@ def _by_order(paths: list[Path], count: int, size: int) -> None:
 
 
 def _pillow(paths: list[Path], count: int, size: int) -> None:
-    """One thread: open, crop a random window, resize, flip, as torchvision does."""
+    """Uses one thread: opens, crops a random window, resizes, flips, as torchvision does."""
     rng = np.random.default_rng(0)
     for n in range(count):
         image = Image.open(io.BytesIO(paths[n % len(paths)].read_bytes())).convert("RGB")
@@ -118,7 +118,7 @@ def _print_input(turns: dict[str, Callable[[], None]], images: int, count: int) 
     cores = len(os.sched_getaffinity(0))
     seconds: dict[str, list[float]] = {name: [] for name in turns}
     for run in turns.values():
-        run()  # starts what needs starting
+        run()  # warms up
     for _ in range(count):
         for name, run in turns.items():
             start = time.perf_counter()
@@ -136,7 +136,7 @@ def _print_input(turns: dict[str, Callable[[], None]], images: int, count: int) 
 
 
 def _print_step(data: StreamedDataset, args: argparse.Namespace) -> None:
-    """The FixMatch step on batches that exist already."""
+    """Measures the FixMatch step on batches that are available at once."""
     config = fixmatch_imagenet.get_config()
     config.model, config.bfloat16 = args.model, args.bfloat16
     config.image_size = args.image_size
@@ -183,7 +183,7 @@ def _print_step(data: StreamedDataset, args: argparse.Namespace) -> None:
 
 
 def _build(config, data, split):
-    """What `recipe.build` makes, of data that is no TFDS data set."""
+    """Builds what `recipe.build` returns, for data that are not a TFDS data set."""
     from unittest import mock
 
     with mock.patch.object(recipe, "load_data", return_value=(data, split)):

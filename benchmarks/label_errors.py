@@ -1,12 +1,12 @@
-"""How many wrong labels of the digits `--mode=label_errors` finds.
+"""Measures how many wrong labels of the digits `--mode=label_errors` finds.
 
     python -m benchmarks.label_errors [--seeds 1 2 3 4 5] [--labels 100] [--steps 400] [--share 0.1]
 
-Changes a share of the labels at random, trains FixMatch on some of them with 50 more for
-validation, and ranks these labels by their quality: out of fold, and by the model's own prediction.
-Prints a table: the area under the ROC curve of wrong labels against right ones, the share of the
-wrong ones among as many first rows as there are wrong ones, and how many of the labels that are
-called issues are wrong; means over the seeds.
+Changes a fraction of the labels at random, trains FixMatch on some of them with 50 more for
+validation, and ranks these labels by quality: out of fold, and by the model's own prediction.
+Prints a table of means over the seeds: the area under the ROC curve of wrong against right labels;
+with k wrong labels, the fraction of them among the first k rows; and how many of the labels
+reported as issues are wrong.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from ssljax.inference import label_errors
 
 
 def figures(probabilities: np.ndarray, labels: np.ndarray, wrong: np.ndarray) -> list[float]:
-    """A row of the table, of one seed."""
+    """Returns a row of the table for one seed."""
     quality = label_errors.label_quality(probabilities, labels)
     issues = label_errors.issues(probabilities, labels)
     first = np.argsort(quality, kind="stable")[: wrong.sum()]
@@ -33,7 +33,7 @@ def figures(probabilities: np.ndarray, labels: np.ndarray, wrong: np.ndarray) ->
 
 
 def of_seed(seed: int, home: Path, *, labels: int, steps: int, share: float) -> np.ndarray:
-    """The two rows of one seed, `[2, 4]`."""
+    """Returns the two rows of one seed, `[2, 4]`."""
     digits, random = datasets.digits(), np.random.default_rng(seed)
     wrong = random.random(len(digits.labels)) < share
     moved = (digits.labels + random.integers(1, 10, len(wrong))) % 10
@@ -57,7 +57,7 @@ def of_seed(seed: int, home: Path, *, labels: int, steps: int, share: float) -> 
 
 
 def main() -> None:
-    """Prints the figures."""
+    """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
     parser.add_argument("--labels", type=int, default=100)

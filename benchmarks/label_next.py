@@ -1,11 +1,11 @@
-"""Which digits to label: the test accuracy after each strategy of `--mode=label_next`.
+"""Compares the test accuracy after labelling digits by each strategy of `--mode=label_next`.
 
     python -m benchmarks.label_next [--seeds 1 2 3 4 5] [--steps 1000] [--budget 20]
 
-The first 20 labels are of typical images, chosen by their pixels alone, or of random ones. FixMatch
-trains on them, 20 more are chosen by a strategy, and it trains again. Prints a table and one line
-of JSON: mean and standard deviation of the test accuracy in per cent over the seeds, on which both
-choices and trainings depend.
+The first 20 labels are those of typical images, chosen by their pixels alone, or of random images.
+FixMatch trains on them, 20 more are chosen by a strategy, and it trains again. Prints a table and
+one line of JSON: mean and standard deviation over the seeds of the test accuracy in per cent; both
+selections and both trainings depend on the seed.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from ssljax.inference import label_next
 from ssljax.storage.files import write_json
 from ssljax.trained import Trained
 
-# How the first labels are chosen, and how the next ones.
+# Strategies for the first labels, and for the next ones.
 CHOICES = (
     ("random", "random"),
     ("typical", "typical"),
@@ -40,7 +40,7 @@ CHOICES = (
 def chosen(
     model: Trained | None, data: Dataset, split: Split, *, budget: int, strategy: str, seed: int
 ) -> Split:
-    """The split with the labels of images that a strategy chooses, or that are drawn at random."""
+    """Returns the split with labels for images that a strategy chooses, or that are random."""
     if strategy == "random":
         pool = np.setdiff1d(split.unlabeled, split.labeled)
         new = np.random.default_rng(seed).choice(pool, budget, replace=False)
@@ -54,7 +54,7 @@ def chosen(
 
 
 def train(split: Split, workdir: Path, *, steps: int, seed: int) -> tuple[Trained, float]:
-    """FixMatch on a split of the digits; the model, and its test accuracy in per cent."""
+    """Trains FixMatch on a split of the digits; returns the model and its test accuracy in %."""
     workdir.mkdir(parents=True)
     write_json(workdir / "labels.json", split_file.record(split))
     given = [f"split_file={workdir}/labels.json", f"num_steps={steps}", f"eval_every={steps}"]
@@ -64,7 +64,7 @@ def train(split: Split, workdir: Path, *, steps: int, seed: int) -> tuple[Traine
 
 
 def of_seed(seed: int, home: Path, *, steps: int, budget: int) -> dict[str, float]:
-    """The accuracy of each way to choose, and of the first labels alone."""
+    """Returns the accuracy of each strategy, and with the first labels only."""
     data = datasets.digits()
     none = Split(np.arange(0), np.arange(len(data.labels)), np.arange(0))
     found: dict[str, float] = {}
@@ -80,7 +80,7 @@ def of_seed(seed: int, home: Path, *, steps: int, budget: int) -> dict[str, floa
 
 
 def table(found: Sequence[dict[str, float]]) -> str:
-    """Markdown, the best row first."""
+    """Returns a Markdown table, the best row first."""
     values = {name: [row[name] for row in found] for name in found[0]}
     lines = ["| labels | test accuracy, % |", "| --- | --- |"]
     for name, of_name in sorted(values.items(), key=lambda item: -np.mean(item[1])):
@@ -90,7 +90,7 @@ def table(found: Sequence[dict[str, float]]) -> str:
 
 
 def main() -> None:
-    """Prints the figures."""
+    """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
     parser.add_argument("--steps", type=int, default=1000)

@@ -1,12 +1,12 @@
-"""Images per second of `--mode=predict`, beside the evaluation step on the same images in memory.
+"""Compares the speed of `--mode=predict` with the evaluation step on the same images in memory.
 
     python -m benchmarks.predict [--images=50000] [--few=10000] [--turns=5] [--files]
 
-The network has the size of the digits', the images are 32×32: random ones in an .npz, or with
-`--files` as many PNG files. Predictions and evaluation take turns in one process, both on all
-devices with batches of one size. What `predict` does beyond the evaluation step is reading the
-images and writing `predictions.csv`, `.npz` and `.html`. The ratio of processor time is the one to
-trust where other programs run. Peak memory is of processes that predict `--few` images and all.
+The network is that of the digits, the images are random 32×32 ones in an .npz file or, with
+`--files`, in as many PNG files. Prediction and evaluation alternate in one process, both on all
+devices and with the same batch size. Beyond the evaluation step, `predict` reads the images and
+writes `predictions.csv`, `.npz` and `.html`. If other programs are running, rely on the ratio of
+processor time. Peak memory is that of processes that predict `--few` images and all images.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--files", action="store_true", help="PNG files in place of an .npz")
     parser.add_argument("--filters", type=int, default=16, help="of the network")
     parser.add_argument("--json", action="store_true", help="print one line of JSON")
-    parser.add_argument("--only", help=argparse.SUPPRESS)  # predicts this place, says the memory
+    parser.add_argument("--only", help=argparse.SUPPRESS)  # predicts this path, prints the memory
     args = parser.parse_args()
     config = digits.digits("supervised")
     config.model_args.filters = args.filters
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def untrained(config: Any) -> Trained:
-    """The recipe's network with its initial weights."""
+    """Returns the recipe's network with its initial weights."""
     shape = (SIZE, SIZE, 3)
     made = network.make_model(config, num_classes=10, dtype=np.float32, axis_name=None)
     variables = jax.jit(lambda key: made.init(key, np.zeros((1, *shape)), train=False))(
@@ -77,7 +77,7 @@ def untrained(config: Any) -> Trained:
 
 
 def measure(model: Trained, args: argparse.Namespace, directory: Path) -> dict[str, Any]:
-    """Everything in SI units."""
+    """Returns all measurements, in SI units."""
     images = np.random.default_rng(0).integers(0, 256, (args.images, SIZE, SIZE, 3), np.uint8)
     places = {}
     for count in sorted({args.few, args.images}):
@@ -103,7 +103,7 @@ def measure(model: Trained, args: argparse.Namespace, directory: Path) -> dict[s
 
 
 def write(images: np.ndarray, place: Path, *, files: bool) -> str:
-    """The images as an .npz, or as a folder of PNG files."""
+    """Writes the images as an .npz file, or as a folder of PNG files."""
     if not files:
         np.savez(place.with_suffix(".npz"), images=images)
         return str(place.with_suffix(".npz"))
@@ -115,7 +115,7 @@ def write(images: np.ndarray, place: Path, *, files: bool) -> str:
 
 
 def once(model: Trained, place: str, directory: Path) -> None:
-    """What `--mode=predict` does once the model is loaded."""
+    """Does what `--mode=predict` does once the model is loaded."""
     source = sources.from_path(place, model.image_shape)
     output = directory / "predictions"
     predicting = predict.of_run(model, source)
@@ -123,7 +123,7 @@ def once(model: Trained, place: str, directory: Path) -> None:
 
 
 def evaluation(model: Trained, images: np.ndarray) -> Any:
-    """The evaluation of a run, with one set of weights, of images in memory."""
+    """Returns a run's evaluation of images in memory, with one set of weights."""
     devices, size = jax.devices(), model.batch_size(len(images))
     compiled = parallel.compile_evaluate(make_eval_step(model.model), devices, batch_size=size)
     values = Weights(model.variables["params"], model.variables["batch_stats"], {})
@@ -139,21 +139,21 @@ def evaluation(model: Trained, images: np.ndarray) -> Any:
 
 
 class Seconds(NamedTuple):
-    """What something took."""
+    """The time that a call takes."""
 
     wall: float
-    cpu: float  # of all threads
+    cpu: float  # summed over all threads
 
 
 def timed(run: Any) -> Seconds:
-    """What a call takes."""
+    """Measures the time of a call."""
     wall, cpu = time.perf_counter(), time.process_time()
     run()
     return Seconds(time.perf_counter() - wall, time.process_time() - cpu)
 
 
 def memory(place: str, args: argparse.Namespace) -> int:
-    """Peak memory of a process that predicts a place."""
+    """Returns the peak memory of a process that predicts the images at a path."""
     command = [sys.executable, "-m", "benchmarks.predict", f"--only={place}"]
     command.append(f"--filters={args.filters}")
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
@@ -161,7 +161,7 @@ def memory(place: str, args: argparse.Namespace) -> int:
 
 
 def describe(result: dict[str, Any]) -> str:
-    """The same for people."""
+    """Formats the result as text."""
     lines = [result["hardware"], f"{result['images']:,} images of {SIZE}×{SIZE}, {result['of']}:"]
     for name in ("evaluation", "predict"):
         rates = result[f"{name}_images_per_second"]

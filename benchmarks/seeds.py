@@ -1,10 +1,10 @@
-"""Seconds per step of several seeds in one program, against as many runs one after the other.
+"""Measures seconds per step of several seeds in one program, compared with separate runs.
 
     python -m benchmarks.seeds [--config configs/fixmatch_digits.py] [--seeds 1 3 5] [--steps 100]
 
-Prints a table and one line of JSON. `cost` is what the seeds take in one program, in runs of one
-seed: as many as there are seeds saves nothing, 1 is free. The data are digits' unless the config
-says otherwise; the first steps, which compile, are not measured.
+Prints a table and one line of JSON. `cost` is the time of all seeds in one program, in units of a
+run of one seed: a cost equal to the number of seeds saves nothing, 1 would be free. The data are
+those of the digits unless the config sets others; the first steps, which compile, are excluded.
 """
 
 import argparse
@@ -22,14 +22,14 @@ from ssljax.training import parallel
 
 
 def seconds_per_step(config: Any, num_seeds: int, *, steps: int, turns: int) -> float:
-    """The best of some turns: other processes only ever make one slower."""
+    """Returns the fastest of some turns; other processes can only slow a turn down."""
     config = config.copy_and_resolve_references()
     config.num_seeds = max(num_seeds, 2)
     experiments = recipe.build_seeds(config)[:num_seeds]
     first, devices = experiments[0], experiments[0].devices
     empty = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), first.shapes["window"])
     trees: Any = [{"state": x.init_state(), "window": empty} for x in experiments]
-    if num_seeds == 1:  # as it is without the mapping
+    if num_seeds == 1:  # as in ordinary runs, without the mapping
         tree, data, run = trees[0], first.data(), first.compile_steps()
     else:
         tree, data, run = (
@@ -49,7 +49,7 @@ def seconds_per_step(config: Any, num_seeds: int, *, steps: int, turns: int) -> 
 
 
 def main() -> None:
-    """Prints the figures."""
+    """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--config", default="configs/fixmatch_digits.py")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 3, 5])

@@ -1,9 +1,9 @@
-"""Seconds from `launch.py` to the first trained step, cold and warm.
+"""Measures seconds from `launch.py` to the first trained step, cold and warm.
 
     python -m benchmarks.startup --config=configs/fixmatch_digits.py [--config.<knob>=<value> …]
 
 Cold: nothing of the program has been compiled before; warm: `config.compilation_cache` has it.
-Prints both, and what it takes to import what a run imports.
+Prints both, and the time to import the modules of a run.
 """
 
 import subprocess
@@ -29,7 +29,7 @@ def main() -> None:
 
 
 def first_step(flags: list[str]) -> float:
-    """Seconds until a run of two steps says that the first one is done."""
+    """Returns the seconds until a run of two steps reports that the first one is done."""
     lengths = ["--config.num_steps=2", "--config.log_every=1", "--config.eval_every=2"]
     start = time.perf_counter()
     with subprocess.Popen(

@@ -1,9 +1,9 @@
-"""A prepared TFDS data set of images as an .npz for `--config.dataset=npz:…`, without TensorFlow.
+"""Converts a prepared TFDS data set to an .npz for `--config.dataset=npz:…`, without TensorFlow.
 
     python -m benchmarks.tfrecords_npz <data_dir>/cifar10/3.0.2 cifar10.npz [--limit=1000]
 
-For machines that have JAX alone. Reads the TFRecords of the splits `train` and `test`, in the order
-of the numbers that their ids end in, and decodes with Pillow: PNG as TensorFlow does, JPEG up to
+For machines with JAX only. Reads the TFRecords of the splits `train` and `test`, in the order of
+the numbers at the end of their ids, and decodes with Pillow: PNG exactly as TensorFlow, JPEG up to
 rounding.
 """
 
@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def read(folder: Path, split: str, limit: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Images uint8 `[N, H, W, C]` and labels int64 `[N]` of a split."""
+    """Returns images uint8 `[N, H, W, C]` and labels int64 `[N]` of a split."""
     examples = [
         _example(record)
         for path in sorted(folder.glob(f"*-{split}.tfrecord-*"))
@@ -50,7 +50,7 @@ def read(folder: Path, split: str, limit: int | None = None) -> tuple[np.ndarray
 
 
 def _records(path: Path) -> Iterator[memoryview]:
-    """The records of a file: each has its length before it, and checksums around it."""
+    """Yields the records of a file; each has its length before it, and checksums around it."""
     file, start = memoryview(path.read_bytes()), 0
     while start < len(file):
         (length,) = struct.unpack_from("<Q", file, start)
@@ -59,21 +59,21 @@ def _records(path: Path) -> Iterator[memoryview]:
 
 
 def _example(record: memoryview) -> dict[str, Any]:
-    """A `tf.train.Example` of features that hold one string of bytes or one integer each."""
+    """Parses a `tf.train.Example` whose features hold one byte string or one integer each."""
     found = {}
     for _, features in _fields(record):
         for _, entry in _fields(features):
             name, feature = (value for _, value in _fields(entry))
             ((kind, values),) = _fields(feature)
             ((_, value),) = _fields(values)
-            if kind == 3:  # an Int64List, which is packed or not
+            if kind == 3:  # an Int64List, packed or not
                 value = value if isinstance(value, int) else _varint(value, 0)[0]
             found[bytes(name).decode()] = value if kind == 3 else bytes(value)
     return found
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, Any]]:
-    """The fields of a protocol buffer, by number: integers, or what has a length."""
+    """Yields a protocol buffer's fields by number: integers, or length-delimited bytes."""
     start = 0
     while start < len(message):
         key, start = _varint(message, start)
@@ -86,7 +86,7 @@ def _fields(message: memoryview) -> Iterator[tuple[int, Any]]:
 
 
 def _varint(message: memoryview, start: int) -> tuple[int, int]:
-    """An integer, seven bits a byte from the lowest up, and where it ends."""
+    """Decodes an integer of seven bits per byte, lowest first; returns it and its end position."""
     value = shift = 0
     while True:
         byte = message[start]

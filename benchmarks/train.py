@@ -1,11 +1,12 @@
-"""How fast a recipe trains, and what bounds it: `python -m benchmarks.train --config=configs/….py`.
+"""Measures how fast a recipe trains: `python -m benchmarks.train --config=configs/….py`.
 
-Prints images per second (every image of every pass through the network counts), the time of a step
-and of its compilation, peak memory, the arithmetic of a step (counted in the program before XLA
-optimises it) and its share of the matrix multiplications that the same devices reach. `--breakdown`
-says where the time goes, by leaving parts of the step out; `--trace=DIR` writes a profile for
-TensorBoard or Perfetto. `--images=N` trains on random images in place of the data set. Overrides
-are those of `launch.py`; with several hosts' devices, or a stream, use its progress line instead.
+Prints images per second (counting every image of every pass through the network), the time of a
+step and of its compilation, peak memory, the arithmetic of a step (counted in the program before
+XLA optimises it) and its fraction of the matrix-product throughput of the same devices.
+`--breakdown` shows where the time is spent, by omitting parts of the step; `--trace=DIR` writes a
+profile for TensorBoard or Perfetto. `--images=N` trains on random images instead of the data set.
+Overrides are those of `launch.py`; with the devices of several hosts, or a stream, use its progress
+line instead.
 """
 
 import argparse
@@ -61,7 +62,7 @@ def main() -> None:
 
 
 def random_images(directory: Path, count: int, size: int) -> str:
-    """The name of a data set of ten classes, of which 250 images are labelled."""
+    """Writes a data set of ten classes with 250 labelled images, and returns its name."""
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (count, size, size, 3), np.uint8)
     np.savez(
@@ -75,14 +76,14 @@ def random_images(directory: Path, count: int, size: int) -> str:
 
 
 def measure(experiment: Experiment, steps: int, *, trace: str | None = None) -> dict[str, Any]:
-    """Times `steps` steps, after those that compile; everything is in SI units."""
+    """Times `steps` steps, after those that compile; all values are in SI units."""
     with experiment.feed(0) as feed:
         compile_s, times = _timed(experiment, feed, steps, trace)
     images, flops = _arithmetic(experiment)
     step_s = statistics.median(times)
     memory = _peak_memory(
         experiment.devices
-    )  # before the matrices, which take more than some steps
+    )  # before the matrix products, which need more memory than some steps
     peak = _matrix_peak(experiment)
     return {
         "hardware": hardware(experiment.devices),
@@ -102,7 +103,7 @@ def measure(experiment: Experiment, steps: int, *, trace: str | None = None) -> 
 def _timed(
     experiment: Experiment, feed: Feed, steps: int, trace: str | None = None
 ) -> tuple[float, list[float]]:
-    """Seconds until the first step is done, and of each step after."""
+    """Returns the seconds until the first step is done, and of each step after it."""
     state, metric_sums = (
         parallel.replicate(x, experiment.devices)
         for x in (experiment.init_state(), _zeros(experiment.shapes["window"]))
@@ -127,11 +128,11 @@ def _zeros(shapes: Any) -> Any:
 
 
 def _arithmetic(experiment: Experiment) -> tuple[int, float]:
-    """Of one step, the whole batch on one device: the images that enter the network, those of
-    passes without gradient too, and multiplications and additions.
+    """Counts, for one step with the full batch on one device, the images that enter the network,
+    including passes without gradient, and the multiplications and additions.
 
-    Of the program for a TPU: that for a CPU has loops, which XLA counts once. The CPU's client
-    counts, since those of GPUs and TPUs count compiled programs only.
+    The program for a TPU is counted: that for a CPU has loops, which XLA counts once. The CPU's
+    client does the counting, because those of GPUs and TPUs count compiled programs only.
     """
     images = 0
 
@@ -153,11 +154,11 @@ def _arithmetic(experiment: Experiment) -> tuple[int, float]:
 
 
 def _matrix_peak(experiment: Experiment) -> float:
-    """Arithmetic per second of large matrix products, on all devices at once."""
+    """Returns operations per second of large matrix products, on all devices at once."""
     size = 1024 if experiment.devices[0].platform == "cpu" else 8192
     dtype = jnp.bfloat16 if experiment.config["bfloat16"] else jnp.float32
     multiply = jax.pmap(jnp.matmul, devices=experiment.devices)
-    # Random ones: GPUs are faster with others. Products of products neither vanish nor overflow.
+    # Random values: GPUs are faster with regular ones. Powers neither vanish nor overflow.
     random = np.random.default_rng(0).standard_normal((size, size), np.float32) / np.sqrt(size)
     matrices = parallel.replicate(random.astype(dtype), experiment.devices)
     times, count = [], 5
@@ -171,7 +172,7 @@ def _matrix_peak(experiment: Experiment) -> float:
 
 
 def _peak_memory(devices: list[jax.Device]) -> int:
-    """Of the device that used most; on a CPU of the process."""
+    """Returns the peak memory of the device that used most; on a CPU, of the process."""
     stats = [device.memory_stats() or {} for device in devices]
     known = [s["peak_bytes_in_use"] for s in stats if "peak_bytes_in_use" in s]
     unit = 1 if sys.platform == "darwin" else 1024
@@ -179,12 +180,12 @@ def _peak_memory(devices: list[jax.Device]) -> int:
 
 
 def breakdown(experiment: Experiment, steps: int, whole: float) -> dict[str, float]:
-    """Seconds per step of each of its parts: what is saved where they are left out.
+    """Returns the seconds per step of each part: the time saved when it is omitted.
 
-    Of the fastest steps, since differences of others are mostly noise.
+    Uses the fastest steps, because differences of other steps are mostly noise.
 
-    A method that guesses in the pass that it trains on, such as FixMatch, has no forward pass
-    beside its guess.
+    A method whose guess is the training pass itself, such as FixMatch, has no separate forward
+    pass.
     """
     optimizer = experiment.optimizer
 
@@ -231,7 +232,7 @@ def breakdown(experiment: Experiment, steps: int, whole: float) -> dict[str, flo
 
 
 def hardware(devices: list[jax.Device]) -> str:
-    """What the figures were measured on."""
+    """Describes the hardware of the measurements."""
     kind = devices[0].device_kind
     if devices[0].platform == "cpu":
         kind = f"{_processor()}, {len(os.sched_getaffinity(0))} cores"
@@ -246,7 +247,7 @@ def _processor() -> str:
 
 
 def describe(result: dict[str, Any]) -> str:
-    """The same for people."""
+    """Formats the result as text."""
     lines = [
         result["hardware"],
         f"{result['images_per_second']:.1f} images/s: {1000 * result['step_s']:.1f} ms per step of "

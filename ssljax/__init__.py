@@ -1,6 +1,6 @@
 """Semi-supervised image classification in JAX: one pure training step, one file per method.
 
-`build`, `train`, `load` and `fit` are what a notebook needs; they are imported when they are used.
+A notebook needs `build`, `train`, `load` and `fit`; each is imported on first use.
 """
 
 from typing import TYPE_CHECKING, Any

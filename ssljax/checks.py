@@ -1,4 +1,7 @@
-"""What arguments and knobs must be. Every error names the field, the value and what is allowed."""
+"""Validation of arguments and config values.
+
+Every error names the field, the value and what is allowed.
+"""
 
 import difflib
 import inspect
@@ -15,7 +18,7 @@ from ssljax import lookup
 from ssljax.errors import UsageError
 from ssljax.lookup import FIXED
 
-# What a value has to be, for a message.
+# Descriptions of the allowed types, for messages.
 KINDS: dict[Any, str] = {
     bool: "true or false",
     int: "a whole number",
@@ -25,7 +28,7 @@ KINDS: dict[Any, str] = {
     type(None): "None",
     ml_collections.ConfigDict: "a ConfigDict of its knobs",
 }
-# The types of values that count as one.
+# The types whose values are accepted as one of the above.
 _TYPES = {
     int: numbers.Integral,
     float: numbers.Real,
@@ -39,7 +42,7 @@ def check_range(
     """Raises ValueError unless `value` is a finite number from `low` to `high`.
 
     Args:
-      open_low: whether `low` itself is refused.
+      open_low: whether `low` itself is rejected.
     """
     below = value <= low if open_low else value < low
     if below or value > high or not math.isfinite(value):
@@ -49,35 +52,35 @@ def check_range(
 
 
 def check_positive(**arguments: float) -> None:
-    """Raises ValueError for an argument that is not above 0 and finite."""
+    """Raises ValueError unless every argument is finite and above 0."""
     for name, value in arguments.items():
         check_range(name, value, open_low=True)
 
 
 def check_non_negative(**arguments: float) -> None:
-    """Raises ValueError for an argument that is not 0 or more and finite."""
+    """Raises ValueError unless every argument is finite and at least 0."""
     for name, value in arguments.items():
         check_range(name, value)
 
 
 def check_probability(**arguments: float) -> None:
-    """Raises ValueError for an argument that is not from 0 to 1."""
+    """Raises ValueError unless every argument is from 0 to 1."""
     for name, value in arguments.items():
         check_range(name, value, 0, 1)
 
 
 def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
-    """Raises ValueError, which lists them, for a value that is none of the choices."""
+    """Raises ValueError, listing the choices, for a value that is not one of them."""
     choices = list(choices)
     if value not in choices:
         raise ValueError(f"{name} is {value!r}; allowed: {', '.join(map(str, choices))}")
 
 
 def check_kind(name: str, value: Any, annotation: Any) -> None:
-    """Raises ValueError for a value of another type than an annotation of plain types allows.
+    """Raises ValueError for a value whose type an annotation of plain types does not allow.
 
     Args:
-      annotation: such as `int`, `float | None` or `tuple[int, ...]`; any other allows everything.
+      annotation: such as `int`, `float | None` or `tuple[int, ...]`; others allow every value.
     """
     is_union = get_origin(annotation) in (Union, UnionType)
     kinds = get_args(annotation) if is_union else (annotation,)
@@ -93,12 +96,12 @@ def check_kind(name: str, value: Any, annotation: Any) -> None:
 
 
 def _is_kind(value: Any, kind: Any) -> bool:
-    is_bool = isinstance(value, bool)  # which is an int, too
+    is_bool = isinstance(value, bool)  # a bool is an int, too
     return is_bool if kind is bool else isinstance(value, _TYPES.get(kind, kind)) and not is_bool
 
 
 def check_kinds(field: str, function: Callable[..., Any], given: Mapping[str, Any]) -> None:
-    """Raises ValueError for an argument of another type than the function's signature has."""
+    """Raises ValueError for an argument whose type differs from the function's signature."""
     for key, parameter in inspect.signature(function).parameters.items():
         if key in given:
             check_kind(f"{field}.{key}", given[key], parameter.annotation)
@@ -106,11 +109,11 @@ def check_kinds(field: str, function: Callable[..., Any], given: Mapping[str, An
 
 @contextmanager
 def prefix_errors(field: str) -> Iterator[None]:
-    """Turns what plain functions raise about their arguments into an error that names the field,
-    and whatever someone's own code raises into one that names its file and line.
+    """Turns errors that plain functions raise about their arguments into errors that name the
+    field, and errors raised by user code into errors that name its file and line.
 
     Raises:
-      UsageError: such an error was raised inside; "" adds no field to its message.
+      UsageError: such an error was raised inside. An empty `field` adds nothing to its message.
     """
     try:
         yield
@@ -126,7 +129,7 @@ def prefix_errors(field: str) -> Iterator[None]:
 
 @contextmanager
 def missing_knobs() -> Iterator[None]:
-    """Turns what ml_collections raises for a knob that a config lacks into one line."""
+    """Turns ml_collections' error about a knob missing from a config into a one-line error."""
     try:
         yield
     except AttributeError as error:
@@ -139,11 +142,11 @@ def missing_knobs() -> Iterator[None]:
 
 
 def call(function: Callable[..., Any], config: Any, knob: str, **fixed: Any) -> Any:
-    """Calls what `config[knob]` names with `config[<knob>_args]`, checked by name first.
+    """Calls `function` with `config[<knob>_args]`, after checking their names.
 
     Args:
-      function: found under that name.
-      fixed: further arguments, which the function is given where it takes them.
+      function: the function that `config[knob]` names.
+      fixed: further arguments, passed only if the function accepts them.
     """
     name, given = config[knob], config[f"{knob}_args"].to_dict()
     parameters = inspect.signature(function).parameters
@@ -157,7 +160,7 @@ def call(function: Callable[..., Any], config: Any, knob: str, **fixed: Any) -> 
         if difflib.get_close_matches(key, own, n=1, cutoff=0.7):
             raise UsageError(f"config.{knob}_args.{key} does not exist; {allowed}")
         raise UsageError(
-            f"config.{knob}_args.{key} is no argument of config.{knob} {name!r}; {allowed}; "
+            f"config.{knob}_args.{key} is not an argument of config.{knob} {name!r}; {allowed}; "
             f"a recipe for another {knob} sets it: replace config.{knob}_args in your recipe"
         )
     taken = {key: value for key, value in fixed.items() if takes_any or key in parameters}
@@ -168,7 +171,7 @@ def call(function: Callable[..., Any], config: Any, knob: str, **fixed: Any) -> 
 
 
 def check_returned(field: str, name: str, value: Any, kind: type) -> None:
-    """Raises UsageError unless what `name` returned is a `kind`."""
+    """Raises UsageError unless the value that `name` returned is a `kind`."""
     if not isinstance(value, kind):
         raise UsageError(
             f"{field} {name!r} returned a {type(value).__name__}; allowed: "

@@ -1,4 +1,4 @@
-"""The command line: `launch.py`, `ssljax` and `python -m ssljax`. `flags.py` has the flags."""
+"""The command line: `launch.py`, `ssljax` and `python -m ssljax`. `flags.py` defines the flags."""
 
 import os
 import shlex
@@ -19,16 +19,17 @@ from ssljax.storage import files, flock
 
 
 def run() -> None:
-    """The entry point of the scripts: ends the process with the command's exit code."""
+    """The entry point of the scripts; exits with the command's exit code."""
     log.outlive_readers()
     sys.exit(main(sys.argv[1:], restart=True))
 
 
 def main(arguments: Sequence[str], *, restart: bool = False) -> int:
-    """Runs one command, given without the program's name; returns its exit code.
+    """Runs one command and returns its exit code.
 
     Args:
-      restart: whether a training process may start itself again, with huge pages.
+      arguments: the command line without the program's name.
+      restart: whether a training process may restart itself with huge pages enabled.
     """
     log.show_lines()
     return exits.code_of(lambda: _dispatch(arguments, restart))
@@ -44,7 +45,7 @@ def _dispatch(arguments: Sequence[str], restart: bool) -> None:
 
         huge_pages.restart()
     flock.require()
-    # Training handles signals itself, once there is something to save.
+    # Training installs its own signal handlers once there is something to save.
     with nullcontext() if command.mode == "train" else interrupts.handled(interrupts.end):
         _RUN[command.mode](command)
 
@@ -70,7 +71,7 @@ def _train(command: Command) -> None:
         if others:
             if remote.is_remote(workdir):
                 raise UsageError(f"--workdir={workdir} is remote; allowed with num_seeds: a path")
-            LOG.info("%d seeds in one program, each in a directory of its own", 1 + len(others))
+            LOG.info("%d seeds in one program, each in its own directory", 1 + len(others))
             for name, found in seeds.train([first, *others], Path(workdir)).items():
                 print(f"{name}: {results.headline(found, evaluate.uneven_parts(first))}")
             return
@@ -82,7 +83,7 @@ def _train(command: Command) -> None:
 
 
 def _open(workdir: str, config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """How far the run is that a directory holds, or all seeds are; it must take files."""
+    """Returns the progress of the run or of all seeds; the directory must be writable."""
     from ssljax.run import directory, seeds
     from ssljax.storage import remote
 
@@ -94,7 +95,7 @@ def _open(workdir: str, config: ml_collections.ConfigDict) -> dict[str, Any]:
 
 
 def _sweep(command: Command) -> None:
-    """Runs the points of `--sweep`, prints them, or runs one; finished ones are skipped."""
+    """Runs all points of `--sweep`, lists them, or runs one; finished points are skipped."""
     from ssljax import sweep
     from ssljax.run import resume
     from ssljax.storage import lock
@@ -129,7 +130,7 @@ def _sweep(command: Command) -> None:
         commands = dict([list(commands.items())[index]])
     paths.require_writable(root, "--workdir")
     refusal = f"workdir {root} is in use: another sweep runs there; wait for its end"
-    # Points that run alone, of schedulers, share the directory; each has the lock of its own run.
+    # Points started singly by a scheduler share the directory; each run holds its own lock.
     with nullcontext() if index is not None else lock.held_directory(root.resolve(), refusal):
         sweep.run(commands, finished=finished)
     print(f"report: {shlex.join([*command.program, '--mode=report', f'--workdir={root}'])}")
@@ -158,12 +159,12 @@ def _report(command: Command) -> None:
 
     workdirs = _workdirs(command.require("workdir"))
     if command.output is None and len(workdirs) > 1:
-        raise UsageError("--output is missing, which several directories in --workdir need")
+        raise UsageError("--output is missing; several directories in --workdir need it")
     output = Path(command.output or workdirs[0])
     paths.require_writable(output, "--output" if command.output else "--workdir")
     options = {"published": command.reference == "paper", "oracle": command.oracle}
     if command.follow:
-        print(f"writing {output}/report.html whenever a run goes on, until Ctrl-C", flush=True)
+        print(f"updating {output}/report.html as runs progress, until Ctrl-C", flush=True)
         say = lambda text: print(f"\n{text}", flush=True)  # noqa: E731
         if not report.follow(workdirs, output, say=say, **options):
             return
@@ -173,7 +174,7 @@ def _report(command: Command) -> None:
 
 
 def _workdirs(given: str) -> list[Path]:
-    """Directories, separated by commas where none is called just that."""
+    """Splits `given` at commas, unless a directory has exactly that name."""
     several = [given] if Path(given).exists() else given.split(",")
     return [Path(paths.expand(path, "--workdir")) for path in several]
 
@@ -199,7 +200,7 @@ def _export(command: Command) -> None:
 
 
 def _export_bundle(command: Command) -> None:
-    """Of `--config`, from its initial weights, or of `--workdir`, from its newest checkpoint."""
+    """Exports `--config` with initial weights, or the newest checkpoint of `--workdir`."""
     from ssljax.export import npu_export
     from ssljax.storage import remote
 
@@ -226,7 +227,7 @@ def _import_bundle(command: Command) -> None:
 
 def _batch_sizes(values: list[str]) -> tuple[int, ...]:
     if not all(value.strip().isdecimal() and 0 < int(value) < 2**31 for value in values):
-        raise UsageError(f"--batch_sizes={','.join(values)} is no list of numbers from 1 up")
+        raise UsageError(f"--batch_sizes={','.join(values)} is not a list of numbers from 1 up")
     return tuple(int(value) for value in values)
 
 
@@ -247,7 +248,7 @@ def _show_data(command: Command) -> None:
     record = split_file.record(split, class_counts=counts)
     directory.require_ours(workdir / "split.json", record)
     if (workdir / "labelled.png").exists() and not (workdir / "split.json").exists():
-        raise UsageError(f"{workdir}/labelled.png is there already; use another workdir")
+        raise UsageError(f"{workdir}/labelled.png already exists; use another workdir")
     workdir.mkdir(parents=True, exist_ok=True)
     files.write_json(workdir / "split.json", record)
     files.write_picture(workdir / "labelled.png", overview.contact_sheet(data, split))
@@ -260,7 +261,7 @@ def _show_data(command: Command) -> None:
 
 def _show_views(command: Command) -> None:
     config = command.config()
-    # Beside the run directory: inside, it would keep a run from starting there.
+    # Written beside the run directory: inside, it would prevent a run from starting there.
     workdir = Path(os.path.abspath(command.run_directory(config)))
     paths.require_writable(workdir.parent, "--workdir")
 
@@ -282,7 +283,7 @@ def _show_views(command: Command) -> None:
 
 
 def _list_recipes(command: Command) -> None:
-    """The recipes, or with `--config` its knobs and their values."""
+    """Lists the recipes, or with `--config` the knobs of one and their values."""
     if command.recipe is not None:
         for knob, value in overrides.flatten(command.config().to_dict()).items():
             print(f"{knob} = {value!r}")

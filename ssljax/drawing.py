@@ -1,6 +1,6 @@
-"""matplotlib, without a screen, and whatever backend $MPLBACKEND names.
+"""matplotlib without a display, whatever backend $MPLBACKEND names.
 
-Importing it fails where that backend is not installed, as in a process that a notebook starts.
+A plain import fails if that backend is not installed, as in a process started from a notebook.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ finally:
     if _backend is not None:
         os.environ["MPLBACKEND"] = _backend
 if _backend is not None:
-    with contextlib.suppress(ValueError):  # for pyplot, which is not used here
+    with contextlib.suppress(ValueError):  # for pyplot, which this package does not use
         mpl.rcParams["backend"] = _backend
 
 __all__ = ["Figure", "mpl"]

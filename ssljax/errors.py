@@ -1,12 +1,12 @@
-"""Errors that the person at the command line can mend; `launch.py` prints them as one line."""
+"""Errors that the user can fix; the command line prints them as one line."""
 
 
 class UsageError(ValueError):
-    """Bad input: names the field, its value and what is allowed (exit code 2)."""
+    """Invalid input: the message names the field, its value and what is allowed (exit code 2)."""
 
 
 class RunError(RuntimeError):
-    """A run that cannot go on, though its input was in order (exit code 1)."""
+    """A run that cannot continue although its input was valid (exit code 1)."""
 
 
 class Interrupted(Exception):

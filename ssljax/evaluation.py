@@ -1,4 +1,4 @@
-"""`--mode=eval`: a run directory -> the exact accuracies of its newest checkpoint."""
+"""`--mode=eval`: the exact accuracies of the newest checkpoint in a run directory."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ from ssljax.training import devices, parallel
 from ssljax.training.state import TrainState
 from ssljax.training.step import make_eval_step
 
-# Knobs that an evaluation takes: the data, and what does not change the figures.
+# Knobs that an evaluation accepts: those of the data, and those that do not affect the results.
 KNOBS = recorded.DATA | {
     "checkpoint.fallback", "compilation_cache", "cpu_devices", "eval_batch_size"
 }  # fmt: skip
@@ -28,19 +28,19 @@ KNOBS = recorded.DATA | {
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What is evaluated on what, and what is found."""
+    """The data and checkpoint of an evaluation, and its results."""
 
     dataset: Dataset | StreamedDataset
     split: Split
     eval_batch_size: int
     step: int
-    is_own: bool  # whether on the images that the run was trained with
-    name: str  # of the data
+    is_own: bool  # whether the images are those the run was trained with
+    name: str  # name of the data
     scores: Scores = dataclasses.field(default_factory=dict)
 
 
 def prepare(workdir: Path, given: Sequence[str] = ()) -> None:
-    """Sets up the devices of this process, before JAX starts its backend."""
+    """Sets up this process's devices before JAX starts its backend."""
     runs.require_one(workdir)
     recipe.prepare(_config(workdir, given), join=False)
 
@@ -49,10 +49,10 @@ def evaluate_directory(workdir: Path, given: Sequence[str] = ()) -> Evaluation:
     """Evaluates the newest checkpoint of a run directory.
 
     Args:
-      given: `<knob>=<value>`, of `KNOBS`; and code of one's own that the run names.
+      given: overrides `<knob>=<value>` of `KNOBS`, and of any user code that the run names.
 
     Raises:
-      UsageError: there is no checkpoint, it cannot be read, or the data are no longer the run's.
+      UsageError: there is no checkpoint, it cannot be read, or the run's data have changed.
     """
     runs.require_one(workdir)
     config = _config(workdir, given)

@@ -1,4 +1,4 @@
-"""How a command ends: with one line and an exit code for all that a person can mend."""
+"""How commands end: errors that the user can fix become one line and an exit code."""
 
 import signal
 import sys
@@ -10,8 +10,11 @@ from ssljax.storage import files
 
 
 def code_of(command: Callable[[], None]) -> int:
-    """Runs a command and prints what it raises; 0, 2 for bad input, 1 for what failed, and for
-    signals 128 and their number."""
+    """Runs a command, prints the error it raises, and returns the exit code.
+
+    The code is 0 for success, 2 for invalid input, 1 for other failures, and 128 plus the signal's
+    number for signals.
+    """
     try:
         command()
     except UsageError as error:
@@ -37,7 +40,7 @@ def _end(message: str, code: int) -> int:
 
 
 def _reason(error: Exception) -> str | None:
-    """One line about what the system refuses; None: it names no file, and is a fault of ours."""
+    """Returns one line about a system error, or None if it names no file and is thus a bug."""
     if not isinstance(error, OSError):
         return f"the memory is full ({str(error) or type(error).__name__})"
     return files.describe(error)

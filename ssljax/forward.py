@@ -1,4 +1,4 @@
-"""What a model says of any number of images: a batch at a time, on all devices of this process."""
+"""The forward pass over any number of images, in batches, on all local devices."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -8,26 +8,26 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 PyTree = Any
-_EACH = 256  # images that a device computes at once
+_EACH = 256  # images per device and batch
 
 
 class Outputs(NamedTuple):
-    """What a model says of some images."""
+    """A model's outputs for some images."""
 
     logits: np.ndarray  # [n, C] float32
-    probabilities: np.ndarray  # [n, C] float32, of the logits divided by the temperature
-    features: np.ndarray | None  # [n, D] float32, the input of the last dense layer, if known
+    probabilities: np.ndarray  # [n, C] float32, softmax of the logits divided by the temperature
+    features: np.ndarray | None  # [n, D] float32, the input of the last dense layer, if available
 
 
-# Images on the host, uint8 [size, H, W, C] -> `Outputs` of as many rows, on the devices.
+# Maps images on the host, uint8 [size, H, W, C], to `Outputs` with as many rows on the devices.
 Forward = Callable[[np.ndarray], Any]
 
 
 def batch_size(images: int, devices: int, most: int) -> int:
-    """How many of so many images are computed at once: at most `most`, and at most 256 per device.
+    """Returns the batch size for a number of images: at most `most`, and at most 256 per device.
 
-    Few images are not filled up to a whole batch. As each size is compiled, it is a power of two
-    per device.
+    A few images are not padded to a full batch. Because each size is compiled, the size is a power
+    of two per device.
     """
     each = max(1, min(_EACH, most // devices))
     needed = -(-images // devices)
@@ -37,8 +37,7 @@ def batch_size(images: int, devices: int, most: int) -> int:
 def compile_forward(
     function: Callable[[PyTree, jax.Array], Any], variables: PyTree, devices: Sequence[Any]
 ) -> Forward:
-    """`function(variables, images)`, compiled: a batch is divided by the devices, each of which
-    has the variables."""
+    """Compiles `function(variables, images)` with images sharded over devices, variables not."""
     mesh = Mesh(np.array(devices), ("devices",))
     replicated, rows = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("devices",)))
     variables = jax.device_put(variables, replicated)
@@ -47,10 +46,10 @@ def compile_forward(
 
 
 def in_batches(forward: Forward, batches: Iterable[np.ndarray], size: int) -> Iterator[Outputs]:
-    """The outputs of each batch, uint8 `[n, H, W, C]` with n at most `size`, which all devices can
-    share.
+    """Yields the outputs of each batch, uint8 `[n, H, W, C]` with n at most `size`.
 
-    One batch is ahead of the one whose outputs are taken, so that the devices do not wait.
+    `size` must be divisible by the number of devices. The next batch is computed while the outputs
+    of the previous one are fetched, so that the devices do not wait.
     """
 
     def fetch(images: int, found: Any) -> Outputs:

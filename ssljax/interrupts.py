@@ -1,4 +1,4 @@
-"""The signals that end a program: Ctrl-C's, a platform's, and a terminal's when it closes."""
+"""Signals that end a program: from Ctrl-C, the platform, or a terminal that closes."""
 
 import signal
 import threading
@@ -17,14 +17,14 @@ class Ended(KeyboardInterrupt):
 
 
 def heeded() -> tuple[signal.Signals, ...]:
-    """The signals that end this program: under `nohup` SIGHUP does not."""
+    """Returns the signals that end this program; under `nohup`, SIGHUP is not among them."""
     ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     return (signal.SIGINT, signal.SIGTERM, *(() if ignored else (signal.SIGHUP,)))
 
 
 @contextmanager
 def handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Handles the signals meanwhile, in the main thread: Python lets no other one do that."""
+    """Installs a signal handler for the duration; Python allows that in the main thread only."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -37,9 +37,9 @@ def handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
 
 
 def end(signum: int, frame: FrameType | None) -> NoReturn:
-    """A handler: leaves, tidying up on the way; a second signal ends the process at once.
+    """Raises `Ended`, so that the program cleans up; a second signal ends the process at once.
 
-    A terminal that closes sends SIGHUP twice, itself and through the shell: that is no second one.
+    A closing terminal sends SIGHUP twice, itself and through the shell; the second is ignored.
 
     Raises:
       Ended: always.

@@ -1,4 +1,4 @@
-"""Training as a function: `train` a config, or `fit` arrays. `__init__.py` offers both."""
+"""Training as a function: `train` for a config, `fit` for arrays. `__init__.py` exports both."""
 
 import dataclasses
 import difflib
@@ -22,19 +22,19 @@ from ssljax.storage import remote
 from ssljax.trained import Trained, load
 from ssljax.training import hosts
 
-_TINY = 16  # side in pixels below which views are those of the digits
+_TINY = 16  # image side in pixels below which the digits' augmentation is used
 
 
 def train(config: ml_collections.ConfigDict, workdir: Path | str) -> Trained:
-    """Trains the recipe `config` in the run directory `workdir`, resuming what is there.
+    """Trains the recipe `config` in the run directory `workdir`, resuming a run found there.
 
-    It runs on the devices that JAX has, and prints through `logging.getLogger("ssljax")`.
+    Training runs on the devices available to JAX and logs to `logging.getLogger("ssljax")`.
 
     Returns:
-      The trained model, with the moving average's weights.
+      The trained model, with the weights of the moving average.
 
     Raises:
-      UsageError, RunError, Interrupted: as `recipe.build` and `run.loop.train`.
+      UsageError, RunError, Interrupted: as for `recipe.build` and `run.loop.train`.
     """
     log.show_lines()
     if config.num_seeds > 1:
@@ -64,26 +64,26 @@ def fit(
 ) -> Trained:
     """Trains on arrays in memory.
 
-    The network, the views and the lengths are chosen by the size of the images, and any knob of
-    `ssljax/defaults.py` can be given: `num_steps=400`, `optimizer={"lr": 0.1}`,
+    The network, the augmentation and the schedule are chosen by the size of the images. Any knob of
+    `ssljax/defaults.py` can be set: `num_steps=400`, `optimizer={"lr": 0.1}`,
     `method_args={"threshold": 0.9}`.
 
     Args:
       images: uint8 `[N, H, W, C]` with C = 1 or 3, or `[N, H, W]`.
-      labels: `[N]`, of any hashable kind; -1 or None: the image has none.
+      labels: `[N]`, any hashable values; -1 or None marks an image without a label.
       unlabeled: further images without labels, uint8 `[M, H, W, C]`.
       method: the name of a method, such as fixmatch, mixmatch or supervised.
-      test_images: evaluated while training, uint8 `[T, H, W, C]`; None: nothing is.
-      test_labels: `[T]`, each one of the labels.
-      workdir: the run directory; None: a temporary one, which is kept until the next restart of
-        the machine.
+      test_images: images evaluated during training, uint8 `[T, H, W, C]`; None: no evaluation.
+      test_labels: `[T]`, each one of the values in `labels`.
+      workdir: the run directory; None: a temporary directory, which is kept until the machine
+        restarts.
 
     Returns:
-      The trained model. Its `predict` returns labels as they were given.
+      The trained model. Its `predict` returns labels as given in `labels`.
 
     Raises:
-      UsageError: the arrays do not fit together, or there is no such knob.
-      RunError, Interrupted: as `run.loop.train`.
+      UsageError: the arrays do not fit together, or a knob does not exist.
+      RunError, Interrupted: as for `run.loop.train`.
     """
     log.show_lines()
     dataset, classes = _dataset(images, labels, unlabeled, test_images, test_labels)
@@ -104,7 +104,7 @@ def fit(
 def _dataset(
     images: np.ndarray, labels: Any, unlabeled: Any, test_images: Any, test_labels: Any
 ) -> tuple[Dataset, tuple[Hashable, ...]]:
-    """The arrays as a data set, and the class of each number."""
+    """Returns the arrays as a data set, and the label of each class number."""
     images = _images("images", images, None)
     given = _labels("labels", labels, len(images))
     classes = _classes([label for label in given if not _is_missing(label)])
@@ -147,7 +147,7 @@ def _images(name: str, images: Any, like: np.ndarray | None) -> np.ndarray:
 
 
 def _labels(name: str, labels: Any, count: int) -> list[Any]:
-    """Python values, so that a label is found whatever array it came in."""
+    """Converts labels to Python values, which compare equal whatever array type they came in."""
     values = labels.tolist() if isinstance(labels, np.ndarray) else list(labels)
     values = [value.item() if isinstance(value, np.generic) else value for value in values]
     if len(values) != count:
@@ -163,7 +163,7 @@ def _is_missing(label: Any) -> bool:
 
 
 def _classes(labels: Sequence[Any]) -> tuple[Hashable, ...]:
-    """The different labels, sorted, or if they cannot be in the order in which they come."""
+    """Returns the distinct labels, sorted if they can be compared, else in order of appearance."""
     different = list(dict.fromkeys(labels))
     if len(different) < 2:
         raise UsageError(f"labels: {len(different)} different ones; allowed: from 2 classes up")
@@ -174,7 +174,7 @@ def _classes(labels: Sequence[Any]) -> tuple[Hashable, ...]:
 
 
 def _config(dataset: Dataset, labeled: int, method: str) -> ml_collections.ConfigDict:
-    """Ours: a small network, and averages that fit a short run, as the recipes for the digits."""
+    """Returns a config for short runs: a small network and averages, as for the digits."""
     side = min(dataset.image_shape[:2])
     config = defaults.get_config().unlock()
     config.dataset = f"arrays.0@{labeled}-0"
@@ -198,7 +198,7 @@ def _config(dataset: Dataset, labeled: int, method: str) -> ml_collections.Confi
 
 
 def _change(config: ml_collections.ConfigDict, knobs: Mapping[str, Any]) -> None:
-    """Sets knobs given as keywords, those of a group as a dict."""
+    """Sets knobs given as keywords; a group of knobs is given as a dict."""
     if "model" in knobs and knobs["model"] != config.model:
         overrides.choose_arguments(config, [f"model={knobs['model']}"])
     known = overrides.flatten(config.to_dict())

@@ -1,6 +1,6 @@
-"""The lines that people read: `logging.getLogger("ssljax")`.
+"""The log lines for users: `logging.getLogger("ssljax")`.
 
-A notebook is quiet with `logging.getLogger("ssljax").setLevel(logging.ERROR)`.
+To silence it in a notebook, use `logging.getLogger("ssljax").setLevel(logging.ERROR)`.
 """
 
 import codecs
@@ -23,42 +23,44 @@ LOG = logging.getLogger("ssljax")
 
 
 def printable(name: object) -> str:
-    """A name in one line that any terminal and file takes: line breaks, control characters, and
-    bytes that are no text are written as escapes, `\\n`, `\\x1b`, `\\xe9`."""
+    """Returns a name as one line that any terminal and file accepts.
+
+    Line breaks, control characters and undecodable bytes become escapes, `\\n`, `\\x1b`, `\\xe9`.
+    """
     return "".join(c if c.isprintable() else _escaped(c) for c in str(name))
 
 
 def _escaped(character: str) -> str:
-    byte = ord(character) - 0xDC00  # how Python writes a byte of a file name that is no text
+    byte = ord(character) - 0xDC00  # Python's encoding of an undecodable byte in a file name
     if 0x80 <= byte <= 0xFF:
         return f"\\x{byte:02x}"
     return character.encode("unicode_escape").decode()
 
 
 def some(names: Collection[object], most: int = 5) -> str:
-    """The first of many names, in one line: `a, b, c, … (of 12)`."""
+    """Returns the first of many names on one line: `a, b, c, … (of 12)`."""
     shown = ", ".join(printable(name) for name in islice(names, most))
     return shown if len(names) <= most else f"{shown}, … (of {len(names):,})"
 
 
 class _Lines(logging.Handler):
-    """Prints messages as they are, above a progress bar if there is one."""
+    """Prints messages without a prefix, above the progress bar if there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
         line = record.getMessage()
-        with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
+        with contextlib.suppress(OSError, ValueError):  # the output was closed
             tqdm.write(line, file=sys.stdout)
             sys.stdout.flush()
 
 
-# What stands for characters that a terminal or a log file cannot show.
+# Replacements for characters that a terminal or a log file cannot show.
 _PLAIN = {
     "×": "x", "±": "+-", "−": "-", "–": "-", "—": "-", "…": "...", "→": "->", "·": "*", "Π": "Pi",
 }  # fmt: skip
 
 
 def _plain(error: UnicodeError) -> tuple[str, int]:
-    """Handles an encoding error: what stands for the character, or its number."""
+    """Handles an encoding error by returning the characters' replacements or escapes."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     text = error.object[error.start : error.end]
@@ -67,10 +69,10 @@ def _plain(error: UnicodeError) -> tuple[str, int]:
 
 
 def _show_all() -> None:
-    """Lets standard output and errors take any character, also where they are no UTF-8."""
+    """Lets standard output and standard error accept any character, even if they are not UTF-8."""
     codecs.register_error("ssljax", _plain)
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a notebook's are not
+        if isinstance(stream, io.TextIOWrapper):  # not the case in a notebook
             stream.reconfigure(errors="ssljax")
 
 
@@ -78,7 +80,7 @@ def show_lines() -> None:
     """Prints notes and progress on standard output, unless the program has set up logging."""
     _have_streams()
     _show_all()
-    # A handler that lets no note through is not the program's: libraries add such ones.
+    # Logging that hides notes, or that a library set up, does not count as the program's.
     root = logging.getLogger()
     is_set_up = root.level < logging.WARNING and not all(map(_is_foreign, root.handlers))
     if not LOG.handlers and not is_set_up:
@@ -89,14 +91,14 @@ def show_lines() -> None:
 
 
 def _is_foreign(handler: logging.Handler) -> bool:
-    """Whether a library or a test runner has added a handler, rather than the program."""
+    """Whether a library or a test runner added the handler, rather than the program."""
     return type(handler).__module__.partition(".")[0] in ("absl", "_pytest")
 
 
 def _have_streams() -> None:
-    """Gives a process that has no standard input, output or error (a daemon) empty ones.
+    """Opens the null device in place of standard streams that are closed, as in a daemon.
 
-    Otherwise the next file that is opened, a checkpoint perhaps, would be what C++ prints into.
+    Otherwise the next opened file, perhaps a checkpoint, would receive the output of C++ code.
     """
     for descriptor in range(3):
         try:
@@ -118,15 +120,15 @@ _OUTPUTS = (("stdout", 1), ("stderr", 2))
 
 
 class _Lasting(io.FileIO):
-    """A standard stream that drops what it cannot write: the program outlives its reader."""
+    """A standard stream that discards what it cannot write, so the program outlives its reader."""
 
     def write(self, data: Any) -> int:
         try:
-            while (count := super().write(data)) is None:  # the reader of this pipe is slow
+            while (count := super().write(data)) is None:  # the pipe's reader is slow
                 select.select([], [self], [])
             return count
         except OSError as error:
-            if error.errno in (errno.EPIPE, errno.EIO):  # for good; C++ is to know it too
+            if error.errno in (errno.EPIPE, errno.EIO):  # permanent, also for C++
                 nowhere = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(nowhere, self.fileno())
                 os.close(nowhere)
@@ -134,13 +136,12 @@ class _Lasting(io.FileIO):
 
 
 def outlive_readers() -> None:
-    """A pipe that is closed (`| head`), a terminal that is gone or a full disk under the output
-    ends no command from now on."""
+    """Makes standard streams survive a closed pipe (`| head`), a lost terminal and a full disk."""
     _have_streams()
     for name, descriptor in _OUTPUTS:
         stream = getattr(sys, name)
         raw = getattr(stream, "buffer", None)
-        if not isinstance(raw, io.BufferedWriter | io.FileIO):  # somebody has put another one there
+        if not isinstance(raw, io.BufferedWriter | io.FileIO):  # replaced by other code
             continue
         lasting = io.TextIOWrapper(
             io.BufferedWriter(_Lasting(descriptor, "w", closefd=False)),
@@ -152,8 +153,8 @@ def outlive_readers() -> None:
         setattr(sys, name, lasting)
 
 
-# Notes and warnings of TensorFlow and absl, written in C++ while they are imported, when no setting
-# reaches them; and what every import says where there are NVIDIA's libraries.
+# Notes and warnings of TensorFlow and absl, written by C++ code during import, when no setting can
+# suppress them; and messages that every import prints on machines with NVIDIA's libraries.
 _NOISE = re.compile(
     r"WARNING: All log messages before absl|[IW]\d{4} |\d{4}-\d\d-\d\d .*: [IW] "
     r"|.*Unable to register cu|To enable the following instructions"
@@ -162,18 +163,19 @@ _NOISE = re.compile(
 
 @contextlib.contextmanager
 def quiet_import() -> Iterator[None]:
-    """Holds standard error back while TensorFlow is imported; what is no noise is printed after.
+    """Holds standard error back while TensorFlow is imported, then prints all but known noise.
 
-    If the import fails, all is. The file descriptor is replaced, as it is C++ that writes.
+    If the import fails, everything is printed. The file descriptor itself is replaced, because C++
+    code writes to it.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only, once it is imported
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only, after the import
     if "tensorflow" in sys.modules:
         yield
         return
     failed = True
     try:
         held = tempfile.TemporaryFile()  # noqa: SIM115
-    except OSError:  # no folder can be written
+    except OSError:  # no writable temporary directory
         yield
         return
     with held:

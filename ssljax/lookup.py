@@ -1,7 +1,7 @@
-"""Names in configs -> functions and their arguments. There is no registry.
+"""Looks up the functions that configs name, and their arguments. There is no registry.
 
-A plain name is looked up in the modules of the package; a dotted one, `my_package.my_method`, is
-imported, so that nobody has to edit the package.
+A plain name is searched for in the package's modules. A dotted name, `my_package.my_method`, is
+imported, so that user code needs no change to the package.
 """
 
 import ast
@@ -25,18 +25,18 @@ from typing import Any
 
 from ssljax.errors import UsageError
 
-PACKAGES = {"method": "methods", "model": "models"}  # knob -> where its plain names are
-# Arguments that are not the config's.
+PACKAGES = {"method": "methods", "model": "models"}  # knob -> subpackage of its plain names
+# Arguments that a config cannot set.
 FIXED = frozenset({"num_classes", "dtype", "axis_name", "remat", "frozen", "parent", "name"})
 
 
 def find(field: str, name: str, modules: Iterable[ModuleType]) -> Callable[..., Any]:
-    """What `name` is called in one of `modules`, or if it has a dot, what is imported under it.
+    """Returns what `name` refers to in one of `modules`, or imports it if the name has a dot.
 
-    It can be any public lower-case function, class or partial that is defined there.
+    It can be any public lower-case function, class or partial defined in these modules.
 
     Raises:
-      UsageError: there is none; the message names `field` and lists what there is.
+      UsageError: there is none; the message names `field` and lists the known names.
     """
     if "." in name:
         return find_dotted(field, name)
@@ -50,17 +50,17 @@ def find(field: str, name: str, modules: Iterable[ModuleType]) -> Callable[..., 
                 known[key] = value
     if name not in known:
         raise UsageError(
-            f"{field} {name!r} does not exist; there are: {', '.join(sorted(known))}; one of your "
-            "own is written <module>.<name>"
+            f"{field} {name!r} does not exist; there are: {', '.join(sorted(known))}; your own "
+            "are written <module>.<name>"
         )
     return known[name]
 
 
 def find_dotted(field: str, name: str) -> Callable[..., Any]:
-    """The function or class that is imported under a dotted name; the current folder counts.
+    """Imports a function or class by its dotted name; the current directory is searched, too.
 
     Raises:
-      UsageError: it cannot be imported, or cannot be called.
+      UsageError: it cannot be imported or called.
     """
     module, _, attribute = name.rpartition(".")
     if not all(part.isidentifier() for part in name.split(".")):
@@ -68,7 +68,7 @@ def find_dotted(field: str, name: str) -> Callable[..., Any]:
     try:
         with _current_folder_counts():
             imported = importlib.import_module(module)
-    except (Exception, SystemExit) as error:  # whatever the module does while it is imported
+    except (Exception, SystemExit) as error:  # importing user code can raise anything
         raise UsageError(f"{field} {name!r} cannot be imported: {reason(error)}") from error
     if not hasattr(imported, attribute):
         there = [key for key, value in vars(imported).items() if callable(value)]
@@ -85,12 +85,12 @@ def find_dotted(field: str, name: str) -> Callable[..., Any]:
 
 @contextlib.contextmanager
 def _current_folder_counts() -> Iterator[None]:
-    """Lets modules be found there, after all other places, for as long as one is imported."""
+    """Adds the current directory to the end of the module search path for the duration."""
     here = os.getcwd()
-    added = here not in sys.path and "" not in sys.path  # scripts have their own folder instead
+    added = here not in sys.path and "" not in sys.path  # scripts add their own folder instead
     if added:
         sys.path.append(here)
-    importlib.invalidate_caches()  # of a file that was written a moment ago
+    importlib.invalidate_caches()  # notices files written a moment ago
     try:
         yield
     finally:
@@ -99,19 +99,19 @@ def _current_folder_counts() -> Iterator[None]:
 
 
 def reason(error: BaseException) -> str:
-    """One line about an error in someone's own file: the file, the line and what it says."""
+    """Describes an error in user code on one line: the file, the line and the error's text."""
     if isinstance(error, SyntaxError):
         return f"{error.filename}, line {error.lineno}: {type(error).__name__}: {error.msg}"
     text = " ".join(str(error).replace("\\n", " ").split())
-    # ml_collections prints the whole config where a knob is misspelt.
+    # ml_collections prints the full config when a knob is misspelt.
     text = re.sub(r"Other fields present: .*?(?=Did you mean|$)", "", text).strip()
-    if text[:1] == text[-1:] == "'" and text.count("'") == 2:  # as a KeyError quotes its message
+    if text[:1] == text[-1:] == "'" and text.count("'") == 2:  # a KeyError quotes its message
         text = text[1:-1].strip()
     return f"{place(error)}{type(error).__name__}: {text[:300]}"
 
 
 def place(error: BaseException) -> str:
-    """`<file>, line <number>: ` of someone's own code that an error comes from, "": none."""
+    """Returns `<file>, line <number>: ` of the user code that raised an error, or ""."""
     found = ""
     for frame in traceback.extract_tb(error.__traceback__):
         if not frame.filename.startswith(("<", *_NOT_THEIRS)):
@@ -119,7 +119,7 @@ def place(error: BaseException) -> str:
     return found
 
 
-# Folders of Python, of installed packages and of this package.
+# Folders of Python, installed packages and this package.
 _NOT_THEIRS = (
     *(sysconfig.get_path(kind) for kind in ("stdlib", "purelib", "platlib")),
     *site.getsitepackages(),
@@ -128,20 +128,20 @@ _NOT_THEIRS = (
 
 
 def modules_of(package: ModuleType, *, without: Iterable[str] = ()) -> list[ModuleType]:
-    """The modules of a package, imported; all but those called `without`."""
+    """Imports and returns the modules of a package, except those named in `without`."""
     names = [info.name for info in pkgutil.iter_modules(package.__path__)]
     return [importlib.import_module(f"{package.__name__}.{n}") for n in names if n not in without]
 
 
 def arguments(knob: str, name: str, *, trusted: bool = False) -> dict[str, Any]:
-    """The arguments that `config.<knob>_args` can hold, with their defaults.
+    """Returns the arguments that `config.<knob>_args` can hold, with their defaults.
 
     Plain names are read from the source without importing it, so that neither JAX nor Flax is
-    needed. An argument without a default, or with one that is no literal, is left out.
+    needed. An argument without a default, or with a default that is not a literal, is omitted.
 
     Args:
       knob: `method` or `model`.
-      trusted: whether a dotted name is imported; else it has no arguments that are known.
+      trusted: whether to import a dotted name; otherwise its arguments are unknown.
     """
     if "." not in name:
         return dict(declared(knob).get(name, {}))
@@ -155,7 +155,7 @@ def arguments(knob: str, name: str, *, trusted: bool = False) -> dict[str, Any]:
 
 
 def without_default(knob: str, name: str) -> list[str]:
-    """The arguments that `arguments` leaves out, of a dotted name."""
+    """Returns the arguments of a dotted name that `arguments` omits."""
     if "." not in name:
         return []
     return [
@@ -179,8 +179,8 @@ def _parameters(knob: str, name: str) -> dict[str, inspect.Parameter]:
 
 
 def declared(knob: str) -> dict[str, dict[str, Any]]:
-    """The package's methods or models that have arguments -> the arguments' defaults."""
-    package = importlib.import_module(f"ssljax.{PACKAGES[knob]}")  # imports none of its modules
+    """Maps the package's methods or models that have arguments to the arguments' defaults."""
+    package = importlib.import_module(f"ssljax.{PACKAGES[knob]}")  # does not import its modules
     files = sorted(file for folder in package.__path__ for file in Path(folder).glob("*.py"))
     found: dict[str, dict[str, Any]] = {}
     for file in files:
@@ -190,10 +190,10 @@ def declared(knob: str) -> dict[str, dict[str, Any]]:
 
 @functools.lru_cache
 def _declared_in(file: Path, changed: int) -> dict[str, dict[str, Any]]:
-    """Those of one file.
+    """Returns the declarations in one file.
 
     Args:
-      changed: when; a file that changes is read again.
+      changed: modification time; a modified file is read again.
     """
     del changed
     body, found = ast.parse(file.read_bytes()).body, {}
@@ -207,8 +207,8 @@ def _declared_in(file: Path, changed: int) -> dict[str, dict[str, Any]]:
 
 
 def _defaults(body: list[ast.stmt], name: str) -> dict[str, Any] | None:
-    """The literal defaults of what a module calls `name`: a function, a dataclass, or another name
-    or a partial of one."""
+    """Returns the literal defaults of the object that a module calls `name`: a function, a
+    dataclass, or an alias or partial of one."""
     for node in body:
         if isinstance(node, ast.FunctionDef) and node.name == name:
             pairs = zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)

@@ -1,6 +1,6 @@
-"""A recipe's file and overrides on a command line -> a config. Needs no JAX.
+"""Builds a config from a recipe's file and command-line overrides. Needs no JAX.
 
-Recipes that ship with the package are known by their names, `fixmatch_digits`; any other is a file
+Recipes that ship with the package are known by name, `fixmatch_digits`; any other recipe is a file
 with a function `get_config()`.
 """
 
@@ -24,10 +24,10 @@ from ssljax.errors import UsageError
 def load(
     recipe: str, overrides: Sequence[str] | Mapping[str, Any] = ()
 ) -> ml_collections.ConfigDict:
-    """The config of a recipe, with overrides.
+    """Returns the config of a recipe, with overrides.
 
-    `method_args` and `model_args` hold all arguments of the method and the model that are chosen,
-    with the recipe's values where it has some, else with those of their signatures.
+    `method_args` and `model_args` hold all arguments of the chosen method and model: the recipe's
+    values where given, otherwise the defaults of the signatures.
 
     Args:
       recipe: a file, or the name of a recipe that ships with the package; `<recipe>:<argument>`
@@ -35,7 +35,7 @@ def load(
       overrides: `["seed=3", "method_args.threshold=0.9"]`, or `{"seed": 3}`.
 
     Raises:
-      UsageError: there is no such recipe or knob, or a value has another type.
+      UsageError: the recipe or a knob does not exist, or a value has another type.
     """
     name, _, argument = recipe.partition(":")
     path = recipe_files.recipe_file(name)
@@ -58,7 +58,7 @@ def check_kinds(config: ml_collections.ConfigDict) -> None:
     """Compares the types of a config's knobs with those in `defaults.py`.
 
     Raises:
-      UsageError: one is of another type; those that are missing or not there are not looked for.
+      UsageError: a knob has another type. Missing and unknown knobs are not checked.
     """
     with prefix_errors(""):
         for knob, default in flatten(defaults.get_config().to_dict(), groups=True).items():
@@ -77,13 +77,13 @@ def _annotation(default: Any) -> Any:
 
 
 def apply(config: ml_collections.ConfigDict, overrides: Sequence[str]) -> ml_collections.ConfigDict:
-    """The config with overrides, `<knob>=<value>`, the later ones last.
+    """Returns the config with overrides `<knob>=<value>`, applied in order.
 
-    Of images of one's own (`folder:`, `npz:`) no validation image is a labelled one, whatever the
-    recipe has, unless an override of `unlabeled` says otherwise.
+    For the user's own images (`folder:`, `npz:`), validation images are never labelled ones,
+    whatever the recipe sets, unless an override sets `unlabeled`.
 
     Raises:
-      UsageError: there is no such knob, or a value has another type.
+      UsageError: a knob does not exist, or a value has another type.
     """
     check_kinds(config)
     choose_arguments(config, overrides)
@@ -91,16 +91,16 @@ def apply(config: ml_collections.ConfigDict, overrides: Sequence[str]) -> ml_col
     given = {override.partition("=")[0] for override in overrides}
     own_images = str(config.get("dataset", "")).startswith(("folder:", "npz:"))
     if own_images and "unlabeled" not in given and config.get("unlabeled") == "all":
-        config.unlabeled = "strict"  # the published overlap serves comparisons alone
+        config.unlabeled = "strict"  # the published overlap is only useful for comparisons
     return config
 
 
 def change(
     config: ml_collections.ConfigDict, overrides: Sequence[str]
 ) -> ml_collections.ConfigDict:
-    """As `apply`, without a look at the method and the model: nothing is imported."""
+    """Applies overrides as `apply` does, without importing the method or the model."""
     _check_names(config, overrides)
-    for override in overrides:  # one by one, so that an error is of one
+    for override in overrides:  # one at a time, so that an error is about one override
         given = ["", f"--config.{override}"]
         values = flags.FlagValues()
         config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=given)
@@ -121,15 +121,16 @@ def _bad_value(config: ml_collections.ConfigDict, override: str, error: Exceptio
 
 
 def choose_arguments(config: ml_collections.ConfigDict, overrides: Sequence[str] = ()) -> None:
-    """Completes `method_args` and `model_args` for the method and the model that are chosen.
+    """Completes `method_args` and `model_args` for the chosen method and model.
 
-    Those of a recipe are for its own method and model: they go where an override chooses another.
+    Arguments of a recipe belong to its method and model: they are dropped if an override chooses
+    another one.
     """
     chosen = dict(override.partition("=")[::2] for override in overrides)
     with config.unlocked():
         for knob in lookup.PACKAGES:
             if knob not in config:
-                continue  # `recipe.build` says so
+                continue  # `recipe.build` reports it
             name = chosen.get(knob, config[knob])
             if name != config[knob]:
                 _require_no_effect_lost(config, knob, chosen)
@@ -139,7 +140,7 @@ def choose_arguments(config: ml_collections.ConfigDict, overrides: Sequence[str]
             for key, default in lookup.arguments(knob, name, trusted=True).items():
                 if key not in args:
                     args[key] = placeholder(object) if default is None else default
-            for key in lookup.without_default(knob, name):  # there only if an override sets it
+            for key in lookup.without_default(knob, name):  # present only if an override sets it
                 if key not in args and f"{knob}_args.{key}" in chosen:
                     args[key] = placeholder(object)
 
@@ -147,8 +148,10 @@ def choose_arguments(config: ml_collections.ConfigDict, overrides: Sequence[str]
 def _require_no_effect_lost(
     config: ml_collections.ConfigDict, knob: str, chosen: Mapping[str, str]
 ) -> None:
-    """Refuses an override of a knob that is an argument of the method (or model) by another name,
-    as `wu` of the ImageNet recipes, where an override chooses another method."""
+    """Rejects an override that would have no effect, as another method (or model) is chosen.
+
+    Such a knob refers to an argument of the recipe's method, as `wu` of the ImageNet recipes.
+    """
     args = config.get(f"{knob}_args", {})
     for other in set(chosen) & set(config):
         for arg in args:
@@ -161,10 +164,10 @@ def _require_no_effect_lost(
 
 
 def complete(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A recorded config with the knobs that were not there yet when it was recorded, and with the
-    arguments that it leaves to the signatures, as JSON has them.
+    """Returns a recorded config, completed with knobs added since it was recorded and with the
+    default arguments of the signatures, in JSON's types.
 
-    Nothing that the config names is imported: whoever reads a run need not trust it.
+    Nothing that the config names is imported: reading a run does not require trusting it.
     """
     full = merged(_listed(defaults.get_config().to_dict()), config)
     for knob in lookup.PACKAGES:
@@ -175,7 +178,7 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested knobs: those of `over`, and of `base` the others."""
+    """Merges nested knobs; values of `over` take precedence over those of `base`."""
     both = {
         knob: merged(base[knob], value)
         for knob, value in over.items()
@@ -185,7 +188,7 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _listed(knobs: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested knobs whose tuples are lists, as JSON has them."""
+    """Converts tuples in nested knobs to lists, as in JSON."""
     return {
         knob: _listed(value)
         if isinstance(value, Mapping)
@@ -197,7 +200,7 @@ def _listed(knobs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "", *, groups: bool = False) -> dict[str, Any]:
-    """Nested knobs -> `{"optimizer.lr": 0.03}`, with `groups` the nested parts, too."""
+    """Flattens nested knobs to `{"optimizer.lr": 0.03}`; `groups` also keeps the nested parts."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         is_group = isinstance(value, Mapping)
@@ -222,8 +225,8 @@ def _check_names(config: ml_collections.ConfigDict, overrides: Sequence[str]) ->
 
 # Grids
 
-Point = dict[str, str]  # knob -> value, as after --config.
-_LONGEST = 255  # bytes of a file's name
+Point = dict[str, str]  # knob -> value, as given after --config.
+_LONGEST = 255  # bytes of a file name
 
 
 def grid(text: str) -> list[Point]:
@@ -249,7 +252,7 @@ def grid(text: str) -> list[Point]:
 
 
 def _split(text: str, separator: str) -> list[str]:
-    """The parts between separators that are in no brackets and no quotes, without outer spaces."""
+    """Splits at separators outside brackets and quotes, and strips spaces around the parts."""
     parts, closing, before = [""], "", separator
     for c in text:
         if c == separator and not closing:
@@ -259,7 +262,7 @@ def _split(text: str, separator: str) -> list[str]:
         if c == closing[-1:]:
             closing = closing[:-1]
         elif closing[-1:] not in ("'", '"'):
-            begins = before in "=,;(["  # an apostrophe within a word is none
+            begins = before in "=,;(["  # an apostrophe inside a word is not a quote
             closing += {"(": ")", "[": "]"}.get(c, c if c in "'\"" and begins else "")
         before = before if c.isspace() else c
     if closing:
@@ -276,10 +279,10 @@ def _unquoted(value: str) -> str:
 
 
 def own_grid(recipe: str) -> list[Point]:
-    """What the function `get_sweep()` of a recipe's file returns.
+    """Returns the points from the function `get_sweep()` in a recipe's file.
 
     Raises:
-      UsageError: there is none, it fails, or returns something else than points.
+      UsageError: there is no such function, it fails, or it does not return points.
     """
     path = recipe_files.recipe_file(recipe.partition(":")[0])
     with recipe_files.running(path) as module:
@@ -291,10 +294,10 @@ def own_grid(recipe: str) -> list[Point]:
 
 
 def listed(points: Sequence[Mapping[str, Any]]) -> list[Point]:
-    """What a recipe's `get_sweep()` returned, a list of {knob: value}.
+    """Converts what a recipe's `get_sweep()` returned, a list of {knob: value}, to points.
 
     Raises:
-      UsageError: it is something else.
+      UsageError: it is not such a list.
     """
     given = [points] if not isinstance(points, list | tuple) else points
     for point in given:
@@ -307,10 +310,10 @@ def listed(points: Sequence[Mapping[str, Any]]) -> list[Point]:
 
 
 def names(points: Sequence[Point]) -> list[str]:
-    """The points' directories, `seed=1+method_args.threshold=0.9`.
+    """Returns the names of the points' directories, `seed=1+method_args.threshold=0.9`.
 
     Raises:
-      UsageError: there are no points, two share a directory, or its name is too long.
+      UsageError: there are no points, two share a directory, or a name is too long.
     """
     found = [
         re.sub(r"[^\w.@=+-]", "_", "+".join(f"{knob}={value}" for knob, value in point.items()))

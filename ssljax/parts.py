@@ -1,4 +1,4 @@
-"""A config -> each of the parts of a run: data, method, model, optimizer, augmentation."""
+"""Builds the parts of a run from a config: data, method, model, optimizer, augmentation."""
 
 import inspect
 from pathlib import Path
@@ -50,10 +50,10 @@ def make_method(config: ml_collections.ConfigDict, split: Split) -> Method:
 
 
 def load_data(config: ml_collections.ConfigDict) -> tuple[Dataset | StreamedDataset, Split]:
-    """The data of a recipe alone.
+    """Loads the data of a recipe, without its other parts.
 
     Raises:
-      UsageError: it cannot be read or split as `config` says.
+      UsageError: the data cannot be read or split as `config` says.
     """
     with prefix_errors(""):
         check_choice("config.unlabeled", config.unlabeled, CONVENTIONS)
@@ -89,16 +89,16 @@ def load_data(config: ml_collections.ConfigDict) -> tuple[Dataset | StreamedData
 
 
 def make_trainable(config: ml_collections.ConfigDict, model: nn.Module) -> Trainable:
-    """What `config.trainable` says of the network."""
+    """Builds the choice of trainable parameters that `config.trainable` describes."""
     with prefix_errors("config"):
         return trainable.make_trainable(config.trainable, **groups_of(model)._asdict())
 
 
 def tuned(config: ml_collections.ConfigDict, model: nn.Module) -> nn.Module:
-    """The network for training, which knows how many of its groups are frozen.
+    """Returns the network for training, configured with the number of its frozen groups.
 
     Raises:
-      UsageError: it has no groups of which some can be.
+      UsageError: the network has no groups that could be frozen.
     """
     with prefix_errors("config"):
         kind, number = trainable.parse(config.trainable)
@@ -142,12 +142,12 @@ def make_optimizer(
 def make_augmentation(
     knobs: Any, method: Method, image_shape: tuple[int, int, int]
 ) -> Augmentation:
-    """`knobs.strong` is given those of its own arguments that are among the knobs.
+    """Builds the augmentation; `knobs.strong` receives those of its arguments that are knobs.
 
-    Where it is a view of one's own, a function of (keys, images), it is the strong one.
+    If `knobs.strong` is a user-defined view, a function of (keys, images), it is the strong view.
     """
     weak = find("config.augment.weak", knobs.weak, [policies])
-    name = "type" if "type" in knobs else "strong"  # of the recipes for ImageNet, as published
+    name = "type" if "type" in knobs else "strong"  # the ImageNet recipes, as published
     strong = find(f"config.augment.{name}", knobs.strong, [augmentation])
     takes = inspect.signature(strong).parameters
     if [*takes][:2] == ["keys", "images"]:
@@ -172,7 +172,7 @@ def make_augmentation(
 
 
 def _check_views(found: Augmentation, knobs: Any, image_shape: tuple[int, int, int]) -> None:
-    """Looks at what views of one's own make of two images, without computing any."""
+    """Checks the output shapes and types of user-defined views, without computing them."""
     images = jax.ShapeDtypeStruct((2, *image_shape), np.uint8)
     for view, function in found.views(found.init()).items():
         field = f"config.augment.{view} {knobs[view]!r}" if view in knobs else f"view {view!r}"

@@ -1,4 +1,4 @@
-"""Paths that a user gives: the home directory in them, and whether something can be made there."""
+"""Paths given by the user: expansion of `~`, and checks that they are writable."""
 
 import os
 import tempfile
@@ -8,10 +8,10 @@ from ssljax.errors import UsageError
 
 
 def expand(path: str, field: str) -> str:
-    """A path or URL, with the home directory for `~` and `~user`.
+    """Returns a path or URL with `~` and `~user` replaced by the home directory.
 
     Raises:
-      UsageError: there is no such directory, as in containers; the message names `field`.
+      UsageError: the home directory is unknown, as in containers; the message names `field`.
     """
     expanded = os.path.expanduser(path)
     if expanded.startswith("~"):
@@ -23,17 +23,17 @@ def expand(path: str, field: str) -> str:
 
 
 def require_writable(directory: str | Path, field: str) -> None:
-    """Looks whether a directory is there or can be made, and takes files; leaves nothing behind.
+    """Checks that a directory exists or can be created, and is writable; leaves nothing behind.
 
     Raises:
-      UsageError: it cannot; the message names `field`.
+      UsageError: the check fails; the message names `field`.
     """
     path = Path(os.path.abspath(directory))
     try:
         there = next(p for p in (path, *path.parents) if p.exists())
         if not there.is_dir():
             raise UsageError(f"{field} {directory} cannot be made: {there} is a file")
-        # Without a name, where the file system has such files: two commands may look at once.
+        # Unnamed where the file system supports it: two commands may check at the same time.
         with tempfile.TemporaryFile(dir=there):
             pass
     except OSError as error:

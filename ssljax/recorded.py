@@ -1,8 +1,8 @@
-"""What a run directory records, for whoever reads the run and has not trained it.
+"""The config and data recorded in a run directory, for code that reads a run.
 
-A run directory can be somebody else's. Its recipe joins no processes, copies nothing from a URL,
-takes no compiled programs from a folder, and runs code that is not this package's only if whoever
-reads it names that code.
+A run directory may come from someone else. Its recipe therefore joins no processes, copies nothing
+from a URL, reads no compiled programs from a folder, and runs code from outside this package only
+if the reader names that code.
 """
 
 import re
@@ -18,7 +18,7 @@ from ssljax.errors import UsageError
 from ssljax.storage import runs
 from ssljax.storage.files import read_json
 
-# A data set of TFDS whose script others have written, not a version of one: `huggingface:mnist`.
+# Matches a TFDS data set of a community namespace, `huggingface:mnist`, but not a version.
 _COMMUNITY = re.compile(r"tfds:[^/:]+:(?!\d)")
 
 if TYPE_CHECKING:
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from ssljax.data.splits import Split
     from ssljax.data.streaming import StreamedDataset
 
-# Knobs that say what a run is read with: where its data are, or which others.
+# Knobs that say where the run's data are now, or which other data to read.
 DATA = frozenset({"data_dir", "dataset", "image_size", "split_file", "stage.data_url", "stream"})
-# What the recipe says of the machine that it was trained on.
+# Settings in the recipe that belong to the machine it was trained on.
 _MACHINE = {
     "distributed": {"coordinator": "", "num_processes": 0, "process_id": 0, "auto": False},
     "stage": {"data_url": "", "train_url": ""},
@@ -36,7 +36,7 @@ _MACHINE = {
     "feature_cache": "",
     "cpu_devices": 0,
 }
-# Knobs that name code, and with a dot code of one's own; and one that can be a URL.
+# Knobs that name code (user code if the name has a dot), and one that can be a URL.
 CODE = ("dataset", "data_dir", "method", "model", "augment.weak", "augment.strong", "augment.type")
 
 
@@ -48,18 +48,18 @@ def config(
     allowed: Collection[str] = (),
     code: Collection[str] = (),
 ) -> ml_collections.ConfigDict:
-    """A recorded recipe with overrides, complete, without what is another machine's.
+    """Returns a recorded recipe, completed and with overrides, without another machine's settings.
 
     Args:
-      recorded: `config.json`, of any version.
-      given: `<knob>=<value>`.
-      where: it was recorded, for messages.
-      allowed: knobs that can be given; those of `CODE` can be given as they were recorded.
-      code: of `CODE`, those that will be called or read.
+      recorded: the content of `config.json`, of any version.
+      given: overrides `<knob>=<value>`.
+      where: the place it was recorded, for messages.
+      allowed: knobs that can be overridden; those of `CODE` can be repeated as recorded.
+      code: those knobs of `CODE` whose code will be called or whose URL will be read.
 
     Raises:
-      UsageError: it is damaged; a knob is given that is not allowed; or it names code of one's
-        own that is not given.
+      UsageError: the record is damaged, an override is not allowed, or the recipe names foreign
+        code that `given` does not repeat.
     """
     full = overrides.merged(overrides.merged(defaults.get_config().to_dict(), recorded), _MACHINE)
     with prefix_errors(where):
@@ -75,7 +75,7 @@ def config(
             )
         if knob not in allowed and value != before.get(knob):
             raise UsageError(
-                f"--config.{override}: {where} has {before.get(knob)!r}; allowed: this one"
+                f"--config.{override}: {where} has {before.get(knob)!r}; allowed: the same value"
             )
     _require_named(before, given, where, code)
     return overrides.change(found, [x for x in given if x.partition("=")[0] in allowed])
@@ -88,7 +88,7 @@ def of_run(
     allowed: Collection[str] = (),
     code: Collection[str] = (),
 ) -> ml_collections.ConfigDict:
-    """As `config`, of a run directory."""
+    """Returns the recipe of a run directory, as `config` does."""
     path = workdir / "config.json"
     return config(read_json(path), given, where=str(path), allowed=allowed, code=code)
 
@@ -108,7 +108,7 @@ def _require_named(
 
 
 def _is_foreign(knob: str, name: str) -> bool:
-    """Whether a knob's value names a URL, or code that is not ssljax's or that TFDS would fetch."""
+    """Whether a knob's value names a URL, or code of neither ssljax nor TFDS itself."""
     if knob == "data_dir" or _COMMUNITY.match(name):
         return "://" in name or knob == "dataset"
     if knob != "dataset":
@@ -119,22 +119,22 @@ def _is_foreign(knob: str, name: str) -> bool:
 
 
 class Data(NamedTuple):
-    """The images that a run is read with."""
+    """The images used to evaluate or inspect a run."""
 
     dataset: "Dataset | StreamedDataset"
     split: "Split"
-    is_own: bool  # whether they are those that the run was trained with
+    is_own: bool  # whether the run was trained with them
     name: str  # `config.dataset`
 
 
 def load_data(workdir: Path, given: Sequence[str] = (), *, allowed: Collection[str] = DATA) -> Data:
-    """The data of a run, or others that are given, which have its classes and its images' size.
+    """Loads the data of a run, or other data with the same classes and image size.
 
-    Of others, only the test images are meant.
+    Only the test images of other data are used.
 
     Raises:
-      UsageError: they cannot be read; they are no longer those that the run was trained with, and
-        no others are given; or they are of other classes or another size.
+      UsageError: the data cannot be read; the run's data have changed and no others are given; or
+        the others differ in classes or image size.
     """
     from ssljax import parts
     from ssljax.data import fingerprint, splits
@@ -147,11 +147,11 @@ def load_data(workdir: Path, given: Sequence[str] = (), *, allowed: Collection[s
     )
     if is_own := before == after:
         if found.split_file and "split_file" not in named:
-            found.split_file = str(workdir / "split.json")  # the run has kept it
+            found.split_file = str(workdir / "split.json")  # saved by the run
     else:
         found.dataset, found.split_file = splits.whole(found.dataset), ""
     if found.split_file or not is_own:
-        found.labels_per_class = "natural"  # nothing is drawn
+        found.labels_per_class = "natural"  # no labelled set is drawn
     data, split = parts.load_data(found)
 
     known, record = runs.data_record(workdir), fingerprint.record(data)

@@ -1,6 +1,7 @@
-"""How well confidences say how often predictions are right: diagrams, errors and abstention.
+"""Calibration of confidences: reliability diagrams, calibration error, and risk and coverage.
 
-Confidences `[N]` are the probabilities of the predicted classes, 0..1; `right` is bool `[N]`.
+Confidences `[N]` are the probabilities of the predicted classes, 0..1. `right`, bool `[N]`, says
+which predictions are correct.
 """
 
 from collections.abc import Sequence
@@ -8,20 +9,20 @@ from typing import NamedTuple
 
 import numpy as np
 
-BINS = 15  # of confidence, as Guo et al. (2017) have it
+BINS = 15  # confidence bins, as in Guo et al. (2017)
 
 
 class Diagram(NamedTuple):
-    """A reliability diagram: bins of confidence, of equal width, without the empty ones."""
+    """A reliability diagram with confidence bins of equal width, without the empty ones."""
 
-    left: np.ndarray  # [K] where the bin begins, 0..1
+    left: np.ndarray  # [K] left edge of the bin, 0..1
     confidence: np.ndarray  # [K] mean confidence
-    accuracy: np.ndarray  # [K] share of right predictions
-    images: np.ndarray  # [K] how many
+    accuracy: np.ndarray  # [K] fraction of correct predictions
+    images: np.ndarray  # [K] number of images
 
 
 def diagram(confidence: np.ndarray, right: np.ndarray, *, bins: int = BINS) -> Diagram:
-    """Accuracy against confidence; a bin's right end belongs to it, its left end does not."""
+    """Bins accuracy by confidence; each bin includes its right edge but not its left one."""
     confidence = np.asarray(confidence)
     bin_of = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     count = np.bincount(bin_of, minlength=bins)
@@ -34,7 +35,7 @@ def diagram(confidence: np.ndarray, right: np.ndarray, *, bins: int = BINS) -> D
 
 
 def together(diagrams: Sequence[Diagram]) -> Diagram:
-    """The diagram of the images of several, which have the same bins."""
+    """Combines several diagrams with the same bins into one over all of their images."""
     left, confidence, accuracy, images = map(np.concatenate, zip(*diagrams, strict=True))
     lefts, place = np.unique(np.round(left, 6), return_inverse=True)
     count = np.bincount(place, weights=images)
@@ -45,16 +46,16 @@ def together(diagrams: Sequence[Diagram]) -> Diagram:
 
 
 def expected_calibration_error(found: Diagram) -> float:
-    """Mean distance of accuracy and confidence over the images, 0..1 (Guo et al., 2017)."""
+    """Mean absolute difference of accuracy and confidence, 0..1 (Guo et al., 2017)."""
     return float(np.average(np.abs(found.accuracy - found.confidence), weights=found.images))
 
 
 def risk_coverage(confidence: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The error among the surest images, for each number of them.
+    """Returns the error among the most confident images, for each number of images kept.
 
     Returns:
-      Coverage `[N]`, the share of images that are kept, ascending to 1; and risk `[N]`, the share
-      of wrong predictions among these.
+      Coverage `[N]`, the fraction of images that are kept, ascending to 1; and risk `[N]`, the
+      fraction of wrong predictions among these.
     """
     order = np.argsort(-np.asarray(confidence), kind="stable")
     kept = np.arange(1, len(order) + 1)

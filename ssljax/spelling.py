@@ -1,4 +1,4 @@
-"""Knobs that do not exist: the line about one, and which one was meant."""
+"""Error messages for knobs that do not exist, and suggestions of the intended one."""
 
 import difflib
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from typing import Any
 
 from ssljax import lookup
 
-# How other code calls a knob -> the last part of its name here, the likeliest first.
+# Names used by other code -> the last part of the name here, the likeliest first.
 _ALIASES: dict[str, tuple[str, ...]] = {
     "wd": ("weight_decay",),
     "learning_rate": ("lr",),
@@ -26,8 +26,8 @@ _ALIASES: dict[str, tuple[str, ...]] = {
 
 
 def unknown_knob(knob: str, known: Sequence[str] | Mapping[str, Any]) -> str:
-    """The line about a knob that does not exist: how it is spelt, which one is nearest, or that it
-    is an argument of another method or model."""
+    """Returns the error message for an unknown knob: its correct spelling, the nearest knob, or the
+    methods or models that have such an argument."""
     missing = f"config.{knob} does not exist"
     if "-" in knob and knob.replace("-", "_") in known:
         return f"{missing}: knobs are written with _, --config.{knob.replace('-', '_')}"
@@ -40,23 +40,23 @@ def unknown_knob(knob: str, known: Sequence[str] | Mapping[str, Any]) -> str:
                 args = lookup.arguments(kind, str(known[kind]))
                 name, of = owners
                 return (
-                    f"{missing}: config.{kind} {known[kind]} has no {name}, which is of {of}; "
+                    f"{missing}: config.{kind} {known[kind]} has no {name}, an argument of {of}; "
                     f"config.{kind}_args has {', '.join(args) or 'no argument'}"
                 )
     return f"{missing}; the nearest knob is config.{nearest_knob(knob, known)}"
 
 
 def _names(knob: str) -> tuple[str, ...]:
-    """What the last part of a knob's name can mean."""
+    """Returns the possible meanings of the last part of a knob's name."""
     last = knob.replace("-", "_").rpartition(".")[2]
     return (*_ALIASES.get(last, ()), last)
 
 
 def _owners(kind: str, names: Sequence[str], *, close: bool) -> tuple[str, str] | None:
-    """The first of the names that is an argument of some methods or models, and which have it.
+    """Returns the first name that is an argument of some methods or models, and lists these.
 
     Args:
-      close: whether one that is nearly spelt like the last name counts, too.
+      close: whether an argument with a similar spelling to the last name counts, too.
     """
     declared = lookup.declared(kind)
     if close:
@@ -70,7 +70,7 @@ def _owners(kind: str, names: Sequence[str], *, close: bool) -> tuple[str, str] 
 
 
 def nearest_knob(knob: str, known: Sequence[str] | Mapping[str, Any]) -> str:
-    """The nearest of the known knobs: by the last part of its name, then by all of it."""
+    """Returns the nearest known knob: by the last part of its name, then by the full name."""
     spelt = knob.replace("-", "_")
     last = spelt.rpartition(".")[2]
     ends = {name.rpartition(".")[2]: name for name in reversed(list(known))}

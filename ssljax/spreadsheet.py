@@ -1,15 +1,15 @@
-"""Text in CSV files: spreadsheets compute what begins like a formula, whoever wrote it."""
+"""Escapes text in CSV files, because spreadsheets evaluate text that looks like a formula."""
 
 _FORMULA = tuple("=+-@\t\r＝＋－＠")
 
 
 def inert(text: str) -> str:
-    """The text with an apostrophe before what a spreadsheet would compute."""
+    """Returns the text with an apostrophe before anything that a spreadsheet would evaluate."""
     return f"'{text}" if _is_marked(f"'{text}") else text
 
 
 def original(text: str) -> str:
-    """What `inert` was given."""
+    """Reverses `inert`."""
     return text[1:] if _is_marked(text) else text
 
 

@@ -1,4 +1,4 @@
-"""The points of a sweep: ordinary runs, each in a directory and a process of its own."""
+"""The points of a sweep: ordinary runs, each with its own directory and process."""
 
 import os
 import signal
@@ -17,9 +17,10 @@ from ssljax.storage.files import read_json
 
 
 def is_finished(workdir: Path, config: Mapping[str, Any]) -> bool:
-    """Whether `workdir` holds the results of just the run that `config` describes.
+    """Whether `workdir` holds the results of exactly the run that `config` describes.
 
-    A finished run of another recipe is not: training refuses it by name, and a longer one goes on.
+    A finished run of another recipe does not count: training rejects it with a message, and a
+    longer run is continued.
     """
     try:
         results = read_json(workdir / "results.json")
@@ -28,7 +29,7 @@ def is_finished(workdir: Path, config: Mapping[str, Any]) -> bool:
         return False
     wanted, found = knobs(config), knobs(saved)
     free = RESUMABLE - {"num_steps", "num_epochs"}
-    if wanted["num_epochs"]:  # what follows from another knob and the data
+    if wanted["num_epochs"]:  # num_steps follows from num_epochs and the data
         free |= {"num_steps"}
     if wanted["per_worker_batch_size"]:
         free |= {"batch_size", "per_worker_batch_size"}
@@ -38,17 +39,17 @@ def is_finished(workdir: Path, config: Mapping[str, Any]) -> bool:
 
 
 def run(commands: Mapping[str, Sequence[str]], *, finished: Collection[str] = ()) -> None:
-    """Runs one command after the other; a signal goes to the one that runs, and stops the sweep.
+    """Runs the commands in order; a signal is passed to the running one and stops the sweep.
 
-    The runs share the programs that they compile, unless JAX has been told where to keep them.
+    The runs share a compilation cache, unless JAX is already configured with one.
 
     Args:
-      commands: by the points' names.
-      finished: names of those that are not run again.
+      commands: the commands by the names of their points.
+      finished: names of the points that are not run again.
 
     Raises:
-      RunError: some failed; the others ran all the same.
-      Interrupted: by a signal, after the running one has saved.
+      RunError: some runs failed; the others ran nevertheless.
+      Interrupted: a signal arrived; the running command has saved its state.
     """
     failed = []
     with _shared_programs() as shared, _children() as children:
@@ -68,7 +69,7 @@ def run(commands: Mapping[str, Sequence[str]], *, finished: Collection[str] = ()
 
 @contextmanager
 def _shared_programs() -> Iterator[dict[str, str]]:
-    """The variables that let runs share what they compile; {}: no temporary folder can be made."""
+    """Yields variables for a shared compilation cache; {} if no temporary folder can be made."""
     try:
         cache = tempfile.TemporaryDirectory(prefix="ssljax-sweep-")
     except OSError:
@@ -82,21 +83,21 @@ def _shared_programs() -> Iterator[dict[str, str]]:
 
 
 class _Children:
-    """The running process, in a group of its own: a terminal's signals must not reach it twice."""
+    """The running process, in its own group, so that a terminal's signals do not reach it twice."""
 
     def __init__(self) -> None:
         self.signum = 0
         self._running: subprocess.Popen[bytes] | None = None
 
     def run(self, command: Sequence[str], environment: Mapping[str, str]) -> int:
-        """The exit code of a command."""
+        """Runs a command and returns its exit code."""
         self._running = subprocess.Popen(command, process_group=0, env=environment)
-        if self.signum:  # it came while the process started
+        if self.signum:  # a signal arrived while the process started
             self._running.send_signal(self.signum)
         return self._running.wait()
 
     def pass_on(self, signum: int, frame: FrameType | None) -> None:
-        """Handles a signal."""
+        """Handles a signal by passing it to the running process."""
         del frame
         self.signum = signum
         if self._running:

@@ -1,6 +1,6 @@
-"""A run directory -> the trained model, ready to predict and to be exported.
+"""Loads the trained model of a run directory, ready for prediction and export.
 
-Reads no data set, and needs neither the method nor the optimizer that trained it.
+Loading reads no data set, and needs neither the method nor the optimizer used in training.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 PyTree = Any
 OUTPUTS = ("logits", "probabilities")
 CALIBRATION = "calibration.json"  # in a run directory: see `inference/calibrate.py`
-_MOST = 512  # images of a batch, where the run says nothing
+_MOST = 512  # images per batch, if the run does not say
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,25 +47,25 @@ class Trained:
     step: int
     weights: str  # "ema" or "raw"
     results: dict[str, Any] = dataclasses.field(default_factory=dict)  # `results.json`, if any
-    # `calibration.json`, if it is about these weights
+    # `calibration.json`, if it belongs to these weights
     calibration: dict[str, Any] = dataclasses.field(default_factory=dict)
-    class_counts: tuple[int, ...] = ()  # labelled images of each class; (): not recorded
+    class_counts: tuple[int, ...] = ()  # labelled images per class; (): not recorded
     logit_adjustment: float = 0.0  # τ, see `adjusted`
-    state: PyTree = None  # the whole state of training, nested dicts of NumPy arrays
-    classes: tuple[Hashable, ...] = ()  # what `predict` returns; (): the class names
+    state: PyTree = None  # the full training state, nested dicts of NumPy arrays
+    classes: tuple[Hashable, ...] = ()  # the labels `predict` returns; (): the class names
     workdir: Path | None = None  # the run directory
 
     def serve(
         self, *, portable: bool = False
     ) -> Callable[[PyTree, jax.Array], dict[str, jax.Array]]:
-        """`f(variables, images) -> outputs`, what every format computes.
+        """Returns `f(variables, images) -> outputs`, the function that every format computes.
 
         Images are `[N, H, W, C]`, uint8 or float32, 0..255; `logits` and `probabilities` are
-        `[N, classes]` float32. Probabilities are of the logits divided by the temperature. Both
-        are adjusted only for a model of `adjusted`, which is never exported.
+        `[N, classes]` float32. Probabilities are the softmax of the logits divided by the
+        temperature. Both are adjusted only for a model of `adjusted`, which is never exported.
 
         Args:
-          portable: whether it is to be exported, see `convolution.portable`.
+          portable: whether the function is for export, see `convolution.portable`.
         """
 
         def f(variables: PyTree, images: jax.Array) -> dict[str, jax.Array]:
@@ -76,48 +76,47 @@ class Trained:
         return f
 
     def _compute(self, variables: PyTree, images: jax.Array) -> Any:
-        """`Outputs` of images as in `serve`, as JAX's arrays."""
+        """Computes `Outputs`, as JAX arrays, for images as in `serve`."""
         found: Any = self.model.apply(variables, to_float(images), train=False)
         logits, features = found
         if self.adjustment is not None:
             logits = logits - self.adjustment[None]
-        # Without a temperature the graph stays as it was.
+        # Without a temperature the graph is left unchanged.
         scaled = logits if self.temperature == 1 else logits / self.temperature
         outputs: Any = logits, jax.nn.softmax(scaled), features.astype(jnp.float32)
         return Outputs(*outputs)
 
     @property
     def temperature(self) -> float:
-        """What logits are divided by so that probabilities are calibrated; 1: nothing is known."""
+        """The divisor of the logits that calibrates the probabilities; 1 if none was determined."""
         return float(self.calibration.get("temperature", 1.0))
 
     @property
     def is_streamed(self) -> bool:
-        """Whether the run has streamed its images, as ImageNet's always are: these are cropped in
-        another way."""
+        """Whether the run streamed its images (as for ImageNet), which are cropped differently."""
         is_imagenet = str(self.config.get("dataset", "")).startswith("imagenet")
         return bool(self.config.get("stream")) or is_imagenet
 
     @property
     def adjustment(self) -> np.ndarray | None:
-        """What is subtracted from logits, `[classes]` float32; None: nothing."""
+        """The vector subtracted from the logits, `[classes]` float32; None: nothing."""
         if not self.logit_adjustment:
             return None
         return losses.logit_adjustment(self.class_counts, self.logit_adjustment)
 
     def adjusted(self, logit_adjustment: float) -> "Trained":
-        """The model with logits from which τ times the logarithm of each class's share of the
-        labelled images is subtracted: predictions favour no class for being frequent there.
+        """Returns the model with adjusted logits, whose predictions do not favour frequent classes.
 
-        This is for a model that was trained without `config.logit_adjustment` (Menon et al., 2021,
-        https://arxiv.org/abs/2007.07314, equation 9). The temperature was worked out without it.
+        τ times the logarithm of each class's share of the labelled images is subtracted from the
+        logits. This is for a model trained without `config.logit_adjustment` (Menon et al., 2021,
+        https://arxiv.org/abs/2007.07314, equation 9). The temperature was determined without it.
 
         Args:
-          logit_adjustment: τ, from 0 up.
+          logit_adjustment: τ, at least 0.
 
         Raises:
-          UsageError: it is negative or infinite, a class had no labelled image, or the run has not
-            recorded how many it had.
+          UsageError: τ is negative or infinite, a class has no labelled images, or the run did not
+            record the number of labelled images per class.
         """
         given = f"logit_adjustment is {logit_adjustment}"
         with prefix_errors(""):
@@ -139,14 +138,14 @@ class Trained:
     def outputs(
         self, batches: Iterable[np.ndarray], size: int, devices: Sequence[Any] | None = None
     ) -> Iterator[Outputs]:
-        """Logits, probabilities and features of each batch, computed while the next one is read.
+        """Yields logits, probabilities and features per batch; the next batch is read meanwhile.
 
-        They are as the model was trained, or for a model of `adjusted` adjusted.
+        Logits and probabilities are adjusted only for a model of `adjusted`.
 
         Args:
           batches: uint8 `[n, H, W, C]`, n at most `size`.
-          size: as `batch_size` says.
-          devices: None: all of this process.
+          size: as returned by `batch_size`.
+          devices: None: all local devices.
         """
         run = self._forward
         if devices is not None:
@@ -156,30 +155,30 @@ class Trained:
     def batch_size(
         self, images: int, devices: Sequence[Any] | None = None, most: int | None = None
     ) -> int:
-        """How many of so many images `outputs` is given at once.
+        """Returns the batch size of `outputs` for a number of images.
 
         Args:
-          most: None: `eval_batch_size` of the run.
+          most: the largest batch size; None: `eval_batch_size` of the run.
         """
         most = most or self.config.get("eval_batch_size", _MOST)
         return forward.batch_size(images, len(devices or jax.local_devices()), most)
 
     def predict_proba(self, images: "Images") -> np.ndarray:
-        """The probability of each class, `[N, classes]` float32, in the order of `class_names`.
+        """Returns class probabilities, `[N, classes]` float32, in the order of `class_names`.
 
-        The probabilities are calibrated if the run has worked out a temperature. Images are read
-        and computed a batch at a time, so that any number of files needs no more memory.
+        Probabilities are calibrated if the run has determined a temperature. Images are read and
+        processed in batches, so that memory use does not depend on the number of files.
 
         Args:
           images: uint8 `[N, H, W, C]` of the size that the model was trained on, for one channel
-            also `[N, H, W]`; the path of an image, of a folder at any depth, of an `.npz` or a
-            pattern with `*`; or a list of paths of images, folders and patterns. Files are fitted
-            as in training: turned upright, the largest central square, resized. The images of a
-            folder or a pattern are in the order of their names.
+            also `[N, H, W]`; the path of an image, of a folder at any depth, of an `.npz` file, or
+            a pattern with `*`; or a list of paths of images, folders and patterns. Files are
+            prepared as in training: rotated upright, cropped to the largest central square and
+            resized. Images of a folder or a pattern are sorted by name.
 
         Raises:
-          UsageError: there is no image; an array is of another type or size; or a file cannot be
-            read, and is named (`--mode=predict` goes on with the others instead).
+          UsageError: there are no images; an array has another type or size; or a file, which the
+            message names, cannot be read (`--mode=predict` skips such files instead).
         """
         from ssljax.data import sources
 
@@ -196,13 +195,13 @@ class Trained:
         return np.concatenate([np.zeros((0, len(self.class_names)), np.float32), *found])
 
     def predict(self, images: "Images") -> np.ndarray:
-        """The likeliest class of each image, `[N]`: a label as `fit` was given it, else its name.
+        """Returns the likeliest class of each image, `[N]`: the label given to `fit`, or its name.
 
         Args:
           images: as for `predict_proba`.
 
         Raises:
-          UsageError: as `predict_proba`.
+          UsageError: as for `predict_proba`.
         """
         classes = self.classes or self.class_names
         named = np.empty(len(classes), object)
@@ -215,13 +214,13 @@ class Trained:
 def load(
     workdir: Path | str, *, weights: str = "ema", model: str = "", fallback: bool = False
 ) -> Trained:
-    """The newest checkpoint of a run directory.
+    """Loads the newest checkpoint of a run directory.
 
     Args:
       weights: `ema`, the moving average, or `raw`.
-      model: `config.model` of the run, where that is code of your own, `<module>.<name>`: a run
-        directory alone, which can be somebody else's, lets no other code run than ssljax's.
-      fallback: whether a damaged checkpoint gives way to the one before.
+      model: `config.model` of the run if that is user code, `<module>.<name>`. A run directory may
+        come from someone else and cannot by itself run code from outside ssljax.
+      fallback: whether to fall back to the previous checkpoint if the newest one is damaged.
 
     Raises:
       UsageError: there is no run or no checkpoint, it cannot be read, or JAX finds no device.
@@ -250,7 +249,7 @@ def load(
     results, calibrated = workdir / "results.json", workdir / CALIBRATION
     calibration = read_json(calibrated) if calibrated.exists() else {}
     if (calibration.get("step"), calibration.get("weights")) != (step, weights):
-        calibration = {}  # of other weights
+        calibration = {}  # it belongs to other weights
     return Trained(
         model=network,
         variables=variables,
@@ -268,7 +267,7 @@ def load(
 
 
 def _class_counts(workdir: Path, classes: int) -> tuple[int, ...]:
-    """Labelled images of each class; (): the run does not say."""
+    """Returns the number of labelled images per class; (): not recorded."""
     path = workdir / "split.json"
     counts = read_json(path).get("class_counts", []) if path.exists() else []
     if not isinstance(counts, list) or not all(
@@ -279,7 +278,7 @@ def _class_counts(workdir: Path, classes: int) -> tuple[int, ...]:
 
 
 def _require_fits(network: nn.Module, variables: PyTree, image_shape: tuple[int, ...]) -> None:
-    """Raises ValueError unless the variables are of the network's shapes."""
+    """Raises ValueError unless the variables have the network's shapes."""
     images = jnp.zeros((1, *image_shape))
     made = jax.eval_shape(lambda: network.init(jax.random.key(0), images, train=False))
     expected, found = (jax.tree.map(lambda x: x.shape, tree) for tree in (dict(made), variables))
@@ -301,6 +300,6 @@ def _fitting(workdir: Path, step: int) -> Iterator[None]:
 def _opened(workdir: Path | str) -> Path:
     if "://" not in str(workdir):
         return Path(paths.expand(str(workdir), "workdir"))
-    from ssljax.storage import remote  # imports what reads URLs
+    from ssljax.storage import remote  # imports libraries that read URLs
 
     return remote.opened(workdir)

@@ -1,23 +1,23 @@
-"""What `--help` prints."""
+"""The text that `--help` prints."""
 
 import sys
 from pathlib import Path
 
 from ssljax import flags
 
-_KNOB_HELP = {  # where it is no override of --config
-    "eval": "Other data, where they are now, or eval_batch_size.",
-    "export": "Of the bundle's recipe; or the images of the parity report, and where they are now.",
-    "import_npu": "Where the data are now.",
-    "predict": "Where the run's data are now, or eval_batch_size.",
-    "label_next": "Of the recipe; or where the run's data are now.",
-    "label_errors": "Where the run's data are now.",
-    "add_labels": "Of the recipe; or where the run's data are now.",
+_KNOB_HELP = {  # for modes in which knobs do not override --config
+    "eval": "Other data, the location of the data, or eval_batch_size.",
+    "export": "Overrides of the bundle's recipe; or other images for the report, or their path.",
+    "import_npu": "The location of the data.",
+    "predict": "The location of the run's data, or eval_batch_size.",
+    "label_next": "Overrides of the recipe; or the location of the run's data.",
+    "label_errors": "The location of the run's data.",
+    "add_labels": "Overrides of the recipe; or the location of the run's data.",
 }
 
 
 def help_text() -> str:
-    """What `--help` prints."""
+    """Returns the text that `--help` prints."""
     values = flags.define_flags()
     program = _program_name()
     lines = [

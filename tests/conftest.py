@@ -1,4 +1,4 @@
-"""Four CPU devices, so that device-parallel code is really parallel, and a tiny recipe."""
+"""Sets up four CPU devices, so that device-parallel code runs in parallel, and a tiny recipe."""
 
 import ctypes
 import gc
@@ -24,12 +24,12 @@ from ssljax.errors import UsageError
 from ssljax.run import metrics
 
 jax.config.update("jax_num_cpu_devices", 4)
-jax.config.update("jax_numpy_rank_promotion", "raise")  # a missing axis is no broadcast
+jax.config.update("jax_numpy_rank_promotion", "raise")  # a missing axis must not be broadcast
 
 
 @pytest.fixture(autouse=True, scope="module")
 def programs_are_freed() -> Iterator[None]:
-    """Frees what tests compiled when it is much: all of it would be gigabytes."""
+    """Frees compiled programs when they take much memory; all of them would take gigabytes."""
     yield
     if _gibibytes_now() > 1.2:
         jax.clear_caches()
@@ -38,7 +38,7 @@ def programs_are_freed() -> Iterator[None]:
 
 
 def _gibibytes_now() -> float:
-    """The memory of this process; unknown: endless."""
+    """Returns the memory of this process; infinity if unknown."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except OSError:
@@ -48,20 +48,20 @@ def _gibibytes_now() -> float:
 
 @pytest.fixture
 def config() -> ml_collections.ConfigDict:
-    """A fresh tiny FixMatch config."""
+    """Returns a fresh config of a tiny FixMatch recipe."""
     return tiny_config()
 
 
 @pytest.fixture
 def untraced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Experiments are built, but their steps are not traced, which takes a second each."""
+    """Builds experiments without tracing their steps, which takes a second each."""
     for check in ("_require_room", "_check_batch_stats"):
         monkeypatch.setattr(recipe, check, lambda *_: None)
 
 
 @pytest.fixture(scope="session")
 def cifar10() -> datasets.Dataset:
-    """The real CIFAR-10, where TFDS has prepared it: in $TFDS_DATA_DIR, or beside the project."""
+    """The real CIFAR-10 if TFDS has prepared it: in $TFDS_DATA_DIR, or beside the project."""
     beside = Path(__file__).parents[2] / "shared" / "data" / "tfds"
     data_dir = Path(os.environ.get("TFDS_DATA_DIR", beside))
     if not (data_dir / "cifar10").is_dir():
@@ -79,11 +79,11 @@ def no_tensorboard() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def lines_are_shown() -> None:
-    """Notes and progress are printed, as for the command line."""
+    """Prints notes and progress, as on the command line."""
     log.show_lines()
 
 
-# Each is a worker's in one piece: what takes minutes must not begin when the others are done.
+# Each module runs on one worker: the longest must not start when the others are done.
 LONGEST = (
     "test_step", "test_npu_run", "test_export", "test_hosts", "test_loop", "test_npu_steps",
     "test_augment", "test_streaming", "test_npu_bundle", "test_ops", "test_launch", "test_seeds",
@@ -92,19 +92,19 @@ LONGEST = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest modules come first."""
+    """Moves the longest modules to the front."""
     order = {name: rank for rank, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.path.stem, len(order)))
 
 
 def pytest_collection_finish() -> None:
-    """Keeps the garbage collector from looking at all that is imported, again and again."""
+    """Freezes imported objects, so that the garbage collector does not scan them repeatedly."""
     gc.collect()
     gc.freeze()
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Tells the process that prints how much memory this one needed."""
+    """Reports this worker's peak memory to the main process."""
     if hasattr(session.config, "workeroutput"):
         kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         session.config.workeroutput["gibibytes"] = kibibytes / 2**20
@@ -112,7 +112,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_setup() -> Iterator[Any]:
-    """Skips exports that no released converter can make of programs of this JAX."""
+    """Skips exports for which no released converter supports programs of this JAX."""
     try:
         return (yield)
     except UsageError as error:
@@ -126,6 +126,6 @@ pytest_runtest_call = pytest_runtest_setup
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Prints it."""
+    """Prints the worker's peak memory."""
     if gibibytes := getattr(node, "workeroutput", {}).get("gibibytes"):
         print(f"\n{node.gateway.id}: at most {gibibytes:.2f} GiB of memory")

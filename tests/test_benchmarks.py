@@ -1,4 +1,4 @@
-"""The benchmarks run: what they measure is not asserted."""
+"""Tests that the benchmarks run; their measurements are not checked."""
 
 import json
 import sys
@@ -32,7 +32,7 @@ def test_train_takes_any_override_and_counts_arithmetic(monkeypatch, capsys):
 def test_predict_is_measured_beside_the_evaluation_step(files, monkeypatch, capsys):
     flags = ["--images=40", "--few=8", "--turns=2", "--filters=2", "--json"]
     monkeypatch.setattr(sys, "argv", ["predict", *flags, *(["--files"] if files else [])])
-    monkeypatch.setattr(predict, "memory", lambda place, args: len(place))  # of other processes
+    monkeypatch.setattr(predict, "memory", lambda place, args: len(place))  # other processes'
     predict.main()
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert found["of"] == ("PNG files" if files else "an .npz")
@@ -63,7 +63,7 @@ def test_methods_stand_beside_each_other_the_best_one_first(tmp_path, monkeypatc
     found = [float(line.split("|")[3].split("±")[0]) for line in rows]
     assert len(rows) == 2
     assert found == sorted(found, reverse=True)
-    # What is done is not begun again.
+    # Completed work is not repeated.
     monkeypatch.setattr(methods.subprocess, "call", lambda *args, **kwargs: 1)
     assert printed("--methods=supervised,crest+")[2:] == rows
     with pytest.raises(RuntimeError, match="abc/1 ended with exit code 1"):

@@ -1,4 +1,4 @@
-"""The command line, within this process: what is refused comes before anything is computed."""
+"""Tests the command line in this process: invalid input is rejected before any computation."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ DIGITS = "--config=supervised_digits"
 
 @pytest.fixture
 def uncomputed(monkeypatch):
-    """Nothing is loaded, let alone trained."""
+    """Prevents loading and training."""
     monkeypatch.setattr(parts, "load_data", lambda *args, **options: pytest.fail("data are read"))
 
 
@@ -47,7 +47,7 @@ def test_a_tilde_is_the_home_directory(args, tmp_path, capsys, monkeypatch):
     make(tmp_path / "nowhere", evaluations=1)
     (tmp_path / "d.py").mkdir()
     line = refused(capsys, *args)
-    assert f"{tmp_path}/d" in line or "~/d.py is no file" in line
+    assert f"{tmp_path}/d" in line or "~/d.py is neither" in line
     assert not (tmp_path / "~").exists()
 
 
@@ -90,7 +90,7 @@ def test_an_export_does_not_replace_the_current_folder(output, tmp_path, capsys,
     line = refused(
         capsys, "--mode=export", "--format=tf1", "--workdir=..", f"--output={output}", "--overwrite"
     )
-    assert "holds the current folder" in line
+    assert "contains the current directory" in line
 
 
 def test_views_of_the_current_folder_lie_beside_it(tmp_path, capsys, monkeypatch):

@@ -1,4 +1,4 @@
-"""Every recipe of `configs/` names things that exist, and says only what differs."""
+"""Tests that every recipe of `configs/` names existing things, and sets only what differs."""
 
 import math
 
@@ -7,7 +7,7 @@ import pytest
 from ssljax import lookup, overrides, recipe, recipe_files
 from ssljax.data import splits
 
-# tests/data/test_streaming.py has those for ImageNet
+# tests/data/test_streaming.py tests the recipes for ImageNet
 RECIPES = [
     name
     for name in recipe_files.shipped()
@@ -31,7 +31,7 @@ def test_a_published_recipe_s_step_can_be_traced(name):
     build_but_for_its_data(name)
 
 
-# Methods with the views of FixMatch.
+# Methods with the same views as FixMatch.
 FIXMATCHES = (
     "adamatch", "crest", "dash", "debiaspl", "flexmatch", "freematch", "iomatch", "simmatch",
     "softmatch",
@@ -43,7 +43,7 @@ def build_but_for_its_data(name):
     method, data = config.method, splits.parse(config.dataset).dataset
     assert name.removesuffix("_ascend") == f"{method}_{data}"
     config.dataset = "digits.1@40-100"
-    config.model_args.repeat = 1  # tracing the whole network takes seconds
+    config.model_args.repeat = 1  # tracing the full network takes seconds
     config.augment.weak = "none"
     config.augment.strong = "none"
     assert (

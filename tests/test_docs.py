@@ -1,4 +1,4 @@
-"""What the documentation says can be run: its commands, and the README's own method."""
+"""Tests what the documentation says can be run: commands, and the README's example method."""
 
 import csv
 import json
@@ -30,7 +30,7 @@ def commands(document):
 
 
 def load(command):
-    """The config that a command trains."""
+    """Returns the config that a command trains."""
     arguments = re.sub(r"^(python launch.py|ssljax) ", "", command)
     return flags.parse(shlex.split(arguments)).config()
 
@@ -126,7 +126,7 @@ def test_the_commands_of_the_page_on_photos_run_in_their_order(tmp_path, monkeyp
 
 
 def make_photos(folder):
-    """Cats are reddish and dogs greenish: a few steps tell them apart."""
+    """Writes reddish cats and greenish dogs, which a few steps can tell apart."""
     random = np.random.default_rng(0)
     for part, colour in {
         "train/cat": 0,
@@ -142,7 +142,7 @@ def make_photos(folder):
 
 
 def fill_in(path):
-    """Gives the images that were chosen their labels."""
+    """Fills in the labels of the selected images."""
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     with path.open("w", newline="", encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""`--mode=eval`, and what a recorded recipe may and may not do."""
+"""Tests `--mode=eval`, and what a recorded recipe is allowed to do."""
 
 import re
 import shutil
@@ -16,7 +16,7 @@ from ssljax.storage.files import read_json, write_sealed
 
 
 def write_data(path, seed=0, classes=2, size=8):
-    """An .npz data set; its labels follow from the images."""
+    """Writes an .npz data set whose labels follow from the images."""
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 256, (40, size, size, 1), np.uint8)
     labels = np.arange(40) % classes
@@ -26,7 +26,7 @@ def write_data(path, seed=0, classes=2, size=8):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """At step 2, with its initial weights, on data in a file."""
+    """A run at step 2, with its initial weights, on data in a file."""
     home = tmp_path_factory.mktemp("evaluation")
     write_data(home / "data.npz")
     config = tiny_config("supervised")
@@ -43,13 +43,13 @@ def test_a_test_set_is_the_run_s_own_or_is_named(run, tmp_path, capsys):
     assert "headline: test accuracy" in own
     data = run.parent / "data.npz"
     shutil.copy(data, tmp_path / "moved.npz")
-    # Moved: the same figures.
+    # Moved data give the same scores.
     code, moved, errors = command(
         capsys, *eval_, f"--config.dataset=npz:{tmp_path}/moved.npz.1@8-4",
         "--config.eval_batch_size=3",
     )  # fmt: skip
     assert (code, moved) == (0, own), errors
-    # Another one: only its test images, and no headline, which is of the run's own.
+    # Other data: only the test images, and no headline, which belongs to the run's data.
     write_data(tmp_path / "other.npz", seed=1)
     for name in (f"npz:{tmp_path}/other.npz.1@8-4", f"npz:{tmp_path}/other.npz"):
         code, other, errors = command(capsys, *eval_, f"--config.dataset={name}")
@@ -57,13 +57,13 @@ def test_a_test_set_is_the_run_s_own_or_is_named(run, tmp_path, capsys):
         assert "has other images than the run was trained with" in other
         assert "headline" not in other
         assert "validation" not in other.splitlines()[1]
-    # Other images in the run's own place, which nobody has asked for.
+    # Other images at the original path, which the command did not ask for.
     shutil.copy(tmp_path / "other.npz", data)
     try:
         line = refused(capsys, *eval_)
-        assert "is of other training images or labels than config.dataset has now" in line
+        assert "has other training images or labels than config.dataset has now" in line
         export = ("--mode=export", f"--workdir={run}", "--format=tf1", f"--output={tmp_path}/out")
-        assert "is of other training images" in refused(capsys, *export)
+        assert "has other training images" in refused(capsys, *export)
     finally:
         shutil.copy(tmp_path / "moved.npz", data)
     assert not (tmp_path / "out").exists()
@@ -81,7 +81,7 @@ def test_a_test_set_is_the_run_s_own_or_is_named(run, tmp_path, capsys):
             "--config.eval_batch_size=x has another type; allowed: a whole",
         ),
         ("--config.eval_batch_sise=2", "the recipe is that of "),
-        ("--config.dataset=digits.1@40-0", "knows class 2 as None"),
+        ("--config.dataset=digits.1@40-0", "has class 2 as None"),
         ("--config=supervised_digits", "--config is given with --mode=eval; allowed: --mode=train"),
         ("--opset=12", "--opset is given with --mode=eval"),
     ],
@@ -115,15 +115,15 @@ def test_other_sizes_and_classes_are_refused(run, tmp_path, capsys):
     write_data(tmp_path / "more.npz", classes=4)
     write_data(tmp_path / "large.npz", size=9)
     for name, message in (
-        ("more", "knows class 2 as None, which in config.dataset is '2'"),
-        ("large", "is of images of 8×8×1; those of config.dataset are 9×9×1"),
+        ("more", "has class 2 as None, which in config.dataset is '2'"),
+        ("large", "has images of 8×8×1; those of config.dataset are 9×9×1"),
     ):
         given = f"--config.dataset=npz:{tmp_path}/{name}.npz"
         assert message in refused(capsys, "--mode=eval", f"--workdir={run}", given)
 
 
 def hostile(run, copy, **changes):
-    """A copy of the run whose recipe says something else, and is sealed."""
+    """Returns a sealed copy of the run with a changed recipe."""
     shutil.copytree(run, copy)
     config = read_json(copy / "config.json")
     for knob, value in changes.items():
@@ -147,7 +147,7 @@ def test_a_run_directory_runs_no_code_that_nobody_names(run, knob, tmp_path, cap
     if knob == "model":
         with pytest.raises(UsageError, match="names code"):
             trained.load(copy)
-        with pytest.raises(UsageError, match="allowed: this one"):
+        with pytest.raises(UsageError, match="allowed: the same value"):
             trained.load(copy, model="os.rmdir")
     assert not (tmp_path / "made").exists()
 
@@ -186,7 +186,7 @@ def test_what_a_recipe_says_of_its_machine_is_left_out(run):
         "compilation_cache": "evil",
         "cpu_devices": 10**6,
     }
-    del config["checkpoint"]  # of an older version
+    del config["checkpoint"]  # as in an older version
     found = recorded.config(config, where="config.json")
     assert found.distributed.coordinator == found.stage.data_url == found.stage.train_url == ""
     assert not found.distributed.auto

@@ -1,4 +1,4 @@
-"""How many images are computed at once."""
+"""Tests batch sizes of the forward pass."""
 
 import numpy as np
 import pytest
@@ -30,6 +30,6 @@ def test_a_batch_is_begun_before_the_outputs_of_the_last_one_are_taken():
     for outputs in forward.in_batches(compute, batches, 4):
         found.append(outputs)
         assert len(begun) == min(len(found) + 1, 4)
-    assert begun == [4] * 4  # all of one size
+    assert begun == [4] * 4  # all of the same size
     assert [outputs.logits.tolist() for outputs in found] == [[16] * 4, [16] * 4, [], [12] * 3]
     assert found[0].features is None

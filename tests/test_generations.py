@@ -1,4 +1,4 @@
-"""A method that trains in generations: a chain of runs that goes on wherever it was left."""
+"""Tests a method that trains in generations: a chain of runs that can be resumed anywhere."""
 
 import json
 import os
@@ -44,11 +44,11 @@ def test_each_generation_is_a_run_with_more_labels(chain):
     assert new.isdisjoint(first["valid"] + first["labeled"])
     assert json.loads((workdir / "generation=1.json").read_text())["parent"] == first["hash"]
     assert sum(second["class_counts"]) == len(second["labeled"])
-    # All images of the rarest class that the first one predicts, here the last: all are as many.
+    # All images predicted as the rarest class, here the last one, as all are equally frequent.
     assert 0 < len(new) <= 1337
     args = json.loads((run / "config.json").read_text())["method_args"]
     assert (args["generation"], args["class_prior"]) == (1, [4.0] * 10)
-    # The labels are those of the model, and what it is not told stays its own.
+    # The new labels are the model's; all other labels are kept.
     known, data = experiment.dataset.labels, datasets.digits()
     assert {data.class_names[known[i]] for i in new} == set(second["labels"].values())
     np.testing.assert_array_equal(experiment.dataset.test_labels, data.test_labels)

@@ -1,4 +1,4 @@
-"""Layers on a model's features."""
+"""Tests layers on a model's features."""
 
 import jax
 import jax.numpy as jnp

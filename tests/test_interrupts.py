@@ -11,7 +11,7 @@ from ssljax import cli, interrupts
 
 @pytest.fixture
 def hangup():
-    """Puts the process's own SIGHUP back."""
+    """Restores the process's SIGHUP handler."""
     before = signal.getsignal(signal.SIGHUP)
     yield
     signal.signal(signal.SIGHUP, before)
@@ -48,7 +48,7 @@ def test_a_signal_ends_a_command_that_tidies_up(signum, capsys, monkeypatch, tmp
             os.kill(os.getpid(), signum)
             time.sleep(10)
         finally:
-            if signum == signal.SIGHUP:  # of a terminal that closes there are two
+            if signum == signal.SIGHUP:  # a closing terminal sends two
                 os.kill(os.getpid(), signum)
             (tmp_path / "tidied").touch()
 

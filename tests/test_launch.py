@@ -32,7 +32,7 @@ def launch(*args, **options):
             "config.method_args.threshold",
         ),
         (["--config=configs/fixmatch_digits.py", "--config.batch_size=x"], "--config.batch_size=x"),
-        (["--config=configs/fixmatch_digit.py"], "configs/fixmatch_digit.py is no file"),
+        (["--config=configs/fixmatch_digit.py"], "configs/fixmatch_digit.py is neither"),
         (["--config=configs/fixmatch_digits.py", "--config.uratio=0"], "config.uratio is 0"),
         ([], "--config is missing"),
         (["--konfig=x"], "konfig"),
@@ -63,7 +63,7 @@ def test_train_and_eval_print_the_same_figures(tmp_path, capsys):
     *_, last_scores, headline = [line for line in trained.stdout.splitlines() if "accuracy" in line]
     assert headline.startswith("headline: test accuracy ")
     assert trained.stdout.splitlines()[-1] == headline
-    assert list(tmp_path.glob("events.out.tfevents.*"))  # TensorBoard's
+    assert list(tmp_path.glob("events.out.tfevents.*"))  # TensorBoard files
     assert [line for line in trained.stderr.splitlines() if line] == []  # ours alone: there is none
     _, evaluated, _ = command(capsys, "--mode=eval", f"--workdir={tmp_path}")
     scores, again = evaluated.splitlines()
@@ -78,11 +78,11 @@ def test_augment_writes_a_contact_sheet_beside_the_run_directory(tmp_path, capsy
     assert "run_augment.png: 3 images" in output
     assert [path.name for path in tmp_path.iterdir()] == ["run_augment.png"]
     width, height = Image.open(tmp_path / "run_augment.png").size
-    assert height == 16 + (3 + 7) * (48 + 4)  # a row an image, and one a distortion
+    assert height == 16 + (3 + 7) * (48 + 4)  # one row per image and one per distortion
     assert width == 96 + 10 * (48 + 4)
 
 
-@pytest.mark.slow  # faults/test_stops.py trains without it too
+@pytest.mark.slow  # faults/test_stops.py trains without it, too
 def test_training_works_without_tensorflow(tmp_path):
     program = (
         "import sys; sys.modules['tensorflow'] = None; from ssljax import cli; "
@@ -116,7 +116,7 @@ def test_mode_data_shows_the_data_and_trains_nothing(tmp_path, capsys):
     split = json.loads((tmp_path / "split.json").read_text())
     assert f"split hash: {split['hash']}" in output
     assert sorted(p.name for p in tmp_path.iterdir()) == ["labelled.png", "split.json"]
-    other = "--config.dataset=digits.2@80-50"  # the file decides
+    other = "--config.dataset=digits.2@80-50"  # the file takes precedence
     split_file = f"--config.split_file={tmp_path}/split.json"
     code, _, errors = command(capsys, *TINY, other, split_file, f"--workdir={tmp_path}/run")
     assert code == 0, errors

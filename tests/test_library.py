@@ -1,4 +1,4 @@
-"""Training without the command line: `fit`, `train`, `load`, and a single step."""
+"""Tests training without the command line: `fit`, `train`, `load`, and a single step."""
 
 import dataclasses
 import logging
@@ -28,7 +28,7 @@ SMALL = {
 
 
 def few_labels(names=None):
-    """The digits' training images, and labels of four images per class."""
+    """Returns the digits' training images, and labels of four images per class."""
     known = np.full(len(DATA.labels), -1)
     for c in range(10):
         chosen = np.flatnonzero(DATA.labels == c)[:4]
@@ -40,7 +40,7 @@ def test_fit_returns_labels_as_they_were_given(tmp_path):
     names = [f"digit {c}" for c in range(10)]
     trained = ssljax.fit(DATA.images, few_labels(names), workdir=tmp_path / "run", **SMALL)
     assert trained.step == 4
-    assert trained.results["headline"] == {}  # there was nothing to evaluate on
+    assert trained.results["headline"] == {}  # there was no evaluation
     predicted = trained.predict(DATA.test_images[:300])
     assert set(predicted) <= set(names)
     probabilities = trained.predict_proba(DATA.test_images[:300])
@@ -126,7 +126,7 @@ def test_importing_the_package_imports_nothing_else():
 
 @pytest.fixture
 def old_run(tmp_path):
-    """A MixMatch run of 40 steps, made before the package had its present order."""
+    """A MixMatch run of 40 steps, made before the package had its present structure."""
     shutil.unpack_archive(Path(__file__).parent / "helpers/old_run.zip", tmp_path / "old")
     return tmp_path / "old"
 
@@ -136,7 +136,7 @@ def test_a_run_of_an_older_version_predicts_reports_and_goes_on(old_run, tmp_pat
 
     trained = ssljax.load(old_run)
     accuracy = np.mean(trained.predict(DATA.test_images) == DATA.test_labels.astype(str))
-    assert f"{100 * accuracy:.2f}" == "14.17"  # what it printed
+    assert f"{100 * accuracy:.2f}" == "14.17"  # the recorded output
     assert cli.main(["--mode=report", f"--workdir={old_run}", f"--output={tmp_path / 'out'}"]) == 0
     assert "mixmatch,digits,40,,1,85.9722," in (tmp_path / "out/report.csv").read_text()
     resumed = cli.main(

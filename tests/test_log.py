@@ -7,7 +7,7 @@ import pytest
 
 from ssljax import log
 
-# C++ writes to the file descriptor, past `sys.stderr`.
+# C++ writes to the file descriptor, bypassing `sys.stderr`.
 PROGRAM = """
 import os, sys
 from ssljax.log import quiet_import
@@ -45,7 +45,7 @@ def test_an_import_that_fails_tells_everything():
 
 @pytest.fixture
 def lasting():
-    """`lasting(descriptor)`: a text stream that drops what it cannot write."""
+    """`lasting(descriptor)` returns a text stream that discards what it cannot write."""
 
     def make(descriptor):
         raw = log._Lasting(descriptor, "w")
@@ -62,7 +62,7 @@ def test_output_outlives_its_reader(lasting):
     os.close(reader)
     for _ in range(3):
         print("x" * 10**5, file=stream, flush=True)
-    assert os.path.samestat(os.fstat(writer), os.stat(os.devnull))  # for C++ too
+    assert os.path.samestat(os.fstat(writer), os.stat(os.devnull))  # for C++, too
     stream.close()
 
 
@@ -77,7 +77,7 @@ def test_a_slow_reader_is_waited_for(lasting):
     command = [sys.executable, "-c", "import sys, time; time.sleep(0.3); sys.stdin.read()"]
     with lasting(writer) as stream, subprocess.Popen(command, stdin=reader) as process:
         os.close(reader)
-        text = "x" * 10**6  # more than a pipe holds
+        text = "x" * 10**6  # more than a pipe's buffer
         assert stream.write(text) == len(text)
         stream.close()
         assert process.wait() == 0

@@ -1,4 +1,4 @@
-"""Names outside the package: methods, models, data sets and views of one's own."""
+"""Tests names outside the package: user-defined methods, models, data sets and views."""
 
 import json
 import sys
@@ -168,7 +168,7 @@ ALL = [
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A current folder with a package of one's own, which no other test has imported."""
+    """A current directory with a user package that no other test has imported."""
     (tmp_path / "my_pkg").mkdir()
     (tmp_path / "my_pkg" / "__init__.py").touch()
     (tmp_path / "my_pkg" / "mine.py").write_text(MINE)
@@ -187,7 +187,7 @@ def load(*more):
 def test_all_parts_of_a_run_can_be_one_s_own(folder):
     config = load(*ALL, "method_args.weight=0.25", "method_args.views=('weak','strong')")
     assert config.method_args.to_dict() == {"weight": 0.25, "views": ("weak", "strong"), "must": 7}
-    assert config.model_args.to_dict() == {"width": 8}  # nothing of the recipe's own network
+    assert config.model_args.to_dict() == {"width": 8}  # none of the recipe's arguments
     experiment = recipe.build(config)
     assert experiment.dataset.image_shape == (4, 6, 1)
     assert len(experiment.split.labeled) == 12
@@ -196,7 +196,7 @@ def test_all_parts_of_a_run_can_be_one_s_own(folder):
     assert row["loss/total"] == pytest.approx(0.25 * row["loss/xe"], rel=1e-5)
     recorded = json.loads((folder / "run" / "config.json").read_text())
     assert recorded["model_args"] == {"width": 8}
-    loop.train(recipe.build(config), folder / "run")  # the same run: nothing is refused
+    loop.train(recipe.build(config), folder / "run")  # the same run is accepted
 
 
 def test_a_function_makes_a_network_too(folder):
@@ -306,8 +306,8 @@ def test_arguments_of_a_recipe_s_other_network_are_refused_with_the_way_out(fold
     with pytest.raises(UsageError) as caught:
         recipe.build(config)
     assert str(caught.value) == (
-        "config.model_args.batch_norm_momentum is no argument of config.model 'my_pkg.mine.MLP'; "
-        "allowed: width; a recipe for another model sets it: replace config.model_args in your "
+        "config.model_args.batch_norm_momentum is not an argument of config.model 'my_pkg.mine.MLP'"
+        "; allowed: width; a recipe for another model sets it: replace config.model_args in your "
         "recipe"
     )
 

@@ -1,4 +1,4 @@
-"""Losses against numbers worked out by hand."""
+"""Tests losses against numbers computed by hand."""
 
 import math
 
@@ -85,12 +85,12 @@ def test_mixup_keeps_lam_of_each_row_and_adds_its_partner():
 
 
 def numbered_parts(n, batch):
-    """Row i of part p holds 1000 p + i, twice."""
+    """Returns parts in which row i of part p holds 1000 p + i, twice."""
     return [jnp.arange(batch)[:, None] + jnp.array([[1000 * p, 1000 * p]]) for p in range(n)]
 
 
 def test_interleave_of_three_batches_of_64_puts_each_row_where_the_published_code_does():
-    # interleave_offsets(64, 2) = [0, 21, 42, 64]: the longest group is the last one.
+    # interleave_offsets(64, 2) = [0, 21, 42, 64]: the longest group comes last.
     first, second, third = (part[:, 0].tolist() for part in numbered_parts(3, 64))
     mixed = losses.interleave(numbered_parts(3, 64))
     assert [part.shape for part in mixed] == [(64, 2)] * 3
@@ -106,7 +106,7 @@ def test_interleaved_parts_hold_about_the_nth_part_of_the_first(n, batch):
     for part in parts:
         labeled = int(np.sum(np.asarray(part[:, 0]) < 1000))
         assert low <= labeled <= high
-    # The first part, whose statistics survive, holds about the nth part of every source.
+    # The first part, whose statistics are kept, holds about one nth of every source.
     sources = np.bincount(np.asarray(parts[0][:, 0]) // 1000, minlength=n)
     assert all(low <= count <= high for count in sources)
     everything = np.concatenate([np.asarray(part[:, 0]) for part in parts])

@@ -1,4 +1,4 @@
-"""Training the last layer on features that are computed once is training the last layer."""
+"""Tests that training on precomputed features equals training the last layer."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Recipes by name and by file, overrides, and what is said of wrong ones: all in process."""
+"""Tests recipes by name and by file, overrides, and messages about invalid ones, in process."""
 
 import json
 import os
@@ -94,8 +94,8 @@ NEAREST = "does not exist; the nearest knob is config."
          "temperature, which is of comatch, dash, mixmatch, remixmatch, self_training, simmatch, "
          "uda; config.method_args has threshold, unlabeled_weight, weak_pass"),
         ("fixmatch_digits", "method_args.temperature=1", "config.method fixmatch has no temp"),
-        ("mixmatch_digits", "treshold=1", "config.method mixmatch has no threshold, which is of "),
-        ("fixmatch_imagenet", "filters=8", "config.model resnet50 has no filters, which is of "),
+        ("mixmatch_digits", "treshold=1", "config.method mixmatch has no threshold, an argument"),
+        ("fixmatch_imagenet", "filters=8", "config.model resnet50 has no filters, an argument"),
         ("fixmatch_digits", "lambda_u=1", f"config.lambda_u {NEAREST}method_args.unlabeled_weight"),
         ("mixmatch_digits", "lambda_u=1", f"config.lambda_u {NEAREST}method_args.w_match"),
         ("ict_digits", "lambda_u=1", f"config.lambda_u {NEAREST}method_args.consistency_weight"),
@@ -114,7 +114,7 @@ NEAREST = "does not exist; the nearest knob is config."
          "a number"),
         ("fixmatch_imagenet", "augment.randaugment_magnitude=x", "type; allowed: a number"),
         ("fixmatch_digits", "method_args=3", "--config.method_args=3"),
-        ("fixmatch_digit", "seed=1", "--config=fixmatch_digit is no file and no recipe; the "
+        ("fixmatch_digit", "seed=1", "--config=fixmatch_digit is neither a file nor a recipe; the "
          "nearest recipe is fixmatch_digits"),
     ],
 )  # fmt: skip
@@ -170,7 +170,7 @@ def test_a_wrong_recipe_file_gets_one_line_with_its_place(text, message, tmp_pat
 
 
 def test_what_recipes_import_leaves_no_trace(tmp_path, monkeypatch):
-    """A shipped recipe sees no folder of ours; one's own sees its own, and both see `configs`."""
+    """A shipped recipe sees no user folder; a user's recipe sees its folder; both see `configs`."""
     (tmp_path / "other").mkdir()
     (tmp_path / "other/neighbour.py").write_text("SEED = 3\n")
     (tmp_path / "other/mine.py").write_text(
@@ -202,7 +202,7 @@ def test_a_knob_that_stands_for_an_argument_of_another_method_is_refused():
 
 def test_a_file_that_is_not_python_is_refused(tmp_path):
     (tmp_path / "mine.txt").write_text("x")
-    with pytest.raises(UsageError, match=r"mine.txt is no recipe; allowed: a Python file"):
+    with pytest.raises(UsageError, match=r"mine.txt is not a recipe; allowed: a Python file"):
         overrides.load(str(tmp_path / "mine.txt"))
 
 
@@ -279,7 +279,7 @@ def test_reading_and_comparing_a_run_imports_nothing_that_it_names(tmp_path, mon
 
 
 def test_a_recorded_config_without_arguments_is_the_same_run(tmp_path):
-    """As runs of ImageNet recipes were recorded before their arguments were completed."""
+    """Runs of ImageNet recipes were recorded like this before their arguments were completed."""
     config = overrides.load("fixmatch_imagenet").to_dict()
     before = {**config, "model_args": {}, "method_args": {"unlabeled_weight": 10, "threshold": 0.7}}
     (tmp_path / "config.json").write_text(json.dumps(before))

@@ -15,7 +15,7 @@ def test_the_home_directory_is_found(monkeypatch):
 
 @pytest.mark.parametrize("path", ["~/runs", "~nobody_of_this_name/runs"])
 def test_without_a_home_directory_the_field_is_named(path, monkeypatch):
-    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as where $HOME is not set
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as if $HOME were not set
     with pytest.raises(UsageError, match=f"--workdir is {path}, but no such home directory"):
         paths.expand(path, "--workdir")
 

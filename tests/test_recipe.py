@@ -257,7 +257,7 @@ def test_the_memory_of_an_accelerator_is_its_own(untraced):
         UsageError, match="the data: 103.0 kB do not fit in the memory of gpu:1, 90"
     ):
         devices.require_room("the data", 103_000, [Device()])
-    devices.require_step(10**12, 80_000, 8, [Device()])  # it may need less than is estimated
+    devices.require_step(10**12, 80_000, 8, [Device()])  # it may need less than estimated
 
 
 def test_a_step_that_does_not_fit_is_refused_with_the_batch_that_would(monkeypatch):
@@ -369,7 +369,7 @@ def test_cores_that_a_batch_leaves_idle_are_noted(config, monkeypatch, capsys):
 
 
 def test_a_second_recipe_of_a_process_takes_the_devices_that_are_there(config, capsys):
-    """As in a notebook: JAX has started with four devices."""
+    """As in a notebook: JAX has already started with four devices."""
     config.cpu_devices = 3
     recipe.prepare(config)
     assert jax.local_device_count() == 4

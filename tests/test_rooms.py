@@ -1,10 +1,10 @@
-"""The order of the rooms: every import of `ssljax/` points down; no file or function is long."""
+"""Tests the layers of the package: every import points down; no file or function is long."""
 
 import ast
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "ssljax"
-# From bottom to top. Rooms of one line know nothing of each other; modules of one room may.
+# From bottom to top. Packages on one line are independent; modules of one package need not be.
 ROOMS = (
     "errors log drawing interrupts fonts",
     "lookup paths spreadsheet",
@@ -38,11 +38,11 @@ ROOMS = (
 FLOOR = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms.split()}
 FILES = {str(path.relative_to(PACKAGE)): path.read_text() for path in PACKAGE.rglob("*.py")}
 LONG_FILES = {"export/npu_run.py", "augment/ops.py"}
-LONG_FUNCTIONS = {"export/npu_run.py"}  # which is one file, since it is copied to another machine
+LONG_FUNCTIONS = {"export/npu_run.py"}  # a single file, because it is copied to another machine
 
 
 def imports(tree):
-    """The modules of `ssljax` that a file imports, in functions too, and the lines."""
+    """Yields the modules of `ssljax` that a file imports, also in functions, and the lines."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             continue
@@ -68,7 +68,7 @@ def test_every_import_points_down():
 
 
 def docstring_lines(tree):
-    """The lines of all docstrings in a piece of code."""
+    """Returns the lines of all docstrings in a piece of code."""
     for node in ast.walk(tree):
         documented = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
         if documented and ast.get_docstring(node) is not None:
@@ -76,7 +76,7 @@ def docstring_lines(tree):
 
 
 def code_lines(function, lines):
-    """How many lines of a function are code: no docstring, comment or blank line."""
+    """Returns the number of code lines of a function, without docstrings, comments, blank lines."""
     texts = (
         lines[number - 1].strip()
         for number in {*range(function.lineno, function.end_lineno + 1)}

@@ -112,11 +112,11 @@ def test_only_the_results_of_just_that_run_are_finished(tmp_path):
     write(12)
     assert sweep.is_finished(tmp_path, config)
     assert sweep.is_finished(tmp_path, config | {"log_every": 7})
-    assert not sweep.is_finished(tmp_path, config | {"num_steps": 13})  # goes on
-    assert not sweep.is_finished(tmp_path, config | {"seed": 5})  # is refused
-    write(12, num_steps=13)  # made longer, and stopped before its end
+    assert not sweep.is_finished(tmp_path, config | {"num_steps": 13})  # is continued
+    assert not sweep.is_finished(tmp_path, config | {"seed": 5})  # is rejected
+    write(12, num_steps=13)  # extended, and stopped before its end
     assert not sweep.is_finished(tmp_path, config | {"num_steps": 13})
-    # These knobs decide others, which `config.json` has worked out.
+    # These knobs determine others, which `config.json` records.
     by_epochs = config | {"num_epochs": 2.0, "per_worker_batch_size": 4}
     write(10, num_steps=10, num_epochs=2.0, batch_size=16)
     assert sweep.is_finished(tmp_path, by_epochs)
@@ -174,7 +174,7 @@ time.sleep(60)
         sweep.run(commands)
     thread.join()
     assert caught.value.signum == stop
-    assert int(started.read_text()) != os.getpgrp()  # a terminal's Ctrl-C reaches this one alone
+    assert int(started.read_text()) != os.getpgrp()  # a terminal's Ctrl-C reaches only this process
     assert got.read_text() == f"{stop.value}\n"
     assert not (tmp_path / "ran").exists()
     assert signal.getsignal(stop) == before
@@ -203,7 +203,7 @@ def test_bad_input_gets_one_line_before_anything_runs(args, message, tmp_path, c
 def test_a_directory_that_holds_a_run_is_refused(tmp_path, capsys):
     (tmp_path / "config.json").write_text("{}")
     line = refused(capsys, *TINY, "--sweep=seed=1,2", f"--workdir={tmp_path}")
-    assert "holds a run; several need another directory" in line
+    assert "holds a run; several runs need another directory" in line
 
 
 def test_a_config_file_can_have_a_sweep_of_its_own(tmp_path, capsys):
@@ -232,7 +232,7 @@ def rows_of(workdir):
 
 @pytest.mark.slow
 def test_an_interrupted_sweep_goes_on_without_repeating_work(tmp_path):
-    """The issue's sweep: 3 seeds and 2 thresholds."""
+    """The sweep of the issue: 3 seeds and 2 thresholds."""
     sweep_flag = "--sweep=seed=1,2,3;method_args.threshold=0.9,0.95"
     args = [*TINY, "--config.num_steps=80", sweep_flag, f"--workdir={tmp_path / 'sweep'}"]
     child = subprocess.Popen([*LAUNCH, *args], cwd=ROOT, stdout=subprocess.PIPE, text=True)

@@ -1,4 +1,4 @@
-"""A trained model predicts arrays, files, folders and lists of paths."""
+"""Tests predictions of a trained model for arrays, files, folders and lists of paths."""
 
 import dataclasses
 from pathlib import Path
@@ -21,7 +21,7 @@ def trained():
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """A folder of photos, and how a model sees them, in the order of their names."""
+    """A folder of photos, and the model's input for them, sorted by name."""
     folder = tmp_path_factory.mktemp("photos")
     (folder / "deep").mkdir()
     random = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""The built wheel: what is in it, and that it trains from an empty folder."""
+"""Tests the built wheel: its contents, and training from an empty folder."""
 
 import os
 import shutil
@@ -38,7 +38,7 @@ def get_config():
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    """The wheel of a copy of the project: a build leaves its folders in the source."""
+    """The wheel of a copy of the project, because a build leaves folders in the source."""
     pytest.importorskip("setuptools", minversion="77", reason="it builds the wheel")
     copy, output = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
     for folder in ("ssljax", "configs"):
@@ -54,22 +54,22 @@ def wheel(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def environment(wheel, tmp_path_factory):
-    """A new virtual environment with the wheel; its dependencies are this environment's."""
+    """A new virtual environment with the wheel; dependencies are those of this environment."""
     folder = tmp_path_factory.mktemp("environment")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     python = folder / "bin" / "python"
     pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet"]
     subprocess.run([*pip, "--no-deps", "--no-index", wheel], check=True)
     (packages,) = folder.glob("lib/python*/site-packages")
-    # Where a folder is added by a .pth file, the .pth files in it are not read: not the one of
-    # the editable ssljax either.
+    # In a folder added by a .pth file, further .pth files are not read, such as that of the
+    # editable ssljax.
     (packages / "dependencies.pth").write_text(f"{Path(jax.__file__).parents[1]}\n")
     return folder / "bin"
 
 
 @pytest.fixture
 def run(environment, tmp_path):
-    """Runs a program of the environment in an empty folder; returns what it prints."""
+    """Runs a program of the environment in an empty folder; returns its output."""
     variables = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
 
     def program(name, *arguments):

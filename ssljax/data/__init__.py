@@ -1,1 +1,1 @@
-"""Which images, in which order: splits, data sets, sampling."""
+"""Data sets, splits and sampling: which images are used, and in which order."""

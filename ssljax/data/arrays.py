@@ -1,6 +1,6 @@
-"""Arrays in .npz files, as `numpy.savez` writes them.
+"""Arrays in .npz files, as written by `numpy.savez`.
 
-The file may be anybody's: nothing is unpickled, and arrays that memory does not hold are refused
+The file is not trusted: nothing is unpickled, and arrays that do not fit in memory are rejected
 before they are read.
 """
 
@@ -22,33 +22,34 @@ Arrays = dict[str, np.ndarray]
 
 
 class Header(NamedTuple):
-    """What an array in a file is."""
+    """The type and shape of an array in a file."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
-    by_rows: bool  # whether its rows lie one after the other
+    by_rows: bool  # whether the rows are contiguous in the file
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """The size in bytes."""
         return math.prod(self.shape) * self.dtype.itemsize
 
 
 def names(path: Path) -> list[str]:
-    """The arrays that a file has.
+    """Returns the names of the arrays in a file.
 
     Raises:
-      UsageError: it is missing, or no .npz.
+      UsageError: the file is missing or not an .npz file.
     """
     with _opened(path) as (_, members):
         return [*members]
 
 
 def read(path: Path, chosen: Iterable[str]) -> Arrays:
-    """Reads some arrays of a file. Each has a CRC-32, which is checked.
+    """Reads some arrays of a file and verifies the CRC-32 of each.
 
     Raises:
-      UsageError: one is missing, damaged, of Python objects, or larger than it says or memory is.
+      UsageError: an array is missing, damaged, of Python objects, larger than it declares, or too
+        large for the memory.
     """
     with _opened(path) as (archive, members):
         found = {name: members[name] for name in chosen}
@@ -62,20 +63,20 @@ def read(path: Path, chosen: Iterable[str]) -> Arrays:
 
 
 def header(path: Path, name: str) -> Header:
-    """What an array of a file is; its values are not read.
+    """Reads the type and shape of an array in a file, but not its values.
 
     Raises:
-      UsageError: as `read`.
+      UsageError: as for `read`.
     """
     with _opened(path) as (archive, members):
         return _header(archive, members[name])
 
 
 def rows(path: Path, name: str, size: int) -> Iterator[np.ndarray]:
-    """An array of a file, `size` of its rows at a time, in constant memory.
+    """Yields the rows of an array in a file, `size` at a time, in constant memory.
 
     Raises:
-      UsageError: as `read`; at the end where the CRC-32 is wrong.
+      UsageError: as for `read`; a wrong CRC-32 is detected at the end.
     """
     found = header(path, name)
     if not found.by_rows:
@@ -100,14 +101,14 @@ def _exactly(file: IO[bytes], count: int) -> bytes:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[ZipFile, dict[str, ZipInfo]]]:
-    """A file, and where in it the arrays are."""
+    """Yields an open file and the locations of its arrays."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
             yield archive, {member.filename.removesuffix(".npy"): member for member in members}
     except UsageError:
         raise
-    except Exception as error:  # a file of anybody's makes zipfile, zlib and NumPy raise all kinds
+    except Exception as error:  # zipfile, zlib and NumPy raise many types for untrusted files
         reason = f"there is no {error}" if isinstance(error, KeyError) else str(error)
         raise UsageError(
             f"{path} cannot be read as an .npz without pickles: "
@@ -116,7 +117,7 @@ def _opened(path: Path) -> Iterator[tuple[ZipFile, dict[str, ZipInfo]]]:
 
 
 def _header(archive: ZipFile, member: ZipInfo) -> Header:
-    """What an array declares that it is; its file has to have so many bytes."""
+    """Reads the declared type and shape of an array; the file must have as many bytes."""
     with archive.open(member) as file:
         found = _read_header(file)
         has = member.file_size - file.tell()

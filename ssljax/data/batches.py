@@ -1,4 +1,4 @@
-"""What a training step reads: the whole data set, or the batch of one step, as uint8 pixels."""
+"""The input of a training step: the full data set, or one step's batch, as uint8 pixels."""
 
 from typing import NamedTuple
 
@@ -9,24 +9,24 @@ Array = jax.Array | np.ndarray
 
 
 class TrainingData(NamedTuple):
-    """The training data, whole, on every device."""
+    """The full training data, replicated on every device."""
 
     images: Array  # [N, H, W, C] uint8
     labeled: Array  # [L] int32, indices into images
     labels: Array  # [L] int32, labels of `labeled`
     unlabeled: Array  # [U] int32, indices into images
-    unlabeled_labels: Array  # [U] int32, labels of `unlabeled`, -1: none; only monitors read them
+    unlabeled_labels: Array  # [U] int32, labels of `unlabeled`, -1: none; used by monitors only
 
 
 class RawBatch(NamedTuple):
-    """What one device reads in one step: looked up in `TrainingData`, or streamed to it.
+    """One device's input in one step, looked up in `TrainingData` or streamed to the device.
 
-    Where the method has no unlabelled views, what is about unlabelled images is None.
+    The fields about unlabelled images are None if the method has no unlabelled views.
     """
 
     labeled: Array  # [B, H, W, C] uint8
     labels: Array  # [B] int32
     labeled_index: Array  # [B] int32, positions in the split's list of labelled images
     unlabeled: Array | None = None  # [M, H, W, C] uint8
-    unlabeled_labels: Array | None = None  # [M] int32, -1: none; only monitors read them
-    unlabeled_index: Array | None = None  # [M] int32, positions in the list of unlabelled ones
+    unlabeled_labels: Array | None = None  # [M] int32, -1: none; used by monitors only
+    unlabeled_index: Array | None = None  # [M] int32, positions in the list of unlabelled images

@@ -1,7 +1,7 @@
-"""Decoded data sets as one file each, so that a second start takes seconds.
+"""Caches decoded data sets, one file each, so that the next start takes seconds.
 
-A cache is an uncompressed .npz. Its zip format carries a CRC-32 of every array, which reading
-checks. Deleting one is always safe.
+A cache is an uncompressed .npz file. The zip format stores a CRC-32 of every array, which is
+verified on reading. Caches can be deleted at any time.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,14 +19,14 @@ from ssljax.storage.files import replacing
 def load_or_build(
     paths: Sequence[Path], source: Callable[[], str], build: Callable[[], Arrays]
 ) -> Arrays:
-    """What one of `paths` holds of `source`, or what `build` returns, which the last one then
-    holds.
+    """Returns the arrays of `source` from a cache, or from `build`, and then caches them.
 
     Args:
-      paths: none where nothing can be kept.
-      source: identifies what the arrays are decoded from; asked again after `build`, which may
-        have downloaded it. A cache of another source is built anew, and so is a damaged one.
-      build: arrays by name, none called "source".
+      paths: possible locations; the last one is written. Empty if nothing can be cached.
+      source: returns an identifier of the data that the arrays are decoded from. It is called again
+        after `build`, which may have downloaded the data. A cache with another identifier is
+        rebuilt, as is a damaged one.
+      build: returns arrays by name; none is named "source".
     """
     wanted = source()
     for path in paths:
@@ -52,7 +52,7 @@ def _read(path: Path, source: str) -> Arrays | None:
 
 
 def _write(path: Path, arrays: Arrays) -> None:
-    """Writes all at once: a reader sees no cache, the old one or the new one."""
+    """Writes atomically: a reader sees no cache, the old one or the new one."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as file:

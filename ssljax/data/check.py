@@ -1,4 +1,4 @@
-"""What is odd about images in memory and their labels: duplicates, leaks, few labels, imbalance."""
+"""Checks images in memory and their labels for duplicates, leaks, few labels and imbalance."""
 
 import hashlib
 from collections import defaultdict
@@ -13,24 +13,24 @@ from ssljax.data.datasets import Dataset
 from ssljax.data.splits import Split, class_counts
 from ssljax.log import printable
 
-_NEAR = 6.0  # mean difference of pixels, 0..255, below which images are nearly equal
+_NEAR = 6.0  # mean pixel difference, 0..255, below which images are nearly equal
 _FLAT = 2.0  # standard deviation of pixels below which an image is nearly constant
-_FEW = 5  # labels of a class below which it is named
-_UNEVEN = 3.0  # ratio of the most frequent to the rarest class above which it is named
-_NAMED = 3  # examples in a line
+_FEW = 5  # labels per class below which the class is reported
+_UNEVEN = 3.0  # ratio of the most frequent to the rarest class above which it is reported
+_NAMED = 3  # examples per line
 PARTS = ("labelled", "unlabelled", "validation", "test")
 
 
 class Group(NamedTuple):
-    """Images that are the same, or nearly."""
+    """A group of equal or nearly equal images."""
 
-    parts: tuple[str, ...]  # labelled, unlabelled, validation, test: where each is
-    positions: tuple[int, ...]  # training images from 0; test images from 0
+    parts: tuple[str, ...]  # labelled, unlabelled, validation or test, for each image
+    positions: tuple[int, ...]  # numbers of the images, training and test images each from 0
     exact: bool
 
 
 def lines(data: Dataset, split: Split) -> list[str]:
-    """What is odd, a line each; nothing where all is well."""
+    """Returns the findings, one per line; the list is empty if there are none."""
     return [
         *_describe_duplicates(duplicates(data, split), data),
         *_describe_flat(data),
@@ -39,11 +39,11 @@ def lines(data: Dataset, split: Split) -> list[str]:
 
 
 def duplicates(data: Dataset, split: Split) -> list[Group]:
-    """Groups of equal and of nearly equal images, the equal ones first.
+    """Returns groups of equal and of nearly equal images, the equal ones first.
 
     Nearly equal images have the same difference hash (9×8 grey pixels, each compared with its
-    neighbour) and pixels that differ by less than 6 of 255 on average. An image that is both a
-    labelled and an unlabelled one of the split is one image here, and counts as labelled.
+    neighbour) and pixels that differ by less than 6 of 255 on average. An image that the split
+    lists as both labelled and unlabelled is one image here, and counts as labelled.
     """
     images = np.concatenate([data.images, data.test_images])
     part = _parts(data, split)
@@ -66,7 +66,7 @@ def duplicates(data: Dataset, split: Split) -> list[Group]:
 
 
 def _parts(data: Dataset, split: Split) -> np.ndarray:
-    """Which of `PARTS` each image is in, training images first; -1: none."""
+    """Returns the index into `PARTS` of each image, training images first; -1: none."""
     part = np.full(len(data.images) + len(data.test_images), -1)
     for number, indices in enumerate((split.unlabeled, split.labeled)):
         part[indices] = 1 - number
@@ -82,7 +82,7 @@ def _difference_hash(image: np.ndarray) -> bytes:
 
 
 def _near(images: np.ndarray, members: Sequence[int]) -> list[list[int]]:
-    """The pairs of images with one hash that are nearly equal; of very many, of neighbours only."""
+    """Returns nearly equal pairs among images with one hash; of many images, only neighbours."""
     few = len(members) <= 50
     pairs = combinations(members, 2) if few else pairwise(members)
     flat = {i: images[i].astype(np.int16) for i in members}
@@ -90,7 +90,7 @@ def _near(images: np.ndarray, members: Sequence[int]) -> list[list[int]]:
 
 
 def _describe_duplicates(found: Sequence[Group], data: Dataset) -> list[str]:
-    """Duplicates by where they are; a leak is one of training and evaluation."""
+    """Describes duplicates by their parts; duplicates in training and evaluation are leaks."""
     texts = []
     for exact, kind in ((True, "equal"), (False, "nearly equal")):
         by_parts: dict[tuple[str, ...], list[Group]] = defaultdict(list)
@@ -112,7 +112,7 @@ def _describe_duplicates(found: Sequence[Group], data: Dataset) -> list[str]:
 
 
 def _labels(data: Dataset, group: Group) -> set[int]:
-    """The labels of equal images; those of unlabelled ones are not looked at."""
+    """Returns the labels of equal images, ignoring unlabelled ones."""
     pairs = zip(group.parts, group.positions, strict=True)
     known = [(part, i) for part, i in pairs if part != "unlabelled"]
     return {int((data.test_labels if part == "test" else data.labels)[i]) for part, i in known}

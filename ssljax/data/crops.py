@@ -1,18 +1,17 @@
-"""Crops of encoded images, in TensorFlow's functions.
+"""Crops of encoded images, as TensorFlow functions.
 
-They are those of `datasets/imagenet.py` of fixmatch's imagenet code. `encoded` is a string,
-`number [2]` int64 is what the randomness of the image is drawn from, `size` the crop's side in
-pixels.
+They follow `datasets/imagenet.py` of fixmatch's imagenet code. `encoded` is a string, `number [2]`
+int64 seeds the image's random numbers, `size` is the crop's side in pixels.
 """
 
-_EVALUATED = 224 / 256  # share of the shorter side in the evaluation's central crop
+_EVALUATED = 224 / 256  # fraction of the shorter side in the evaluation's central crop
 
 
 def training(encoded, number, size):
-    """A random crop of 8 to 100 % of the image and of aspect 3/4 to 4/3, resized, maybe flipped.
+    """Returns a random crop of 8 to 100 % of the image, aspect 3/4 to 4/3, resized, maybe flipped.
 
-    As in the published code, it also has to cover a tenth of the image (`min_object_covered`), and
-    a crop that is the whole image becomes the evaluation's central crop.
+    As in the published code, the crop must also cover a tenth of the image (`min_object_covered`),
+    and a crop that equals the full image is replaced by the evaluation's central crop.
     """
     import tensorflow as tf
 
@@ -35,13 +34,13 @@ def training(encoded, number, size):
 
 
 def evaluation(encoded, number, size):
-    """The central crop."""
+    """Returns the central crop."""
     del number
     return _cropped(encoded, _central(_shape(encoded)), size)
 
 
 def _shape(encoded):
-    """Height, width and channels, `[3]` int32."""
+    """Returns height, width and channels, `[3]` int32."""
     import tensorflow as tf
 
     return tf.cond(
@@ -52,16 +51,16 @@ def _shape(encoded):
 
 
 def _central(shape):
-    """The central square of 224/256 of the shorter side: top, left, height, width `[4]` int32."""
+    """Returns the central square of 224/256 of the shorter side: top, left, height, width `[4]`."""
     import tensorflow as tf
 
     side = tf.cast(_EVALUATED * tf.cast(tf.minimum(shape[0], shape[1]), tf.float32), tf.int32)
-    side = tf.maximum(side, 1)  # of images of one pixel's height or width
+    side = tf.maximum(side, 1)  # for images with a height or width of one pixel
     return tf.stack([(shape[0] - side + 1) // 2, (shape[1] - side + 1) // 2, side, side])
 
 
 def _cropped(encoded, window, size):
-    """A part of an image, `[size, size, 3]` uint8: bicubic, cut off at 0 and 255."""
+    """Returns part of an image, `[size, size, 3]` uint8: bicubic, clipped to 0..255."""
     import tensorflow as tf
 
     def other():

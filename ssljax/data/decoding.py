@@ -1,4 +1,4 @@
-"""Encoded images -> crops of one size, with tf.data: step by step, ahead of whoever reads them."""
+"""Decodes and crops images with tf.data to one size, step by step, prefetching steps."""
 
 import functools
 import os
@@ -11,7 +11,7 @@ from ssljax.data import tensorflow_import
 from ssljax.data.image_index import ImageIndex
 from ssljax.data.images import as_bmp, bmp, is_plain
 
-_BLACK = bmp(np.zeros((8, 8, 3), np.uint8))  # in place of an image that is not there
+_BLACK = bmp(np.zeros((8, 8, 3), np.uint8))  # replaces a missing image
 
 
 def in_steps(
@@ -22,10 +22,11 @@ def in_steps(
     image_size: int,
     crop: Callable[[Any, Any, int], Any],
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Images `[size, H, W, 3]` uint8, whether each could be decoded, and its record, step by step.
+    """Yields, per step, images `[size, H, W, 3]` uint8, whether each was decoded, and its record.
 
-    Damaged images are rare and looking for them takes a fifth of the time, so that only the step in
-    which one fails is done again with a guard around each image. That one is known from then on.
+    Damaged images are rare and checking for them takes a fifth of the time. Therefore only a step
+    in which decoding fails is repeated, with each image guarded. The image is remembered as
+    damaged.
     """
     tf = tensorflow_import.require("tensorflow", "config.stream")
     damaged: set[int] = set()
@@ -44,7 +45,7 @@ def in_steps(
 
 
 def _pipeline(image_index, choose, size, image_size, crop, damaged, steps, *, guard):
-    """Python reads files, in threads; all else runs in tf.data's own."""
+    """Builds the pipeline: Python threads read files, everything else runs inside tf.data."""
     import tensorflow as tf
 
     are_files = image_index.are_files
@@ -88,15 +89,15 @@ def _pipeline(image_index, choose, size, image_size, crop, damaged, steps, *, gu
 
 
 def _encoded(image_index: ImageIndex, index: int) -> bytes:
-    """An image; nothing where it is gone or cannot be read."""
+    """Returns the encoded image, or b"" if it is missing or cannot be read."""
     try:
         return image_index.read(index)
-    except Exception:  # each storage raises its own
+    except Exception:  # each storage backend raises its own types
         return b""
 
 
 def _guarded(decode, size):
-    """`decode()` and True, or a black image and False where it fails."""
+    """Returns `decode()` and True, or a black image and False if it fails."""
     import tensorflow as tf
 
     image = tf.data.Dataset.from_tensors(0).map(lambda _: (decode(), True))

@@ -1,12 +1,12 @@
-"""What tells a data set from another one: `data.json` of a run, compared wherever the run is read.
+"""Fingerprints of data sets: `data.json` of a run, compared whenever the run's data are read.
 
     {
       "image_shape": [32, 32, 3],
-      "class_names": ["cat", "dog"],                     by their numbers, which the weights know
+      "class_names": ["cat", "dog"],                     in the order of the network's outputs
       "fingerprint": {"train": "9f3c…", "test": "77ab…"}   hashes of the images and their labels
     }
 
-Of a stream, names, sizes and labels are hashed, as reading all images would take hours.
+For streams, names, sizes and labels are hashed, because reading all images would take hours.
 """
 
 import hashlib
@@ -18,11 +18,11 @@ from ssljax.data.datasets import Dataset
 from ssljax.data.image_index import ImageIndex
 from ssljax.data.streaming import StreamedDataset
 
-_ROWS = 4096  # images that are hashed at once
+_ROWS = 4096  # images hashed at once
 
 
 def record(data: Dataset | StreamedDataset) -> dict[str, Any]:
-    """What `data.json` holds."""
+    """Returns the content of `data.json`."""
     if isinstance(data, StreamedDataset):
         prints = {"train": _of_index(data.train_index), "test": _of_index(data.test_index)}
     else:

@@ -1,14 +1,14 @@
-"""A folder of one's own images.
+"""The user's images in a folder.
 
     train/<class>/*       labelled images; classes are numbered in the order of their names
     unlabeled/**          images without labels, optional
     valid/<class>/*       validation images, optional
     test/<class>/*        test images, optional
 
-The parts are also read in other spellings (`spellings.py`). Images are files of any format that
-Pillow reads, of any size. Records are in the order of their paths on any machine, so that the same
-names give the same labelled set. What is passed over is named: other files and folders, hidden
-ones, and those that systems and cameras leave.
+Other spellings of the part names are accepted, too (`spellings.py`). Images are files of any size
+in any format that Pillow reads. Records are sorted by path, the same on any machine, so that the
+same names give the same labelled set. Whatever is skipped is named in a warning: other files and
+folders, hidden ones, and those created by operating systems and cameras.
 """
 
 import os
@@ -26,26 +26,26 @@ from ssljax.data.arrays import Arrays
 from ssljax.errors import UsageError
 from ssljax.log import LOG, printable, some
 
-Folders = dict[str, list[Path]]  # by the name of a class, of which most have one
-Files = list[tuple[Path, int]]  # image files and the numbers of their classes, -1: none
-# Folders of systems: some hold small copies of the images beside them.
+Folders = dict[str, list[Path]]  # folders by class name, most often one per class
+Files = list[tuple[Path, int]]  # image files and their class numbers, -1: none
+# Folders created by operating systems; some hold small copies of the images beside them.
 _SYSTEM = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found")
 
 
 def read(folder: Path, *, image_size: int) -> tuple[Arrays, int]:
-    """Reads a folder whole.
+    """Reads an entire folder.
 
     Args:
-      image_size: side in pixels of the squares that images are cropped and resized to; 0: as they
-        are, all of one size.
+      image_size: side in pixels of the squares that images are cropped and resized to; 0: images
+        keep their size, which must be the same for all.
 
     Returns:
       Arrays: images `[N, H, W, C]` uint8 of train, unlabeled and valid, labels `[N]` int64 (-1:
-      none), test_images, test_labels, class_names, and files `[N + T]`, below the folder; and the
-      number of validation images, the last ones. C is 1 where all files are grey, else 3.
+      none), test_images, test_labels, class_names, and files `[N + T]`, relative to the folder; and
+      the number of validation images, the last ones. C is 1 if all files are grey, else 3.
 
     Raises:
-      UsageError: a folder or file is missing, unreadable, empty or not where it should be.
+      UsageError: a folder or file is missing, unreadable, empty or misplaced.
     """
     classes, records, tests, num_valid = listing(folder)
     pixels = _decode([path for path, _ in records + tests], image_size)
@@ -61,13 +61,13 @@ def read(folder: Path, *, image_size: int) -> tuple[Arrays, int]:
 
 
 def listing(folder: Path) -> tuple[list[str], Files, Files, int]:
-    """What is in a folder: its classes; the files of train, unlabeled and valid; those of test; how
-    many of the former are for validation, the last ones.
+    """Lists a folder: its classes; the files of train, unlabeled and valid; the files of test; and
+    the number of validation files, the last of train, unlabeled and valid.
 
     Raises:
-      UsageError: a folder or file is missing, unreadable or not where it should be.
+      UsageError: a folder or file is missing, unreadable or misplaced.
     """
-    left: list[Path] = []  # what is not read
+    left: list[Path] = []  # paths that are not read
     try:
         parts = _parts(folder, left)
         classes = _classes(folder, parts["train"], left)
@@ -84,7 +84,7 @@ def listing(folder: Path) -> tuple[list[str], Files, Files, int]:
         without = [*classes.values()][min(empty)][0]
         there = [path.relative_to(without) for path in left if without in path.parents]
         raise UsageError(
-            f"{printable(without)} holds no image: a class needs one; there are: "
+            f"{printable(without)} has no images, which every class needs; it has: "
             f"{some(there) or 'no files'}"
         )
     _tell(folder, left)
@@ -93,7 +93,7 @@ def listing(folder: Path) -> tuple[list[str], Files, Files, int]:
 
 
 def _tell(folder: Path, left: list[Path]) -> None:
-    """Names what is not read, whole parts first."""
+    """Warns about paths that are not read, parts of the data set first."""
     if left:
         left.sort(key=lambda path: (len(path.parts), _is_hidden(path), path))
         names = some([path.relative_to(folder) for path in left])
@@ -101,7 +101,7 @@ def _tell(folder: Path, left: list[Path]) -> None:
 
 
 def _parts(folder: Path, left: list[Path]) -> dict[str, Path]:
-    """The folders that are read, by what they are: train, …"""
+    """Returns the folders that are read, by part: train, …"""
     if not folder.is_dir():
         raise UsageError(f"config.dataset folder:{printable(folder)}: there is no such folder")
     entries = {entry.name: entry for entry in sorted(folder.iterdir())}
@@ -118,24 +118,26 @@ def _parts(folder: Path, left: list[Path]) -> dict[str, Path]:
 def _classes(folder: Path, train: Path, left: list[Path]) -> Folders:
     classes = _by_name(train, left)
     if not classes:
-        raise UsageError(f"{printable(train)} holds no class; allowed: a folder of images for each")
+        raise UsageError(
+            f"{printable(train)} has no classes; allowed: one folder of images per class"
+        )
     for name in classes:
         if part := spellings.part_of(name):
             LOG.warning(
-                f"warning: {printable(train / name)} is read as a class; images that are no class "
-                f"of train belong in {printable(folder / part)}"
+                f"warning: {printable(train / name)} is read as a class; if it is not one, move it "
+                f"to {printable(folder / part)}"
             )
     return classes
 
 
 def _by_name(folder: Path, left: list[Path]) -> Folders:
-    """The folders in `folder` by their names, in order.
+    """Returns the folders in `folder` by name, sorted.
 
-    A name is the same in either form of Unicode: what one system writes as é, another one writes as
-    e and an accent.
+    Names are compared in one Unicode form: some systems write é as one character, others as e and a
+    combining accent.
 
     Raises:
-      UsageError: there is an image beside them.
+      UsageError: there is an image beside the folders.
     """
     found: Folders = {}
     for entry in sorted(folder.iterdir()):
@@ -145,7 +147,8 @@ def _by_name(folder: Path, left: list[Path]) -> Folders:
             found.setdefault(unicodedata.normalize("NFC", entry.name), []).append(entry)
         elif entry.suffix.lower() in images.extensions():
             raise UsageError(
-                f"{printable(entry)} is in no class; allowed: {printable(folder)}/<class>/"
+                f"{printable(entry)} is not in a class folder; allowed: "
+                f"{printable(folder)}/<class>/"
             )
         else:
             left.append(entry)
@@ -153,7 +156,7 @@ def _by_name(folder: Path, left: list[Path]) -> Folders:
 
 
 def _labeled(folders: Folders, numbers: Mapping[str, int], left: list[Path]) -> Files:
-    """The image files of folders and the numbers of their classes, class by class."""
+    """Returns the image files of folders and their class numbers, class by class."""
     found: Files = []
     for name, same in folders.items():
         files = [file for folder in same for file in _files(folder, left)]
@@ -169,7 +172,7 @@ def _labeled(folders: Folders, numbers: Mapping[str, int], left: list[Path]) -> 
 
 
 def _files(folder: Path, left: list[Path], above: tuple[Path, ...] = ()) -> Iterator[Path]:
-    """The image files in `folder` and below, in order.
+    """Yields the image files in `folder` and below, sorted.
 
     Raises:
       UsageError: a link leads to no file or back to a folder above it.
@@ -188,7 +191,7 @@ def _files(folder: Path, left: list[Path], above: tuple[Path, ...] = ()) -> Iter
             yield entry
         elif entry.is_symlink():
             raise UsageError(f"{printable(entry)} is a link that leads to no file")
-        else:  # a pipe or a device, which may have no end
+        else:  # a pipe or a device, which may never end
             left.append(entry)
 
 
@@ -197,7 +200,7 @@ def _is_hidden(path: Path) -> bool:
 
 
 def _decode(paths: Sequence[Path], image_size: int) -> np.ndarray:
-    """All files as `[N, H, W, C]` uint8."""
+    """Decodes all files to `[N, H, W, C]` uint8."""
     shape = (image_size,) * 2 if image_size else images.read(paths[0])[0].shape[:2]
     size = len(paths) * shape[0] * shape[1] * 3
     memory.require(f"{len(paths)} images", size, memory.host_bytes(), "memory")
@@ -209,7 +212,7 @@ def _decode(paths: Sequence[Path], image_size: int) -> np.ndarray:
             raise UsageError(
                 f"config.image_size is 0, but {printable(paths[i])} has {image.shape[0]}×"
                 f"{image.shape[1]} pixels and {printable(paths[0])} {shape[0]}×{shape[1]}; "
-                "allowed: from 1 up, the side in pixels that all get"
+                "allowed: from 1 up, the side in pixels that all are resized to"
             )
         pixels[i] = images.fit(image, image_size) if image_size else image
         return mode

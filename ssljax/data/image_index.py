@@ -1,8 +1,8 @@
-"""Where the encoded images of a large data set lie, so that any of them can be read at any time.
+"""An index of the encoded images of a large data set, for reading any of them at any time.
 
-Batches in any order, and the same again after an interruption, then need no shuffle buffers and no
-copies of parts of the data. A data set that TFDS has prepared is read through once for it; the
-index is cached beside it.
+Batches in any order, reproducible after an interruption, then need no shuffle buffers and no copies
+of parts of the data. A data set prepared by TFDS is scanned once for the index, which is cached
+beside it.
 """
 
 import functools
@@ -24,37 +24,37 @@ from ssljax.data.folder import Files
 from ssljax.errors import UsageError
 from ssljax.log import printable, quiet_import
 
-_FORMAT = 2  # of the cached index; a change makes old caches stale
-_HEADER, _CHECKSUM = 12, 4  # bytes around a record of a TFRecord file: its length, checksums
+_FORMAT = 2  # version of the cached index; a change invalidates old caches
+_HEADER, _CHECKSUM = 12, 4  # bytes around a record of a TFRecord file: length and checksums
 
 
 class ImageIndex(NamedTuple):
     """N encoded images, in F files."""
 
-    files: np.ndarray  # [F] str, paths; gs:// and the like too
+    files: np.ndarray  # [F] str, paths or URLs such as gs://
     file_index: np.ndarray  # [N] int32, into files
-    offset: np.ndarray  # [N] int64, bytes before the image
-    length: np.ndarray  # [N] int64, bytes of the image, -1: the whole file
+    offset: np.ndarray  # [N] int64, position of the image in bytes
+    length: np.ndarray  # [N] int64, bytes of the image, -1: the entire file
     labels: np.ndarray  # [N] int64, -1: none
-    names: np.ndarray  # [N] str, file names of the data set, or what else tells the image
+    names: np.ndarray  # [N] str, file names in the data set, or other identifiers
 
     def pick(self, chosen: np.ndarray) -> "ImageIndex":
-        """Some of the images, in the same files."""
+        """Returns some of the images, in the same files."""
         picked = (array[chosen] for array in self[1:])
         return ImageIndex(self.files, *picked)
 
     @property
     def are_files(self) -> bool:
-        """Whether each image is a file of its own, of anybody's making."""
+        """Whether each image is a separate file, whose content is not trusted."""
         return bool(np.all(self.length < 0))
 
     def describe(self, index: int) -> str:
-        """What to call an image: the path of its file, or its name in the data set."""
+        """Returns an image's name for messages: its path, or its name in the data set."""
         is_file = self.length[index] < 0
         return printable(self.files[self.file_index[index]] if is_file else self.names[index])
 
     def damage(self, index: int) -> str:
-        """Why the file of an image cannot be read and decoded; "": it can, or it has no own one."""
+        """Returns why an image file is unreadable or undecodable; "": it is neither, or no file."""
         if self.length[index] >= 0:
             return ""
         try:
@@ -66,7 +66,7 @@ class ImageIndex(NamedTuple):
         return ""
 
     def read(self, index: int) -> bytes:
-        """The encoded image."""
+        """Returns the encoded image."""
         path, offset, length = (
             self.files[self.file_index[index]],
             self.offset[index],
@@ -90,7 +90,7 @@ _NONE = ImageIndex(
 
 
 def of_files(files: Files) -> ImageIndex:
-    """One image per file."""
+    """Builds an index with one image per file."""
     n = len(files)
     paths = np.array([str(path) for path, _ in files], str)
     labels = np.array([c for _, c in files], np.int64)
@@ -100,11 +100,11 @@ def of_files(files: Files) -> ImageIndex:
 
 
 def of_tfds(name: str, data_dir: str) -> tuple[ImageIndex, ImageIndex, list[str]]:
-    """The training and the test records of a prepared TFDS data set, and its classes' names.
+    """Returns the training and test records of a prepared TFDS data set, and its class names.
 
     Args:
-      name: as `tfds.builder` takes it; has `image` and `label`.
-      data_dir: where prepared data sets are, see `tfds_source.directory`.
+      name: as accepted by `tfds.builder`; the data set has `image` and `label`.
+      data_dir: directory of prepared data sets, see `tfds_source.directory`.
 
     Raises:
       UsageError: it is not prepared, not in TFRecord files, or has no images and labels.
@@ -127,7 +127,7 @@ def of_tfds(name: str, data_dir: str) -> tuple[ImageIndex, ImageIndex, list[str]
 
 
 def _build(name: str, data_dir: str) -> Arrays:
-    """What the cache of a data set holds. Paths of files are relative to `data_dir`."""
+    """Builds the cached arrays of a data set. File paths are relative to `data_dir`."""
     builder = tfds_source.prepared(name, data_dir)
     _require_records(name, builder)
     splits = tfds_parts.usual(builder.info.splits)
@@ -154,7 +154,7 @@ def _build(name: str, data_dir: str) -> Arrays:
 
 
 def _require_records(name: str, builder: Any) -> None:
-    """Raises UsageError unless encoded images and their labels are in TFRecord files."""
+    """Raises UsageError unless the data are encoded images and labels in TFRecord files."""
     features, form = builder.info.features, builder.info.file_format.value
     tfds_parts.require_labeled_images(name, features)
     if type(features["image"]).__name__ != "Image":
@@ -169,13 +169,13 @@ def _require_records(name: str, builder: Any) -> None:
 
 
 def _moved(index: ImageIndex, old: str, new: str) -> ImageIndex:
-    """The index of a data set whose files were in `old` and are in `new`."""
+    """Returns the index of a data set whose files moved from `old` to `new`."""
     files = [new + path.removeprefix(old) for path in index.files.tolist()]
     return index._replace(files=np.array(files, str))
 
 
 def _joined(indices: Sequence[ImageIndex]) -> ImageIndex:
-    """The images of several data sets, one after the other."""
+    """Concatenates several indices."""
     indices = [_NONE, *indices]
     before = np.cumsum([0, *(len(index.files) for index in indices)])
     shifted = [
@@ -189,7 +189,7 @@ def _index(paths: list[str]) -> ImageIndex:
     def entries(path: str) -> list[tuple[int, int, int, str]]:
         try:
             return list(_entries(path))
-        except Exception as error:  # of files that are damaged or gone
+        except Exception as error:  # files can be damaged or missing
             reason = " ".join(f"{type(error).__name__} {error}".split())[:200]
             raise UsageError(f"{path} cannot be read: {reason}") from error
 
@@ -207,7 +207,7 @@ def _index(paths: list[str]) -> ImageIndex:
 
 
 def _entries(path: str) -> Iterator[tuple[int, int, int, str]]:
-    """Offset and length of each image in a TFRecord file, its label and its name."""
+    """Yields offset, length, label and name of each image in a TFRecord file."""
     with quiet_import():
         import tensorflow as tf
 
@@ -224,7 +224,7 @@ def _entries(path: str) -> Iterator[tuple[int, int, int, str]]:
                 or _text(feature, "id")
                 or f"{Path(path).name}:{position}"
             )
-            # The image is in the record as it is.
+            # The record contains the encoded image verbatim.
             yield position + _HEADER + record.index(image), len(image), _label(feature), name
             position += _HEADER + size + _CHECKSUM
 

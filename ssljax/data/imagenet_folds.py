@@ -1,6 +1,6 @@
 """ImageNet's labelled sets: names such as `imagenet128116.1`, and the published lists of files.
 
-The published folds are plain random ones, not balanced by class. They are files such as
+The published folds are drawn uniformly at random, not balanced by class. They are files such as
 `files2shards_train_size128116_split1.txt`, in `imagenet/prep_imagenet_data/data_splits/` of
 google-research/fixmatch.
 """
@@ -16,10 +16,10 @@ _NAME = re.compile(r"imagenet(?:(?P<size>[1-9]\d*)\.(?P<seed>\d+))?")
 
 
 def parse(name: str) -> tuple[int | None, int] | None:
-    """`imagenet128116.1` -> (128116, 1), `imagenet` -> (None, 0): all labels; another name -> None.
+    """Parses `imagenet128116.1` to (128116, 1), `imagenet` (all labels) to (None, 0), else None.
 
     Raises:
-      UsageError: the name begins like these and has another form.
+      UsageError: the name starts like these but has another form.
     """
     match = _NAME.fullmatch(name)
     if match:
@@ -33,13 +33,13 @@ def parse(name: str) -> tuple[int | None, int] | None:
 
 
 def read_list(path: Path, names: np.ndarray) -> np.ndarray:
-    """The records, ascending, that a list of files names: `n01770081_5195.JPEG,0,0`, one per line.
+    """Returns the records, ascending, in a list of files: `n01770081_5195.JPEG,0,0`, one per line.
 
     Args:
       names: file names of the training records `[N]`.
 
     Raises:
-      UsageError: it cannot be read, is empty, or names files that do not exist or one twice.
+      UsageError: the list cannot be read, is empty, or names missing files or a file twice.
     """
     try:
         lines = path.read_text("utf-8").splitlines()
@@ -60,7 +60,7 @@ def read_list(path: Path, names: np.ndarray) -> np.ndarray:
         raise UsageError(f"config.split_file {path} names an image twice")
     if len(where) < len(names) and (same := set(listed) & _repeated(names)):
         raise UsageError(
-            f"config.split_file {path} names {min(same)}, and several images are called so; "
+            f"config.split_file {path} names {min(same)}, but several images have this name; "
             "allowed: a .json of numbers"
         )
     return chosen
@@ -72,10 +72,10 @@ def _repeated(names: np.ndarray) -> set[str]:
 
 
 def draw(size: int | None, seed: int, labels: np.ndarray) -> np.ndarray:
-    """A plain random fold of `size` of the N records, ascending; None: all of them.
+    """Draws a uniformly random fold of `size` of the N records, ascending; None: all records.
 
     Raises:
-      UsageError: there are not so many.
+      UsageError: there are fewer than `size` records.
     """
     if size is None:
         return np.arange(len(labels))

@@ -1,4 +1,4 @@
-"""A data-set name -> images, and which of them are labelled."""
+"""Loads a data set by name, and splits it into labelled and other images."""
 
 import inspect
 from pathlib import Path
@@ -26,8 +26,8 @@ from ssljax.errors import UsageError
 from ssljax.log import LOG, printable, some
 from ssljax.lookup import find
 
-CONVENTIONS = ("exclude_labeled", "all", "strict")  # of the unlabelled list, see `make_split`
-LABELS_PER_CLASS = ("natural", "balanced")  # how labelled images are drawn, see `make_split`
+CONVENTIONS = ("exclude_labeled", "all", "strict")  # for unlabelled images, see `make_split`
+LABELS_PER_CLASS = ("natural", "balanced")  # draws of labelled images, see `make_split`
 
 
 def load(
@@ -40,23 +40,23 @@ def load(
     path: str = "",
     stream: bool = False,
 ) -> tuple[Dataset | StreamedDataset, Split]:
-    """Reads the data set that a published name names, and splits it.
+    """Reads the data set with a published name, and splits it.
 
     Args:
       dataset: `<data set>.<seed>@<labels>-<validation images>`, or a long-tailed name, see
-        `splits.parse`. The data set is a function of `datasets.py`, or one of your own with the
-        same arguments, `<module>.<name>`, followed by a colon and its `where` if it takes one.
-        Or ImageNet, see `imagenet_folds.py`.
+        `splits.parse`. The data set is a function of `datasets.py`, or a user-defined function with
+        the same arguments, `<module>.<name>`, followed by a colon and its `where` if it takes one.
+        ImageNet has other names, see `imagenet_folds.py`.
       unlabeled: one of `CONVENTIONS`.
       labels_per_class: one of `LABELS_PER_CLASS`.
-      data_dir: where prepared data sets are; "": TFDS's own.
-      image_size: side in pixels that images get; 0: their own.
+      data_dir: directory of prepared data sets; "": TFDS's default.
+      image_size: side in pixels that images are resized to; 0: images keep their size.
       path: a `split.json` to take the split from, whatever the name says, or a published list of
         labelled files; "": none.
-      stream: whether images are read when they are needed; ImageNet's always are.
+      stream: whether images are read on demand; ImageNet's always are.
 
     Raises:
-      UsageError: any of it does not fit.
+      UsageError: an argument is invalid or does not fit the data.
     """
     balanced = labels_per_class == "balanced"
     if balanced and path:
@@ -89,8 +89,8 @@ def _not_drawn(reason: str) -> UsageError:
 
 
 def _judge(name: str, data: Dataset | StreamedDataset, split: Split) -> None:
-    """Refuses a single class, and names the classes that nothing can be learned about and a
-    validation that says nothing."""
+    """Rejects data with a single class; warns about classes without labels and about validation
+    images that are trained on."""
     if data.num_classes < 2:
         raise UsageError(
             f"config.dataset {printable(name)} has one class, {', '.join(data.class_names)}; "
@@ -111,12 +111,12 @@ def _judge(name: str, data: Dataset | StreamedDataset, split: Split) -> None:
 
 
 def labeled_validation(data: Dataset | StreamedDataset, split: Split) -> np.ndarray:
-    """The validation images that have a label; only these can be evaluated."""
+    """Returns the validation images that have a label; only these can be evaluated."""
     return split.valid[data.labels[split.valid] >= 0]
 
 
 def most_evaluated(data: Dataset | StreamedDataset, split: Split) -> int:
-    """The images of the larger part that is evaluated; a larger batch would be padding alone."""
+    """Returns the size of the largest evaluated part; larger batches would only add padding."""
     return max(1, len(data.test_labels), len(labeled_validation(data, split)))
 
 
@@ -137,7 +137,7 @@ def _read(name: str, data_dir: str, image_size: int) -> Dataset:
 
 
 def _check(name: str, data: Dataset) -> None:
-    """Looks at what a function of one's own returned."""
+    """Checks the data set that a user-defined function returned."""
     check_returned("config.dataset", name, data, Dataset)
     if len(data.class_names) != data.num_classes:
         raise UsageError(
@@ -161,20 +161,20 @@ def _check(name: str, data: Dataset) -> None:
 
 
 def _imagenet(size, seed, data_dir, image_size, path):
-    """ImageNet streamed, and a fold of it."""
+    """Returns ImageNet as a stream, and one of its folds."""
     data = _stream("tfds:imagenet2012", data_dir, image_size)
     if path:
         return _given(path, data)
     if size is not None:
         LOG.info(
             f"note: the {size} labelled images are a plain random fold of seed {seed}, not the "
-            "published one, which --config.split_file=<its list of files> takes"
+            "published one; for that one, set --config.split_file=<its list of files>"
         )
     return data, _around(imagenet_folds.draw(size, seed, data.labels), data)
 
 
 def _given(path: str, data: Dataset | StreamedDataset) -> tuple[Dataset | StreamedDataset, Split]:
-    """The split that a file holds, and the data with the labels that it adds."""
+    """Returns the split in a file, and the data with the labels that the file adds."""
     if path.endswith(".json"):
         split, added = split_file.read(Path(path).expanduser(), data.labels, data.class_names)
         return data.with_labels(added) if added else data, split
@@ -186,7 +186,7 @@ def _given(path: str, data: Dataset | StreamedDataset) -> tuple[Dataset | Stream
 
 
 def _around(labeled: np.ndarray, data: StreamedDataset) -> Split:
-    """All images are unlabelled ones, and none is for validation, as published for ImageNet."""
+    """Returns a split as published for ImageNet: all images unlabelled, none for validation."""
     return Split(labeled, np.arange(len(data.labels)), np.arange(0))
 
 
@@ -222,7 +222,7 @@ def _split(
     if data.num_valid and name.valid:
         raise UsageError(
             f"config.dataset asks for {name.valid} validation images, but {name.dataset} has "
-            f"{data.num_valid} of its own; allowed: -0"
+            f"{data.num_valid} predefined ones; allowed: -0"
         )
     labels = data.labels[:num_train]
     if name.tail:

@@ -1,4 +1,4 @@
-"""Long-tailed splits, whose classes have fewer and fewer images, as USB draws them.
+"""Long-tailed splits, whose class sizes decay exponentially, as drawn by USB.
 
 Source: `semilearn/datasets/utils.py` of microsoft/Semi-supervised-learning.
 """
@@ -11,14 +11,14 @@ from ssljax.data.splits import LongTail, Split
 
 
 def class_counts(most: int, num_classes: int, ratio: int) -> np.ndarray:
-    """How many images each class has, `[C]` int64: int(n · γ^(-c / (C - 1))), the last int(n / γ).
+    """Returns images per class, `[C]` int64: int(n · γ^(-c / (C - 1))), for the last int(n / γ).
 
-    Powers are those of USB's floating-point numbers, so that they are rounded as there.
+    Powers use floating-point numbers as in USB, so that they are rounded the same way.
 
     Args:
-      most: n, of the most frequent class.
-      ratio: γ, of the most frequent class to the rarest. Negative: the last class is the most
-        frequent one, with -γ.
+      most: n, images of the most frequent class.
+      ratio: γ, ratio of the most frequent class to the rarest. If negative, the last class is the
+        most frequent one, with the ratio -γ.
     """
     factor = np.power(1 / abs(ratio), 1 / max(num_classes - 1, 1))
     counts = [int(most * np.power(factor, c)) for c in range(num_classes)]
@@ -36,18 +36,18 @@ def make_split(
     valid: int,
     include_labeled: bool,
 ) -> Split:
-    """Chooses labelled, unlabelled and validation records, none of which is two of them.
+    """Chooses disjoint labelled, unlabelled and validation records.
 
-    Each class is shuffled; labelled records come first, then unlabelled ones. Those for validation,
-    which USB has none of, are the last: as many of each class, of the first classes one more where
-    they do not divide.
+    Each class is shuffled; labelled records come first, then unlabelled ones. Validation records,
+    which USB does not have, come last: the same number per class, with one more in the first
+    classes if the number does not divide evenly.
 
     Args:
       labels: `[N]` class of every training record, 0..num_classes-1.
-      seed: of NumPy's legacy generator, as USB's; 0 shuffles too.
-      size: labelled records of the most frequent class; None: as many as there are.
+      seed: seed of NumPy's legacy generator, as in USB; 0 shuffles, too.
+      size: labelled records of the most frequent class; None: as many as possible.
       valid: number of validation records.
-      include_labeled: whether the labelled records are unlabelled ones too, as with USB's
+      include_labeled: whether the unlabelled records include the labelled ones, as with USB's
         `include_lb_to_ulb`.
 
     Raises:
@@ -90,7 +90,7 @@ def make_split(
 
 
 def _largest(room: np.ndarray, ratio: int) -> int:
-    """The most frequent class's number of images, such that each class has room for its own."""
+    """Returns the largest possible size of the most frequent class, given each class's records."""
     most = range(1, int(room.max()) + 1)
     return bisect.bisect_left(
         most, True, key=lambda n: bool(np.any(class_counts(n, len(room), ratio) > room))
@@ -108,4 +108,4 @@ def _require_enough(
             f"unlabelled and {held[c]} validation ones were asked for"
         )
     if not labeled.any():
-        raise ValueError("no labelled image was asked for; allowed: from 1 of a class up")
+        raise ValueError("no labelled images were asked for; allowed: at least 1 of a class")

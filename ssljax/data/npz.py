@@ -1,4 +1,4 @@
-"""Images of one's own in an .npz file, as `numpy.savez` writes it.
+"""The user's images in an .npz file, as written by `numpy.savez`.
 
     train_images                  uint8 [N, H, W, C] or [N, H, W], C = 1 or 3
     train_labels                  integers [N] or [N, 1], 0..C-1, each class present
@@ -6,8 +6,8 @@
     valid_images, valid_labels    validation images, optional
     test_images, test_labels      optional
 
-The parts are also read in other spellings (`spellings.py`), and `images` and `labels` stand for
-those of train. Other arrays are named and not read.
+Other spellings of the part names are accepted, too (`spellings.py`); `images` and `labels` mean
+those of train. Other arrays are named in a warning and not read.
 """
 
 from pathlib import Path
@@ -28,7 +28,7 @@ _NAMES = (
 
 
 def read(path: Path) -> tuple[Arrays, int]:
-    """Reads a file whole.
+    """Reads an entire file.
 
     Returns:
       Arrays: images `[N, H, W, C]` uint8 of train, unlabeled and valid, labels `[N]` int64 (-1:
@@ -36,7 +36,7 @@ def read(path: Path) -> tuple[Arrays, int]:
       ones.
 
     Raises:
-      UsageError: the file is damaged or holds something else; names the array.
+      UsageError: the file is damaged or has other contents; the message names the array.
     """
     arrays = _load(path)
     for name in ("valid", "test"):
@@ -69,7 +69,7 @@ def read(path: Path) -> tuple[Arrays, int]:
 
 
 def _load(path: Path) -> Arrays:
-    """What is read of a file, by our names."""
+    """Reads a file's arrays, by the names used here."""
     there = npz_file.names(path)
     chosen = spellings.choose(there, _meaning)
     for name in ("train_images", "train_labels"):
@@ -85,7 +85,7 @@ def _load(path: Path) -> Arrays:
 
 
 def _meaning(name: str) -> str | None:
-    """Our name of an array: `val_images` and `images_val` are `valid_images`."""
+    """Returns the name used here for an array: `val_images` and `images_val` are `valid_images`."""
     words = name.lower().split("_")
     for kind in ("images", "labels"):
         if kind in words:
@@ -99,7 +99,7 @@ def _meaning(name: str) -> str | None:
 def _images(
     path: Path, name: str, images: np.ndarray, like: np.ndarray | None = None
 ) -> np.ndarray:
-    """uint8 images `[N, H, W, C]`; of the size of `like`, or else at least one."""
+    """Returns uint8 images `[N, H, W, C]` of the size of `like`; without `like`, at least one."""
     if images.ndim == 3:
         images = images[..., None]
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
@@ -118,12 +118,12 @@ def _images(
 def _labels(
     path: Path, name: str, labels: np.ndarray, count: int, classes: int | None = None
 ) -> np.ndarray:
-    """int64 labels `[N]` of so many images, in 0..classes-1; None: of as many as there are."""
+    """Returns `count` int64 labels `[N]` in 0..classes-1; None: classes are inferred."""
     if labels.shape == (count, 1):
         labels = labels[:, 0]
     if labels.shape != (count,):
         raise UsageError(
-            f"{path}: {name} is {list(labels.shape)}; allowed: [{count}], one label an image"
+            f"{path}: {name} is {list(labels.shape)}; allowed: [{count}], one label per image"
         )
     whole = np.zeros(count, bool)
     if labels.dtype.kind in "iuf":

@@ -1,4 +1,4 @@
-"""What a data set and its split look like: a table, and a picture of the labelled images."""
+"""An overview of a data set and its split: a table, and a picture of the labelled images."""
 
 import json
 
@@ -18,7 +18,7 @@ _ROW = 50  # images of a class on the contact sheet, unless said
 
 
 def table(data: Dataset | StreamedDataset, split: Split) -> str:
-    """Counts a class and in total, sizes, memory and the split's hash."""
+    """Returns a table of counts per class and in total, sizes, memory and the split's hash."""
     columns = {
         "labelled": data.labels[split.labeled],
         "unlabelled": data.labels[split.unlabeled],

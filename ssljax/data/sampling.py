@@ -12,8 +12,8 @@ import jax.numpy as jnp
 
 from ssljax.data.batches import RawBatch, TrainingData
 
-# From a few dozen examples on, orders are as good as random; fewer examples have so few bits that
-# not every order is equally likely. A round costs a few integer operations an example.
+# With a few dozen examples or more, orders are as good as random; smaller permutations have too few
+# bits for all orders to be equally likely. A round costs a few integer operations per example.
 _ROUNDS = 8
 
 
@@ -24,12 +24,12 @@ def look_up(
     sizes: tuple[int, int],
     rows: tuple[jax.Array, jax.Array],
 ) -> RawBatch:
-    """The rows of one step's batch that belong to this device.
+    """Returns the rows of one step's batch that belong to this device.
 
     Args:
-      keys: of the order of the labelled images, and of the unlabelled ones.
-      sizes: labelled and unlabelled images per step, over all devices; of the latter 0: none.
-      rows: which rows of each belong to this device, int32.
+      keys: keys of the orders of labelled and of unlabelled images.
+      sizes: labelled and unlabelled images per step, over all devices; 0 unlabelled: none are read.
+      rows: indices of this device's labelled and unlabelled rows, int32.
     """
     chosen = _chosen(keys[0], step, len(data.labeled), sizes[0], rows[0])
     raw = RawBatch(data.images[data.labeled[chosen]], data.labels[chosen], chosen)
@@ -44,14 +44,14 @@ def look_up(
 
 
 def _chosen(key, step, size, batch, rows):
-    """Positions of some rows of a step's batch, int32."""
+    """Returns positions of some rows of a step's batch, int32."""
     return batch_positions(key, step, size=size, batch=batch)[rows].astype(jnp.int32)
 
 
 def batch_positions(key: jax.Array, step: jax.Array, *, size: int, batch: int) -> jax.Array:
-    """Positions in `0..size-1` of the examples of one step.
+    """Returns positions in `0..size-1` of the examples of one step.
 
-    Steps 0, 1, 2, … read one endless sequence in which each run of `size` positions (an epoch) is
+    Steps 0, 1, 2, … read one endless sequence in which every `size` positions (an epoch) form
     a permutation drawn from `key`.
 
     Args:
@@ -71,7 +71,7 @@ def batch_positions(key: jax.Array, step: jax.Array, *, size: int, batch: int) -
 
 
 def _divide_product(a: jax.Array, b: int, size: int) -> tuple[jax.Array, jax.Array]:
-    """divmod(a · b, size) for `a < size < 2^30`, though a · b may overflow: b bit by bit."""
+    """Returns divmod(a · b, size) for `a < size < 2^30` without overflow, bit by bit of b."""
     quotient = remainder = jnp.zeros_like(a)
     for bit in f"{b:b}":
         remainder = 2 * remainder + int(bit) * a
@@ -81,7 +81,7 @@ def _divide_product(a: jax.Array, b: int, size: int) -> tuple[jax.Array, jax.Arr
 
 
 def _permute(key: jax.Array, epoch: jax.Array, position: jax.Array, size: int) -> jax.Array:
-    """Where permutation number `epoch` of `0..size-1` sends `position`; [] uint32."""
+    """Returns where permutation number `epoch` of `0..size-1` sends `position`; [] uint32."""
     half_bits = max(1, ((size - 1).bit_length() + 1) // 2)
     mask = jnp.uint32((1 << half_bits) - 1)
     round_keys = jax.random.bits(jax.random.fold_in(key, epoch), (_ROUNDS,), jnp.uint32)

@@ -1,4 +1,4 @@
-"""Images to predict: files, arrays, or what a run has read, one by one."""
+"""Images for prediction: from files, arrays, or the data of a run."""
 
 import glob
 import os
@@ -19,28 +19,28 @@ from ssljax.data.streaming import StreamedDataset
 from ssljax.errors import UsageError
 from ssljax.log import some
 
-_TOGETHER = 16  # files that one thread reads in a row
+_TOGETHER = 16  # files that a thread reads per task
 
 
 class Loaded(NamedTuple):
     """Some images of a source."""
 
-    first: int  # position in the source of the first one
+    first: int  # position of the first image in the source
     names: list[str]
-    images: np.ndarray  # [n, H, W, C] uint8, of those that could be read
-    positions: np.ndarray  # [n] their positions in the source
-    problems: dict[int, str]  # position -> why an image could not be read
+    images: np.ndarray  # [n, H, W, C] uint8, those that could be read
+    positions: np.ndarray  # [n] positions of `images` in the source
+    problems: dict[int, str]  # position -> why the image could not be read
 
 
 class Source(NamedTuple):
-    """Images in an order, with a name for each."""
+    """An ordered collection of images, each with a name."""
 
     names: list[str]
-    batches: Callable[[int], Iterator[Loaded]]  # so many at a time
-    labels: np.ndarray | None = None  # [N] int64, -1: unknown; None: none is known
+    batches: Callable[[int], Iterator[Loaded]]  # takes the batch size
+    labels: np.ndarray | None = None  # [N] int64, -1: unknown; None: no labels are known
 
 
-# What a person can name: an array, a path, or a list of paths.
+# The images that a user can name: an array, a path, or a list of paths.
 Place = str | os.PathLike[str]
 Images = np.ndarray | Place | Iterable[Place]
 _FILES = "a folder, a file, a pattern with *"
@@ -48,11 +48,11 @@ ALLOWED = f"{_FILES}, an .npz"
 
 
 def of(images: Images, image_shape: tuple[int, int, int], *, stream: bool = False) -> Source:
-    """An array as `from_array` takes it, a path as `from_path`, or a list of paths of images,
-    folders and patterns.
+    """Returns the source of an array (see `from_array`), a path (see `from_path`), or a list of
+    paths of images, folders and patterns.
 
     Raises:
-      UsageError: it is something else, or there is no image.
+      UsageError: `images` is something else, or there are no images.
     """
     if isinstance(images, str | os.PathLike):
         return from_path(images, image_shape, stream=stream, field="images")
@@ -60,9 +60,9 @@ def of(images: Images, image_shape: tuple[int, int, int], *, stream: bool = Fals
         images = list(images)
     try:
         array = np.asarray(images)
-    except ValueError as error:  # of arrays of different shapes
+    except ValueError as error:  # raised for arrays of different shapes
         raise UsageError(f"images: {error}; allowed: images of one size, or files") from error
-    paths = array.tolist() if array.dtype.kind in "OU" else []  # such as a column of a table
+    paths = array.tolist() if array.dtype.kind in "OU" else []  # e.g. a column of a table
     if isinstance(paths, list) and all(isinstance(path, str | os.PathLike) for path in paths):
         found = [_files(path, "images", _FILES) for path in paths]
         files = [file for _, below in found for file in below]
@@ -79,19 +79,19 @@ def from_path(
     field: str = "--images",
     allowed: str = ALLOWED,
 ) -> Source:
-    """The images of a folder at any depth, of one file, of a pattern with `*`, or of an `.npz`.
+    """Returns the images of a folder at any depth, one file, a pattern with `*`, or an `.npz` file.
 
-    Names are paths below the folder, or else file names; of an array, numbers from 0. Each image is
-    fitted to `image_shape`, (height, width, channels), as in training: turned upright as its EXIF
-    data says, the largest central part of that shape, resized (bicubic); with `stream` cropped as
-    streams are.
+    Names are paths relative to the folder, or file names; for an array, numbers from 0. Each image
+    is prepared for `image_shape`, (height, width, channels), as in training: rotated upright by its
+    EXIF data, cropped to the largest central part of that shape, resized (bicubic); with `stream`,
+    cropped as streams are.
 
     Args:
-      field: what messages call `where`.
-      allowed: what they say that it can be.
+      field: the name of `where` in messages.
+      allowed: the allowed values, for messages.
 
     Raises:
-      UsageError: there is no image.
+      UsageError: there are no images.
     """
     path = Path(paths.expand(os.fspath(where), field))
     if path.suffix.lower() == ".npz":
@@ -102,7 +102,7 @@ def from_path(
 
 
 def _files(where: Place, field: str, allowed: str) -> tuple[Path, list[Path]]:
-    """The images that a path names, and the folder that they are in."""
+    """Returns the folder and the image files of a path."""
     path = Path(paths.expand(os.fspath(where), field))
     if path.is_dir():
         root, files = path, sorted(_below(path))
@@ -144,7 +144,7 @@ def _is_image(file: Path) -> bool:
 
 
 def _from_npz(path: Path, image_shape: tuple[int, int, int], field: str) -> Source:
-    """The array `images`, or the only one of an archive, which is read a batch at a time."""
+    """Reads the array `images`, or the only array of an archive, in batches."""
     names = arrays.names(path)
     if "images" not in names and len(names) != 1:
         raise UsageError(
@@ -164,10 +164,10 @@ def _from_npz(path: Path, image_shape: tuple[int, int, int], field: str) -> Sour
 
 
 def from_array(array: np.ndarray, image_shape: tuple[int, int, int]) -> Source:
-    """An array of images, uint8 `[N, H, W, C]`, or `[N, H, W]` in grey.
+    """Returns the source of an array of images, uint8 `[N, H, W, C]`, or grey `[N, H, W]`.
 
     Raises:
-      UsageError: it is of another type or shape.
+      UsageError: the array has another type or shape.
     """
     _require_images(array.shape, array.dtype, image_shape, "images")
     array = array.reshape(-1, *image_shape)
@@ -181,7 +181,7 @@ def _require_images(
     field: str,
     least: int = 0,
 ) -> None:
-    """Raises UsageError unless an array holds images as the model takes them, `least` or more."""
+    """Raises UsageError unless an array holds at least `least` images in the model's format."""
     grey = image_shape[-1] == 1 and len(shape) == 3
     each = (*shape[1:], 1) if grey else shape[1:]
     if dtype != np.uint8 or each != image_shape or shape[0] < least:
@@ -191,11 +191,11 @@ def _require_images(
 
 
 def fit(image: np.ndarray, image_shape: tuple[int, int, int], name: str) -> np.ndarray:
-    """uint8 `[H, W, 3]` as the model takes it.
+    """Fits uint8 `[H, W, 3]` to the shape that the model takes.
 
     Raises:
-      UsageError: the model takes grey images, and this one has colours; or images that are not
-        square, and this one has another size.
+      UsageError: the model takes grey images and this one has colours; or the model takes images
+        that are not square and this one has another size.
     """
     height, width, channels = image_shape
     if channels == 1:
@@ -213,7 +213,7 @@ def fit(image: np.ndarray, image_shape: tuple[int, int, int], name: str) -> np.n
 def in_memory(
     names: list[str], pixels: np.ndarray, chosen: np.ndarray, labels: np.ndarray | None = None
 ) -> Source:
-    """Some images of an array, uint8 `[N, H, W, C]`."""
+    """Returns some images of an array, uint8 `[N, H, W, C]`, as a source."""
 
     def batches(size: int) -> Iterator[Loaded]:
         starts = range(0, len(chosen), size)
@@ -223,7 +223,7 @@ def in_memory(
 
 
 def _numbered(names: list[str], parts: Iterable[np.ndarray]) -> Iterator[Loaded]:
-    """Batches of images that can all be read, one after the other."""
+    """Yields consecutive batches of images that are all readable."""
     first = 0
     for part in parts:
         positions = np.arange(first, first + len(part))
@@ -234,9 +234,10 @@ def _numbered(names: list[str], parts: Iterable[np.ndarray]) -> Iterator[Loaded]
 def _one_by_one(
     names: list[str], load: Callable[[int], np.ndarray], image_shape: tuple[int, int, int]
 ) -> Source:
-    """Images that `load(position)` returns, uint8 `[H, W, C]`, or raises UsageError about.
+    """Returns the source of images from `load(position)`, which returns uint8 `[H, W, C]` or raises
+    UsageError.
 
-    All cores load ahead of their use.
+    All CPU cores prefetch images.
     """
 
     def attempt(positions: range) -> list[np.ndarray | str]:
@@ -268,7 +269,7 @@ def _one_by_one(
                     yield collect(*ahead.popleft())
             if ahead:
                 yield collect(*ahead.popleft())
-        finally:  # whoever ends early, by Ctrl-C perhaps, waits for no further image
+        finally:  # if the reader stops early, e.g. by Ctrl-C, it does not wait for further images
             pool.shutdown(cancel_futures=True)
 
     return Source(names, batches)
@@ -281,7 +282,7 @@ def streamed(
     image_size: int,
     labels: np.ndarray | None = None,
 ) -> Source:
-    """Some images of an index, cropped as a run with `config.stream` evaluates them."""
+    """Returns some images of an index, cropped as when evaluating runs with `config.stream`."""
 
     def batches(size: int) -> Iterator[Loaded]:
         first = 0
@@ -302,12 +303,12 @@ def _undecodable(index: ImageIndex, number: int) -> str:
 
 
 def of_run(data: Dataset | StreamedDataset, split: Split, part: str) -> Source:
-    """The unlabelled images of a run that are no labelled ones (`unlabeled`), or its test images.
+    """Returns a run's unlabelled images without labelled ones (`unlabeled`), or its test images.
 
-    Labels are those that the data set knows.
+    Labels are those known to the data set.
 
     Raises:
-      UsageError: there are none.
+      UsageError: there are no such images.
     """
     test = part == "test"
     every = np.arange(len(data.test_labels))
@@ -318,7 +319,7 @@ def of_run(data: Dataset | StreamedDataset, split: Split, part: str) -> Source:
 
 
 def of_images(data: Dataset | StreamedDataset, indices: np.ndarray, part: str = "train") -> Source:
-    """Some images of `train` or `test`, in the order of `indices`."""
+    """Returns some images of `train` or `test`, in the order of `indices`."""
     test, every = part == "test", data.names(part)
     names = [every[i] for i in indices]
     labels = (data.test_labels if test else data.labels)[indices]

@@ -1,8 +1,8 @@
-"""How the parts of a data set are spelt: folders, arrays and splits of one's own."""
+"""Accepted spellings of the parts of a data set: the user's folders, arrays and splits."""
 
 from collections.abc import Callable, Iterable
 
-# Ours -> how it is read too, in upper case as well.
+# The name used here -> other accepted spellings, in upper case as well.
 _SPELLINGS = {
     "train": ("train", "training"),
     "unlabeled": ("unlabeled", "unlabelled"),
@@ -12,14 +12,14 @@ _SPELLINGS = {
 
 
 def part_of(name: str) -> str | None:
-    """The part that a name means: train, unlabeled, valid or test; None: none of them."""
+    """Returns the part that a name means: train, unlabeled, valid or test; None: none of them."""
     return next((part for part, names in _SPELLINGS.items() if name.lower() in names), None)
 
 
 def choose(names: Iterable[str], meaning: Callable[[str], str | None] = part_of) -> dict[str, str]:
-    """Which names are read: what each one means -> the name.
+    """Returns the names to read, by their meaning.
 
-    Where several mean the same, it is the one that is spelt as we do, or else the first one.
+    If several names mean the same, the one with the spelling used here is read, or else the first.
     """
     found: dict[str, str] = {}
     for name in sorted(names, key=lambda name: (name != meaning(name), name)):

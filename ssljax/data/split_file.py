@@ -1,4 +1,4 @@
-"""`split.json`: which images were labelled, as a file that people and programs read and write.
+"""`split.json`: the labelled, unlabelled and validation images, in an editable file.
 
     {
       "hash": "9f3c…",             optional when written by hand
@@ -7,17 +7,17 @@
       "valid": [7, 8, …]           the validation images
     }
 
-Numbers count the training records from 0: CIFAR, SVHN and STL-10 in the order of their published
-files (SVHN: train, extra; STL-10: train, unlabeled), a folder as `folder.py` orders it, an .npz as
-`npz.py` does. The order of a list is kept. `unlabeled` may repeat `labeled`, as FixMatch's does.
+Numbers count the training records from 0: for CIFAR, SVHN and STL-10 in the order of the published
+files (SVHN: train, extra; STL-10: train, unlabeled), for a folder as sorted by `folder.py`, for an
+.npz file as in `npz.py`. The order of a list is kept. `unlabeled` may include `labeled`, as in
+FixMatch. If users added labels that the data set does not have, the file has them, too:
 
-Where people gave labels that the data set does not have, the file has them too:
-
-      "parent": "41d0…",           the hash of the split that was added to
+      "parent": "41d0…",           the hash of the split that labels were added to
       "labels": {"204": "cat"},    numbers of training images, and the names of their classes
       "labels_hash": "b2e7…"       optional when written by hand
 
-That of a run also says how many labelled images each class has, for whoever does not read its data:
+In a run directory, it also has the number of labelled images per class, for code that does not
+read the data:
 
       "class_counts": [4, 4, 2]
 """
@@ -42,12 +42,12 @@ def record(
     parent: str = "",
     class_counts: Sequence[int] | np.ndarray = (),
 ) -> dict[str, Any]:
-    """What the file holds of `split`.
+    """Returns the file's content for `split`.
 
     Args:
-      labels: class names of training images that the data set has no label of, by their numbers.
-      parent: the hash of the split that these were added to.
-      class_counts: labelled images of each class; (): it does not say.
+      labels: class names of training images without a label in the data set, by image number.
+      parent: the hash of the split that these labels were added to.
+      class_counts: labelled images per class; (): omitted.
     """
     lists = {name: indices.tolist() for name, indices in split._asdict().items()}
     found: dict[str, Any] = {"hash": fingerprint(split), **lists}
@@ -73,7 +73,7 @@ def read(
       The split, and the labels that the file adds.
 
     Raises:
-      UsageError: it cannot be read, was changed, or does not fit the records.
+      UsageError: the file cannot be read, was changed, or does not fit the records.
     """
     try:
         found = parse_json(path.read_bytes())

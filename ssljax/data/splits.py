@@ -1,4 +1,4 @@
-"""Which training images are labelled, unlabelled and held out: the published rule, NumPy only.
+"""The published rule for labelled, unlabelled and validation images, in NumPy only.
 
 Source: `scripts/create_split.py`, `scripts/create_unlabeled.py` and `libml/data.py` of
 google-research/mixmatch and google-research/fixmatch.
@@ -17,15 +17,15 @@ _NAME = re.compile(
 )
 _TAIL = re.compile(r"(?P<dataset>.+)_lt(?P<labeled>-?\d+)(u(?P<unlabeled>-?\d+))?", re.DOTALL)
 
-_PLACES = ("folder", "npz")  # data sets that are named by a path
+_PLACES = ("folder", "npz")  # data sets named by a path
 
 
 class LongTail(NamedTuple):
-    """What a long-tailed name says beside others, for example `cifar10_lt100u-100.1@500+4000-0`."""
+    """The additional parts of a long-tailed name, such as `cifar10_lt100u-100.1@500+4000-0`."""
 
     labeled_ratio: int  # γ of the labelled images, see `long_tail.class_counts`
     unlabeled_ratio: int  # γ of the unlabelled ones; by default the same
-    unlabeled: int | None  # of the most frequent class; None: as many as there are
+    unlabeled: int | None  # images of the most frequent class; None: as many as possible
 
 
 class SplitName(NamedTuple):
@@ -33,9 +33,9 @@ class SplitName(NamedTuple):
 
     dataset: str
     seed: int  # 0: records are taken in their original order
-    size: int | None  # number of labelled images; None ("all"): every one that has a label
+    size: int | None  # number of labelled images; None ("all"): every image with a label
     valid: int  # number of validation images
-    # Of a long-tailed name, whose `size` counts labelled images of the most frequent class.
+    # Set for long-tailed names, whose `size` counts labelled images of the most frequent class.
     tail: LongTail | None = None
 
 
@@ -48,14 +48,14 @@ class Split(NamedTuple):
 
 
 def parse(name: str) -> SplitName:
-    """Takes `<data set>.<seed>@<labels>-<validation images>` apart, or a long-tailed name.
+    """Parses `<data set>.<seed>@<labels>-<validation images>`, or a long-tailed name.
 
-    That is `<data set>_lt<γ>[u<γ>].<seed>@<labels>[+<unlabelled>]-<validation images>`. Where the
-    data set is a path or has a dot, `+` must be there: it may itself be called `…_lt100`.
+    A long-tailed name is `<data set>_lt<γ>[u<γ>].<seed>@<labels>[+<unlabelled>]-<validation>`. If
+    the data set is a path or has a dot, `+` is required, because its name may end in `_lt100`.
 
     Raises:
-      ValueError: the name has another form, of which the message shows an example, or a seed that
-        is too large.
+      ValueError: the name has another form (the message shows an example), or its seed is too
+        large.
     """
     match = _NAME.fullmatch(name)
     if match is None:
@@ -85,7 +85,7 @@ def _number(text: str | None) -> int | None:
 
 
 def _without_tail(match: re.Match[str]) -> tuple[str, LongTail | None]:
-    """The data set of a name, and what makes it long-tailed; None: it is not."""
+    """Splits the data-set part of a name into the data set and its long tail, if any."""
     dataset = match["dataset"]
     tail = _TAIL.fullmatch(dataset)
     if tail is None or (match["unlabeled"] is None and set(dataset) & set(".:")):
@@ -95,13 +95,13 @@ def _without_tail(match: re.Match[str]) -> tuple[str, LongTail | None]:
 
 
 def _dataset(name: str) -> str:
-    """The data set of a name, with or without its numbers."""
+    """Returns the data set of a name, with or without its numbers."""
     match = _NAME.fullmatch(name)
     return _without_tail(match)[0] if match else name
 
 
 def with_later_seed(name: str, by: int) -> str:
-    """A name with another seed of the labelled set; a name that has none stays as it is."""
+    """Returns a name with its seed increased; a name without a seed is returned unchanged."""
     match = _NAME.fullmatch(name)
     if match is None:
         return name
@@ -110,7 +110,7 @@ def with_later_seed(name: str, by: int) -> str:
 
 
 def without_seed(name: str) -> str:
-    """A name without the seed of its labelled set, for what differs in that alone."""
+    """Returns a name without the seed of its labelled set, to compare names apart from it."""
     match = _NAME.fullmatch(name)
     if match is None:
         return re.sub(r"\.\d+$", "", name)  # imagenet128116.1
@@ -119,32 +119,33 @@ def without_seed(name: str) -> str:
 
 
 def without_numbers(name: str) -> str:
-    """A name without seed and numbers: the data set, and where it is long-tailed its ratios."""
+    """Returns a name without seed and numbers: the data set and, if long-tailed, its ratios."""
     match = _NAME.fullmatch(name)
     return match["dataset"] if match else re.sub(r"\.\d+$", "", name)
 
 
 def place(name: str) -> str:
-    """Where the files of a name are, of `folder:…` and `npz:…`; "": the name is of no place."""
+    """Returns the path in a name `folder:…` or `npz:…`; "": the name has none."""
     kind, _, where = _dataset(name).partition(":")
     return where if kind in _PLACES else ""
 
 
 def without_place(name: str) -> str:
-    """A name without where its files are: a folder that has moved keeps it."""
+    """Returns a name without the path of its files, which does not change if a folder moves."""
     where, kind = place(name), name.partition(":")[0]
     return f"{kind}:{name.removeprefix(f'{kind}:{where}')}" if where else name
 
 
 def whole(name: str) -> str:
-    """A name, with or without its numbers, that takes all labels of the same data set."""
+    """Returns the name for all labels of a name's data set; numbers are optional."""
     if name.startswith("imagenet"):
         return "imagenet"
     return f"{_dataset(name)}.0@all-0"
 
 
 def function_of(name: str) -> str:
-    """What a name calls: `tfds` of `tfds:pets.1@40-0`, `my_data.pets` of `my_data.pets.1@40-0`."""
+    """Returns the function that a name calls: `tfds` for `tfds:pets.1@40-0`, `my_data.pets` for
+    `my_data.pets.1@40-0`."""
     called = _dataset(name)
     if called == name:
         called = re.sub(r"\.\d+$", "", name)  # imagenet128116.1
@@ -165,33 +166,34 @@ def make_split(
 ) -> Split:
     """Chooses labelled, unlabelled and validation records as the published scripts do.
 
-    They draw labelled records in proportion to the sizes of the classes, and a first one of each
-    class before a second one of any.
+    Labelled records are drawn in proportion to class sizes, and a first one of each class before a
+    second one of any.
 
     Args:
-      labels: `[N]` class of every training record in original order, from 0 up; -1: no label. Such
-        a record is never a labelled one, and comes last in the unlabelled order.
-      seed: 0 takes records in order; another seeds NumPy's legacy MT19937 generator.
-      size: number of labelled records; None labels all of them, but for validation records that
-        are not to be labelled.
-      valid: number of validation records, taken from the head of the unlabelled order.
-      include_labeled: whether the unlabelled order holds the labelled records too. False is
+      labels: `[N]` class of every training record in original order, from 0 up; -1: no label. A
+        record without a label is never a labelled one, and comes last in the unlabelled order.
+      seed: 0 takes records in order; other values seed NumPy's legacy MT19937 generator.
+      size: number of labelled records; None labels all records, except validation records that must
+        not be labelled.
+      valid: number of validation records, taken from the start of the unlabelled order.
+      include_labeled: whether the unlabelled order includes the labelled records. False is
         MixMatch's convention. True is FixMatch's, where a validation image can be a labelled one.
-      strict: whether labelled records, and those without a label, are passed over for validation.
+      strict: whether validation skips labelled records and records without a label.
       share: `[C]` size of each class relative to the largest; None counts `labels`.
-      balanced: whether the labelled records are as many of each class as of any other, as far as
-        the classes have them. Nothing published does that where classes differ in size.
-      labeled: the labelled records, where they are published; `size` and `seed` then choose none.
+      balanced: whether all classes have the same number of labelled records, as far as possible.
+        No published split does so for classes of different sizes.
+      labeled: the labelled records if they are published; `size` and `seed` are then ignored for
+        them.
 
     Raises:
-      ValueError: `size` or `valid` do not fit the records, or none has a label.
+      ValueError: `size` or `valid` does not fit the records, or no record has a label.
     """
     labels = np.asarray(labels)
     counts = np.bincount(labels[labels >= 0])
     if not len(counts):
         raise ValueError("no training image has a label")
     share = counts / counts.max() if share is None else np.asarray(share, np.float64)
-    share = np.where(counts, share, -np.inf)  # a class without images never has its turn
+    share = np.where(counts, share, -np.inf)  # a class without images is never chosen
     if labeled is None and size is None and (strict or not include_labeled):
         labeled = _all_but_valid(labels, share, valid)
     elif labeled is None:
@@ -212,9 +214,9 @@ def make_split(
 
 
 def _all_but_valid(labels: np.ndarray, share: np.ndarray, valid: int) -> np.ndarray:
-    """All records with labels but for those that will be the first `valid` in the unlabelled order.
+    """Returns all labelled records except the first `valid` records of the unlabelled order.
 
-    Nothing published takes all labels and validation images beside them.
+    No published split uses all labels together with validation images.
     """
     known = np.flatnonzero(labels >= 0)
     if not 0 <= valid < len(known):
@@ -239,7 +241,7 @@ def _choose_labeled(
         raise ValueError(f"{size} labels were asked for; allowed: 1 to {counts.sum()}")
     queues = [np.flatnonzero(labels == c) for c in range(len(counts))]
     if seed:
-        generator = np.random.RandomState(seed)  # what numpy.random.seed(seed) seeds
+        generator = np.random.RandomState(seed)  # the generator that numpy.random.seed(seed) seeds
         for queue in queues:
             generator.shuffle(queue)
     if balanced:
@@ -254,8 +256,8 @@ def _choose_labeled(
 
 
 def _equal_counts(counts: np.ndarray, size: int) -> np.ndarray:
-    """How many of each class make `size` records, as equal as their sizes `[C]` allow."""
-    most = range(size + 1)  # of any class
+    """Returns counts per class that sum to `size`, as equal as the class sizes `[C]` allow."""
+    most = range(size + 1)  # candidates for the largest count of a class
     level = bisect.bisect_right(most, size, key=lambda n: np.minimum(counts, n).sum()) - 1
     each = np.minimum(counts, level)
     each[np.flatnonzero(counts > level)[: size - each.sum()]] += 1
@@ -263,13 +265,13 @@ def _equal_counts(counts: np.ndarray, size: int) -> np.ndarray:
 
 
 def _balanced_order(labels: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """Positions of `labels` in the order in which a class-balancing writer emits them.
+    """Returns the positions of `labels` in the order in which a class-balancing writer emits them.
 
-    The writer queues the records by class and emits one whenever the class whose turn it is has
-    one. Whose turn it is depends on the records emitted alone, not on when they come in.
+    The writer queues the records by class and emits a record whenever the class next in turn has
+    one. Which class is next depends only on the records emitted so far, not on their arrival.
 
-    The published scripts count STL-10's images without labels as class 0. Behind records of equal
-    class counts, as STL-10's, that gives this same order: at the end, as they are.
+    The published scripts count STL-10's images without labels as class 0. After records of equal
+    class counts, as in STL-10, this gives the same order: they come at the end, in original order.
     """
     queues = [np.flatnonzero(labels == c) for c in range(len(share))]
     emitted = _take_in_turn(queues, share, sum(map(len, queues)))
@@ -280,14 +282,14 @@ def _balanced_order(labels: np.ndarray, share: np.ndarray) -> np.ndarray:
 
 
 def _take_in_turn(queues: list[np.ndarray], share: np.ndarray, size: int) -> np.ndarray:
-    """The first `size` records that the classes give in turn; fewer where one has no more."""
+    """Returns the first `size` records taken from the classes in turn; fewer if one runs out."""
     left = [len(queue) for queue in queues]
     taken, most = np.zeros(len(share)), 0.0
     turns: list[int] = []
     while len(turns) < size and left[c := _neediest(share, taken, most)]:
         left[c] -= 1
         taken[c] += 1
-        most = max(most, taken[c])  # kept up: a maximum at each of 600,000 turns takes seconds
+        most = max(most, taken[c])  # updated, as a maximum at each of 600,000 turns takes seconds
         turns.append(c)
     turn = np.array(turns)
     records = np.zeros(len(turns), np.int64)
@@ -297,21 +299,21 @@ def _take_in_turn(queues: list[np.ndarray], share: np.ndarray, size: int) -> np.
 
 
 def _neediest(share: np.ndarray, taken: np.ndarray, most: float) -> int:
-    """The class furthest below its share of what was taken so far; the lowest one on a tie.
+    """Returns the class furthest below its share of the records taken so far; ties: the lowest.
 
-    `argmax(share - taken / max(taken.max(), 1))` of the published scripts, bit by bit; `most` is
-    `taken.max()`.
+    Equals `argmax(share - taken / max(taken.max(), 1))` of the published scripts bit for bit;
+    `most` is `taken.max()`.
     """
     return int((share - taken / max(most, 1)).argmax())
 
 
 def class_counts(labels: np.ndarray, split: Split, num_classes: int) -> np.ndarray:
-    """How many labelled images each class has, `[num_classes]`; `labels [N]` are of all images."""
+    """Returns labelled images per class, `[num_classes]`; `labels [N]` are those of all images."""
     return np.bincount(labels[split.labeled], minlength=num_classes)
 
 
 def fingerprint(split: Split) -> str:
-    """A short hash of the three index lists and their order, hexadecimal."""
+    """Returns a short hexadecimal hash of the three index lists and their order."""
     digest = hashlib.sha256()
     for indices in split:
         digest.update(len(indices).to_bytes(8, "little"))

@@ -1,7 +1,7 @@
 """The ten published sets of 1,000 labelled images of STL-10."""
 
 import numpy as np
-from etils import epath  # a path that may be gs://
+from etils import epath  # paths that may be gs:// URLs
 
 from ssljax.data import tfds_source
 from ssljax.errors import UsageError
@@ -10,25 +10,26 @@ _URL = "http://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz"
 
 
 def read(seed: int, *, data_dir: str, labels: np.ndarray) -> np.ndarray:
-    """The labelled images `[1000]` of fold `seed`, 0 to 9, as `create_split.py` reads them.
+    """Returns the labelled images `[1000]` of fold `seed`, 0 to 9, as `create_split.py` reads them.
 
     Args:
-      data_dir: where `stl10_fold_indices.txt` is, or what TFDS extracted from the archive.
-      labels: of the training records in the archive's order, which the fold's indices count.
+      data_dir: directory of `stl10_fold_indices.txt`, or of the archive that TFDS extracted.
+      labels: labels of the training records in the archive's order, which the fold's indices use.
 
     Raises:
       UsageError: there is no such fold or no file, or the records are in another order.
     """
     if not 0 <= seed <= 9:
         raise UsageError(
-            f"config.dataset: stl10 with 1000 labels has fold {seed} for its seed; allowed: 0 to 9"
+            f"config.dataset: the seed of stl10 with 1000 labels is its fold, {seed}; allowed: "
+            "0 to 9"
         )
     path = _find(data_dir)
     try:
         fold = np.array(path.read_text("utf-8").splitlines()[seed].split(), np.int64)
     except (OSError, ValueError, IndexError) as error:
         raise UsageError(f"{path} holds no fold {seed}: {error}") from error
-    # Each published fold has 100 images per class: any other order of the records shows here.
+    # Each published fold has 100 images per class, so another order is detected here.
     in_range = len(fold) and fold.min() >= 0 and fold.max() < len(labels)
     classes = labels[fold] if in_range else fold[:0]
     if not np.array_equal(np.bincount(classes[classes >= 0], minlength=10), np.full(10, 100)):

@@ -1,9 +1,9 @@
-"""The streamed input, for data sets that do not fit in memory: ImageNet, and any other.
+"""Streamed input for data sets that do not fit in memory, such as ImageNet.
 
-The host decodes, crops and flips with tf.data and gives the devices uint8 images; everything else
-happens there. Which images a step reads, and how they are cropped, is a function of (seed, step):
-`image_index.py` finds any image at once, so that an interrupted run goes on with the same batches
-without reading again what came before.
+The host decodes, crops and flips images with tf.data and sends uint8 images to the devices;
+everything else runs there. The images of a step and their crops are a function of (seed, step), and
+`image_index.py` locates any image directly. An interrupted run therefore continues with the same
+batches without rereading earlier ones.
 """
 
 import functools
@@ -23,31 +23,31 @@ from ssljax.data.splits import Split
 from ssljax.errors import RunError, UsageError
 from ssljax.log import LOG
 
-_TOLERATED = 0.01  # share of the images that may be damaged
-AT_ONCE = 64  # images that are looked at in one batch, where no batch size is said
-_TRIED = 8  # images of a part that are decoded before anything is trained
+_TOLERATED = 0.01  # fraction of the images that may be damaged
+AT_ONCE = 64  # default batch size for inspecting images
+_TRIED = 8  # images per part that are decoded before training starts
 
 
 class StreamedDataset(NamedTuple):
-    """Training and test images that are read when they are needed; see `datasets.Dataset`."""
+    """Training and test images that are read on demand; see `datasets.Dataset`."""
 
     train_index: ImageIndex
     test_index: ImageIndex
     num_classes: int
     class_names: tuple[str, ...]
     image_size: int  # side in pixels of the crops
-    num_valid: int = 0  # how many of the last training images serve for validation only
+    num_valid: int = 0  # number of training images, the last ones, used for validation only
     folds: Mapping[int, Callable[[int], np.ndarray]] = MappingProxyType({})
     added_labels: Mapping[int, str] = MappingProxyType({})
 
     @property
     def labels(self) -> np.ndarray:
-        """Of the training images, `[N]` int64, -1: none."""
+        """Labels of the training images, `[N]` int64, -1: none."""
         return self.train_index.labels
 
     @property
     def test_labels(self) -> np.ndarray:
-        """`[T]` int64."""
+        """Labels of the test images, `[T]` int64."""
         return self.test_index.labels
 
     @property
@@ -56,13 +56,13 @@ class StreamedDataset(NamedTuple):
         return self.image_size, self.image_size, 3
 
     def with_labels(self, added: Mapping[int, str]) -> "StreamedDataset":
-        """As `Dataset.with_labels`."""
+        """Returns the data with added labels, as `Dataset.with_labels` does."""
         known = with_added(self.labels, added, self.class_names)
         index = self.train_index._replace(labels=known)
         return self._replace(train_index=index, added_labels=added)
 
     def names(self, part: str = "train") -> list[str]:
-        """As `Dataset.names`."""
+        """Returns names as `Dataset.names` does."""
         index = self.train_index if part == "train" else self.test_index
         if not index.are_files:
             return [str(name) for name in index.names]
@@ -71,16 +71,16 @@ class StreamedDataset(NamedTuple):
         return [os.path.relpath(file, above) for file in index.files[index.file_index]]
 
     def pick(self, indices: np.ndarray) -> np.ndarray:
-        """Some training images, to look at: uint8 `[n, H, W, C]`; damaged ones are left out."""
+        """Returns training images for display, uint8 `[n, H, W, C]`; damaged ones are omitted."""
         batches = _evaluation(self.train_index, indices, AT_ONCE, self.image_size, tolerated=1)
         return np.concatenate([images for images, _ in batches])
 
     def batches(self, indices: np.ndarray, size: int) -> Batches:
-        """Central crops of some training images and their labels, `size` at a time."""
+        """Yields central crops of some training images and their labels, `size` at a time."""
         return _evaluation(self.train_index, indices, size, self.image_size)
 
     def test_batches(self, indices: np.ndarray, size: int) -> Batches:
-        """As `batches`, of test images."""
+        """Yields test images as `batches` does training images."""
         return _evaluation(self.test_index, indices, size, self.image_size)
 
 
@@ -94,16 +94,16 @@ def batches(
     sizes: tuple[int, int],
     rows: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Iterator[RawBatch]:
-    """What steps `start` to `stop` - 1 train on, on the host.
+    """Yields the host batches of training steps `start` to `stop` - 1.
 
-    A damaged image is replaced by another one of its batch, and named.
+    A damaged image is replaced by another one of its batch, and a warning names it.
 
     Args:
-      sizes: labelled and unlabelled images per step; of the latter 0: none.
-      rows: which of them this process reads; None: all.
+      sizes: labelled and unlabelled images per step; 0 unlabelled: none are read.
+      rows: the rows that this process reads; None: all.
 
     Raises:
-      RunError: more than 1 % of the training images are damaged, or all of a batch.
+      RunError: more than 1 % of the training images are damaged, or all images of a batch.
     """
     rows = rows or (np.arange(sizes[0]), np.arange(sizes[1]))
     parts = [(split.labeled, sizes[0], rows[0])]
@@ -113,7 +113,7 @@ def batches(
     places = [_places_in(indices) for indices, _, _ in parts]
 
     def choose(step: int) -> tuple[np.ndarray, np.ndarray]:
-        """ImageIndex, and a number for the randomness of each."""
+        """Returns the images of a step, and a random seed for each."""
         chosen, numbers = [], []
         for part, (indices, size, mine) in enumerate(parts):
             counter = step * size + mine
@@ -155,14 +155,14 @@ def batches(
 
 
 def _places_in(indices: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """A function from images to their places in a list of images, int32."""
+    """Returns a function from images to their positions in a list of images, int32."""
     order = np.argsort(indices)
     return lambda images: order[np.searchsorted(indices, images, sorter=order)].astype(np.int32)
 
 
 def positions(seed: tuple[int, int], size: int, counter: np.ndarray) -> np.ndarray:
-    """Which of `size` examples come as number `counter` of an endless sequence, in which each run
-    of `size` (an epoch) is a permutation drawn from `seed`."""
+    """Returns the examples numbered `counter` in an endless sequence in which every `size` examples
+    (an epoch) form a permutation drawn from `seed`."""
     epochs, offsets = np.divmod(counter, size)
     return np.array([_order(seed, int(e), size)[o] for e, o in zip(epochs, offsets, strict=True)])
 
@@ -173,12 +173,12 @@ def _order(seed: tuple[int, int], epoch: int, size: int) -> np.ndarray:
 
 
 class _Damage:
-    """The images that cannot be decoded: each is named once, and too many are an error.
+    """Records images that cannot be decoded: each is reported once, and too many are an error.
 
     Args:
-      images: what they are, for the reader: `200 training images`.
-      then: what becomes of one that cannot be decoded.
-      tolerated: how many are no error.
+      images: a description for messages: `200 training images`.
+      then: what happens to an image that cannot be decoded, for messages.
+      tolerated: how many damaged images are accepted.
     """
 
     def __init__(self, image_index: ImageIndex, images: str, then: str, tolerated: float):
@@ -187,10 +187,10 @@ class _Damage:
         self._known: set[int] = set()
 
     def note(self, indices: np.ndarray) -> None:
-        """Names what is damaged and was not known to be.
+        """Reports newly found damaged images.
 
         Raises:
-          RunError: it is too much.
+          RunError: there are too many.
         """
         for index in sorted(set(indices.tolist()) - self._known):
             reason = self._index.damage(index)
@@ -207,7 +207,7 @@ class _Damage:
 
 
 def require_decodable(image_index: ImageIndex, part: str) -> None:
-    """Tries a few images of one's own, spread over all, before anything is trained.
+    """Tries to decode a few of the user's images, evenly spaced, before training starts.
 
     Raises:
       UsageError: most of them cannot be decoded.
@@ -224,7 +224,7 @@ def require_decodable(image_index: ImageIndex, part: str) -> None:
 
 
 def _nearest_good(valid: np.ndarray) -> np.ndarray:
-    """For each image of a batch itself, or where it is damaged, the nearest that is not."""
+    """Returns, for each image of a batch, the nearest undamaged image, possibly itself."""
     good = np.flatnonzero(valid)
     if len(valid) and not len(good):
         raise RunError("no image of a batch can be decoded")
@@ -238,10 +238,10 @@ def _evaluation(
     image_size: int,
     tolerated: float = _TOLERATED,
 ) -> Batches:
-    """Each image once, but for those that cannot be decoded, which are named.
+    """Yields each image once, except those that cannot be decoded, which a warning names.
 
     Args:
-      tolerated: the share that may be damaged.
+      tolerated: the fraction that may be damaged.
     """
     total = len(indices)
     damage = _Damage(
@@ -255,8 +255,8 @@ def _evaluation(
 def decoded(
     image_index: ImageIndex, indices: np.ndarray, size: int, image_size: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Central crops `[n, H, W, 3]` uint8 of some images, `size` at a time; whether each could be
-    decoded; and which ones they are."""
+    """Yields central crops `[n, H, W, 3]` uint8 of some images, `size` at a time, whether each
+    was decoded, and the images' numbers."""
 
     def choose(batch: int) -> tuple[np.ndarray, np.ndarray]:
         chosen = indices[batch * size : (batch + 1) * size]

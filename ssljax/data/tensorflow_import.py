@@ -1,4 +1,4 @@
-"""TensorFlow, which only reads here: it sees no accelerator, and need not be installed."""
+"""Imports TensorFlow, an optional dependency used only to read data; it sees no accelerator."""
 
 import importlib
 from types import ModuleType
@@ -10,10 +10,10 @@ _NAMES = {"tensorflow": "TensorFlow", "tensorflow_datasets": "TensorFlow Dataset
 
 
 def require(module: str, who: str) -> ModuleType:
-    """Imports `tensorflow` or `tensorflow_datasets` for `who` needs it.
+    """Imports `tensorflow` or `tensorflow_datasets`, which `who` needs.
 
     Raises:
-      UsageError: it is not installed.
+      UsageError: the module is not installed.
     """
     try:
         with quiet_import():

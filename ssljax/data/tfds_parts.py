@@ -1,4 +1,4 @@
-"""What is read of a data set of TFDS: which splits, images and labels. Needs no TensorFlow."""
+"""The splits, images and labels that are read from a TFDS data set. Needs no TensorFlow."""
 
 import re
 from collections.abc import Callable, Collection, Iterator
@@ -15,15 +15,15 @@ from ssljax.storage.files import parse_json
 
 
 def require_own_features(name: str, data_dir: str) -> None:
-    """The features of a prepared data set are TFDS's own.
+    """Checks that the features of a prepared data set are TFDS's classes.
 
-    TFDS imports the modules that a prepared data set names, and that can be somebody else's.
+    TFDS imports the modules that a prepared data set names, which may be untrusted.
 
     Raises:
       UsageError: another class is named.
     """
     if "://" in data_dir:
-        return  # which TFDS alone can read
+        return  # only TFDS can read it
     for path in sorted(Path(data_dir, re.split("[/:]", name)[0]).rglob("features.json")):
         try:
             found = parse_json(path.read_bytes())
@@ -35,7 +35,7 @@ def require_own_features(name: str, data_dir: str) -> None:
 
 
 def _kinds(tree: Any) -> Iterator[str]:
-    """The classes that a features.json names, at any depth."""
+    """Yields the classes that a features.json names, at any depth."""
     parts = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ()
     for part in parts:
         yield from _kinds(part)
@@ -45,15 +45,15 @@ def _kinds(tree: Any) -> Iterator[str]:
 
 
 class Splits(NamedTuple):
-    """What is read of a data set."""
+    """The splits that are read from a data set."""
 
-    train: tuple[str, ...]  # their records, one split after the other, are the training records
-    test: tuple[str, ...]  # the first one that has labels is the test records
+    train: tuple[str, ...]  # their records, concatenated, are the training records
+    test: tuple[str, ...]  # the first of these with labels provides the test records
     unlabeled: tuple[str, ...] = ()  # further training records, whose labels are not read
 
 
 def usual(there: Collection[str]) -> Splits:
-    """Which of a data set's splits are read where nobody says which."""
+    """Returns the splits that are read by default."""
     found = spellings.choose(there)
     test = tuple(found[part] for part in ("test", "valid") if part in found)
     unlabeled = (found["unlabeled"],) if "unlabeled" in found else ()
@@ -61,25 +61,25 @@ def usual(there: Collection[str]) -> Splits:
 
 
 def first_labeled(splits: Collection[str], labels: Callable[[str], np.ndarray]) -> str | None:
-    """The first split that has labels; None: there is none."""
+    """Returns the first split with labels; None: there is none."""
     return next((split for split in splits if np.any(labels(split) >= 0)), None)
 
 
 def not_read(there: Collection[str], chosen: Splits, test: str | None) -> np.ndarray:
-    """The splits that are not read, for the reader."""
+    """Returns the splits that are not read, for messages."""
     others = [split for split in there if split not in (*chosen.train, *chosen.unlabeled, test)]
     before = chosen.test[: chosen.test.index(test)] if test else chosen.test
     return np.array([s + " (without labels)" if s in before else s for s in sorted(others)], str)
 
 
 def tell_of_others(name: str, others: Collection[str]) -> None:
-    """Names the splits that are not read."""
+    """Logs the splits that are not read."""
     if others:
         LOG.info(f"note: tfds:{name} has splits that are not read: {some(others)}")
 
 
 def require_splits(name: str, builder: Any, splits: Splits) -> None:
-    """Raises UsageError for training records that there are not."""
+    """Raises UsageError if a split with training records does not exist."""
     for split in (*splits.train, *splits.unlabeled):
         if split not in builder.info.splits:
             raise UsageError(
@@ -89,7 +89,7 @@ def require_splits(name: str, builder: Any, splits: Splits) -> None:
 
 
 def require_labeled_images(name: str, features: Any) -> None:
-    """Raises UsageError unless each record is an image of 8 bits and the number of a class."""
+    """Raises UsageError unless each record has an 8-bit image and a class number."""
     if not {"image", "label"} <= set(features):
         raise UsageError(
             f"config.dataset {name} has no image and label; it has: {', '.join(sorted(features))}"
@@ -98,7 +98,7 @@ def require_labeled_images(name: str, features: Any) -> None:
     if label.shape != () or np.dtype(label.np_dtype).kind not in "biu":
         raise UsageError(
             f"config.dataset {name} has labels of the kind {type(label).__name__}; allowed: one "
-            "class or whole number an image"
+            "class or whole number per image"
         )
     channels = image.shape[-1] if isinstance(image.shape, tuple) and len(image.shape) == 3 else 0
     if channels not in (1, 3) or image.np_dtype != np.uint8:
@@ -109,15 +109,15 @@ def require_labeled_images(name: str, features: Any) -> None:
 
 
 def class_names(name: str, features: Any, train: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """The names of the classes `[C]`, or their numbers.
+    """Returns the names of the classes `[C]`, or their numbers.
 
     Args:
-      train: labels of the training records; where nobody says how many classes there are, each
-        number up to the largest one has to be there.
+      train: labels of the training records; if the number of classes is not recorded, each number
+        up to the largest must occur.
       test: labels of the test records.
 
     Raises:
-      UsageError: there is no label, or one is out of range.
+      UsageError: there is no label, or a label is out of range.
     """
     label = features["label"]
     try:

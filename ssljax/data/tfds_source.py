@@ -1,9 +1,9 @@
-"""Data sets that TensorFlow Datasets (TFDS) prepares, decoded once and cached.
+"""Data sets prepared by TensorFlow Datasets (TFDS), decoded once and cached.
 
-The cache is `<data_dir>/ssljax/<name>.npz`. Where that cannot be written (a read-only folder,
-`gs://`), it is in `$XDG_CACHE_HOME/ssljax` (by default `~/.cache/ssljax`), in a folder a data_dir.
-A cache notices when other files are prepared, and goes with a copy of the folder; for `gs://`,
-delete it by hand.
+The cache is `<data_dir>/ssljax/<name>.npz`. If that cannot be written (a read-only folder,
+`gs://`), it is in `$XDG_CACHE_HOME/ssljax` (default `~/.cache/ssljax`), in one folder per data_dir.
+A cache is invalidated when the prepared files change, and stays valid if the folder is copied; for
+`gs://`, delete it by hand.
 """
 
 import hashlib
@@ -26,8 +26,8 @@ from ssljax.data.tfds_parts import Splits
 from ssljax.errors import UsageError
 from ssljax.log import LOG
 
-_FORMAT = 2  # of the cached arrays; a change makes old caches stale
-_EDGE = 2**14  # bytes at both ends of a prepared file by which a cache knows it
+_FORMAT = 2  # version of the cached arrays; a change invalidates old caches
+_EDGE = 2**14  # bytes at both ends of a prepared file that are hashed to identify it
 
 
 def read(
@@ -38,22 +38,22 @@ def read(
     image_size: int = 0,
     keyed_by_index: bool = False,
 ) -> Arrays:
-    """Reads a TFDS data set whole, downloading and preparing it if need be.
+    """Reads an entire TFDS data set, downloading and preparing it if necessary.
 
     Args:
-      name: as `tfds.builder` takes it: `name[/config][:version]`; has `image` and `label`.
-      splits: what is read; None: the usual splits, and the others are named.
-      data_dir: where prepared data sets are, see `directory`.
-      image_size: side in pixels to which images are cropped and resized; 0: as they are.
-      keyed_by_index: TFDS shuffled the records by their index, so that their order can be restored
-        without an `id`.
+      name: as accepted by `tfds.builder`: `name[/config][:version]`; it has `image` and `label`.
+      splits: the splits to read; None: the default splits, and the others are logged.
+      data_dir: directory of prepared data sets, see `directory`.
+      image_size: side in pixels that images are cropped and resized to; 0: images keep their size.
+      keyed_by_index: whether TFDS shuffled the records by index, so that their order can be
+        restored without an `id`.
 
     Returns:
       images `[N, H, W, C]` uint8, labels `[N]` int64 (-1: none), test_images, test_labels,
-      class_names `[C]` str. Records are in original order where an `id` ends in their number.
+      class_names `[C]` str. Records are in original order if their `id` ends in their number.
 
     Raises:
-      UsageError: the data set cannot be prepared, or it is no labelled 8-bit images of one size.
+      UsageError: the data set cannot be prepared, or is not labelled 8-bit images of one size.
     """
     data_dir = directory(data_dir)
     request = f"{_FORMAT} {name} {splits} {image_size}"
@@ -94,30 +94,30 @@ def read(
 
 
 def directory(data_dir: str) -> str:
-    """Where prepared data sets are; "" is TFDS's own choice. `gs://…` passes through."""
+    """Returns the directory of prepared data sets; "": TFDS's default. `gs://…` is kept as is."""
     data_dir = data_dir or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
     data_dir = paths.expand(data_dir, "config.data_dir")
     return data_dir if "://" in data_dir else str(Path(data_dir).absolute())
 
 
 def cache_files(data_dir: str, file: str) -> list[Path]:
-    """Where what was read once of a data_dir may be cached; the last one can be written."""
+    """Returns possible cache locations for a data_dir; the last one is writable."""
     local = Path(data_dir)
     beside = [] if "://" in data_dir else [local / "ssljax" / file]
     parent = next((p for p in (local, *local.parents) if p.is_dir()), local)
-    # os.access is true for root even where the owner asked for read-only.
+    # os.access returns true for root even if the owner made the folder read-only.
     if beside and os.access(parent, os.W_OK) and parent.stat().st_mode & 0o222:
         return beside
     try:
         user = paths.expand(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "XDG_CACHE_HOME")
-    except UsageError:  # no home directory is known
+    except UsageError:  # the home directory is unknown
         return beside
     name = hashlib.sha256(data_dir.encode()).hexdigest()[:16]
     return [*beside, Path(user, "ssljax", name, file)]
 
 
 def fingerprint(data_dir: str, name: str) -> str:
-    """Changes with the prepared files of a local data set, and is that of a copy; needs no
+    """Returns a hash of a local data set's prepared files, the same for a copy. Needs no
     TensorFlow."""
     folder = Path(data_dir, re.split("[/:]", name)[0])
     digest = hashlib.sha256()
@@ -132,19 +132,21 @@ def fingerprint(data_dir: str, name: str) -> str:
 
 
 def prepared(name: str, data_dir: str) -> Any:
-    """The TFDS builder of `name`, its data ready to read."""
+    """Returns the TFDS builder of `name`, with its data ready to read."""
     tfds = tensorflow_import.require("tensorflow_datasets", f"config.dataset {name}")
     tfds_parts.require_own_features(name, data_dir)
     try:
         builder = tfds.builder(name, data_dir=data_dir)
-    except Exception as error:  # TFDS: unknown names, versions and configs are of many types
-        raise UsageError(f"config.dataset {name}: TFDS has none ({_line(error)})") from error
+    except Exception as error:  # TFDS raises many types for unknown names, versions and configs
+        raise UsageError(
+            f"config.dataset {name}: TFDS has no such data set ({_line(error)})"
+        ) from error
     try:
         if not builder.is_prepared():
             LOG.info(f"TFDS prepares {name} in {data_dir}")
             _require_hosts(builder)
             builder.download_and_prepare()
-    except Exception as error:  # network, disk, archives: whatever a data set's script raises
+    except Exception as error:  # network, disk, archive and other errors of the data set's script
         raise UsageError(
             f"config.dataset {name} is not in {data_dir}, and TFDS could not prepare it: "
             f'{_line(error)}. Prepare it where there is a network with `python -c "import '
@@ -155,7 +157,7 @@ def prepared(name: str, data_dir: str) -> Any:
 
 
 def _require_hosts(builder: Any) -> None:
-    """Without a network TFDS tries for minutes; to look up the names of its hosts takes moments."""
+    """Raises OSError at once without a network; TFDS would retry for minutes."""
     if not getproxies():
         for host in {urlsplit(url).hostname for url in builder.url_infos or {}}:
             try:
@@ -172,7 +174,7 @@ def _line(error: Exception) -> str:
 def _decode(
     name: str, builder: Any, splits: Collection[str], image_size: int, keyed_by_index: bool
 ) -> Arrays:
-    """Images and labels of some splits, one after the other, each in original order."""
+    """Decodes images and labels of some splits, concatenated, each in original order."""
     shape = _shape(name, builder, image_size)
     sizes = [builder.info.splits[split].num_examples for split in splits]
     memory.require(
@@ -205,7 +207,7 @@ def _labels(name: str, builder: Any, split: str) -> np.ndarray:
 
 
 def _fill(name, builder, split, images, labels, resize):
-    """Writes the split's records into `images` and `labels` as they come; returns their ids."""
+    """Writes the split's records into `images` and `labels` as read; returns their ids."""
     from tqdm import tqdm
 
     wanted = {"image", "label", "id"} & set(builder.info.features)
@@ -229,25 +231,25 @@ def _fill(name, builder, split, images, labels, resize):
 
 
 def _records(name, builder, split, features, size):
-    """Some features of the records of a split, in batches."""
+    """Yields some features of a split's records, in batches."""
     import tensorflow_datasets as tfds
 
     decoders = tfds.decode.PartialDecoding(dict.fromkeys(features, True))
     records = builder.as_dataset(split=split, shuffle_files=False, decoders=decoders)
     try:
         yield from records.batch(size).prefetch(2).as_numpy_iterator()
-    except Exception as error:  # TensorFlow's, about files and images
+    except Exception as error:  # TensorFlow's errors about files and images
         raise UsageError(
             f"config.dataset {name}: split {split} cannot be read: {_line(error)}"
         ) from error
 
 
 def _original_order(split: str, size: int, ids: list, keyed_by_index: bool) -> np.ndarray:
-    """Positions at which the original 1st, 2nd, … record was read.
+    """Returns the positions at which the original 1st, 2nd, … record was read.
 
-    TFDS shuffles records by the MD5 of split name and key when it prepares a data set. CIFAR's and
-    SVHN's ids (`train_16399`) end in the original number; STL-10 has no ids, but keys that are this
-    number.
+    When TFDS prepares a data set, it shuffles records by the MD5 of split name and key. Ids of
+    CIFAR and SVHN (`train_16399`) end in the original number; STL-10 has no ids, but its keys are
+    this number.
     """
     if keyed_by_index:
         digests = [hashlib.md5(f"{split}{i}".encode()).hexdigest() for i in range(size)]

@@ -1,3 +1,3 @@
-"""A trained model in the forms that others serve; needs no training code and no data."""
+"""Exports of a trained model to other formats; needs neither training code nor data."""
 
-from ssljax import trained as trained  # where 0.1.0 had it
+from ssljax import trained as trained  # its location in version 0.1.0

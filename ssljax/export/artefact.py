@@ -1,4 +1,4 @@
-"""An exported model that can be run, whatever its format."""
+"""Running of exported models, whatever their format."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -11,9 +11,9 @@ from ssljax.errors import UsageError
 from ssljax.forward import Outputs
 from ssljax.trained import OUTPUTS
 
-# Images [n, H, W, C] -> `OUTPUTS` by their names, [n, classes] float32.
+# Maps images [n, H, W, C] to `OUTPUTS` by name, [n, classes] float32.
 Run = Callable[[np.ndarray], Mapping[str, np.ndarray]]
-_GRAPH = re.compile(r"model(?:_b(\d+))?\.pb")  # of TensorFlow 1, for one batch size or for any
+_GRAPH = re.compile(r"model(?:_b(\d+))?\.pb")  # a TensorFlow 1 graph, for one or any batch size
 _EXTRAS = {"onnx": "onnx", "saved_model": "tensorflow", "tf1": "tensorflow"}
 
 
@@ -24,7 +24,7 @@ class Artefact(NamedTuple):
     batch_size: int | None = None  # n; None: any
 
     def outputs(self, images: np.ndarray, size: int) -> Outputs:
-        """Of any number of images, `size` at a time, or as many as the model takes."""
+        """Runs any number of images, in batches of `size`, or of the model's fixed batch size."""
         size, least = (self.batch_size,) * 2 if self.batch_size else (size, 1)
         parts = []
         for start in range(0, max(len(images), 1), size):
@@ -38,10 +38,10 @@ class Artefact(NamedTuple):
 
 
 def format_of(directory: Path) -> str:
-    """What `--format` a directory was exported with.
+    """Returns the `--format` that a directory was exported with.
 
     Raises:
-      UsageError: it holds no exported model.
+      UsageError: the directory holds no exported model.
     """
     for name, format in (("model.onnx", "onnx"), ("saved_model.pb", "saved_model")):
         if (directory / name).is_file():
@@ -55,10 +55,10 @@ def format_of(directory: Path) -> str:
 
 
 def open_all(directory: Path) -> dict[str, Artefact]:
-    """The models that a directory holds, by the names of their files.
+    """Opens the models in a directory, by file name.
 
     Raises:
-      UsageError: it holds none, or what runs them is not installed.
+      UsageError: there are none, or the package that runs them is not installed.
     """
     format = format_of(directory)
     try:
@@ -79,13 +79,13 @@ def open_all(directory: Path) -> dict[str, Artefact]:
 
 
 def missing(format: str, error: ModuleNotFoundError, what: str) -> str:
-    """What to say where a package is not installed that a format needs."""
+    """Returns the message for a missing package that a format needs."""
     extra = _EXTRAS[format]
     return f"{what} needs the extra {extra}: pip install -e '.[{extra}]' ({error})"
 
 
 def _graphs(directory: Path) -> dict[Path, int | None]:
-    """Graphs of TensorFlow 1, and the batch size of each."""
+    """Returns the TensorFlow 1 graphs in a directory, with their batch sizes."""
     found: dict[Path, int | None] = {}
     for path in sorted(directory.glob("*.pb")):
         if match := _GRAPH.fullmatch(path.name):

@@ -1,4 +1,4 @@
-"""`--mode=export`: a run directory -> the exported model, checked and described."""
+"""`--mode=export`: exports the model of a run directory, verifies it and describes it."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ from ssljax.storage import checksums, output_directory, runs
 from ssljax.storage.files import write_json, write_text
 from ssljax.trained import Trained
 
-# Knobs that an export takes: of the images that its report is about.
+# Knobs that an export accepts: those for the images of its report.
 KNOBS = recorded.DATA | {"checkpoint.fallback"}
 
 
@@ -33,23 +33,23 @@ def export(
     overwrite: bool = False,
     given: Sequence[str] = (),
 ) -> None:
-    """Exports the newest checkpoint, runs what it has written beside the JAX model, and reports.
+    """Exports the newest checkpoint, compares the result with the JAX model, and reports.
 
     Args:
       format: `saved_model`, `tf1` or `onnx`.
       weights: `ema` or `raw`.
-      input_dtype: of the images, 0..255: `uint8` or `float32`.
-      batch_sizes: a TF1 graph for each; none: one for any batch size.
-      opset: of ONNX.
-      limit: images of the parity report, spread over the classes and the test images; None: all
-        of these; 0: no report.
-      overwrite: whether `output` may have files, which are removed.
-      given: `<knob>=<value>`, of `KNOBS`: other images for the report, or where they are; and a
-        model of one's own that the run names.
+      input_dtype: type of the images, 0..255: `uint8` or `float32`.
+      batch_sizes: one TF1 graph is written for each; empty: one graph for any batch size.
+      opset: the ONNX opset.
+      limit: number of images in the parity report, evenly spread over the classes and the test
+        images; None: all test images; 0: no report.
+      overwrite: whether `output` may contain files, which are removed.
+      given: overrides `<knob>=<value>` of `KNOBS`: other images for the report, or their location;
+        and a user-defined model that the run names.
 
     Raises:
-      UsageError: it cannot be exported.
-      RunError: it was exported, and computes something else than the JAX model.
+      UsageError: the model cannot be exported.
+      RunError: the exported model computes something else than the JAX model.
     """
     if batch_sizes and format != "tf1":
         raise UsageError(f"--batch_sizes is for --format=tf1; {format} takes any batch size")
@@ -88,15 +88,15 @@ def export(
             failed = output_directory.put_aside(partial, output)
             print(verdict)
             raise RunError(
-                f"the exported model differs from the JAX model; it is left in {failed}, and "
-                f"{output} is as it was"
+                f"the exported model differs from the JAX model; it is kept in {failed}, and "
+                f"{output} is unchanged"
             )
     print(verdict)
     print(f"wrote {output}: {format} of step {model.step}, {model.weights} weights")
 
 
 def _require_installed(format: str, opset: int) -> None:
-    """What a format needs is there, before anything is computed."""
+    """Checks that the format's packages are installed, before anything is computed."""
     try:
         if format == "onnx":
             from ssljax.export import onnx_model
@@ -156,8 +156,8 @@ def _write(
 def _test_images(
     workdir: Path, given: Sequence[str], limit: int | None
 ) -> tuple[Iterator[tuple[np.ndarray, np.ndarray]], bool]:
-    """Batches of test images and labels, or of training images if there are none; and whether they
-    are the run's own."""
+    """Returns batches of test images and labels, or of training images if there are no test images,
+    and whether they belong to the run."""
     try:
         found = recorded.load_data(workdir, given, allowed=KNOBS)
     except UsageError as error:
@@ -171,13 +171,13 @@ def _test_images(
 
 
 def _accuracy(workdir: Path, model: Trained) -> float | None:
-    """The test accuracy that the run has recorded for the step that is exported."""
+    """Returns the test accuracy that the run recorded for the exported step."""
     from ssljax.run import metrics
 
     problems: list[str] = []
     rows = metrics.read_rows(workdir / "metrics.jsonl", problems.append)
     if problems:
-        LOG.warning(f"warning: {problems[0]}; the report leaves out what the run recorded")
+        LOG.warning(f"warning: {problems[0]}; the report omits the run's recorded accuracy")
         return None
     found: list[Any] = [
         row.get(f"test/accuracy_{model.weights}") for row in rows if row["step"] == model.step

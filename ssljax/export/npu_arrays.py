@@ -1,4 +1,4 @@
-"""The arrays of a bundle for NPUs, and their names."""
+"""The arrays of an NPU bundle, and their names."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,19 +15,19 @@ PyTree = Any
 
 
 def flat(tree: PyTree, prefix: str) -> dict[str, Any]:
-    """Nested dicts -> `{"param/Conv_0/kernel": leaf}`."""
+    """Flattens nested dicts to `{"param/Conv_0/kernel": leaf}`."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {"/".join([prefix, *(str(k.key) for k in path)]): leaf for path, leaf in leaves}
 
 
 def nested(template: PyTree, prefix: str, values: Mapping[str, Any]) -> PyTree:
-    """The inverse of `flat`."""
+    """Inverts `flat`."""
     names = list(flat(template, prefix))
     return jax.tree.unflatten(jax.tree.structure(template), [values[name] for name in names])
 
 
 def weights(state: TrainState) -> dict[str, np.ndarray]:
-    """What `weights.npz` holds."""
+    """Returns the content of `weights.npz`."""
     trees = {
         "param": state.params,
         "stat": state.batch_stats,
@@ -42,7 +42,7 @@ def weights(state: TrainState) -> dict[str, np.ndarray]:
 
 
 def data(experiment: Experiment) -> dict[str, np.ndarray]:
-    """What `data.npz` holds."""
+    """Returns the content of `data.npz`."""
     dataset = experiment.dataset
     assert isinstance(dataset, Dataset)
     valid = labeled_validation(dataset, experiment.split)

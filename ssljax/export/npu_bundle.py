@@ -1,15 +1,15 @@
-"""An experiment as a bundle that TensorFlow 1.15 trains where JAX cannot run, on Ascend NPUs.
+"""Writes an experiment as a bundle for training with TensorFlow 1.15 on Ascend NPUs, without JAX.
 
-train.pb       loss, metrics and new BatchNorm statistics, of weights, a batch and random numbers
+train.pb       loss, metrics and new BatchNorm statistics of weights, a batch and random numbers
 eval.pb        logits of images
-views.pb       strong views of images, of random numbers; for methods that have them
-weights.npz    weights, statistics and their averages to start from
+views.pb       strong views of images and random numbers, for methods that use them
+weights.npz    initial weights, statistics and their averages
 data.npz       images, labels and the split
-manifest.json  names, shapes and everything else that the runner needs to know
-SHA256SUMS     checksums of all files, which the runner compares first
+manifest.json  names, shapes and all other information for the runner
+SHA256SUMS     checksums of all files, which the runner verifies first
 run.py         the runner, `npu_run.py`
 
-The graphs draw no random numbers: the runner draws them, as the manifest says.
+The graphs draw no random numbers: the runner draws them, as specified in the manifest.
 """
 
 import importlib.metadata
@@ -38,7 +38,7 @@ from ssljax.training.replica import SINGLE
 from ssljax.training.state import TrainState
 
 PyTree = Any
-FORMAT = 1  # of the bundle; the runner reads this one alone
+FORMAT = 1  # version of the bundle; the runner accepts no other
 _RUNNER = Path(__file__).with_name("npu_run.py")
 
 
@@ -46,10 +46,10 @@ def write(experiment: Experiment, directory: Path, *, state: TrainState | None =
     """Writes a bundle into an empty directory.
 
     Args:
-      state: what training starts from; None: the experiment's initial state.
+      state: the state that training starts from; None: the experiment's initial state.
 
     Raises:
-      UsageError: the experiment has a part that cannot be trained there; names it.
+      UsageError: a part of the experiment is not supported by the runner; the message names it.
     """
     npu_limits.require_trainable(experiment)
     state = experiment.init_state() if state is None else state
@@ -89,7 +89,7 @@ def write(experiment: Experiment, directory: Path, *, state: TrainState | None =
 
 
 def _inputs(experiment: Experiment, state: TrainState) -> dict[str, jax.ShapeDtypeStruct]:
-    """Placeholders of the training graph, but for the method's noise."""
+    """Returns the placeholders of the training graph, except the method's noise."""
     n, m = experiment.batch_size, experiment.batch_size * experiment.uratio
     shape = experiment.dataset.image_shape
     like = jax.ShapeDtypeStruct
@@ -110,7 +110,7 @@ def _inputs(experiment: Experiment, state: TrainState) -> dict[str, jax.ShapeDty
 
 
 def _noise(experiment: Experiment) -> dict[str, Any]:
-    """The random numbers of the method's loss: their names, shapes and distributions."""
+    """Returns names, shapes and distributions of the random numbers in the method's loss."""
     n, m = experiment.batch_size, experiment.batch_size * experiment.uratio
     shape = experiment.dataset.image_shape
     like = jax.ShapeDtypeStruct
@@ -143,7 +143,7 @@ def _noise(experiment: Experiment) -> dict[str, Any]:
 
 
 def _train_function(experiment: Experiment, state: TrainState, noise: PyTree) -> Callable[..., Any]:
-    """The loss and what else a step needs, of named arrays."""
+    """Returns a function of named arrays that computes the loss and other outputs of a step."""
     method, model = experiment.method, experiment.model.clone(axis_name=None)
 
     def function(args: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
@@ -204,13 +204,13 @@ def _evaluation(
 
 
 def _views(experiment: Experiment) -> list[str]:
-    """The augmentation of labelled images, then of each unlabelled view."""
+    """Returns the augmentation of labelled images, then of each unlabelled view."""
     same = {"strong": "weak"} if experiment.config["augment"]["strong"] == "none" else {}
     return [same.get(v, v) for v in (experiment.method.labeled_view, *experiment.method.views)]
 
 
 def _strong(experiment: Experiment) -> dict[str, Any] | None:
-    """The strong view as a function of images and uniform numbers; None: the method has none."""
+    """Returns the strong view as a function of images and uniform numbers; None: there is none."""
     if "strong" not in _views(experiment):
         return None
     knobs = experiment.config["augment"]
@@ -253,7 +253,7 @@ def _strong(experiment: Experiment) -> dict[str, Any] | None:
 
 
 def _used(graph: Any) -> set[str]:
-    """Removes placeholders that nothing reads; the names of the others."""
+    """Removes unused placeholders, and returns the names of the others."""
     read = {name.split(":")[0].lstrip("^") for node in graph.node for name in node.input}
     for node in [n for n in graph.node if n.op == "Placeholder" and n.name not in read]:
         graph.node.remove(node)
@@ -277,13 +277,13 @@ def _manifest(experiment: Experiment, state: TrainState) -> dict[str, Any]:
         "optimizer": {
             "name": "adam" if knobs["name"] == "adam" else "momentum",
             "momentum": knobs["momentum"],
-            # Added to the gradient, times the weight.
+            # Gradient term: factor × weight.
             "l2": {
                 name: knobs["weight_decay"] * (2 if knobs["name"] == "keras_sgd" else 1)
                 for name, yes in in_loss.items()
                 if yes
             },
-            # After the update: times 1 - decay · learning rate.
+            # Applied after the update: factor 1 - decay · learning rate.
             "decay": {
                 name: knobs["weight_decay"]
                 for name, yes in kernels.items()

@@ -1,4 +1,4 @@
-"""`--format=npu_bundle`: a recipe or a run -> a bundle."""
+"""`--format=npu_bundle`: exports a recipe or a run as a bundle."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ def of_recipe(config: ml_collections.ConfigDict, output: Path, *, overwrite: boo
     """Writes a bundle that starts from a recipe's initial weights.
 
     Raises:
-      UsageError: the recipe has a part that cannot be trained there; names it.
+      UsageError: a part of the recipe is not supported by the runner; the message names it.
     """
     output_directory.require_free(output, overwrite=overwrite)
     recipe.prepare(config, join=False)
@@ -26,14 +26,14 @@ def of_recipe(config: ml_collections.ConfigDict, output: Path, *, overwrite: boo
 
 
 def of_run(workdir: Path, output: Path, given: Sequence[str] = (), *, overwrite: bool) -> None:
-    """Writes a bundle that goes on from a run's newest checkpoint.
+    """Writes a bundle that continues from a run's newest checkpoint.
 
     Args:
-      given: `<knob>=<value>`: what may change when a run goes on, where its data are now, and code
-        of one's own that the run names.
+      given: overrides `<knob>=<value>`: knobs that may change on resuming, the data's location, and
+        user code that the run names.
 
     Raises:
-      UsageError: as `of_recipe`; or the run has no checkpoint, or its data are others now.
+      UsageError: as for `of_recipe`; or the run has no checkpoint, or its data have changed.
     """
     output_directory.require_free(output, overwrite=overwrite)
     runs.require_one(workdir)

@@ -1,4 +1,4 @@
-"""What a bundle's runner has trained -> an ordinary run directory."""
+"""Imports the training of a bundle's runner as an ordinary run directory."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ from ssljax.storage.files import digest, plain_path, read_json, write_bytes, wri
 from ssljax.training.state import TrainState
 
 PyTree = Any
-# Of the optimizer's state: the field in optax -> the suffix of TensorFlow's variables.
+# Optimizer state: field name in optax -> suffix of TensorFlow's variables.
 _SLOTS = {"adam": {"mu": "Adam", "nu": "Adam_1"}, "momentum": {"trace": "Momentum"}}
 
 
@@ -32,18 +32,18 @@ def import_run(
 ) -> int:
     """Writes the runner's newest checkpoint into a new run directory; returns its step.
 
-    Weights, statistics, averages, the optimizer's state and the rows of `metrics.jsonl` are the
-    runner's. The directory appears whole or not at all.
+    Weights, statistics, averages, the optimizer state and the rows of `metrics.jsonl` are the
+    runner's. The directory is created atomically.
 
     Args:
-      bundle: has the manifest.
-      workdir: must not exist, or be empty.
-      output: the runner's, by default `<bundle>/run`.
-      given: `<knob>=<value>`: where the data are now, and code of one's own that the bundle names.
+      bundle: the directory with the manifest.
+      workdir: must not exist, or must be empty.
+      output: the runner's output directory; default: `<bundle>/run`.
+      given: overrides `<knob>=<value>`: the data's location, and user code that the bundle names.
 
     Raises:
-      UsageError: there is no checkpoint, it is of another bundle or damaged, the data are no longer
-        those of the bundle, or workdir is not empty.
+      UsageError: there is no checkpoint, it is damaged or belongs to another bundle, the data have
+        changed, or workdir is not empty.
       RunError: workdir cannot be written.
     """
     manifest = read_json(bundle / "manifest.json")
@@ -92,7 +92,7 @@ def import_run(
 
 
 def _newest(output: Path) -> tuple[Path, checksums.Prefix | None]:
-    """The newest checkpoint, and what it records of `metrics.jsonl`; older runners do not."""
+    """Returns the newest checkpoint and its record of `metrics.jsonl`, if any."""
     manifests = [path.name for path in output.glob("manifest-*.json")] if output.is_dir() else []
     steps = [int(name[9:-5]) for name in manifests if name[9:-5].isdigit()]
     if steps:
@@ -108,19 +108,19 @@ def _newest(output: Path) -> tuple[Path, checksums.Prefix | None]:
 
     try:
         index = tf.train.get_checkpoint_state(str(output))
-    except ValueError:  # of another encoding
+    except ValueError:  # another encoding
         index = None
     if index is None or not index.model_checkpoint_path:
         raise UsageError(f"{output} holds no checkpoint of the runner")
-    # The path in the file is that of the machine that wrote it.
+    # The recorded path is that on the machine that wrote it.
     return output / Path(index.model_checkpoint_path).name, None
 
 
 def _reader(plain: Path, path: Path) -> Callable[[str], np.ndarray]:
-    """`read(name)`: a variable of a checkpoint of TensorFlow.
+    """Returns `read(name)`, which reads a variable of a TensorFlow checkpoint.
 
     Args:
-      plain: how TensorFlow is given its path.
+      plain: a path that TensorFlow accepts for it.
     """
     with quiet_import():
         import tensorflow as tf
@@ -163,7 +163,7 @@ def _state(
         for field, suffix in _SLOTS[manifest["optimizer"]["name"]].items()
     }
     opt_state = optax.tree_utils.tree_set(start.opt_state, **slots)
-    # Steps that a loss scale skipped count for the schedule alone.
+    # Steps skipped by a loss scale count only for the schedule.
     counts = {"ScaleByScheduleState": "step"}
     if manifest["optimizer"]["name"] == "adam":
         counts["ScaleByAdamState"] = "applied_steps"
@@ -183,7 +183,7 @@ def _state(
 
 
 def _metric_sums(path: Path, empty: PyTree) -> PyTree:
-    """The sums of metrics that the runner had not logged yet."""
+    """Returns the sums of metrics that the runner had not logged yet."""
     sums = read_json(path) if path.exists() else {}
     return {
         name: average.replace(

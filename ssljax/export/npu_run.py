@@ -1,11 +1,13 @@
 """Trains a bundle with TensorFlow 1.15, on an Ascend NPU or a CPU: `python run.py --device=npu`.
 
-A bundle is what `launch.py --mode=export --format=npu_bundle` of ssljax writes; this file lies in
-it. It needs Python 3.7, NumPy and TensorFlow 1.15, and on an NPU npu_bridge: nothing of ssljax.
+A bundle is written by `launch.py --mode=export --format=npu_bundle` of ssljax and contains this
+file. It needs Python 3.7, NumPy, TensorFlow 1.15 and, on an NPU, npu_bridge, but not ssljax.
 
-What a step reads (images, views, random numbers) is a function of (seed, step), so that a run that
-was interrupted goes on as if it had not been. The output directory holds checkpoints of TensorFlow,
-`metrics.jsonl` and `results.json`, with the names that ssljax gives them. The bundle has checksums,
+The input of a step (images, views, random numbers) is a function of (seed, step), so that an
+interrupted run continues as if it had not been interrupted. The output directory holds TensorFlow
+checkpoints, `metrics.jsonl` and `results.json`, with the names used by ssljax. The bundle has
+checksums, `SHA256SUMS`, and so has each checkpoint, `manifest-<step>.json`: both are verified
+first.
 `SHA256SUMS`, and so has each checkpoint, `manifest-<step>.json`: both are compared first.
 """
 
@@ -32,28 +34,28 @@ import numpy as np
 import tensorflow as tf
 
 tf1 = tf.compat.v1
-tf1.disable_control_flow_v2()  # of TensorFlow 2, which cannot change these variables in a condition
-FORMAT = 1  # of bundles
+tf1.disable_control_flow_v2()  # TensorFlow 2's cannot change these variables in a conditional
+FORMAT = 1  # version of bundles
 PRECISIONS = ("force_fp32", "must_keep_origin_dtype", "allow_mix_precision", "allow_fp32_to_fp16")
 
 
 class Mistake(Exception):
-    """Bad input: one line that names it."""
+    """Invalid input, described in one line."""
 
 
 class Failure(Exception):
-    """A run that cannot go on, though its input was in order."""
+    """A run that cannot continue although its input was valid."""
 
 
 class Interrupted(Exception):
     """A signal stopped the run after its state was saved."""
 
 
-# Files, whole or not there.
+# Files, written atomically.
 
 
 def digest(path):
-    """The SHA-256 of a file, in hexadecimal digits."""
+    """Returns the SHA-256 of a file, in hexadecimal digits."""
     sha256 = hashlib.sha256()
     with open(path, "rb") as file:
         for part in iter(lambda: file.read(2**20), b""):
@@ -72,7 +74,7 @@ def require_same(directory, sums, remedy):
 
 
 def require_whole(bundle):
-    """Compares a bundle with its `SHA256SUMS`; bundles of older versions have none."""
+    """Compares a bundle with its `SHA256SUMS`, which bundles of older versions lack."""
     path = os.path.join(bundle, "SHA256SUMS")
     if os.path.exists(path):
         with open(path, encoding="utf-8", errors="replace") as file:
@@ -94,13 +96,13 @@ def read_json(path):
 
 
 def read_arrays(path, names=()):
-    """Reads an .npz file that has arrays of these names."""
+    """Reads an .npz file and checks that it has arrays with these names."""
     try:
         with zipfile.ZipFile(path) as members:
-            damaged = members.testzip()  # NumPy does not look at all of a member
+            damaged = members.testzip()  # NumPy does not verify an entire member
         with np.load(path) as arrays:
             found = {name: arrays[name] for name in arrays.files}
-    except Exception as error:  # of many kinds
+    except Exception as error:  # of many types
         raise Mistake("%s cannot be read: %s" % (path, one_line(error)))
     lost = [damaged] if damaged else sorted(set(names) - set(found))
     if lost:
@@ -109,7 +111,7 @@ def read_arrays(path, names=()):
 
 
 def write_text(path, text):
-    """All at once: a reader sees the old file or the new one, which is on the disk."""
+    """Writes a file atomically: a reader sees the old or the new one, which is on the disk."""
     with open(path + ".partial", "w") as file:
         file.write(text)
         file.flush()
@@ -127,7 +129,7 @@ _OWN = re.compile(r"(manifest|window|checkpoint)-\d+[._]|lock$|(metrics\.jsonl|r
 
 
 def require_own(directory):
-    """Refuses a directory whose `metrics.jsonl` or `results.json` are of something else."""
+    """Rejects a directory whose `metrics.jsonl` or `results.json` is not from a bundle."""
     names = set(os.listdir(directory))
     has_run = "checkpoint" in names or saved_steps(directory)
     others = sorted(name for name in names if not _OWN.match(name))
@@ -138,7 +140,7 @@ def require_own(directory):
 
 @contextlib.contextmanager
 def alone(directory):
-    """Of several processes one trains in an output directory."""
+    """Holds a lock, so that only one process trains in an output directory."""
     with open(os.path.join(directory, "lock"), "a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -153,11 +155,11 @@ def one_line(error):
     return " ".join(str(error).split())[:200]
 
 
-# What a step reads.
+# The input of a step.
 
 
 def permuted(seed, part, size, counter):
-    """Which of `size` examples come as numbers `counter` of an endless sequence of epochs."""
+    """Returns the examples numbered `counter` in an endless sequence of shuffled epochs."""
     epochs, offsets = np.divmod(np.asarray(counter, np.int64), size)
     orders = {
         e: np.random.RandomState([seed, part, e]).permutation(size) for e in np.unique(epochs)
@@ -176,8 +178,8 @@ def weak_view(images, random, flip, pad, mode):
 
 
 def draw(random, kind, size, beta=None):
-    """Random numbers that the manifest asks for."""
-    if kind == "larger_beta":  # of λ and 1 - λ
+    """Draws random numbers as specified in the manifest."""
+    if kind == "larger_beta":  # the larger of λ and 1 - λ
         lam = random.beta(beta, beta, size)
         return np.maximum(lam, 1 - lam).astype(np.float32)
     if kind == "permutation":
@@ -186,7 +188,7 @@ def draw(random, kind, size, beta=None):
 
 
 class Sampler:
-    """`batch(step)`: what the graph's `in/*` are fed, a function of (seed, step)."""
+    """`batch(step)` returns the values for the graph's `in/*`, a function of (seed, step)."""
 
     def __init__(self, manifest, data, bundle):
         self._manifest, self._data = manifest, data
@@ -229,7 +231,7 @@ class Sampler:
 
 
 class _StrongViews:
-    """The second graph: strong views, always on the host's CPU."""
+    """Computes strong views with the second graph, always on the host's CPU."""
 
     def __init__(self, bundle):
         graph = tf.Graph()
@@ -243,7 +245,7 @@ class _StrongViews:
 
 
 class Prefetch:
-    """Batches `start` to `stop` - 1, made by a thread while steps run."""
+    """Prepares the batches `start` to `stop` - 1 in a thread while steps run."""
 
     def __init__(self, make, start, stop, ahead=2):
         self._ready = queue.Queue(ahead)
@@ -255,7 +257,7 @@ class Prefetch:
         for step in range(start, stop):
             try:
                 item = make(step)
-            except BaseException as error:  # raised again where the batch is missed
+            except BaseException as error:  # raised again when the batch is requested
                 item = error
             while not self._closed.is_set():
                 try:
@@ -295,9 +297,9 @@ def learning_rate(step, name, lr, steps, steps_per_epoch, warmup_epochs, decay_e
 
 
 class Updates(tf1.train.Optimizer):
-    """All that a step changes, in order: weights, statistics, kernel decay, averages.
+    """All updates of a step, in order: weights, statistics, kernel decay, averages.
 
-    All of it is in `apply_gradients`, so that a step that a loss scale skips changes nothing.
+    All of them are in `apply_gradients`, so that a step skipped by a loss scale changes nothing.
     """
 
     def __init__(self, inner, variables, manifest, lr, new_stats, applied):
@@ -307,7 +309,7 @@ class Updates(tf1.train.Optimizer):
         self._knobs, self._ema_decay = manifest["optimizer"], manifest["config"]["ema_decay"]
 
     def create_slots(self, weights):
-        """Before any conditional, which could not create variables."""
+        """Creates the optimizer's variables, which cannot be created inside a conditional."""
         self._inner._create_slots(weights)
 
     def compute_gradients(self, loss, var_list=None, **options):
@@ -344,7 +346,7 @@ class Updates(tf1.train.Optimizer):
 
 
 class FixedScale:
-    """A loss scale that stays."""
+    """A constant loss scale."""
 
     def __init__(self, value):
         self.value = tf.constant(float(value), tf.float32)
@@ -354,7 +356,7 @@ class FixedScale:
 
 
 class DynamicScale:
-    """`ExponentialUpdateLossScaleManager`'s rules: good steps do not make bad ones forgotten."""
+    """The rules of `ExponentialUpdateLossScaleManager`: good steps do not reset the bad ones."""
 
     def __init__(self, start=2.0**32, incr_every=1000, decr_every=2):
         self._incr_every, self._decr_every = incr_every, decr_every
@@ -366,7 +368,7 @@ class DynamicScale:
         self.value = self._scale.read_value()
 
     def update(self, finite):
-        """Doubles the scale after so many good steps, halves it, not under 1, after bad ones."""
+        """Doubles the scale after enough good steps; halves it, to 1 at least, after bad ones."""
 
         def change(scale):
             return tf.group(self._scale.assign(scale), self._good.assign(0), self._bad.assign(0))
@@ -391,10 +393,10 @@ class DynamicScale:
 
 
 class ScaledLoss(tf1.train.Optimizer):
-    """For verification on a CPU: skips steps whose gradients are not finite.
+    """Skips steps whose gradients are not finite; for verification on a CPU.
 
-    On an NPU arithmetic may saturate, so that only its status registers tell: there
-    `NPULossScaleOptimizer` of npu_bridge takes this one's place.
+    On an NPU, arithmetic may saturate, which only its status registers show. There, npu_bridge's
+    `NPULossScaleOptimizer` is used instead.
     """
 
     def __init__(self, inner, scale):
@@ -416,10 +418,10 @@ class ScaledLoss(tf1.train.Optimizer):
 
 
 def scaled(updates, loss_scale, device, dynamic=DynamicScale):
-    """`updates`, scaled as --loss_scale says.
+    """Returns `updates` with the loss scale chosen by --loss_scale.
 
     Args:
-      dynamic: for tests: makes the dynamic scale, on a CPU.
+      dynamic: for tests: creates the dynamic scale on a CPU.
     """
     if loss_scale == -1:
         return updates
@@ -471,7 +473,7 @@ class Model:
             self.lr = tf1.placeholder(tf.float32, [], name="learning_rate")
             self._build_training(bundle, loss_scale, device, dynamic)
             self._build_evaluation(bundle)
-            self.saver = tf1.train.Saver(max_to_keep=0)  # `save` removes old ones
+            self.saver = tf1.train.Saver(max_to_keep=0)  # `save` removes old checkpoints
             self.initialize = tf1.global_variables_initializer()
         self.graph.finalize()
 
@@ -513,7 +515,7 @@ class Model:
         self.gradients = {v.op.name: g for g, v in pairs}
         # Weights that the loss does not depend on have no gradient.
         pairs = [(tf.zeros_like(v) if g is None else g, v) for g, v in pairs]
-        # All that is computed of the old weights, before any of them changes.
+        # Everything computed from the old weights, before any of them changes.
         computed = [self.loss, *self.new_stats.values()]
         computed += [x for pair in self.metrics.values() for x in pair]
         with tf.control_dependencies(computed + [g for g, _ in pairs]):
@@ -545,7 +547,7 @@ def read_graph(bundle, name):
     try:
         with open(path, "rb") as file:
             graph_def.ParseFromString(file.read())
-    except Exception as error:  # of many kinds
+    except Exception as error:  # of many types
         raise Mistake("%s cannot be read: %s" % (path, one_line(error)))
     return graph_def
 
@@ -566,13 +568,13 @@ def import_graph(bundle, name, given, outputs):
 
 
 def session_config(options):
-    """What the session is told; on an NPU all of it is needed.
+    """Returns the session's configuration; on an NPU, all of it is required.
 
-    `NpuOptimizer` is the rewriter of npu_bridge; stock TensorFlow ignores it without a word.
-    `use_off_line`: the whole graph runs on the NPU. `precision_mode`: of its arithmetic.
-    `dynamic_input` and `dynamic_graph_execute_mode`: the published port had them; all shapes here
-    are fixed, so that they are off unless --dynamic_input asks for them. Remapping and memory
-    optimisation of TensorFlow's own have to be off beside it.
+    `NpuOptimizer` is the graph rewriter of npu_bridge; stock TensorFlow ignores it silently.
+    `use_off_line`: the entire graph runs on the NPU. `precision_mode`: precision of its arithmetic.
+    `dynamic_input` and `dynamic_graph_execute_mode`: the published port set them; here all shapes
+    are fixed, so they are off unless --dynamic_input sets them. TensorFlow's remapping and memory
+    optimisation must be off as well.
     """
     config = tf1.ConfigProto(allow_soft_placement=True)
     if options.device != "npu":
@@ -595,10 +597,10 @@ def session_config(options):
 
 
 def summarized(sums, labels):
-    """Sums over some steps -> their means, as ssljax/run/metrics.py has them.
+    """Converts sums over some steps to means, as ssljax/run/metrics.py does.
 
-    `labels` are those of the labelled images. Of classes, the rarest and the most frequent one of
-    them is told of.
+    `labels` are those of the labelled images. Of per-class sums, only the rarest and the most
+    frequent class are reported.
     """
     row = {}
     for name, (total, count) in sorted(sums.items()):
@@ -620,12 +622,12 @@ def mean(total, count):
 
 
 def entropy(shares):
-    """In nats."""
+    """Returns the entropy in nats of class frequencies `shares`."""
     return float(-np.sum(shares * np.log(np.maximum(shares, 1e-12))))
 
 
 def evaluate(session, model, images, labels):
-    """Accuracy and cross-entropy of raw and averaged weights, each image counted once."""
+    """Computes accuracy and cross-entropy of raw and averaged weights, counting each image once."""
     size = model.images.shape.as_list()[0]
     logits = {kind: [] for kind in model.logits}
     for i in range(0, len(images), size):
@@ -652,7 +654,7 @@ def evaluate(session, model, images, labels):
 
 
 def balanced(labels, predicted):
-    """Mean recall and F1 of the classes with images, as ssljax/run/evaluate.py has them."""
+    """Computes mean recall and F1 of the classes with images, as ssljax/run/evaluate.py does."""
     recalls, f1s = [], []
     for c in np.unique(labels):
         images, guesses = np.sum(labels == c), np.sum(predicted == c)
@@ -665,7 +667,7 @@ def balanced(labels, predicted):
 
 
 def evaluate_all(session, model, data):
-    """Scores on validation and test images, with ssljax's names."""
+    """Returns scores on validation and test images, with ssljax's names."""
     parts = {
         "valid": (data["images"][data["valid"]], data["labels"][data["valid"]]),
         "test": (data["test_images"], data["test_labels"]),
@@ -679,7 +681,7 @@ def evaluate_all(session, model, data):
 
 
 def results(rows):
-    """`results.json`: the median accuracy of the last 20 evaluations, with averaged weights."""
+    """Returns `results.json`: the median accuracy of the last 20 evaluations, averaged weights."""
     part = "test" if any("test/accuracy_ema" in row for row in rows) else "validation"
     key = "test/accuracy_ema" if part == "test" else "valid/accuracy_ema"
     evaluations = [row for row in rows if key in row]
@@ -689,7 +691,7 @@ def results(rows):
     headline = {"weights": "ema", "evaluations": len(counted)}
     for name in ("accuracy", "balanced_accuracy", "macro_f1"):
         values = [row.get(key.replace("accuracy", name)) for row in counted]
-        if None not in values:  # rows of older runners have the accuracy alone
+        if None not in values:  # rows of older runners only have the accuracy
             headline[part + "_" + name] = round(float(np.median(values)), 6)
     return {
         "step": last["step"],
@@ -699,11 +701,11 @@ def results(rows):
 
 
 class Log:
-    """`metrics.jsonl`; rows after `step`, of a run that was cut off, are dropped.
+    """Writes `metrics.jsonl`; rows after `step`, left by an interrupted run, are dropped.
 
     Args:
-      recorded: `size` and `sha256` of the rows, as the checkpoint of `step` has them; None: it is
-        of an older version.
+      recorded: `size` and `sha256` of the rows, as recorded in the checkpoint of `step`; None: it
+        was written by an older version.
     """
 
     def __init__(self, directory, step, recorded):
@@ -719,8 +721,8 @@ class Log:
             content = content[: recorded["size"]]
             if hashlib.sha256(content).hexdigest() != recorded["sha256"]:
                 raise Mistake(
-                    "%s has changed or lost rows since step %d was saved; put it back, or move it "
-                    "away to go on without its rows" % (self.path, step)
+                    "%s has changed or lost rows since step %d was saved; restore it, or move it "
+                    "away to continue without its rows" % (self.path, step)
                 )
         lines = content.split(b"\n")[:-1] if step else []
         self.rows = [self._row(number, line) for number, line in enumerate(lines, 1)]
@@ -736,7 +738,7 @@ class Log:
                 return row
         except (ValueError, KeyError, TypeError, RecursionError):
             pass
-        raise Mistake("%s cannot be read in line %d; put it back" % (self.path, number))
+        raise Mistake("%s cannot be read in line %d; restore it" % (self.path, number))
 
     def write(self, row):
         row = {k: v if v is None or math.isfinite(v) else None for k, v in row.items()}
@@ -744,13 +746,13 @@ class Log:
         with open(self.path, "a") as file:
             file.write(line)
             file.flush()
-            os.fsync(file.fileno())  # before the checkpoint that follows it
+            os.fsync(file.fileno())  # must precede the checkpoint that refers to it
         self.rows.append(row)
         self._size += len(line)
         self._sha256.update(line.encode())
 
     def written(self):
-        """The rows so far, for a checkpoint to record."""
+        """Returns size and hash of the rows so far, which a checkpoint records."""
         return {"size": self._size, "sha256": self._sha256.hexdigest()}
 
 
@@ -759,7 +761,7 @@ _OF_A_STEP = re.compile(r"(?:manifest|window|checkpoint)-(\d+)\.")
 
 @contextlib.contextmanager
 def current(directory):
-    """Makes a directory the current one: for TensorFlow, a path with brackets is a pattern."""
+    """Changes the current directory, because TensorFlow treats brackets in paths as patterns."""
     before = os.open(".", os.O_RDONLY)
     os.chdir(directory)
     try:
@@ -770,14 +772,14 @@ def current(directory):
 
 
 def saved_steps(directory):
-    """The steps that have a whole checkpoint, the newest first."""
+    """Returns the steps that have a complete checkpoint, the newest first."""
     found = [re.match(r"manifest-(\d+)\.json$", name) for name in os.listdir(directory)]
     return sorted((int(match.group(1)) for match in found if match), reverse=True)
 
 
 def save(session, model, directory, step, sums, log):
-    """A checkpoint: all variables, the sums of metrics that are not logged yet, and last their
-    checksums, which make it one."""
+    """Saves a checkpoint: all variables, the sums of metrics not logged yet and, last, their
+    checksums, which make it valid."""
     plain = {k: [np.asarray(x).tolist() for x in pair] for k, pair in sums.items()}
     write_text(os.path.join(directory, "window-%d.json" % step), json.dumps(plain))
     with current(directory):
@@ -792,17 +794,17 @@ def save(session, model, directory, step, sums, log):
     }
     write_text(os.path.join(directory, "manifest-%d.json" % step), json.dumps(manifest, indent=1))
     kept = saved_steps(directory)[: model.manifest["config"]["keep_checkpoints"] + 1]
-    # Manifests first: what has one is whole.
+    # Manifests are removed first: a checkpoint with a manifest is complete.
     for name in sorted(os.listdir(directory), key=lambda name: not name.startswith("manifest")):
         match = _OF_A_STEP.match(name)
         if match and int(match.group(1)) not in kept:
             os.remove(os.path.join(directory, name))
-        if re.match(r"checkpoint-\d+_temp", name):  # of a save that was killed
+        if re.match(r"checkpoint-\d+_temp", name):  # left by a killed save
             shutil.rmtree(os.path.join(directory, name), ignore_errors=True)
 
 
 def restore(session, model, directory):
-    """The newest checkpoint, if there is one: (step, sums, what it records of `metrics.jsonl`)."""
+    """Restores the newest checkpoint, if any: (step, sums, its record of `metrics.jsonl`)."""
     steps = saved_steps(directory)
     try:
         state = tf1.train.get_checkpoint_state(directory)
@@ -811,7 +813,7 @@ def restore(session, model, directory):
     if steps:
         newest, recorded = "checkpoint-%d" % steps[0], _verified(directory, *steps[:2])
     elif state is not None and state.model_checkpoint_path:
-        # Of a version without manifests. The path is that of the machine that wrote it.
+        # From a version without manifests. The path is that on the machine that wrote it.
         newest, recorded = os.path.basename(state.model_checkpoint_path), None
     elif os.path.exists(os.path.join(directory, "checkpoint")):
         raise Mistake("%s cannot be read" % os.path.join(directory, "checkpoint"))
@@ -830,12 +832,12 @@ def restore(session, model, directory):
 
 
 def _verified(directory, step, before=None):
-    """Compares a checkpoint with its checksums; what it records of `metrics.jsonl`."""
+    """Compares a checkpoint with its checksums; returns its record of `metrics.jsonl`."""
     path = os.path.join(directory, "manifest-%d.json" % step)
     manifest = read_json(path)
-    remedy = "put it back"
+    remedy = "restore it"
     if before is not None:
-        remedy += ", or remove %s to go on from step %d" % (path, before)
+        remedy += ", or remove %s to continue from step %d" % (path, before)
     try:
         sums, recorded = manifest["sha256"].items(), manifest["metrics.jsonl"]
         known = isinstance(recorded["size"], int) and isinstance(recorded["sha256"], str)
@@ -848,7 +850,7 @@ def _verified(directory, step, before=None):
 
 
 class StopSignal:
-    """Notes SIGINT, SIGTERM and, but under nohup, SIGHUP; the loop looks at it after each step."""
+    """Records SIGINT, SIGTERM and, except under nohup, SIGHUP; the loop checks after each step."""
 
     def __init__(self):
         self.number = None
@@ -862,10 +864,10 @@ class StopSignal:
 
 
 def run_steps(session, model, sampler, data, directory, stop, copy_out=lambda: None):
-    """Trains to the end; returns what `results.json` holds.
+    """Trains to the end; returns the content of `results.json`.
 
     Args:
-      stop: has a `number` once the run has to save and leave.
+      stop: has a non-zero `number` once the run must save and stop.
       copy_out: called after each evaluation.
     """
     manifest, config = model.manifest, model.manifest["config"]
@@ -963,12 +965,12 @@ def parse(arguments):
 
 
 def copy(source, target):
-    """Copies a directory, to or from ModelArts' storage where moxing is there."""
+    """Copies a directory, from or to ModelArts' storage if moxing is installed."""
     try:
         import moxing
     except ImportError:
         os.makedirs(target, exist_ok=True)
-        # Manifests last: what has one is whole.
+        # Manifests are copied last: a checkpoint with a manifest is complete.
         for name in sorted(os.listdir(source), key=lambda name: name.startswith("manifest-")):
             path, there = os.path.join(source, name), os.path.join(target, name)
             if os.path.isdir(path):
@@ -992,11 +994,11 @@ DATA = ("images", "labels", "labeled", "unlabeled", "valid", "test_images", "tes
 
 
 def train(options, stop):
-    """One run, from arguments to `results.json`."""
+    """Runs the training that the arguments describe, up to `results.json`."""
     if options.data_url:
         try:
             copy(options.data_url, options.bundle)
-        except Exception as error:  # each storage raises its own
+        except Exception as error:  # each storage backend raises its own types
             raise Mistake("--data_url %s cannot be read: %s" % (options.data_url, one_line(error)))
     manifest = read_manifest(options.bundle)
     require_whole(options.bundle)
@@ -1004,13 +1006,13 @@ def train(options, stop):
     os.makedirs(options.output, exist_ok=True)
 
     def copy_out():
-        """Returns why it cannot be done, which is told at once: the run goes on."""
+        """Copies the output; logs and returns the reason if that fails, and the run continues."""
         try:
             if options.train_url:
                 copy(options.output, options.train_url)
-        except Exception as error:  # each storage raises its own
+        except Exception as error:  # each storage backend raises its own types
             text = "--train_url %s cannot be written: %s" % (options.train_url, one_line(error))
-            print("warning: %s; %s has all" % (text, options.output), flush=True)
+            print("warning: %s; all files are in %s" % (text, options.output), flush=True)
             return text
 
     with alone(options.output):
@@ -1042,7 +1044,7 @@ def print_headline(record):
 
 
 class Lasting(io.FileIO):
-    """A standard stream that drops what it cannot write, so that a run outlives its reader."""
+    """A standard stream that discards what it cannot write, so that a run outlives its reader."""
 
     def write(self, data):
         try:
@@ -1050,9 +1052,9 @@ class Lasting(io.FileIO):
                 count = io.FileIO.write(self, data)
                 if count is not None:
                     return count
-                select.select([], [self], [])  # the reader of this pipe is slow
+                select.select([], [self], [])  # the pipe's reader is slow
         except OSError as error:
-            if error.errno in (errno.EPIPE, errno.EIO):  # for good; TensorFlow is to know it too
+            if error.errno in (errno.EPIPE, errno.EIO):  # permanent, also for TensorFlow
                 nowhere = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(nowhere, self.fileno())
                 os.close(nowhere)
@@ -1060,11 +1062,11 @@ class Lasting(io.FileIO):
 
 
 def outlive_readers():
-    """Neither a closed pipe or terminal nor a full disk under the output ends a run."""
+    """Makes standard streams survive a closed pipe, a lost terminal and a full disk."""
     for number in range(3):
         try:
             os.fstat(number)
-        except OSError:  # a daemon's: else the next file would get this number
+        except OSError:  # closed, as in a daemon; otherwise the next file would get this number
             os.open(os.devnull, os.O_RDWR)
     for name, number in (("stdout", 1), ("stderr", 2)):
         stream = io.BufferedWriter(Lasting(number, "w", closefd=False))
@@ -1085,11 +1087,11 @@ def main(arguments=None):
         print("error: %s" % error, file=sys.stderr)
         return 1
     except (OSError, tf.errors.OpError) as error:
-        # TensorFlow has its own errors, with the system's words.
+        # TensorFlow has its own errors, which quote the system's text.
         full = [text for text in map(os.strerror, _OF_DISKS) if text in str(error)]
         if not full and getattr(error, "filename", None) is None:
             raise
-        text = "the output cannot be written: %s; the checkpoint before is intact" % "".join(full)
+        text = "the output cannot be written: %s; the previous checkpoint is intact" % "".join(full)
         print("error: %s" % (text if full else error), file=sys.stderr)
         return 1
     except Interrupted as error:

@@ -1,4 +1,4 @@
-"""An ONNX model through jax2onnx, for ONNX Runtime, any batch size."""
+"""Exports to ONNX through jax2onnx, for ONNX Runtime and any batch size."""
 
 from importlib.metadata import version
 from pathlib import Path
@@ -18,15 +18,15 @@ from ssljax.trained import OUTPUTS, Trained
 
 
 def require_usable() -> None:
-    """Refuses a jax2onnx that is too old for this JAX.
+    """Rejects a jax2onnx that is too old for this JAX.
 
     Raises:
-      UsageError: it is one.
+      UsageError: it is too old.
     """
     one = jax.ShapeDtypeStruct((1,), jnp.float32)
     try:
         jax2onnx.to_onnx(jax.jit(lambda x: x + 1), [one])
-    except Exception as error:  # whatever JAX no longer has
+    except Exception as error:  # the type depends on what JAX has removed
         raise UsageError(
             f"--format=onnx: jax2onnx {version('jax2onnx')} does not work with jax "
             f"{jax.__version__}; allowed: an older jax, such as that of constraints.txt"
@@ -34,10 +34,10 @@ def require_usable() -> None:
 
 
 def require_opset(opset: int) -> None:
-    """Refuses an opset that the installed `onnx` does not know.
+    """Rejects an opset that the installed `onnx` does not support.
 
     Raises:
-      UsageError: it is one.
+      UsageError: the opset is too new.
     """
     if opset > (newest := onnx.defs.onnx_opset_version()):
         raise UsageError(f"--opset is {opset}; allowed: up to {newest}, of onnx {onnx.__version__}")
@@ -47,7 +47,7 @@ def write(trained: Trained, path: Path, *, input_dtype: str, opset: int) -> None
     """Writes a model with the input `images` and the outputs `logits` and `probabilities`.
 
     Raises:
-      UsageError: jax2onnx or the checker refuses it.
+      UsageError: jax2onnx or the ONNX checker rejects it.
     """
     serve = trained.serve(portable=True)
 
@@ -57,7 +57,7 @@ def write(trained: Trained, path: Path, *, input_dtype: str, opset: int) -> None
 
     batch, *_ = jax.export.symbolic_shape("b")
     images = jax.ShapeDtypeStruct((batch, *trained.image_shape), jnp.dtype(input_dtype))
-    # Traced before: of layers and means jax2onnx would make operations that older opsets lack.
+    # Traced first: from layers and means, jax2onnx would make operations missing in older opsets.
     primitives = jax.extend.core.jaxpr_as_fun(jax.make_jaxpr(positional)(images))
     try:
         model = jax2onnx.to_onnx(
@@ -70,16 +70,17 @@ def write(trained: Trained, path: Path, *, input_dtype: str, opset: int) -> None
         )
         _pool_images(model.graph)
         onnx.checker.check_model(model, full_check=True)
-    except Exception as error:  # jax2onnx raises many kinds
+    except Exception as error:  # jax2onnx raises many types
         reason = " ".join(str(error).split())[:300]
         raise UsageError(f"--opset={opset}: no valid model can be written: {reason}") from error
     onnx.save(model, str(path))
 
 
 def _pool_images(graph: Any) -> None:
-    """Max pooling over height and width of `[N, C, H, W]`.
+    """Replaces max pooling by pooling over height and width of `[N, C, H, W]`.
 
-    jax2onnx pools over all four dimensions of `[1, 1, N, H, W, C]`, which ONNX Runtime cannot.
+    jax2onnx pools over all four dimensions of `[1, 1, N, H, W, C]`, which ONNX Runtime does not
+    support.
     """
     made_by = {name: node for node in graph.node for name in node.output}
     for pool in [node for node in graph.node if node.op_type == "MaxPool"]:
@@ -113,14 +114,14 @@ def _forget_shapes(graph, names):
 
 
 def runner(path: Path) -> Run:
-    """What ONNX Runtime computes on CPU.
+    """Returns a function that runs a model with ONNX Runtime on the CPU.
 
     Raises:
-      UsageError: it cannot run the model, as where it does not know its opset.
+      UsageError: ONNX Runtime cannot run the model, e.g. because it does not know the opset.
     """
     try:
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    except Exception as error:  # a class of its own for each kind
+    except Exception as error:  # many unrelated classes
         reason = " ".join(str(error).split())[:300]
         raise UsageError(f"ONNX Runtime cannot run the model: {reason}; try --opset=17") from error
 

@@ -1,8 +1,8 @@
-"""An exported model beside the JAX model, on real images: is anything lost on the way out?
+"""Compares an exported model with the JAX model on real images.
 
-Logits are compared, since where a softmax is saturated everything agrees; and probabilities, which
-are of a temperature. The exported model is given batches of another size than JAX's, so that a
-model whose outputs depend on the other images of a batch does not pass.
+Logits are compared, because all models agree where a softmax is saturated; and probabilities,
+which depend on the temperature. The exported model gets batches of another size than JAX, so that
+a model whose outputs depend on the other images of a batch fails.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,18 +15,18 @@ from ssljax.export.artefact import Artefact
 from ssljax.forward import Outputs
 from ssljax.trained import OUTPUTS, Trained
 
-BATCH = 64  # images that JAX computes at once
-ANY = 48  # images that an exported model for any batch size is given at once
-TOLERANCE = 1e-4  # of the logits, relative to the largest
-PROBABILITIES = 1e-4  # of the probabilities, which show a wrong temperature
-DISAGREEMENT = 0.001  # share of the images whose prediction may differ
+BATCH = 64  # batch size of the JAX model
+ANY = 48  # batch size of an exported model that takes any batch size
+TOLERANCE = 1e-4  # maximum difference of logits, relative to the largest logit
+PROBABILITIES = 1e-4  # maximum difference of probabilities, which reveals a wrong temperature
+DISAGREEMENT = 0.001  # fraction of the images whose prediction may differ
 
 
 def spread(labels: np.ndarray, count: int) -> np.ndarray:
-    """`count` images, ascending: of each class as many, if it has them, evenly spaced in the data.
+    """Returns `count` images, ascending, balanced over classes if possible, evenly spaced.
 
     Args:
-      labels: `[N]`; -1, no label, is a class too.
+      labels: `[N]`; -1, no label, counts as a class.
     """
     groups = [np.flatnonzero(labels == c) for c in np.unique(labels)]
     chosen, left = [np.zeros(0, int)], min(count, len(labels))
@@ -45,18 +45,18 @@ def compare(
     input_dtype: str,
     recorded: float | None = None,
 ) -> dict[str, Any]:
-    """What `parity.json` holds.
+    """Compares the models and returns the content of `parity.json`.
 
     Args:
       batches: uint8 images and their labels, -1: none.
-      recorded: the accuracy that the run itself found on the same images, 0..1.
+      recorded: the accuracy that the run recorded on the same images, 0..1.
     """
     model = jax.jit(trained.serve())
     sums = {name: _Sums() for name in artefacts}
     seen = 0
     for images, labels in batches:
         images = images.astype(input_dtype)
-        # The last batch is filled up, so that nothing is compiled twice.
+        # The last batch is padded, so that nothing is compiled twice.
         full = np.pad(images, [(0, max(BATCH - len(images), 0)), (0, 0), (0, 0), (0, 0)])
         served = model(trained.variables, full)
         logits, probabilities = (np.asarray(served[name])[: len(images)] for name in OUTPUTS)
@@ -84,7 +84,7 @@ def compare(
 
 
 class _Sums:
-    """What is counted over batches."""
+    """Sums and extremes over batches."""
 
     def __init__(self) -> None:
         self.images = self.labeled = self.same = 0
@@ -101,7 +101,7 @@ class _Sums:
         self.right += [int(np.sum(c == labels)) for c in classes]
         self.total += float(difference.sum())
         self.values += difference.size
-        # Not max(): it would lose a NaN.
+        # max() would ignore NaN.
         self.largest = float(np.maximum(self.largest, difference.max()))
         self.scale = float(np.maximum(self.scale, np.abs(expected.logits).max()))
         apart = np.abs(expected.probabilities - found.probabilities).max()
@@ -129,7 +129,7 @@ def _passes(compared: Mapping[str, Any]) -> bool:
 
 
 def describe(report: Mapping[str, Any]) -> str:
-    """A line for each exported model, and the verdict."""
+    """Describes each exported model and the verdict, one per line."""
 
     def percent(value: float | None) -> str:
         return "none" if value is None else f"{100 * value:.2f} %"

@@ -1,6 +1,6 @@
-"""`python -m ssljax.export.predict DIR IMAGES`: what an exported model says of images.
+"""`python -m ssljax.export.predict DIR IMAGES`: predictions of an exported model.
 
-It needs the export alone, and writes what `--mode=predict` writes, but for the features.
+It needs only the export, and writes the same files as `--mode=predict`, without the features.
 """
 
 import argparse
@@ -22,22 +22,22 @@ from ssljax.inference import predict as prediction
 from ssljax.inference.predict import Model
 from ssljax.storage import checksums, flock, output_directory
 
-_BATCH = 64  # images that a model for any batch size is given at once
+_BATCH = 64  # batch size of a model that takes any batch size
 
 
 def predict(directory: Path, images: str, output: Path, *, overwrite: bool = False) -> str:
     """Writes the predictions of an exported model for images into the directory `output`.
 
     Args:
-      directory: what `--mode=export` has written as a SavedModel, an ONNX file or a graph of
-        TensorFlow 1; of several graphs the one for the largest batch is taken.
-      images: a folder, a file, a pattern or an `.npz`: see `sources.py`.
+      directory: output of `--mode=export` with a SavedModel, an ONNX file or TensorFlow 1 graphs;
+        of several graphs, the one with the largest batch size is used.
+      images: a folder, a file, a pattern or an `.npz` file: see `sources.py`.
 
     Returns:
-      Lines that say what was found.
+      Lines that describe the results.
 
     Raises:
-      UsageError: any of it does not fit, or `output` is not empty.
+      UsageError: an argument is invalid, or `output` is not empty.
     """
     output_directory.require_free(output, overwrite=overwrite)
     artefact.format_of(directory)
@@ -69,7 +69,7 @@ def _model(found: Iterable[Artefact], known: Preprocess, classes: Sequence[str])
 
 
 class _Parser(argparse.ArgumentParser):
-    """Whose errors are one line."""
+    """A parser whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}; --help says more")
@@ -95,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs the command, given without the program's name; returns its exit code."""
+    """Runs the command and returns its exit code; `arguments` excludes the program's name."""
     log.show_lines()
 
     def command() -> None:

@@ -1,16 +1,16 @@
-"""How an image becomes the input of an exported model: `preprocess.json`, and the same in words
-and in lines of Python for its README. It is what training and `--mode=predict` do.
+"""The conversion of an image to the input of an exported model: `preprocess.json`, and a
+description in words and Python for its README. Training and `--mode=predict` do the same.
 
     {
       "input": {"name": "images", "dtype": "uint8", "shape": [null, 32, 32, 3], "range": [0, 255]},
-      "orientation": "exif",       the image is turned upright as its EXIF data says
+      "orientation": "exif",       the image is rotated upright by its EXIF data
       "channels": "RGB",           or "grey": one channel of images whose channels are equal
       "alpha": "dropped",
-      "bits_per_channel": 8,       images with more are refused
+      "bits_per_channel": 8,       images with more are rejected
       "fit": {"crop": "central_square", "share": 1.0, "resize": "bicubic", "antialias": true}
     }
 
-`share` is the crop's side, of the shorter side of the image.
+`share` is the crop's side as a fraction of the shorter side of the image.
 """
 
 import textwrap
@@ -25,24 +25,24 @@ NAME = "preprocess.json"
 _DTYPES = ("uint8", "float32")
 _SQUARE = {"crop": "central_square", "share": 1.0, "resize": "bicubic", "antialias": True}
 _STREAM = {"crop": "central_square", "share": 0.875, "resize": "bicubic", "antialias": False}
-_AS_IT_IS = {"crop": "none", "resize": "none"}  # images that are not square
+_AS_IT_IS = {"crop": "none", "resize": "none"}  # for images that are not square
 
 
 class Preprocess(NamedTuple):
-    """What an exported model takes."""
+    """The input that an exported model expects."""
 
     image_shape: tuple[int, int, int]  # (height, width, channels)
-    dtype: str  # of the input, 0..255: uint8 or float32
-    is_streamed: bool  # whether images are cropped as a run with `config.stream` evaluates them
+    dtype: str  # type of the input, 0..255: uint8 or float32
+    is_streamed: bool  # whether images are cropped as in the evaluation with `config.stream`
 
 
 def of(trained: Trained, input_dtype: str) -> Preprocess:
-    """What an export of a run's model takes."""
+    """Returns the input that an export of a run's model expects."""
     return Preprocess(trained.image_shape, input_dtype, trained.is_streamed)
 
 
 def record(known: Preprocess) -> dict[str, Any]:
-    """What `preprocess.json` holds."""
+    """Returns the content of `preprocess.json`."""
     return {
         "input": {
             "name": "images",
@@ -59,10 +59,10 @@ def record(known: Preprocess) -> dict[str, Any]:
 
 
 def read(directory: Path) -> Preprocess:
-    """What an export in a directory says.
+    """Reads the `preprocess.json` of an export.
 
     Raises:
-      UsageError: it is missing or damaged, or asks for what this version does not do.
+      UsageError: it is missing or damaged, or needs steps that this version does not support.
     """
     path = directory / NAME
     found = read_json(path, input=dict, fit=dict)
@@ -92,33 +92,33 @@ def _fit(known: Preprocess) -> dict[str, Any]:
 
 
 def section(known: Preprocess) -> str:
-    """The README's section: words, and `lines`."""
+    """Returns the README's section: a description in words, and `lines`."""
     height, width, channels = known.image_shape
     if known.is_streamed:
         fit = (
             f"The central square of 7/8 of the shorter side is resized to {height}×{width} by "
-            "TensorFlow: bicubic, without antialiasing. It decodes upright JPEGs too, as Pillow "
-            "rounds these differently."
+            "TensorFlow: bicubic, without antialiasing. TensorFlow also decodes upright JPEGs, as "
+            "Pillow rounds these differently."
         )
     elif _fit(known) is _SQUARE:
         fit = f"The largest central square is resized to {height}×{width} by Pillow, bicubic."
     else:
-        fit = f"Images have {height}×{width} pixels; others are refused."
+        fit = f"Images have {height}×{width} pixels; others are rejected."
     colours = "Palettes, grey and CMYK become RGB."
     if channels == 1:
-        colours = "All channels have to be equal, and one of them is taken."
+        colours = "All channels must be equal, and one of them is used."
     words = (
-        "An image is turned upright as its EXIF data say. Of several frames the first one is "
-        "taken, and more than 8 bits per channel are refused. Transparency is dropped: the colours "
-        "below it "
-        f"count. {colours} {fit} `{NAME}` has this for programs; in Python it is:"
+        "An image is rotated upright by its EXIF data. Only the first of several frames is used, "
+        "and more than 8 bits per channel are rejected. Transparency is dropped, and the colours "
+        f"below it are used. {colours} {fit} `{NAME}` describes this for programs; in Python, it "
+        "is:"
     )
     code = textwrap.indent(lines(known), "    ")
     return f"{textwrap.fill(words, 100)}\n\n{code}"
 
 
 def lines(known: Preprocess) -> str:
-    """Python code of a function `read(path)`, which returns an image `[H, W, C]`."""
+    """Returns Python code of a function `read(path)` that returns an image `[H, W, C]`."""
     height, width, channels = known.image_shape
     parts = [_PLAIN if known.is_streamed else "", _UPRIGHT, _GREY if channels == 1 else ""]
     if known.is_streamed:
@@ -148,7 +148,7 @@ _PLAIN = """\
 """
 _UPRIGHT = """\
         if picture.mode.startswith(("I", "F")):
-            raise ValueError(f"{{path}} has more than 8 bits a channel")
+            raise ValueError(f"{{path}} has more than 8 bits per channel")
         picture = ImageOps.exif_transpose(picture)
         if "transparency" in picture.info:
             picture = picture.convert("RGBA")

@@ -1,4 +1,4 @@
-"""What lies beside an exported model: its README, and the command for Ascend's ATC."""
+"""Files beside an exported model: its README, and a script with the commands for Ascend's ATC."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,7 +24,7 @@ Placeholder `images:0`; outputs `logits:0` and `probabilities:0`. Plain operatio
     tf.import_graph_def(graph_def, name="")
 
 For Ascend, `SOC=Ascend310P3 sh atc.sh` makes offline models (`.om`). ATC computes in half precision
-unless it is told otherwise; `atc.sh` asks for float32 (`must_keep_origin_dtype`; PRECISION=… for
+by default; `atc.sh` asks for float32 (`must_keep_origin_dtype`; PRECISION=… for
 another mode). Compare its logits with these graphs' on real images before relying on them: no
 Ascend device was at hand when this was written.""",
     "onnx": """\
@@ -37,7 +37,7 @@ Ascend device was at hand when this was written.""",
 def readme(
     trained: Trained, format: str, taken: Preprocess, names: Sequence[str], verdict: str
 ) -> str:
-    """The README of an export."""
+    """Returns the README of an export."""
     height, width, channels = taken.image_shape
     scaled = "of the logits"
     if trained.temperature != 1:
@@ -68,11 +68,11 @@ file, a pattern or an `.npz` in the same way, and writes `predictions.csv`, `.np
 
     python -m ssljax.export.predict <this directory> <images> --output=<directory>
 
-## Is it whole, and does it compute what it should?
+## Verification
 
 `sha256sum --check SHA256SUMS` says whether a file has changed since it was written.
 
-Beside the JAX model (`parity.json`):
+Compared with the JAX model (`parity.json`):
 
     {verdict.replace(chr(10), chr(10) + "    ")}
 """
@@ -81,7 +81,7 @@ Beside the JAX model (`parity.json`):
 def write_atc(path: Path, trained: Trained, paths: Mapping[int | None, Path]) -> None:
     """Writes a script with the ATC command for each graph.
 
-    Its options: https://www.hiascend.com/document, "ATC".
+    Its options are documented at https://www.hiascend.com/document, "ATC".
     """
     shape = ",".join(map(str, trained.image_shape))
     commands = []

@@ -1,4 +1,4 @@
-"""A SavedModel through jax2tf: for TensorFlow Serving, CPU, CUDA and TPU, any batch size."""
+"""Exports to SavedModel through jax2tf: for TensorFlow Serving, CPU, CUDA, TPU, any batch size."""
 
 from pathlib import Path
 
@@ -18,10 +18,10 @@ _PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 def require_usable() -> None:
-    """Refuses a TensorFlow that is too old for the programs that this JAX writes.
+    """Rejects a TensorFlow that is too old for the programs written by this JAX.
 
     Raises:
-      UsageError: it is one.
+      UsageError: it is too old.
     """
     convert = jax2tf.convert(
         lambda x: x + 1,
@@ -65,7 +65,7 @@ def write(trained: Trained, directory: Path, *, input_dtype: str) -> None:
 
 
 def runner(directory: Path) -> Run:
-    """What a SavedModel's serving signature computes."""
+    """Returns a function that runs a SavedModel's serving signature."""
     loaded = tf.saved_model.load(str(directory))
     signature = loaded.signatures["serving_default"]
     assert set(signature.structured_outputs) == set(OUTPUTS)
@@ -73,5 +73,5 @@ def runner(directory: Path) -> Run:
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
         return {name: x.numpy() for name, x in signature(images=tf.constant(images)).items()}
 
-    run.__dict__["loaded"] = loaded  # the signature alone does not keep its variables alive
+    run.__dict__["loaded"] = loaded  # the signature does not keep its variables alive
     return run

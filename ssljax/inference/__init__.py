@@ -1,1 +1,1 @@
-"""What is done with a trained model: predictions, how far to trust them, what to label next."""
+"""Uses of a trained model: predictions, their reliability, and selection of images to label."""

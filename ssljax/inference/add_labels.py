@@ -1,4 +1,4 @@
-"""Labels that people gave -> a new `split.json`, on which a run trains."""
+"""Adds labels given by users to a split: writes a new `split.json` for training."""
 
 import csv
 import io
@@ -17,15 +17,15 @@ from ssljax.errors import UsageError
 from ssljax.inference.predict import readable
 from ssljax.spreadsheet import original
 
-_NAMED = 3  # examples in a message
+_NAMED = 3  # examples per message
 
 
 def read(path: Path) -> dict[str, set[str]]:
-    """The labels of a file, by the names of the images: a CSV with the columns `file` and `label`,
-    or Label Studio's JSON export. Images without a label are left out.
+    """Reads a file's labels by image name: a CSV with the columns `file` and `label`, or Label
+    Studio's JSON export. Images without a label are omitted.
 
     Raises:
-      UsageError: it cannot be read, or holds no label.
+      UsageError: the file cannot be read, or has no labels.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -53,7 +53,7 @@ def _from_csv(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _from_json(tasks: Any) -> Iterator[tuple[str, str]]:
-    """Of Label Studio's tasks, the choices of every annotation that was not skipped."""
+    """Yields the choices in every annotation of Label Studio's tasks that was not skipped."""
     for task in tasks:
         for annotation in task.get("annotations", []):
             if annotation.get("was_cancelled"):
@@ -67,11 +67,12 @@ def _from_json(tasks: Any) -> Iterator[tuple[str, str]]:
 def add(
     data: Dataset | StreamedDataset, split: Split, labels: Mapping[str, set[str]]
 ) -> tuple[Split, dict[int, int]]:
-    """The split with more labelled images, and the classes of the new ones by their numbers.
+    """Returns the split with more labelled images, and the new images' classes by number.
 
     Raises:
       UsageError: a class is unknown, a label contradicts another one or the data set's, or a file
-        does not exist or is for validation: one line for each kind, with the first of them.
+        does not exist or is for validation. The message has one line per kind, with the first
+        examples.
     """
     numbers = {readable(name): number for number, name in enumerate(data.names())}
     classes = {name: number for number, name in enumerate(data.class_names)}
@@ -86,9 +87,9 @@ def add(
         elif len(given) > 1:
             problems["images with several labels"].append(f"{file}: {', '.join(sorted(given))}")
         elif number is None:
-            problems["files that are no training images"].append(file)
+            problems["files that are not training images"].append(file)
         elif number in valid:
-            problems["validation images, which keep out of training"].append(file)
+            problems["validation images, which must not be trained on"].append(file)
         elif number in labeled and data.labels[number] != classes[next(iter(given))]:
             problems["images that have another label already"].append(file)
         else:

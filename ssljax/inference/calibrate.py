@@ -1,4 +1,4 @@
-"""A trained run -> its temperature, `calibration.json`."""
+"""Determines the temperature of a trained run: `calibration.json`."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -17,25 +17,25 @@ from ssljax.log import LOG
 from ssljax.storage.files import write_sealed
 from ssljax.trained import CALIBRATION, Trained
 
-_ENOUGH = 50  # validation images from which a temperature is worked out on them alone
+_ENOUGH = 50  # minimum number of validation images to determine a temperature from them alone
 
 
 def measure(trained: Trained, data: Dataset | StreamedDataset, split: Split) -> dict[str, Any]:
-    """The temperature of a model's weights, and what it does to the calibration error.
+    """Determines the temperature for a model's weights, and its effect on the calibration error.
 
-    It is worked out on the validation images that are no labelled ones. With fewer than 50 of them,
-    the labelled images are taken too. As the model has learned these by heart, they show too little
-    doubt: the temperature is then at least 1, and nothing is said of trust.
+    It is fitted on the validation images that are not labelled ones. If there are fewer than 50,
+    the labelled images are added. The model has memorised these and is overconfident on them, so
+    the temperature is then at least 1, and no trusted confidences are determined.
 
     Returns:
-      What `calibration.json` holds: `temperature`; `on`, "validation" or "labelled"; `images`, how
-      many; `ece_before` and `ece_after`, calibration errors 0..1, each image's probabilities being
-      of a temperature that was worked out on others; `reliability`, the diagrams `before` and
-      `after` that these are of, with the fields of `reliability.Diagram`; and for validation images
-      `confidence` and `right`, lists, of which `max_error` is worked out.
+      The content of `calibration.json`: `temperature`; `on`, "validation" or "labelled"; `images`,
+      their number; `ece_before` and `ece_after`, calibration errors 0..1, where each image's
+      temperature is fitted on other images; `reliability`, the corresponding diagrams `before` and
+      `after`, with the fields of `reliability.Diagram`; and for validation images the lists
+      `confidence` and `right`, from which `max_error` is computed.
 
     Raises:
-      UsageError: there is no labelled image.
+      UsageError: there are no labelled images.
     """
     valid = np.setdiff1d(labeled_validation(data, split), split.labeled)
     enough = len(valid) >= _ENOUGH
@@ -43,7 +43,7 @@ def measure(trained: Trained, data: Dataset | StreamedDataset, split: Split) -> 
     logits, labels = _logits(trained, data, indices)
     least = 0.0 if enough else 1.0
     temperature = max(least, calibration.fit_temperature(logits, labels))
-    right = logits.argmax(axis=-1) == labels  # at any temperature
+    right = logits.argmax(axis=-1) == labels  # independent of the temperature
     before, after = (
         reliability.diagram(probabilities.max(axis=-1), right)
         for probabilities in (calibration.softmax(logits), _crossed(logits, labels, least))
@@ -73,14 +73,14 @@ def _rounded(values: np.ndarray) -> list[float]:
 
 
 def store(trained: Trained, data: Dataset | StreamedDataset, split: Split) -> Trained:
-    """Writes `calibration.json` into the run directory of `trained`, and says what it holds.
+    """Writes `calibration.json` into the run directory of `trained`, and logs the result.
 
     Returns:
       The model with its calibration.
     """
     assert trained.workdir is not None
     if trained.calibration:
-        return trained  # of these weights already
+        return trained  # already calibrated for these weights
     found = measure(trained, data, split)
     write_sealed(trained.workdir / CALIBRATION, found)
     LOG.info(
@@ -93,23 +93,23 @@ def store(trained: Trained, data: Dataset | StreamedDataset, split: Split) -> Tr
 
 
 def trusted_confidence(trained: Trained, max_error: float) -> calibration.Trusted:
-    """From which calibrated confidence on predictions have at most this error.
+    """Returns the calibrated confidence above which predictions have at most this error.
 
     Raises:
-      UsageError: it is not inside 0..1; the run has too few validation images to say; or none of
-        its confidences will do.
+      UsageError: `max_error` is not between 0 and 1, the run has too few validation images, or no
+        confidence satisfies it.
     """
     found = trained.calibration
     if "confidence" not in found:
         raise UsageError(
-            f"--max_error={max_error} needs {_ENOUGH} validation images that are no labelled ones; "
+            f"--max_error={max_error} needs {_ENOUGH} validation images that are not labelled; "
             f"{trained.workdir} has fewer (config.dataset …@<labels>-<validation images>)"
         )
     confidence, right = np.array(found["confidence"]), np.array(found["right"])
     trust = calibration.trusted(confidence, right, max_error=max_error)
     if trust is None:
         raise UsageError(
-            f"--max_error={max_error}: no confidence can promise it from {len(right)} validation "
+            f"--max_error={max_error}: no confidence guarantees it with {len(right)} validation "
             f"images, of which {int(np.sum(~right))} are wrong; allowed: a larger error, or more "
             "validation images"
         )
@@ -117,7 +117,7 @@ def trusted_confidence(trained: Trained, max_error: float) -> calibration.Truste
 
 
 def _crossed(logits: np.ndarray, labels: np.ndarray, least: float, folds: int = 5) -> np.ndarray:
-    """Probabilities `[N, C]`, each of a temperature that was worked out on the other folds."""
+    """Returns probabilities `[N, C]`, with each fold's temperature fitted on the other folds."""
     fold = np.random.default_rng(0).permutation(len(labels)) % folds
     found = np.zeros(logits.shape, np.float32)
     for k in range(folds):
@@ -131,7 +131,7 @@ def _crossed(logits: np.ndarray, labels: np.ndarray, least: float, folds: int = 
 def _logits(
     trained: Trained, data: Dataset | StreamedDataset, indices: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Logits `[N, C]` and labels `[N]` of training images that have labels."""
+    """Returns logits `[N, C]` and labels `[N]` of labelled training images."""
     size = trained.batch_size(len(indices))
     labels = [np.zeros(0, np.int64)]
 

@@ -1,4 +1,4 @@
-"""How far predictions can be trusted: temperature, and the confidence for an error.
+"""Calibration of predictions: the temperature, and the confidence for a maximum error.
 
 Logits are `[N, C]`, probabilities `[N, C]` with rows that sum to 1, labels `[N]` in 0..C-1.
 """
@@ -19,7 +19,7 @@ _GAIN = chi2.ppf(0.95, df=1) / 2  # of log-likelihood; less can be chance
 
 
 def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """Probabilities `[N, C]` float32 of logits divided by the temperature."""
+    """Returns probabilities `[N, C]` float32 of logits divided by the temperature."""
     return _softmax(np.asarray(logits, np.float64) / temperature, axis=-1).astype(np.float32)
 
 
@@ -31,13 +31,13 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     Else fifty images that are all predicted rightly would give a temperature near 0.
 
     Args:
-      logits: of images that the model was not trained on.
+      logits: logits of images that the model was not trained on.
 
     Returns:
-      A number from 0.02 to 50. Above 1, the model was too sure of itself.
+      A number from 0.02 to 50. Above 1, the model is overconfident.
 
     Raises:
-      UsageError: there is no image.
+      UsageError: there are no images.
     """
     logits, labels = np.asarray(logits, np.float64), np.asarray(labels)
     if not len(labels):
@@ -53,41 +53,41 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def error_bound(wrong: int, count: int, *, delta: float) -> float:
-    """The largest error rate of which `wrong` of `count` would be seen with probability `delta`.
+    """Returns the largest error rate compatible with `wrong` errors in `count` at level `delta`.
 
-    The one-sided bound of Clopper and Pearson (1934): the true rate is above it in at most a share
-    `delta` of all samples.
+    This is the one-sided bound of Clopper and Pearson (1934): the true rate exceeds it in at most a
+    fraction `delta` of all samples.
     """
     return 1.0 if wrong >= count else float(beta.ppf(1 - delta, wrong + 1, count - wrong))
 
 
 class Trusted(NamedTuple):
-    """From which confidence on predictions may be trusted."""
+    """The confidence above which predictions can be trusted."""
 
-    confidence: float  # the smallest one that may
-    error_bound: float  # of the true error above it
-    images: int  # labelled ones that it was worked out on
-    coverage: float  # share of these that are trusted
+    confidence: float  # the lowest trusted confidence
+    error_bound: float  # upper bound of the error above it
+    images: int  # number of labelled images used to determine it
+    coverage: float  # fraction of these images that is trusted
 
 
 def trusted(
     confidence: np.ndarray, right: np.ndarray, *, max_error: float, delta: float = 0.05
 ) -> Trusted | None:
-    """The lowest confidence above which the error is at most `max_error`, with a guarantee.
+    """Returns the lowest confidence above which the error is at most `max_error`, with a guarantee.
 
-    Geifman and El-Yaniv (2017), algorithm 1: a binary search over the confidences seen, with the
-    probability of being wrong shared evenly by its looks. Images like the labelled ones then have
-    a larger error in at most a share `delta` of all samples.
+    Geifman and El-Yaniv (2017), algorithm 1: a binary search over the observed confidences, which
+    divides the failure probability evenly among its tests. Images from the same distribution have a
+    larger error in at most a fraction `delta` of all samples.
 
     Args:
-      confidence: `[N]` of labelled images that the model was not trained on.
-      right: bool `[N]`, whether their predictions are right.
+      confidence: `[N]` confidences of labelled images that the model was not trained on.
+      right: bool `[N]`, whether their predictions are correct.
 
     Returns:
-      None: no confidence will do, for want of labelled images or of accuracy.
+      The result; None if no confidence suffices, for lack of labelled images or accuracy.
 
     Raises:
-      UsageError: `max_error` or `delta` is not inside 0..1.
+      UsageError: `max_error` or `delta` is not between 0 and 1.
     """
     for name, value in (("max_error", max_error), ("delta", delta)):
         if not 0 < value < 1:

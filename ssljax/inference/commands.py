@@ -25,7 +25,7 @@ from ssljax.storage.files import write_json
 from ssljax.trained import Trained
 
 _POOL = "unlabeled"
-_OWN = (_POOL, "test")  # what --images can name of a run
+_OWN = (_POOL, "test")  # the values of --images that refer to a run's data
 
 
 def predict(
@@ -41,26 +41,26 @@ def predict(
 ) -> str:
     """Writes the predictions of a run's model for images into the directory `output`.
 
-    Unlabelled images of the run are marked where they look foreign, if it has validation images.
+    Unlabelled images of the run are marked if they look foreign, provided it has validation images.
 
     Args:
       images: a path, a pattern, `unlabeled` or `test`: see `sources.py`.
-      max_error: marks the predictions that can be trusted with this error, 0..1; None: none.
+      max_error: predictions that can be trusted with this error, 0..1, are marked; None: none are.
       logit_adjustment: τ, see `Trained.adjusted`.
-      given: `<knob>=<value>` of the run's data.
+      given: overrides `<knob>=<value>` for the run's data.
 
     Returns:
-      Lines that say what was found.
+      Lines that describe the results.
 
     Raises:
-      UsageError: any of it does not fit, or `output` is not empty.
+      UsageError: an argument is invalid, or `output` is not empty.
     """
     if max_error is not None and not 0 < max_error < 1:
         raise UsageError(f"--max_error={max_error}; allowed: above 0 and below 1")
     if max_error is not None and logit_adjustment:
         raise UsageError(
             f"--max_error={max_error} and --logit_adjustment={logit_adjustment} are given; "
-            "allowed: one of them, as what can be trusted was worked out without adjustment"
+            "allowed: one of them, as trusted confidences are determined without adjustment"
         )
     output_directory.require_free(output, overwrite=overwrite)
     config = _config(workdir, given)
@@ -90,7 +90,7 @@ def predict(
         lines.append(_describe_adjustment(model))
     if not model.calibration:
         lines.append(
-            "confidences are not calibrated: the run has no calibration.json of these weights"
+            "confidences are not calibrated: the run has no calibration.json for these weights"
         )
     if trust is not None:
         lines.append(_describe_trust(summary, trust))
@@ -114,7 +114,7 @@ def _from_path(images: str, model: Trained) -> Source:
 
 
 def _marks(trust: Trusted | None, strange: Foreign | None) -> dict[str, Mark]:
-    """The further columns of the predictions."""
+    """Returns the additional columns of the predictions."""
     marks: dict[str, Mark] = {}
     if trust is not None:
         marks["trusted"] = lambda numbers, _: numbers.confidence >= trust.confidence
@@ -138,8 +138,8 @@ def _describe_adjustment(model: Trained) -> str:
     )
     if model.config.get("logit_adjustment"):
         text += (
-            "; note: so was the training loss (config.logit_adjustment="
-            f"{model.config['logit_adjustment']}), which makes it twice"
+            "; note: the training loss was adjusted, too (config.logit_adjustment="
+            f"{model.config['logit_adjustment']}), so the adjustment is applied twice"
         )
     return text
 
@@ -163,14 +163,14 @@ def choose(
     overwrite: bool = False,
     given: Sequence[str] = (),
 ) -> str:
-    """Writes which images to label next into the directory `output`.
+    """Writes a selection of images to label next into the directory `output`.
 
     Args:
-      workdirs: runs, of which `committee` takes all, and other strategies the first one.
-      config: a recipe, where there is no run yet.
+      workdirs: runs; `committee` uses all of them, other strategies the first one.
+      config: a recipe, if there is no run yet.
 
     Returns:
-      Lines that say what was written.
+      Lines that describe the output.
     """
     output_directory.require_free(output, overwrite=overwrite)
     if config is not None:
@@ -205,10 +205,10 @@ def extend_split(
     overwrite: bool = False,
     given: Sequence[str] = (),
 ) -> str:
-    """Writes the split of a run or a recipe with more labels to the file `output`.
+    """Writes the split of a run or a recipe, with labels added, to the file `output`.
 
     Returns:
-      A line that says what was written.
+      A line that describes the output.
     """
     if output.is_dir() or (output.exists() and not overwrite):
         raise UsageError(f"--output {output} exists; --overwrite replaces a file")
@@ -244,10 +244,10 @@ def list_label_errors(
     overwrite: bool = False,
     given: Sequence[str] = (),
 ) -> str:
-    """Writes which labels of a run are probably wrong into the directory `output`.
+    """Writes the labels of a run that are probably wrong into the directory `output`.
 
     Returns:
-      Lines that say what was found.
+      Lines that describe the results.
     """
     output_directory.require_free(output, overwrite=overwrite)
     data = recorded.load_data(workdir, given, allowed=evaluation.KNOBS)
@@ -261,7 +261,7 @@ def list_label_errors(
 
 
 def _describe_errors(found: label_errors.Found, data: Dataset | StreamedDataset) -> str:
-    """How many labels are contradicted, and the first five."""
+    """Describes the number of contradicted labels, and the first five of them."""
     names, contradicted = data.names(), np.flatnonzero(found.predicted != found.labels)
     crossed = int(found.out_of_fold.sum())
     how = "out of fold" if crossed == len(found.labels) else f"{crossed} out of fold"

@@ -1,6 +1,6 @@
-"""Which unlabelled images look like none of the labelled ones.
+"""Detects unlabelled images that differ from all labelled ones (out-of-distribution images).
 
-Features are `[N, D]`, of a network's last layer.
+Features are `[N, D]`, the input of a network's last layer.
 """
 
 from collections.abc import Iterator
@@ -18,36 +18,36 @@ from ssljax.data.streaming import StreamedDataset
 from ssljax.inference import predict as prediction
 from ssljax.trained import Trained
 
-ENOUGH = 50  # validation images from which a limit can be worked out
-_KEPT = 0.95  # share of validation images that do not look foreign
+ENOUGH = 50  # minimum number of validation images to determine a limit
+_KEPT = 0.95  # fraction of validation images within the limit
 _NEIGHBORS = 5
 
 
 class Foreign(NamedTuple):
-    """What looks foreign: an image that is far from all labelled ones.
+    """A detector of foreign images, which are far from all labelled ones.
 
     The distance is that to the fifth nearest normalised feature of a labelled image (Sun et al.,
     2022, "Out-of-distribution detection with deep nearest neighbors"). The limit is the distance
-    that 95 % of the validation images keep within.
+    within which 95 % of the validation images lie.
     """
 
-    search: NearestNeighbors  # among the labelled images
+    search: NearestNeighbors  # index of the labelled images
     limit: float
 
     def marks(self, features: np.ndarray) -> np.ndarray:
-        """Whether images look foreign, bool `[N]`, by their features."""
+        """Returns whether images look foreign, bool `[N]`, by their features."""
         return _distances(self.search, features) > self.limit
 
     @staticmethod
     def share(marked: int, images: int) -> float:
-        """An estimate of the share of foreign images in a pool, 0..1: of the others, 5 % are
-        marked too."""
+        """Estimates the fraction of foreign images in a pool, 0..1; 5 % of the other images are
+        marked as well."""
         above = marked / max(images, 1)
         return float(np.clip((above - (1 - _KEPT)) / _KEPT, 0, 1))
 
 
 def fit(labeled: np.ndarray, known: np.ndarray) -> Foreign:
-    """Works out the limit.
+    """Fits the detector and its limit.
 
     Args:
       labeled: features of the labelled images.
@@ -59,10 +59,10 @@ def fit(labeled: np.ndarray, known: np.ndarray) -> Foreign:
 
 
 def of_run(trained: Trained, data: Dataset | StreamedDataset, split: Split) -> Foreign | None:
-    """The limit by the labelled and the validation images of a run.
+    """Fits the detector on the labelled and validation images of a run.
 
     Returns:
-      None: there are fewer than 50 validation images that are no labelled ones.
+      The detector; None if fewer than 50 validation images are not labelled ones.
     """
     known = np.setdiff1d(labeled_validation(data, split), split.labeled)
     if len(known) < ENOUGH:
@@ -71,7 +71,7 @@ def of_run(trained: Trained, data: Dataset | StreamedDataset, split: Split) -> F
 
 
 def _features(trained: Trained, data: Dataset | StreamedDataset, indices: np.ndarray) -> np.ndarray:
-    """`[N, D]` of training images, without those that cannot be read."""
+    """Returns features `[N, D]` of training images, without unreadable ones."""
     source = sources.of_images(data, indices)
 
     def parts() -> Iterator[np.ndarray]:

@@ -1,4 +1,4 @@
-"""Which labels of a run are probably wrong: `label_errors.csv` and `label_errors.html`.
+"""Finds labels of a run that are probably wrong: `label_errors.csv` and `label_errors.html`.
 
 Probabilities are `[N, C]`, labels `[N]` in 0..C-1.
 """
@@ -24,19 +24,19 @@ from ssljax.spreadsheet import inert
 from ssljax.trained import Trained
 
 _FOLDS = 5
-_SHOWN = 96  # images on the page
+_SHOWN = 96  # number of images on the page
 
 
 class Found(NamedTuple):
-    """What predictions say of the labels of images, `[N]`; the worst label first."""
+    """Images with labels and predictions, `[N]`; the worst label comes first."""
 
-    numbers: np.ndarray  # of the training images, from 0
-    labels: np.ndarray  # as given
+    numbers: np.ndarray  # numbers of the training images, from 0
+    labels: np.ndarray  # the given labels
     probabilities: np.ndarray  # [N, C]
     issues: np.ndarray  # bool, see `issues`
-    out_of_fold: np.ndarray  # bool; else the probabilities are the model's own
+    out_of_fold: np.ndarray  # bool; false: the probabilities are those of the run's model
     valid: np.ndarray  # bool, whether the image is for validation
-    problems: dict[str, str]  # names of images that could not be read, and why
+    problems: dict[str, str]  # name of each unreadable image -> the reason
 
     @property
     def predicted(self) -> np.ndarray:
@@ -49,12 +49,12 @@ def find(
 ) -> Found:
     """Compares the labels of a run's labelled and validation images with predictions.
 
-    The model has learned its labelled images by heart. So predictions are out of fold where the
-    labels allow it, see `out_of_fold`, else the model's own, which for validation images are of a
-    model that has not seen them.
+    The model has memorised its labelled images. Therefore predictions are out of fold if the labels
+    allow it, see `out_of_fold`; otherwise they are those of the run's model, which has not been
+    trained on the validation images.
 
     Raises:
-      UsageError: no image with a label could be read.
+      UsageError: no labelled image could be read.
     """
     indices = np.union1d(split.labeled, labeled_validation(data, split))
     source = sources.of_images(data, indices)
@@ -91,16 +91,16 @@ def find(
 def out_of_fold(
     features: np.ndarray, labels: np.ndarray, num_classes: int, *, seed: int = 0
 ) -> np.ndarray:
-    """Probabilities of logistic regressions on features, each image's of one that has not seen it.
+    """Predicts each image by a logistic regression on features that was not fitted on it.
 
-    There are five folds, in which each class has its share; fewer if no class has five images.
+    There are five stratified folds; fewer if no class has five images.
 
     Args:
       features: `[N, D]`.
 
     Returns:
-      NaN for the images of classes that have a single one, and for all where fewer than two classes
-      have more.
+      Probabilities `[N, C]`; NaN for images of classes with a single image, and for all images if
+      fewer than two classes have more.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
@@ -118,7 +118,7 @@ def out_of_fold(
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        # A class with fewer images than folds has images in every training fold all the same.
+        # A class with fewer images than folds still has images in every training fold.
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)
         crossed = cross_val_predict(
             model, features[usable], labels[usable], cv=folds, method="predict_proba"
@@ -129,8 +129,8 @@ def out_of_fold(
 
 
 def label_quality(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """`[N]` from 0, surely wrong, to 1: cleanlab's normalized margin, that of the given label's
-    probability to the largest other one (Northcutt et al., 2021)."""
+    """Returns label quality `[N]` from 0, surely wrong, to 1: cleanlab's normalized margin, which
+    compares the given label's probability with the largest other one (Northcutt et al., 2021)."""
     given = np.take_along_axis(probabilities, labels[:, None], axis=-1)
     others = np.array(probabilities)
     np.put_along_axis(others, labels[:, None], -np.inf, axis=-1)
@@ -138,11 +138,10 @@ def label_quality(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def issues(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """bool `[N]`: confident learning (Northcutt et al., 2021) takes the image for one of another
-    class.
+    """Returns bool `[N]`: the labels that confident learning (Northcutt et al., 2021) finds wrong.
 
-    It does where the prediction is not the given class, and neither is the likeliest of the classes
-    whose probability is at least usual, the mean among the images of that label.
+    A label is wrong if it is neither the prediction nor the likeliest of the classes whose
+    probability reaches their threshold, the mean probability among the images with that label.
     """
     usual = np.full(probabilities.shape[1], np.inf)
     for c in np.unique(labels):
@@ -154,10 +153,10 @@ def issues(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def write(directory: Path, found: Found, data: Dataset | StreamedDataset, *, weights: str) -> None:
-    """Writes both files; texts in the CSV are inert in spreadsheets, see `spreadsheet.py`.
+    """Writes both files; text in the CSV is safe in spreadsheets, see `spreadsheet.py`.
 
     Args:
-      weights: of the model, `ema` or `raw`.
+      weights: the model's weights, `ema` or `raw`.
     """
     every = data.names()
     names = [readable(every[number]) for number in found.numbers]
@@ -192,7 +191,7 @@ def write(directory: Path, found: Found, data: Dataset | StreamedDataset, *, wei
 
 
 def _page(found: Found, data: Dataset | StreamedDataset, names: Sequence[str]) -> str:
-    """The images whose labels are contradicted, the worst first."""
+    """Returns a page of images whose labels are contradicted, the worst first."""
     contradicted = np.flatnonzero(found.predicted != found.labels)
     figures = []
     for i in contradicted[:_SHOWN]:

@@ -1,4 +1,4 @@
-"""Which unlabelled images of a run to label next: `label_next.csv`, and a file for Label Studio."""
+"""Selects unlabelled images of a run to label next: `label_next.csv`, and a Label Studio file."""
 
 import csv
 import json
@@ -21,18 +21,18 @@ from ssljax.spreadsheet import inert
 from ssljax.trained import Trained
 
 STRATEGIES = ("typical", "margin", "entropy", "coreset", "committee")
-# How Label Studio addresses a file below its LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT.
+# The address that Label Studio uses for files below LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT.
 _LOCAL_FILES = "/data/local-files/?d="
 
 
 class Choice(NamedTuple):
-    """An image to label."""
+    """An image selected for labelling."""
 
-    number: int  # of the training image, from 0
-    file: str  # its name
+    number: int  # number of the training image, from 0
+    file: str  # name of the image
     why: str
     prediction: str  # class name; "": there is no model
-    confidence: float  # of the prediction, 0..1
+    confidence: float  # confidence of the prediction, 0..1
 
 
 def choose(
@@ -44,16 +44,16 @@ def choose(
     strategy: str,
     seed: int = 0,
 ) -> list[Choice]:
-    """The images to label next, the most useful first.
+    """Selects the images to label next, the most useful first.
 
     Args:
-      members: trained models of the same classes: `committee` needs two or more, other strategies
-        use the first one. None: `typical` and `coreset` look at the pixels alone.
-      budget: how many.
+      members: trained models of the same classes: `committee` needs at least two, other strategies
+        use the first one. Without models, `typical` and `coreset` use pixels alone.
+      budget: the number of images.
       strategy: one of `STRATEGIES`, see `selection.py`.
 
     Raises:
-      UsageError: the budget is above the pool, or the strategy needs other models.
+      UsageError: the budget is larger than the pool, or the strategy needs other models.
     """
     taken = np.union1d(split.labeled, split.valid)
     pool = np.setdiff1d(np.union1d(split.unlabeled, np.flatnonzero(data.labels < 0)), taken)
@@ -100,14 +100,14 @@ def _check(members: Sequence[Trained], budget: int, strategy: str, pool: int) ->
 
 
 def _needed(strategy: str) -> int | None:
-    """How many of the models are asked; None: all."""
+    """Returns the number of models used; None: all."""
     return None if strategy == "committee" else 1
 
 
 def _uncertain(
     strategy: str, probabilities: np.ndarray, budget: int
 ) -> tuple[np.ndarray, list[str]]:
-    """Chosen images, and why, of `[K, N, C]` probabilities of K models."""
+    """Selects images, with reasons, by `[K, N, C]` probabilities of K models."""
     values, chosen, text = {
         "margin": lambda p: (
             selection.margins(p[0]),
@@ -131,8 +131,8 @@ def _uncertain(
 def _outputs(
     trained: Trained, data: Dataset | StreamedDataset, indices: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities `[N, C]` and features `[N, D]` of training images; 0 where one cannot be
-    read."""
+    """Returns probabilities `[N, C]` and features `[N, D]` of training images; 0 for unreadable
+    ones."""
     source = sources.of_images(data, indices)
     chunks = list(predict(of_run(trained, source), source))
     read = np.concatenate([loaded.positions for loaded, _ in chunks])
@@ -149,14 +149,14 @@ def _outputs(
 
 
 def _pixels(data: Dataset | StreamedDataset, indices: np.ndarray) -> np.ndarray:
-    """Features `[N, D]` without a model."""
+    """Returns features `[N, D]` without a model."""
     if not isinstance(data, Dataset):
         raise UsageError("--mode=label_next without a run reads images into memory, not streams")
     return selection.pixel_features(data.images[indices])
 
 
 def write(directory: Path, choices: Sequence[Choice]) -> None:
-    """Writes `label_next.csv`, whose column `label` is for the labels, and `label_studio.json`."""
+    """Writes `label_next.csv`, with an empty column `label` to fill in, and `label_studio.json`."""
     with (directory / "label_next.csv").open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(["file", "label", "prediction", "confidence", "why", "number"])
@@ -168,7 +168,7 @@ def write(directory: Path, choices: Sequence[Choice]) -> None:
 
 
 def _task(choice: Choice) -> dict[str, Any]:
-    """A task of Label Studio's, with the prediction as its pre-annotation."""
+    """Returns a Label Studio task with the prediction as its pre-annotation."""
     data = {
         "image": _LOCAL_FILES + quote(choice.file, errors="surrogateescape"),
         "file": readable(choice.file),

@@ -1,4 +1,4 @@
-"""Images -> a table of predictions: `predictions.csv`, `predictions.npz` and `predictions.html`."""
+"""Writes tables of predictions: `predictions.csv`, `predictions.npz` and `predictions.html`."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,28 +22,28 @@ _NO_MARKS: Mapping[str, Mark] = MappingProxyType({})
 
 
 class Model(NamedTuple):
-    """What predicts: a run's model, or an exported one."""
+    """A model for predictions, of a run or an export."""
 
-    run: Callable[[Iterator[np.ndarray]], Iterator[Outputs]]  # batches of images -> their outputs
+    run: Callable[[Iterator[np.ndarray]], Iterator[Outputs]]  # batches of images -> outputs
     class_names: Sequence[str]
-    batch_size: int  # uint8 images [n, H, W, C] of a batch, at most
+    batch_size: int  # maximum batch size of uint8 images [n, H, W, C]
 
 
 class Chunk(NamedTuple):
     """The predictions for some images of a source, in its order."""
 
     loaded: Loaded
-    found: Outputs  # of the images that could be read
+    found: Outputs  # outputs for the readable images
 
 
 class Summary(NamedTuple):
-    """What a prediction of many images comes to."""
+    """A summary of the predictions for many images."""
 
     images: int
-    problems: dict[str, str]  # names of images that could not be read, and why
-    per_class: np.ndarray  # [C] how many were given each class
-    marked: dict[str, int]  # how many have each mark
-    right: int  # of those whose label is known
+    problems: dict[str, str]  # name of each unreadable image -> the reason
+    per_class: np.ndarray  # [C] number of images predicted as each class
+    marked: dict[str, int]  # number of images with each mark
+    right: int  # number of correct predictions among images with a known label
     known: int
 
 
@@ -54,18 +54,18 @@ def of_run(
     devices: Sequence[Any] | None = None,
     most: int | None = None,
 ) -> Model:
-    """A run's model for the images of a source.
+    """Returns a run's model for the images of a source.
 
     Args:
-      devices: None: all of this process.
-      most: images of a batch; None: `eval_batch_size` of the run.
+      devices: None: all local devices.
+      most: maximum batch size; None: `eval_batch_size` of the run.
     """
     size = trained.batch_size(len(source.names), devices, most)
     return Model(lambda batches: trained.outputs(batches, size, devices), trained.class_names, size)
 
 
 def predict(model: Model, source: Source) -> Iterator[Chunk]:
-    """Predictions for all images of a source, a batch at a time, in constant memory."""
+    """Yields predictions for all images of a source, in batches, with constant memory."""
     waiting: deque[Loaded] = deque()
 
     def pixels() -> Iterator[np.ndarray]:
@@ -86,11 +86,11 @@ def write(
 ) -> Summary:
     """Predicts all images and writes the three files into an empty directory.
 
-    The CSV has a row per image, the npz the same numbers with `probabilities [N, C]` and, if the
-    model gives them, `features [N, D]`: NaN where an image could not be read.
+    The CSV has one row per image. The npz has the same numbers, `probabilities [N, C]` and, if the
+    model provides them, `features [N, D]`: NaN for unreadable images.
 
     Args:
-      marks: further columns, 0 or 1, by their names.
+      marks: additional columns, 0 or 1, by name.
     """
     classes, total = model.class_names, len(source.names)
     extremes = sheet.Extremes(len(classes))
@@ -121,10 +121,10 @@ def write_directory(
     marks: Mapping[str, Mark] = _NO_MARKS,
     overwrite: bool = False,
 ) -> Summary:
-    """As `write`, as the directory `output`, whole or not at all.
+    """Writes the files as `write` does, and creates the directory `output` atomically.
 
     Args:
-      named: what messages call the source.
+      named: the name of the source in messages.
 
     Raises:
       UsageError: no image could be read.
@@ -141,7 +141,7 @@ def write_directory(
 
 
 def describe(summary: Summary, class_names: Sequence[str]) -> str:
-    """Lines about what was predicted."""
+    """Formats the summary as lines of text."""
     counts = sorted(zip(summary.per_class.tolist(), class_names, strict=True), reverse=True)
     text = f"{summary.images} images: " + ", ".join(f"{n} {name}" for n, name in counts[:10])
     if len(counts) > 10:
@@ -163,7 +163,7 @@ def _counted(
     numbers: Scores,
     marked: Mapping[str, np.ndarray],
 ) -> Summary:
-    """The summary with a batch more."""
+    """Returns the summary with one batch added."""
     known, right = 0, 0
     if source.labels is not None:
         labels = source.labels[loaded.positions]

@@ -1,7 +1,7 @@
-"""Which unlabelled images to label next: strategies of active learning, on arrays.
+"""Strategies of active learning on arrays: the selection of unlabelled images to label next.
 
-Each returns the chosen images as indices into the pool, `[budget]`, the first one first.
-`probabilities` are `[N, C]`, `features` `[N, D]`, both of the pool.
+Each returns the selected images as indices into the pool, `[budget]`, in order of selection.
+`probabilities` are `[N, C]` and `features` `[N, D]`, both for the pool.
 """
 
 import warnings
@@ -12,23 +12,24 @@ from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neighbors import NearestNeighbors
 
-_MAX_CLUSTERS = 500  # as the authors of TypiClust
+_MAX_CLUSTERS = 500  # as used by the authors of TypiClust
 _NEIGHBORS = 20
-_MANY_CLUSTERS = 50  # above, MiniBatchKMeans, as the authors
+_MANY_CLUSTERS = 50  # above this number, MiniBatchKMeans is used, as by the authors
 
 
 def margin(probabilities: np.ndarray, budget: int) -> np.ndarray:
-    """The images whose two likeliest classes are closest in probability (Scheffer et al., 2001)."""
+    """Selects the images with the smallest probability margin of the top two classes (Scheffer et
+    al., 2001)."""
     return _lowest(margins(probabilities), budget)
 
 
 def entropy(probabilities: np.ndarray, budget: int) -> np.ndarray:
-    """The images whose predicted distribution has the largest entropy (Shannon)."""
+    """Selects the images whose predicted distribution has the largest entropy (Shannon)."""
     return _lowest(-entropies(probabilities), budget)
 
 
 def committee(members: np.ndarray, budget: int) -> np.ndarray:
-    """The images on which models disagree most.
+    """Selects the images on which the models disagree most.
 
     Args:
       members: `[K, N, C]` probabilities of K models.
@@ -37,31 +38,32 @@ def committee(members: np.ndarray, budget: int) -> np.ndarray:
 
 
 def margins(probabilities: np.ndarray) -> np.ndarray:
-    """`[N]` probability of the likeliest class above the second one, 0..1."""
+    """Returns the margins `[N]` of the likeliest class over the second likeliest, 0..1."""
     ordered = np.sort(np.asarray(probabilities, np.float64), axis=-1)
     return ordered[:, -1] - ordered[:, -2]
 
 
 def entropies(probabilities: np.ndarray) -> np.ndarray:
-    """`[..., N]` entropy of each distribution, in nats."""
+    """Returns the entropy `[..., N]` of each distribution, in nats."""
     p = np.asarray(probabilities, np.float64)
     return -np.sum(p * np.log(np.maximum(p, 1e-12)), axis=-1)
 
 
 def disagreements(members: np.ndarray) -> np.ndarray:
-    """`[N]` entropy of the mean of K distributions minus their mean entropy, in nats.
+    """Returns `[N]` the entropy of the mean of K distributions minus their mean entropy, in nats.
 
-    The mutual information of prediction and model (Houlsby et al., 2011): 0 where all agree.
+    This is the mutual information of prediction and model (Houlsby et al., 2011); 0: all agree.
     """
     return entropies(np.mean(members, axis=0)) - np.mean(entropies(members), axis=0)
 
 
 def coreset(features: np.ndarray, labeled: np.ndarray, budget: int) -> np.ndarray:
-    """Each time the image furthest from all that are labelled or chosen (Sener & Savarese, 2018).
+    """Selects repeatedly the image furthest from all labelled or selected ones (Sener & Savarese,
+    2018).
 
     Args:
-      labeled: `[L]` indices of labelled images among the features; they are not chosen. Without
-        any, the first image is the one nearest to the mean.
+      labeled: `[L]` indices of labelled images among the features, which are not selected. If
+        empty, the first image is the one nearest to the mean.
     """
     features = np.asarray(features, np.float64)
     distance = np.full(len(features), np.inf)
@@ -75,20 +77,20 @@ def coreset(features: np.ndarray, labeled: np.ndarray, budget: int) -> np.ndarra
             index = int(np.argmax(distance))
         chosen.append(index)
         distance = np.minimum(distance, _distances(features, features[index]))
-        distance[index] = -1  # not again, even where images are equal
+        distance[index] = -1  # not selected again, even if images are equal
     return np.array(chosen, int)
 
 
 def typical(features: np.ndarray, labeled: np.ndarray, budget: int, *, seed: int = 0) -> np.ndarray:
-    """The most typical image of each cluster that has no label yet: TypiClust (Hacohen et al.,
-    2022), made for few labels or none.
+    """Selects the most typical image of each cluster without labels: TypiClust (Hacohen et al.,
+    2022), designed for few or no labels.
 
-    Clusters are of k-means, as many as there will be labels, 500 at most. The most typical image
-    of a cluster has the smallest mean distance to its 20 nearest neighbours there. Clusters with
-    the fewest labels come first, of these the largest.
+    Clusters are found by k-means; their number equals the number of labels after the selection, at
+    most 500. The most typical image of a cluster has the smallest mean distance to its 20 nearest
+    neighbours there. Clusters with the fewest labels come first; among these, the largest.
 
     Args:
-      labeled: `[L]` indices of labelled images among the features; they are not chosen.
+      labeled: `[L]` indices of labelled images among the features, which are not selected.
     """
     features = np.asarray(features, np.float64)
     clusters = min(len(labeled) + budget, _MAX_CLUSTERS, len(features))
@@ -97,7 +99,7 @@ def typical(features: np.ndarray, labeled: np.ndarray, budget: int, *, seed: int
     taken[labeled] = True
     size = np.bincount(cluster_of, minlength=clusters)
     labels_in = np.bincount(cluster_of[taken], minlength=clusters)
-    ranked = {}  # a cluster's images, the most typical first
+    ranked = {}  # the images of each cluster, the most typical first
     chosen: list[int] = []
     while len(chosen) < budget:
         free = np.bincount(cluster_of[~taken], minlength=clusters) > 0
@@ -113,7 +115,7 @@ def typical(features: np.ndarray, labeled: np.ndarray, budget: int, *, seed: int
 
 
 def pixel_features(images: np.ndarray, *, dimensions: int = 64) -> np.ndarray:
-    """Features `[N, D]` without any model: the principal components of the pixels.
+    """Returns features `[N, D]` without a model: the principal components of the pixels.
 
     Args:
       images: uint8 `[N, H, W, C]`.
@@ -133,15 +135,15 @@ def _distances(features: np.ndarray, center: np.ndarray) -> np.ndarray:
 def _clusters(features: np.ndarray, clusters: int, seed: int) -> np.ndarray:
     kind = KMeans if clusters <= _MANY_CLUSTERS else MiniBatchKMeans
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # equal images: fewer clusters
+        warnings.simplefilter("ignore", ConvergenceWarning)  # equal images give fewer clusters
         return kind(clusters, n_init=3, random_state=seed).fit_predict(features)
 
 
 def _by_typicality(features: np.ndarray, members: np.ndarray) -> np.ndarray:
-    """The images of a cluster, those in its densest places first."""
+    """Returns the images of a cluster, the most typical first."""
     if len(members) < 3:
         return members
     neighbors = min(_NEIGHBORS, len(members) // 2)
     search = NearestNeighbors(n_neighbors=neighbors).fit(features[members])
-    distances, _ = search.kneighbors()  # of each image to others, not to itself
+    distances, _ = search.kneighbors()  # excludes each image itself
     return members[np.argsort(distances.mean(axis=1), kind="stable")]

@@ -1,4 +1,4 @@
-"""Pages of images: `predictions.html`, the surest and the least sure of each class, and others."""
+"""HTML pages of images, such as each class's most and least confident ones (`predictions.html`)."""
 
 import base64
 import io
@@ -13,11 +13,11 @@ from PIL import Image
 from ssljax.data.sources import Loaded
 from ssljax.inference.table import readable
 
-_PER_CLASS = 12  # images at each end
+_PER_CLASS = 12  # images of most and of least confidence
 
 
 class Item(NamedTuple):
-    """An image on the page."""
+    """An image selected for the page."""
 
     confidence: float
     name: str
@@ -25,35 +25,35 @@ class Item(NamedTuple):
 
 
 class Figure(NamedTuple):
-    """An image as the page has it."""
+    """An image in the form used by the page."""
 
     name: str
     text: str
-    png: str  # in base64
+    png: str  # base64-encoded
 
 
 class Section(NamedTuple):
-    """A part of a page."""
+    """A section of a page."""
 
     name: str
     note: str
-    rows: Sequence[tuple[str, Sequence[Figure]]]  # heading, and images; without images: none
+    rows: Sequence[tuple[str, Sequence[Figure]]]  # headings and images; empty rows are omitted
 
 
 class Extremes:
-    """Of each class, the images with the largest and the smallest confidence seen so far."""
+    """The images of each class with the largest and smallest confidence so far."""
 
     def __init__(self, classes: int):
         self.surest: list[list[Item]] = [[] for _ in range(classes)]
         self.least_sure: list[list[Item]] = [[] for _ in range(classes)]
 
     def add(self, loaded: Loaded, predicted: np.ndarray, confidence: np.ndarray) -> None:
-        """Notes a batch: predicted classes and confidences `[n]` of its `loaded.images`."""
+        """Adds a batch: predicted classes and confidences `[n]` of its `loaded.images`."""
         for c in np.unique(predicted):
             of_class = np.flatnonzero(predicted == c)
             for ends, sign in ((self.surest[c], -1), (self.least_sure[c], 1)):
                 ranks, chosen = sign * confidence[of_class], of_class
-                if len(ends) == _PER_CLASS:  # most batches hold nothing that belongs here
+                if len(ends) == _PER_CLASS:  # most batches have no better image
                     better = ranks < sign * ends[-1].confidence
                     ranks, chosen = ranks[better], of_class[better]
                 chosen = chosen[np.argsort(ranks, kind="stable")[:_PER_CLASS]]
@@ -63,7 +63,7 @@ class Extremes:
 
 
 def _item(loaded: Loaded, i: int, confidence: float) -> Item:
-    """The i-th of the images that could be read; its batch is not kept."""
+    """Copies the i-th readable image, so that its batch can be freed."""
     name = readable(loaded.names[loaded.positions[i] - loaded.first])
     return Item(confidence, name, loaded.images[i].copy())
 
@@ -74,11 +74,11 @@ def page(
     per_class: np.ndarray,
     problems: Mapping[str, str],
 ) -> str:
-    """The page as HTML; names and problems are escaped.
+    """Returns the page as HTML; names and problems are escaped.
 
     Args:
-      per_class: `[C]` how many images were given each class.
-      problems: names of images that could not be read, and why.
+      per_class: `[C]` number of images predicted as each class.
+      problems: name of each unreadable image, and the reason.
     """
     sections = [
         Section(
@@ -93,8 +93,8 @@ def page(
     ]
     unread = f"; {len(problems)} could not be read" if problems else ""
     introduction = (
-        f"{int(per_class.sum()) + len(problems)} images{unread}. Each class shows the images that "
-        "the model is surest of, and those it is least sure of, with the confidence."
+        f"{int(per_class.sum()) + len(problems)} images{unread}. Each class shows the images with "
+        "the highest and the lowest confidence."
     )
     return render("Predictions", introduction, sections, problems)
 
@@ -104,7 +104,7 @@ def _shown(item: Item) -> Figure:
 
 
 def figure(image: np.ndarray, name: str, text: str) -> Figure:
-    """An image, uint8 `[H, W, C]`, with its name and a text before that."""
+    """Returns the figure of an image, uint8 `[H, W, C]`, with its name after a text."""
     data = io.BytesIO()
     Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(data, "PNG")
     return Figure(name, text, base64.b64encode(data.getvalue()).decode())
@@ -113,7 +113,7 @@ def figure(image: np.ndarray, name: str, text: str) -> Figure:
 def render(
     title: str, introduction: str, sections: Sequence[Section], problems: Mapping[str, str]
 ) -> str:
-    """A page of images as HTML that needs no other file; all text is escaped."""
+    """Returns a self-contained HTML page of images; all text is escaped."""
     template = Path(__file__).with_name("sheet.html").read_text(encoding="utf-8")
     return (
         Environment(autoescape=True)

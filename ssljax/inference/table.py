@@ -1,5 +1,5 @@
-"""`predictions.csv` and `predictions.npz`, written a batch at a time, so that any number of images
-needs no more memory."""
+"""`predictions.csv` and `predictions.npz`, written in batches, so that memory use does not depend
+on the number of images."""
 
 import csv
 import zipfile
@@ -15,21 +15,21 @@ from ssljax.data.sources import Loaded
 from ssljax.forward import Outputs
 from ssljax.inference import calibration, selection
 
-_LIKELIEST = 5  # classes that a row names, where there are more
+_LIKELIEST = 5  # maximum number of classes listed per row
 
 
 class Scores(NamedTuple):
-    """Numbers of each image, `[n]`."""
+    """Numbers for each image, `[n]`."""
 
     predicted: np.ndarray  # int, the likeliest class
-    confidence: np.ndarray  # calibrated probability of it
-    raw_confidence: np.ndarray  # the model's
-    margin: np.ndarray  # probability above the second class
+    confidence: np.ndarray  # calibrated probability of the likeliest class
+    raw_confidence: np.ndarray  # uncalibrated confidence
+    margin: np.ndarray  # probability minus that of the second likeliest class
     entropy: np.ndarray  # nats
 
 
 def scores(found: Outputs) -> Scores:
-    """The numbers of some outputs."""
+    """Computes the numbers for some outputs."""
     if not len(found.logits):
         none = np.zeros(0, np.float32)
         return Scores(none.astype(int), none, none, none, none)
@@ -43,19 +43,19 @@ def scores(found: Outputs) -> Scores:
 
 
 def readable(name: str) -> str:
-    """A file name as text that can be encoded: bytes that are no UTF-8 become `\\xNN`."""
+    """Returns a file name as encodable text: bytes that are not UTF-8 become `\\xNN`."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-# A column of the CSV that is 0 or 1: which images are marked, bool `[n]`.
+# A function that computes a 0/1 column of the CSV: the marked images, bool `[n]`.
 Mark = Callable[[Scores, Outputs], np.ndarray]
 
 
 class Table:
-    """The two files of `names`, images in their order.
+    """Writes the two files for `names`, with images in that order.
 
     Args:
-      marks: further columns, by their names.
+      marks: additional columns, by name.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Table:
         self._marks = marks
         self._class_names = np.array(classes, object)
         self._open = ExitStack()
-        self._columns: dict[str, BinaryIO] = {}  # of the npz, each a file of its own until the end
+        self._columns: dict[str, BinaryIO] = {}  # npz columns, each a separate file until the end
 
     def __enter__(self) -> "Table":
         path = self._directory / "predictions.csv"
@@ -91,7 +91,7 @@ class Table:
         found: Outputs,
         marked: Mapping[str, np.ndarray],
     ) -> None:
-        """Writes a batch; numbers, outputs and marks are of its images that could be read."""
+        """Writes a batch; numbers, outputs and marks are those of its readable images."""
         names = [readable(name) for name in loaded.names]
         cells = zip(*self._cells(numbers, found.probabilities, marked), strict=True)
         empty = [""] * (len(self._header) - 2)
@@ -110,7 +110,7 @@ class Table:
         self._append("files", np.array(names, self._texts))
 
     def save(self) -> None:
-        """Writes `predictions.npz`; `predicted` is -1 where an image could not be read."""
+        """Writes `predictions.npz`; `predicted` is -1 for unreadable images."""
         with zipfile.ZipFile(self._directory / "predictions.npz", "w") as archive:
             for name, file in self._columns.items():
                 file.close()
@@ -130,7 +130,7 @@ class Table:
     def _cells(
         self, numbers: Scores, probabilities: np.ndarray, marked: Mapping[str, np.ndarray]
     ) -> list[Sequence[object]]:
-        """The columns between `file` and `problem`, for the images that could be read."""
+        """Returns the columns between `file` and `problem`, for the readable images."""
         columns = [self._class_names[numbers.predicted].tolist(), *map(_decimals, numbers[1:])]
         columns += [marked[name].astype(int).tolist() for name in self._marks]
         if len(self._classes) > _LIKELIEST:
@@ -142,7 +142,7 @@ class Table:
         return columns
 
     def _append(self, column: str, values: np.ndarray) -> None:
-        """Rows of a column of the npz."""
+        """Appends rows to a column of the npz."""
         if column not in self._columns:
             path = self._directory / f"{column}.npy.partial"
             file = self._columns[column] = self._open.enter_context(path.open("wb"))
@@ -164,7 +164,7 @@ def _decimals(values: np.ndarray) -> list[str]:
 def _filled(
     values: np.ndarray, rows: np.ndarray, count: int, dtype: type, missing: float
 ) -> np.ndarray:
-    """`[count, …]`: the values at their rows, elsewhere `missing`."""
+    """Returns an array `[count, …]` with the values at their rows, elsewhere `missing`."""
     if len(values) == count:
         return values.astype(dtype)
     found = np.full((count, *values.shape[1:]), missing, dtype)

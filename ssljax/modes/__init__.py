@@ -1,1 +1,1 @@
-"""What the modes of the command line do, each a function of a `flags.Command`."""
+"""Implementations of command-line modes, each a function of a `flags.Command`."""

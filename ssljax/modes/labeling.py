@@ -81,7 +81,7 @@ def label_errors(command: Command) -> None:
 
 
 def _runs_or_recipe(command: Command) -> tuple[list[Path], ml_collections.ConfigDict | None]:
-    """The runs of --workdir, or where there is none yet the recipe of --config."""
+    """Returns the runs of --workdir or, if there is none yet, the recipe of --config."""
     if (command.workdir is None) == (command.recipe is None):
         raise UsageError(f"--mode={command.mode} needs --workdir or --config, one of them")
     if command.workdir is None:

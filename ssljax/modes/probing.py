@@ -1,4 +1,4 @@
-"""`--mode=probe`: how far a few labels go on frozen features."""
+"""`--mode=probe`: the accuracy of classifiers on frozen features with few labels."""
 
 from pathlib import Path
 

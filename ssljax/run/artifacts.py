@@ -1,10 +1,10 @@
-"""What a run leaves for its report, beside numbers: so that a report needs no data and no device.
+"""Files that a run writes for its report, so that the report needs neither data nor a device.
 
 environment.json  versions, devices and images of a step of each start
 labelled.png      the labelled images, the first of each class, with their names as the file's text
 predictions.npz   for each test image, what the EMA model said at the newest evaluation
 curve.png         the error over the steps, once the run is complete
-failure.txt       why the run cannot go on; gone once it does
+failure.txt       why the run cannot continue; removed once it does
 """
 
 import os
@@ -32,8 +32,8 @@ from ssljax.run.evaluate import Predictions
 from ssljax.storage.files import read_json, replacing, write_picture, write_sealed, write_text
 
 _PACKAGES = ("ssljax", "jax", "jaxlib", "flax", "optax", "numpy")
-_PER_CLASS = 10  # labelled images of a class that are drawn
-_VIEWED = 8  # images whose views TensorBoard shows
+_PER_CLASS = 10  # labelled images drawn per class
+_VIEWED = 8  # images whose views are shown in TensorBoard
 
 
 def begin(experiment: Experiment, workdir: Path, log: metrics.MetricsLog, *, step: int) -> None:
@@ -41,7 +41,7 @@ def begin(experiment: Experiment, workdir: Path, log: metrics.MetricsLog, *, ste
     _note_start(workdir, step, experiment.devices, experiment.images_per_step)
     if step:
         return
-    if isinstance(experiment.dataset, Dataset):  # from a stream, it would take minutes
+    if isinstance(experiment.dataset, Dataset):  # drawing a stream would take minutes
         sheet = overview.contact_sheet(experiment.dataset, experiment.split, per_class=_PER_CLASS)
         write_picture(workdir / "labelled.png", sheet)
     log.write_image(step, "views", lambda: _views(experiment))
@@ -77,7 +77,7 @@ def _note_start(
 
 
 def environment(devices: Sequence[jax.Device]) -> dict[str, Any]:
-    """Versions and hardware."""
+    """Returns versions and hardware."""
     versions = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -93,7 +93,7 @@ def environment(devices: Sequence[jax.Device]) -> dict[str, Any]:
 
 @contextmanager
 def noting_failure(workdir: Path) -> Iterator[None]:
-    """Writes `failure.txt` if the run ends with an error; an interrupted run has not failed."""
+    """Writes `failure.txt` if the run ends with an error; an interruption is not a failure."""
     path = workdir / "failure.txt"
     path.unlink(missing_ok=True)
     try:
@@ -101,8 +101,8 @@ def noting_failure(workdir: Path) -> Iterator[None]:
     except Interrupted:
         raise
     except Exception as error:
-        with suppress(OSError):  # a full disk, perhaps
-            text = f"{type(error).__name__}: {error}\n"  # of anybody's code
+        with suppress(OSError):  # e.g. the disk is full
+            text = f"{type(error).__name__}: {error}\n"  # may come from user code
             write_text(path, text.encode(errors="backslashreplace").decode())
         raise
 
@@ -110,9 +110,9 @@ def noting_failure(workdir: Path) -> Iterator[None]:
 def write_predictions(
     experiment: Experiment, predictions: Predictions, workdir: Path, *, step: int
 ) -> None:
-    """Writes `predictions.npz`, of a streamed data set after the last step only.
+    """Writes `predictions.npz`; for a streamed data set, only after the last step.
 
-    It holds `step`; the fields of `evaluate.Predictions`, which tells what they are; and
+    It holds `step`; the fields of `evaluate.Predictions`, which documents them; and
     `mistake_names` `[K]`, the names of the mistakes' images.
     """
     if not isinstance(experiment.dataset, Dataset) and step < experiment.num_steps:
@@ -123,7 +123,7 @@ def write_predictions(
 
 
 def _mistake_names(experiment: Experiment, predictions: Predictions) -> list[str]:
-    """Their files, or numbers from 0; "" where damaged images have left their places to others."""
+    """Returns the mistakes' files, or numbers from 0; "" if damaged images make these ambiguous."""
     data = experiment.dataset
     names = data.names("test")
     if predictions.part == "validation":
@@ -134,13 +134,13 @@ def _mistake_names(experiment: Experiment, predictions: Predictions) -> list[str
 
 
 def write_curve(workdir: Path, rows: Sequence[metrics.Row]) -> Path | None:
-    """Draws `curve.png`: the error of the EMA weights at each evaluation. None: there is none."""
+    """Draws `curve.png`: the error of the EMA weights at each evaluation. None: no evaluations."""
     part = results.evaluated_part(rows)
     key = results.HEADLINES[part]
     points = [(row["step"], 100 * (1 - row[key])) for row in rows if row.get(key) is not None]
     if not points:
         return None
-    from ssljax.drawing import Figure  # takes a second
+    from ssljax.drawing import Figure  # takes a second to import
 
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.add_subplot(
@@ -154,10 +154,10 @@ def write_curve(workdir: Path, rows: Sequence[metrics.Row]) -> Path | None:
 
 
 def tell_what_is_there(workdir: Path, runs: Sequence[str] = ("",)) -> None:
-    """Names the files that a newcomer wants next, and the report's command.
+    """Prints the most useful files of a finished run, and the report's command.
 
     Args:
-      runs: the run directories in `workdir`; by default it is one itself.
+      runs: the run directories in `workdir`; by default `workdir` itself.
     """
     name = Path(sys.argv[0]).name
     program = "python launch.py" if name == "launch.py" else "ssljax"

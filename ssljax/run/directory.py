@@ -1,19 +1,19 @@
-"""What is in a run directory, and what may be resumed in it.
+"""The files in a run directory, and the checks before a run is resumed there.
 
 config.json     the experiment
-init_from.json  the weights that it starts with, and their checksum, where these are not random
-data.json       the images' shape, the names of their classes, and hashes, see `data/fingerprint.py`
-split.json      which images are labelled, see `data/split_file.py`
-checkpoints/    Orbax checkpoints, one directory a step, each with the checksums of its files
-SHA256SUMS      checksums of these and of environment.json and results.json
-lock            which process trains here; empty: none
-metrics.jsonl   one line a log or evaluation step
+init_from.json  the initial weights and their checksum, unless these are random
+data.json       the images' shape, the class names and data hashes, see `data/fingerprint.py`
+split.json      the labelled images, see `data/split_file.py`
+checkpoints/    Orbax checkpoints, one directory per step, each with checksums of its files
+SHA256SUMS      checksums of the files above, and of environment.json and results.json
+lock            the process that trains here; empty: none
+metrics.jsonl   one line per logging or evaluation step
 events.out.*    the same for TensorBoard
 environment.json, labelled.png, predictions.npz, failure.txt: for the report, see `artifacts.py`
 curve.png       the error over the steps, once the run is complete
-augment.png     what the augmentation had learned at the newest evaluation, if it learns
+augment.png     the state of a learned augmentation at the newest evaluation
 results.json    the results, once the run is complete
-calibration.json    the temperature and what it does, see `inference/calibrate.py`
+calibration.json    the temperature and its effect, see `inference/calibrate.py`
 """
 
 from pathlib import Path
@@ -31,15 +31,15 @@ from ssljax.storage.files import PARTIAL, SUMS, read_json, write_sealed
 PyTree = Any
 
 INIT_FROM = "init_from.json"
-# What a start that was killed can leave before `config.json`.
+# Files that a killed start can leave before `config.json` is complete.
 _BEGUN = frozenset({"config.json", "data.json", "split.json", INIT_FROM, SUMS, lock.NAME})
 
 
 def make_directory(workdir: Path) -> None:
-    """Makes an empty directory for a run, or finds a run, or the beginnings of one.
+    """Creates a run directory, or accepts one with a run or a started one.
 
     Raises:
-      UsageError: the directory holds something else, is a part of another run, or cannot be made.
+      UsageError: the directory has other contents, is part of another run, or cannot be created.
     """
     runs.require_no_part(workdir)
     try:
@@ -55,10 +55,10 @@ def make_directory(workdir: Path) -> None:
 
 
 def open_directory(workdir: Path, experiment: Experiment) -> None:
-    """Writes the run's description, or finds that the run described there is this one.
+    """Writes the run's description, or checks that the directory describes the same run.
 
     Raises:
-      UsageError: the directory holds something else.
+      UsageError: the directory has other contents.
     """
     split = split_file.record(
         experiment.split, experiment.dataset.added_labels, class_counts=experiment.class_counts
@@ -79,10 +79,10 @@ def open_directory(workdir: Path, experiment: Experiment) -> None:
 
 
 def require_same(workdir: Path, experiment: Experiment) -> None:
-    """Finds that the run in a directory is this one.
+    """Checks that the run in a directory is this one.
 
     Raises:
-      UsageError: it is another one, or its data are others.
+      UsageError: it is another run, or its data have changed.
     """
     resume.require_same_run(workdir, experiment.config, fingerprint(experiment.split))
     resume.require_same_data(str(workdir), runs.data_record(workdir), experiment.data_record)
@@ -94,54 +94,54 @@ def _recorded_checksum(path: Path) -> dict[str, Any]:
 
 
 def _require_same_weights(path: Path, record: dict[str, Any]) -> None:
-    """A run that has no checkpoint yet starts again with the weights that it was begun with.
+    """Checks that a run without checkpoints restarts from the same initial weights.
 
     Raises:
-      UsageError: those of `config.init_from` are others now.
+      UsageError: the weights of `config.init_from` have changed.
     """
     found = read_json(path) if path.exists() else record
     if found.get("sha256") != record["sha256"]:
         steps = found.get("step"), record.get("step")
         now = f", those of step {steps[1]}, not {steps[0]}" if steps[1] is not None else ""
         raise UsageError(
-            f"{path} is of a run that begins with other weights than {record['init_from']} has "
+            f"{path} is that of a run with other initial weights than {record['init_from']} has "
             f"now{now}; use another workdir"
         )
 
 
 def require_ours(path: Path, value: dict[str, Any]) -> None:
-    """What lies where a file is to be written is what will be written, and nobody's own.
+    """Checks that an existing file has the content to be written, so that no user file is lost.
 
-    It can say less, as older versions did, but for the hash: only people leave it out.
+    The file may lack entries, as in older versions, except the hash, which only users omit.
 
     Raises:
-      UsageError: it is something else.
+      UsageError: the file has other content.
     """
     there = read_json(path) if path.exists() else {}
     by_hand = bool(there) and "hash" in value and "hash" not in there
     if by_hand or any(key not in value or value[key] != said for key, said in there.items()):
-        raise UsageError(f"{path} is there already and holds something else; use another workdir")
+        raise UsageError(f"{path} already exists with other content; use another workdir")
 
 
 class Begun(NamedTuple):
-    """How far the run in a directory is; `recipe.build` takes both."""
+    """The progress of the run in a directory; `recipe.build` takes both values."""
 
     batch_size: int | None  # None: there is no run
-    started: bool  # whether it has a checkpoint
+    started: bool  # whether the run has a checkpoint
 
 
 def begun(workdir: Path) -> Begun:
-    """How far the run in a directory is."""
+    """Returns the progress of the run in a directory."""
     path = workdir / "config.json"
     batch_size = read_json(path, batch_size=int)["batch_size"] if path.exists() else None
     return Begun(batch_size, checkpoints.are_there(workdir))
 
 
 def newest_state(workdir: Path, template: PyTree, *, keep: int, fallback: bool = False) -> Any:
-    """The state in the newest checkpoint of a run directory, on the host.
+    """Returns the state in the newest checkpoint of a run directory, on the host.
 
     Raises:
-      UsageError: there is none, or it cannot be read.
+      UsageError: there is no checkpoint, or it cannot be read.
     """
     with Checkpoints(workdir, keep=keep) as saved:
         newest = saved.restore_newest(template, fallback=fallback)

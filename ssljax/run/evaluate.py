@@ -1,4 +1,4 @@
-"""A state of training -> exact accuracies."""
+"""Computes exact accuracies of a training state."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
@@ -17,13 +17,13 @@ from ssljax.training import hosts, parallel
 from ssljax.training.parallel import Evaluate
 from ssljax.training.state import TrainState, Weights
 
-_MISTAKES = 24  # images of the most confident ones that are kept
+_MISTAKES = 24  # number of most confident mistakes whose images are kept
 
 
 class Predictions(NamedTuple):
-    """What the EMA model says of each evaluated image."""
+    """The EMA model's predictions for the evaluated images."""
 
-    part: str  # test, or validation where there are no test images
+    part: str  # test, or validation if there are no test images
     labels: np.ndarray  # [T] int32
     predicted: np.ndarray  # [T] int32
     confidence: np.ndarray  # [T] float32, the largest probability
@@ -32,7 +32,7 @@ class Predictions(NamedTuple):
 
 
 class Subject(Protocol):
-    """What is evaluated: an `Experiment`, or its data alone."""
+    """The data to evaluate on: an `Experiment`, or its data alone."""
 
     @property
     def dataset(self) -> Dataset | StreamedDataset: ...
@@ -48,21 +48,21 @@ def evaluate_state(
     state: TrainState,
     watch: Callable[[Batches], Batches] = iter,
 ) -> tuple[Scores, Predictions | None]:
-    """Accuracy (0..1) and cross-entropy (nats) on validation and test images.
+    """Computes accuracy (0..1) and cross-entropy (nats) on validation and test images.
 
-    Each image goes through the network once for each set of weights. Every process must call this.
+    Each image passes through the network once per set of weights. Every process must call this.
 
     Args:
       evaluate: `experiment.evaluator()`.
-      state: replicated.
+      state: the state, replicated.
       watch: passes batches on, or raises to end the evaluation.
 
     Returns:
-      `{test,valid}/{accuracy,loss,class_entropy}_{raw,ema}`, the last one that of the predicted
-      classes in nats, with more than 10 classes also `accuracy_top5`; of EMA weights also
-      `balanced_accuracy` and `macro_f1`, see `balanced`; a part without labelled images is left
-      out. And the predictions for the images that the headline is about; None where there is
-      nothing to evaluate on.
+      Scores `{test,valid}/{accuracy,loss,class_entropy}_{raw,ema}`, where class_entropy is that of
+      the predicted classes in nats; with more than 10 classes also `accuracy_top5`; for EMA weights
+      also `balanced_accuracy` and `macro_f1`, see `balanced`. Parts without labelled images are
+      omitted. Also returns the predictions for the part of the headline; None if there is nothing
+      to evaluate on.
     """
     weights = {kind: state.weights(kind) for kind in ("raw", "ema")}
     data, size = experiment.dataset, experiment.eval_batch_size
@@ -92,9 +92,9 @@ def evaluate_state(
 
 
 def balanced(labels: np.ndarray, predicted: np.ndarray) -> Scores:
-    """Figures to which each class contributes alike, however many images it has; 0..1.
+    """Computes scores in which each class has equal weight, whatever its number of images; 0..1.
 
-    Classes without an image among the labels are left out of both.
+    Classes that do not occur in the labels are ignored.
 
     Args:
       labels, predicted: int `[T]`.
@@ -111,7 +111,7 @@ def balanced(labels: np.ndarray, predicted: np.ndarray) -> Scores:
 
 
 def uneven_parts(subject: Subject) -> frozenset[str]:
-    """Of `HEADLINES`, the parts whose classes are not evenly frequent."""
+    """Returns the parts of `HEADLINES` whose classes differ in frequency."""
     data = subject.dataset
     valid = data.labels[labeled_validation(data, subject.split)]
     parts = {"test": data.test_labels, "validation": valid}
@@ -124,8 +124,11 @@ def mean_metrics(
     batches: Batches,
     see: Callable[[np.ndarray, np.ndarray, parallel.Evaluated], None] | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Means over exactly the images of the batches, by the weights' name: numbers, or of `classes`
-    a vector. `see` is given each batch's images, labels, and what the EMA weights find."""
+    """Computes means over exactly the images of the batches, by the weights' name.
+
+    Values are numbers, except for the vector `classes`. `see` receives each batch's images and
+    labels, and the EMA weights' outputs.
+    """
     sums: dict[str, dict[str, tuple[Any, Any]]] = {kind: {} for kind in weights}
     for images, labels in batches:
         found = evaluate(weights, images, labels)
@@ -146,12 +149,12 @@ class _Guesses:
 
     def __init__(self, image_shape: tuple[int, int, int]):
         self._image_shape = image_shape
-        self._rows: list[tuple[np.ndarray, ...]] = []  # labels, predicted, confidence of a batch
+        self._rows: list[tuple[np.ndarray, ...]] = []  # labels, predicted, confidence per batch
         self._count = 0
-        self._mistakes: list[tuple[float, int, np.ndarray]] = []  # minus confidence, index, image
+        self._mistakes: list[tuple[float, int, np.ndarray]] = []  # -confidence, index, image
 
     def add(self, images: np.ndarray, labels: np.ndarray, found: parallel.Evaluated) -> None:
-        """Notes a batch; of its images only those of the most confident mistakes are kept."""
+        """Records a batch; only images of the most confident mistakes are kept."""
         self._rows.append((labels.astype(np.int32), found.predicted, found.confidence))
         wrong = np.flatnonzero(found.predicted != labels)
         self._mistakes += [
@@ -161,8 +164,8 @@ class _Guesses:
         self._count += len(labels)
 
     def gather(self, part: str, total: int) -> Predictions:
-        """The predictions of all processes for `total` images, of which damaged ones are missing,
-        in the order in which the processes took turns."""
+        """Gathers the predictions of all processes for `total` images, without damaged ones, in the
+        round-robin order of the processes."""
         largest = -(-total // jax.process_count())
         columns = [np.concatenate(column) for column in zip(*self._rows, strict=True)]
         columns = [np.pad(column, (0, largest - len(column))) for column in columns]

@@ -1,7 +1,8 @@
-"""TensorBoard's event files of earlier starts: rows that come again are taken out of them.
+"""Removes rows from TensorBoard event files of earlier starts if they will be computed again.
 
-Needs no TensorFlow: a file is a sequence of records, an 8-byte length and a 4-byte checksum before
-each and a checksum behind it; a record is a protocol buffer `Event`, whose field 2 is its step.
+Needs no TensorFlow: a file is a sequence of records, each with an 8-byte length and a 4-byte
+checksum before it and a checksum after it. A record is a protocol buffer `Event`, whose field 2 is
+its step.
 """
 
 from collections.abc import Iterator
@@ -10,23 +11,23 @@ from pathlib import Path
 from ssljax.storage.files import write_bytes
 
 _BEFORE, _BEHIND = 12, 4  # bytes around a record
-_STEP = 2  # the field
+_STEP = 2  # number of the field
 
 
 def drop_after(workdir: Path, step: int) -> None:
-    """Removes what the event files of a run hold of the steps after `step`; at step 0, all."""
+    """Removes the records after `step` from a run's event files; at step 0, removes all."""
     for path in workdir.glob("events.out.tfevents.*"):
         content = path.read_bytes()
         kept = [record for record, at in _records(content) if 0 < step >= at]
-        if len(kept) < 2:  # the first record is the format's version
+        if len(kept) < 2:  # the first record is the format version
             path.unlink()
         elif sum(map(len, kept)) < len(content):
             write_bytes(path, b"".join(kept))
 
 
 def _records(content: bytes) -> Iterator[tuple[bytes, int]]:
-    """The records of a file with what is around them, and their steps; what a kill has cut short
-    is left out."""
+    """Yields the records of a file, with length and checksums, and their steps; an incomplete last
+    record is omitted."""
     start = 0
     while start + _BEFORE <= len(content):
         size = int.from_bytes(content[start : start + 8], "little")
@@ -38,7 +39,7 @@ def _records(content: bytes) -> Iterator[tuple[bytes, int]]:
 
 
 def _step(event: bytes) -> int:
-    """The step of an `Event`; 0 where it names none."""
+    """Returns the step of an `Event`; 0 if it has none."""
     place = 0
     while place < len(event):
         tag, place = _varint(event, place)
@@ -56,7 +57,7 @@ def _step(event: bytes) -> int:
 
 
 def _varint(data: bytes, place: int) -> tuple[int, int]:
-    """A number of 7 bits a byte, the lowest first, and where it ends."""
+    """Decodes a number with 7 bits per byte, lowest first; returns it and its end position."""
     value = shift = 0
     while place < len(data):
         value |= (data[place] & 127) << shift

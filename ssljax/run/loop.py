@@ -1,4 +1,4 @@
-"""The loop: run steps, log, evaluate, save, and leave when a signal asks for it."""
+"""The training loop: runs steps, logs, evaluates, saves, and stops on a signal."""
 
 import signal
 from collections.abc import Callable, Sequence
@@ -28,34 +28,34 @@ from ssljax.training.state import TrainState
 from ssljax.training.stream import Feed, Stream
 
 PyTree = Any
-# Seconds that the steps of a call on an accelerator may take: signals are looked at in between, and
-# several processes leave four calls after one of them was sent one.
+# Maximum duration in seconds of one call's steps on an accelerator. Signals are checked between
+# calls; with several processes, the run ends four calls after one of them received a signal.
 _CALL = 2.0
 
 
 class Member(NamedTuple):
-    """A run that the loop trains, alone or beside others that differ in their seeds only."""
+    """A run in the loop, alone or together with others that differ only in their seeds."""
 
     experiment: Experiment
     writer: RunWriter
-    title: str = ""  # before its lines on the screen
+    title: str = ""  # prefix of its log lines
 
 
 class Program(NamedTuple):
-    """What the loop runs."""
+    """The compiled program and data of the loop."""
 
     members: Sequence[Member]
     run: parallel.TrainSteps
-    feed: Callable[[int], AbstractContextManager[Feed]]  # what it reads from a step on
-    mapped: bool = False  # whether every array has an axis of members in front
+    feed: Callable[[int], AbstractContextManager[Feed]]  # opens the input from a step on
+    mapped: bool = False  # whether every array has a leading axis of members
 
     @property
     def experiment(self) -> Experiment:
-        """The first member's; the others have the same sizes and lengths."""
+        """The first member's experiment; the others have the same sizes and lengths."""
         return self.members[0].experiment
 
     def split(self, tree: PyTree, axis: int) -> list[PyTree]:
-        """Each member's part of a tree; `axis` is where the members are: replicated, 1; else 0."""
+        """Splits a tree by member along `axis`: 1 for replicated arrays, else 0."""
         if not self.mapped:
             return [tree]
         return [
@@ -65,19 +65,19 @@ class Program(NamedTuple):
 
 
 class LoopState(NamedTuple):
-    """Where the loop is, between two calls."""
+    """The state of the loop between two calls."""
 
-    step: int  # begun; of a stream, the last two may not be done
+    step: int  # steps begun; with a stream, the last two may be running
     state: TrainState  # replicated
     metric_sums: Metrics  # replicated, over the steps since the last row
-    logged: bool  # whether the row of `step` is written
+    logged: bool  # whether the row of `step` has been written
 
 
 class Session(NamedTuple):
-    """What the loop works with, from its first step to its last."""
+    """The objects used by the loop from its first to its last step."""
 
     program: Program
-    first: int  # the step it goes on from
+    first: int  # the step that training resumes from
     feed: Feed
     evaluate: parallel.Evaluate
     empty: Metrics  # metric sums over no step, on the host
@@ -87,18 +87,18 @@ class Session(NamedTuple):
 
 
 def train(experiment: Experiment, workdir: Path, *, home: str = "") -> dict[str, Any]:
-    """Trains `experiment` in `workdir`, resuming what is there; returns what `results.json` holds.
+    """Trains `experiment` in `workdir`, resuming a run found there; returns its results.json.
 
-    Of several processes the first one reads and writes the directory.
+    With several processes, the first one reads and writes the directory.
 
     Args:
       home: the URL of a remote run directory, of which `workdir` is the local copy; "": none.
 
     Raises:
-      UsageError: the directory holds another run, a checkpoint that cannot be read, or a process
-        that trains.
+      UsageError: the directory holds another run or an unreadable checkpoint, or another process
+        trains there.
       RunError: the run is not healthy, or the disk is full.
-      Interrupted: SIGINT, SIGTERM or SIGHUP came; the state was saved first.
+      Interrupted: SIGINT, SIGTERM or SIGHUP arrived; the state was saved first.
     """
     hosts.require_same(_description(experiment, home or str(workdir)))
     shapes = experiment.shapes
@@ -122,7 +122,7 @@ def train(experiment: Experiment, workdir: Path, *, home: str = "") -> dict[str,
 
 
 def _description(experiment: Experiment, workdir: str) -> dict[str, Any]:
-    """What all processes of a run must have alike; each may find the data where it is for it."""
+    """Returns what all processes of a run must agree on, which excludes the paths of data."""
     config = resume.knobs(experiment.config)
     config["dataset"] = splits.without_place(config["dataset"])
     return {
@@ -135,10 +135,10 @@ def _description(experiment: Experiment, workdir: str) -> dict[str, Any]:
 
 
 def run(program: Program, saved: dict[str, Any], empty: Metrics) -> None:
-    """Goes on from `saved`, what a checkpoint holds, to the last step.
+    """Trains from the state `saved` in a checkpoint to the last step.
 
     Args:
-      empty: metric sums over no step.
+      empty: metric sums over zero steps.
     """
     experiment = program.experiment
     step = int(np.ravel(saved["state"].step)[0])
@@ -169,7 +169,7 @@ def run(program: Program, saved: dict[str, Any], empty: Metrics) -> None:
 
 
 def _run_steps(session: Session, now: LoopState) -> LoopState:
-    """One call of the compiled steps, up to the next boundary at most; there, all are done."""
+    """Runs one call of the compiled steps, at most to the next boundary, and waits there."""
     experiment, stop = session.program.experiment, session.stop
     boundary = _next_boundary(experiment, now.step)
     last = min(now.step + _steps_at_once(experiment, session.watchdog), boundary)
@@ -180,7 +180,7 @@ def _run_steps(session: Session, now: LoopState) -> LoopState:
             now.state, now.metric_sums, session.feed, last - now.step
         )
         if last == boundary and isinstance(session.feed, Stream):
-            session.feed.wait()  # so that the clock is read when they are done
+            session.feed.wait()  # so that the time is measured after the steps
     stop.called = stop.stepped = True
     session.progress.advance(last - now.step)
     for member in session.program.members:
@@ -189,16 +189,16 @@ def _run_steps(session: Session, now: LoopState) -> LoopState:
 
 
 def _done(session: Session, step: int) -> int:
-    """Which step was the last one that is done, when `step` was the last one that was begun."""
+    """Returns the last step that is complete, when `step` is the last one begun."""
     return session.first + session.feed.done if isinstance(session.feed, Stream) else step
 
 
 def _log_and_evaluate(session: Session, now: LoopState) -> LoopState:
-    """Writes the row of a boundary; where it is an evaluation's, evaluates and saves.
+    """Writes the row of a boundary; at an evaluation step, also evaluates and saves.
 
     Raises:
-      Interrupted: a signal came within the evaluation: when the run goes on, this comes first.
-      RunError: it could not be evaluated; so too.
+      Interrupted: a signal arrived during the evaluation, which is repeated on resuming.
+      RunError: the evaluation failed; it is repeated on resuming.
     """
     program, progress, experiment = session.program, session.progress, session.program.experiment
     rates, states = progress.rates(), program.split(now.state, axis=1)
@@ -214,7 +214,7 @@ def _log_and_evaluate(session: Session, now: LoopState) -> LoopState:
             found = [_evaluate(session, *x) for x in zip(program.members, states, strict=True)]
         except Stopped:
             _leave(session, now, session.stop.now())
-        except RunError:  # images cannot be read: what was trained until here is kept
+        except RunError:  # images cannot be read; training up to here is saved
             _save(session, now)
             raise
         for member, row, (scores, _) in zip(program.members, rows, found, strict=True):
@@ -245,7 +245,7 @@ def _evaluate(
 
 
 def _save(session: Session, now: LoopState) -> None:
-    """Starts to save each member's checkpoint."""
+    """Starts saving each member's checkpoint."""
     if hosts.is_first():
         tree = parallel.fetch({"state": now.state, "window": now.metric_sums})
         trees = session.program.split(tree, axis=0)
@@ -256,7 +256,7 @@ def _save(session: Session, now: LoopState) -> None:
 
 
 def prune(members: Sequence[Member]) -> None:
-    """Removes checkpoints that are not kept, when all members have saved their newest one."""
+    """Removes old checkpoints once all members have saved their newest one."""
     for member in members:
         member.writer.wait()
     for member in members:
@@ -264,7 +264,7 @@ def prune(members: Sequence[Member]) -> None:
 
 
 def _leave(session: Session, now: LoopState, signum: int) -> NoReturn:
-    """Saves, then ends the run because of a signal.
+    """Saves the state, then ends the run because of a signal.
 
     Raises:
       Interrupted: always.
@@ -277,7 +277,7 @@ def _leave(session: Session, now: LoopState, signum: int) -> NoReturn:
 
 
 def _steps_at_once(experiment: Experiment, watchdog: Watchdog) -> int:
-    """How many steps a call may do, once it is known how long one takes."""
+    """Returns the number of steps per call, once the duration of a step is known."""
     seconds = hosts.broadcast_from_first(watchdog.median) if experiment.steps_per_run > 1 else None
     return (
         experiment.steps_per_run
@@ -287,12 +287,12 @@ def _steps_at_once(experiment: Experiment, watchdog: Watchdog) -> int:
 
 
 def _is_boundary(experiment: Experiment, step: int) -> bool:
-    """Whether something is logged or evaluated after this step."""
+    """Whether this step is followed by logging or an evaluation."""
     return step > 0 and _next_boundary(experiment, step - 1) == step
 
 
 def _next_boundary(experiment: Experiment, step: int) -> int:
-    """The next step after which something is logged or evaluated."""
+    """Returns the next step followed by logging or an evaluation."""
     log = step - step % experiment.log_every + experiment.log_every
     evaluation = step - step % experiment.eval_every + experiment.eval_every
     return min(log, evaluation, experiment.num_steps)

@@ -1,4 +1,4 @@
-"""Where the numbers of a run go: `metrics.jsonl`, and TensorBoard where TensorFlow is installed."""
+"""A run's metrics: `metrics.jsonl`, and TensorBoard files if TensorFlow is installed."""
 
 import hashlib
 import json
@@ -17,23 +17,23 @@ from ssljax.run import events
 from ssljax.storage.checksums import Prefix, recorded_rows
 from ssljax.storage.files import parse_json, plain_path, write_bytes
 
-if TYPE_CHECKING:  # reports read rows without JAX
+if TYPE_CHECKING:  # reports read rows without importing JAX
     from ssljax.training.monitors import Metrics
 
-Row = dict[str, Any]  # step: int; others: float, or None for a mean over nothing
+Row = dict[str, Any]  # step: int; others: float, or None for a mean over no values
 
 
 def summarize(metric_sums: "Metrics", class_counts: np.ndarray) -> Row:
-    """Sums over some steps -> their means. A mean over nothing is None.
+    """Converts sums over some steps to means. A mean over no values is None.
 
-    The shares of the predicted classes, a vector, become their entropy in nats: 0 when all images
-    are given one class, log(num_classes) when the classes are balanced. Of what is known of each
-    class, the row has the rarest and the most frequent one's: `guess/class_accuracy` becomes
+    The vector of the predicted classes' frequencies becomes its entropy in nats: 0 if all images
+    are assigned to one class, log(num_classes) if the classes are balanced. Of per-class vectors,
+    the row has the values of the rarest and the most frequent class: `guess/class_accuracy` becomes
     `guess/accuracy_rarest` and `guess/accuracy_frequent`.
 
     Args:
-      class_counts: `[C]`, how many labelled images each class has. Of classes with equally many,
-        those are meant that are guessed least and most often.
+      class_counts: `[C]`, labelled images per class. If all are equal, the classes guessed least
+        and most often are used instead.
     """
     row: Row = {}
     for name, average in metric_sums.items():
@@ -55,14 +55,14 @@ def _mean(total: Any, count: Any) -> float | None:
 
 
 def _extremes(class_counts: np.ndarray, guesses: np.ndarray) -> dict[str, int]:
-    """The rarest and the most frequent class that has a label, see `summarize`."""
+    """Returns the indices of the rarest and most frequent labelled class, see `summarize`."""
     order = np.lexsort((guesses, class_counts))
     labeled = order[class_counts[order] > 0]
     return {"rarest": int(labeled[0]), "frequent": int(labeled[-1])}
 
 
 def entropy(shares: np.ndarray) -> float:
-    """Of classes with these shares, in nats."""
+    """Returns the entropy in nats of class frequencies `shares [C]`."""
     return abs(float(np.sum(shares * np.log(np.maximum(shares, 1e-12)))))
 
 
@@ -70,14 +70,14 @@ class MetricsLog:
     """Appends rows to `metrics.jsonl` and to TensorBoard event files."""
 
     def __init__(self, workdir: Path, *, step: int, fallback: bool = False):
-        """Opens the log of a run that goes on after `step`; later rows are dropped.
+        """Opens the log of a run that resumes after `step`; later rows are dropped.
 
         Args:
-          fallback: whether to go on from what can be read of a damaged log, which is kept as
+          fallback: whether to continue with the readable rows of a damaged log, which is kept as
             `metrics.jsonl.damaged`.
 
         Raises:
-          UsageError: rows up to `step` have been changed, or are gone.
+          UsageError: rows up to `step` have been changed or are missing.
         """
         self._path = workdir / "metrics.jsonl"
         problems: list[str] = []
@@ -87,11 +87,11 @@ class MetricsLog:
             self.rows = [row for row in found if row["step"] <= step]
         if problems and not fallback:
             raise UsageError(
-                f"{problems[0]}; put it back, or go on with what can be read of it with "
+                f"{problems[0]}; restore it, or continue with its readable rows with "
                 "--config.checkpoint.fallback=true"
             )
         if problems:
-            LOG.warning(f"warning: {problems[0]}; {len(self.rows)} rows are gone on from")
+            LOG.warning(f"warning: {problems[0]}; continuing with {len(self.rows)} rows")
             if self._path.exists():
                 self._path.replace(self._path.with_name("metrics.jsonl.damaged"))
         content = "".join(json.dumps(row) + "\n" for row in self.rows).encode()
@@ -108,21 +108,21 @@ class MetricsLog:
         with self._path.open("ab") as file:
             file.write(line)
             file.flush()
-            os.fsync(file.fileno())  # before the checkpoint that follows it
+            os.fsync(file.fileno())  # must precede the checkpoint that refers to it
         self.rows.append(clean)
         self._bytes += len(line)
         self._sha256.update(line)
         if self._writer:
             scalars = {k: v for k, v in clean.items() if v is not None and k != "step"}
             self._writer.write_scalars(int(row["step"]), scalars)
-            self._writer.flush()  # a kill must not lose what metrics.jsonl keeps
+            self._writer.flush()  # so that a kill does not lose rows that metrics.jsonl has
 
     def written(self) -> Prefix:
-        """The rows so far, for a checkpoint to record."""
+        """Returns the size and hash of the rows so far, which a checkpoint records."""
         return Prefix(self._bytes, self._sha256.hexdigest())
 
     def write_image(self, step: int, name: str, draw: Callable[[], np.ndarray]) -> None:
-        """Shows a uint8 `[height, width, 3]` picture in TensorBoard; drawn only if there is one."""
+        """Adds a uint8 `[height, width, 3]` picture to TensorBoard; drawn only if there is one."""
         if self._writer:
             self._writer.write_images(step, {name: draw()[None]})
 
@@ -138,11 +138,11 @@ class MetricsLog:
 def read_rows(
     path: Path, tell: Callable[[str], None] | None = None, *, recorded_only: bool = False
 ) -> list[Row]:
-    """The rows of a `metrics.jsonl`; a last line that a kill cut short is left out.
+    """Reads the rows of a `metrics.jsonl`; an incomplete last line is ignored.
 
     Args:
-      tell: is given a line for what is wrong, and what can be read is returned; None: it raises.
-      recorded_only: whether only what the newest checkpoint records of the file counts, if it does.
+      tell: receives a line about each problem, and readable rows are returned; None: raises.
+      recorded_only: whether to read only the rows recorded by the newest checkpoint, if any.
 
     Raises:
       UsageError: a row is damaged, or rows have changed since the newest checkpoint was saved.
@@ -175,10 +175,10 @@ def _refuse(text: str) -> NoReturn:
 def _row(line: bytes) -> Row:
     row = parse_json(line)
     if type(row.get("step")) is not int:
-        raise ValueError("no row with a step")
+        raise ValueError("it is not a row with a step")
     for name, value in row.items():
         if not isinstance(value, int | float | None):
-            raise ValueError(f"{name} is no number")
+            raise ValueError(f"{name} is not a number")
     return row
 
 
@@ -190,6 +190,6 @@ def _tensorboard(workdir: Path) -> Any:
     except ImportError:
         LOG.info("note: TensorFlow is not installed; metrics go to metrics.jsonl only")
         return None
-    with suppress(RuntimeError):  # the program has used TensorFlow before
+    with suppress(RuntimeError):  # the program has already used TensorFlow
         tf.config.set_visible_devices([], "GPU")
     return metric_writers.SummaryWriter(str(workdir))

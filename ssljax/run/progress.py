@@ -1,4 +1,4 @@
-"""What a run shows while it trains."""
+"""The progress display of a training run."""
 
 import sys
 import threading
@@ -13,17 +13,18 @@ from ssljax.run import metrics
 from ssljax.training import hosts
 from ssljax.training.stream import Feed, Stream
 
-_SILENCE = 30.0  # seconds after which a line comes in any case
+_SILENCE = 30.0  # seconds without output after which a line is printed
 _COMPILING = "compiling"
-_LOOK = 1.0  # seconds: how often it is looked whether that is so
-_TIMED = 10  # steps after which it is said how long the run will take
+_LOOK = 1.0  # interval of this check, in seconds
+_TIMED = 10  # steps after which the remaining time is announced
 _UNITS = ((86_400, "days"), (3600, "hours"), (60, "minutes"), (1, "seconds"))
 
 
 class ProgressBar:
-    """A bar on a terminal, plain lines elsewhere; of several processes the first one's.
+    """A bar on a terminal, plain lines elsewhere; shown by the first of several processes.
 
-    Only steps that are done count for the speed: of a stream, the last two that were begun may not
+    The speed counts only completed steps: with a stream, the last two steps begun may still be
+    running.
     be.
     """
 
@@ -45,14 +46,14 @@ class ProgressBar:
         self._clock = clock
         self._images_per_step = experiment.images_per_step
         self._num_steps = experiment.num_steps
-        self._steps_left = experiment.num_steps - step  # to begin
+        self._steps_left = experiment.num_steps - step  # not yet begun
         self._first = step
-        self._done_before = step  # the clock started
+        self._done_before = step  # steps done when the clock started
         self._start: float | None = None
-        self._waited = 0.0  # at the clock's start
-        self._doing = _COMPILING  # instead of steps
+        self._waited = 0.0  # waiting time when the clock started
+        self._doing = _COMPILING  # current activity other than training steps
         self._last_line = clock()
-        self._told = False  # how long the run will take
+        self._told = False  # whether the remaining time was announced
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look_after_silence, daemon=True)
 
@@ -78,24 +79,24 @@ class ProgressBar:
             self.write(self._outlook())
 
     def _outlook(self) -> str:
-        """How long the steps that are left will take."""
+        """Returns a line with the estimated time of the remaining steps."""
         seconds = self._clock() - (self._start or 0.0)
         left = self._num_steps - self._done()
         each = seconds / (self._done() - self._done_before)
         return (
-            f"about {duration(left * each)} for the {left} steps that are left "
+            f"about {duration(left * each)} for the remaining {left} steps "
             f"({duration(each)} per step); see --config.num_steps"
         )
 
     def _done(self) -> int:
-        """Which step was the last one that is done."""
+        """Returns the last completed step."""
         if isinstance(self._feed, Stream):
             return self._first + self._feed.done
         return self._num_steps - self._steps_left
 
     def rates(self) -> metrics.Row:
-        """Means since the last report: images a second and, of a stream, the share of time that was
-        spent waiting for data. None before a second run of steps."""
+        """Means since the last report: images per second and, for a stream, the fraction of time
+        spent waiting for data. None before the second call."""
         steps = self._done() - self._done_before
         measured = steps and self._start is not None
         seconds = self._clock() - (self._start or 0.0) if measured else None
@@ -106,7 +107,7 @@ class ProgressBar:
         return {"images_per_second": rate, "data_wait": waiting}
 
     def show(self, row: metrics.Row, scores: str = "", title: str = "") -> None:
-        """Shows a row of metrics: on one line, or in the bar, with a line for the scores if any."""
+        """Shows a row of metrics on one line, or in the bar, with a line for any scores."""
         speed = f"loss {row['loss/total']:.4f}{self._speed(row)}"
         begin = f"{title}step {row['step']}: "
         if self._bar.disable:
@@ -117,11 +118,11 @@ class ProgressBar:
         self._bar.set_postfix_str(speed)
 
     def pause(self, doing: str) -> None:
-        """Notes what is done instead of steps, until `resume`."""
+        """Notes the activity that replaces training steps until `resume`."""
         self._doing = doing
 
     def resume(self) -> None:
-        """Begins to measure anew: what came in between, an evaluation, does not count."""
+        """Restarts the measurement, so that the pause, e.g. an evaluation, does not count."""
         if self._start is None:
             self._doing = _COMPILING
         else:
@@ -134,7 +135,7 @@ class ProgressBar:
             self._waited = self._feed.waited
 
     def _speed(self, rates: metrics.Row) -> str:
-        """What is known of it: `, 2688 images/s, 1.2% of the time waiting for data, 3 s left`."""
+        """Describes the speed: `, 2688 images/s, 1.2% of the time waiting for data, 3 s left`."""
         rate = rates["images_per_second"]
         if not rate:
             return ""
@@ -157,13 +158,13 @@ class ProgressBar:
             self.break_silence()
 
     def break_silence(self) -> None:
-        """Prints how far the run is, if nothing was printed for half a minute."""
+        """Prints the progress if nothing was printed for half a minute."""
         if self._clock() - self._last_line >= _SILENCE:
             doing = f", {self._doing}" if self._doing else self._speed(self.rates())
             self.write(f"step {self._done()} of {self._num_steps}{doing}")
 
 
 def duration(seconds: float) -> str:
-    """A time in the unit that suits it: `2.5 hours`, `460 days`, `0.012 seconds`."""
+    """Formats a time in a suitable unit: `2.5 hours`, `460 days`, `0.012 seconds`."""
     size, unit = next((u for u in _UNITS if seconds >= u[0]), _UNITS[-1])
     return f"{seconds / size:.{2 if seconds < 10 * size else 3}g} {unit}"

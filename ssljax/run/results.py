@@ -1,4 +1,4 @@
-"""The rows of a run -> its results, and how both are told. Needs no JAX."""
+"""Computes a run's results from its rows, and formats both as text. Needs no JAX."""
 
 import statistics
 from collections.abc import Collection, Sequence
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 Scores = dict[str, float]
-# What the headline is about: test images, or validation images where there are none.
+# The part in the headline: test images, or validation images if there are none.
 HEADLINES = {"test": "test/accuracy_ema", "validation": "valid/accuracy_ema"}
 COUNTED = 20  # evaluations that the headline is the median of, the last ones
 # What is told of EMA weights beside the accuracy where classes are not evenly frequent.
@@ -15,10 +15,10 @@ BALANCED = {"balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1"}
 
 
 def describe(scores: Scores, uneven: Collection[str] = ()) -> str:
-    """One line: `test accuracy 95.00 % EMA, 94.72 % raw; validation accuracy …`.
+    """Formats scores as one line: `test accuracy 95.00 % EMA, 94.72 % raw; validation accuracy …`.
 
     Args:
-      uneven: the parts of which `BALANCED` is told too, of `HEADLINES`.
+      uneven: the parts, of `HEADLINES`, for which `BALANCED` is included.
     """
     shown = {"accuracy": "accuracy", "accuracy_top5": "top-5 accuracy", **BALANCED}
 
@@ -36,7 +36,7 @@ def describe(scores: Scores, uneven: Collection[str] = ()) -> str:
 
 
 def describe_classes(row: dict[str, Any]) -> str:
-    """The monitors of the rarest and the most frequent class; "": the row has none."""
+    """Formats the monitors of the rarest and most frequent class; "": the row has none."""
     texts = []
     for kind, title in (("rarest", "rarest class"), ("frequent", "most frequent class")):
         keys = {"mask rate": f"guess/mask_rate_{kind}", "guess accuracy": f"guess/accuracy_{kind}"}
@@ -47,11 +47,11 @@ def describe_classes(row: dict[str, Any]) -> str:
 
 
 def results(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """`results.json` from the rows of `metrics.jsonl`; where nothing was evaluated, no headline.
+    """Computes `results.json` from the rows of `metrics.jsonl`; without evaluations, no headline.
 
-    The headline is the median test accuracy (EMA weights) of the last 20 evaluations, as the
-    MixMatch and FixMatch papers report it: not the best one, which would be chosen on the test set.
-    Beside it are the medians of `BALANCED` over the same evaluations.
+    The headline is the median test accuracy (EMA weights) of the last 20 evaluations, as reported
+    by the MixMatch and FixMatch papers. The best accuracy would be selected on the test set. The
+    medians of `BALANCED` over the same evaluations are included.
     """
     part = evaluated_part(rows)
     evaluations = [row for row in rows if row.get(HEADLINES[part]) is not None]
@@ -63,7 +63,7 @@ def results(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     for name in ("accuracy", *BALANCED):
         key = HEADLINES[part].replace("accuracy", name)
         values = [row[key] for row in counted if row.get(key) is not None]
-        if len(values) == len(counted):  # rows of older versions have the accuracy alone
+        if len(values) == len(counted):  # rows of older versions only have the accuracy
             figures[f"{part}_{name}"] = float(np.round(statistics.median(values), 6))
     scores = {k: v for k, v in last.items() if k.startswith(("test/", "valid/"))}
     return {
@@ -74,13 +74,13 @@ def results(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def evaluated_part(rows: Sequence[dict[str, Any]]) -> str:
-    """What the headline is about: test images, or validation images where there are none."""
+    """Returns the part in the headline: test images, or validation images if there are none."""
     is_known = any(row.get(HEADLINES["test"]) is not None for row in rows)
     return "test" if is_known else "validation"
 
 
 def headline(record: dict[str, Any], uneven: Collection[str] = ()) -> str:
-    """The line that a run ends with.
+    """Formats the final line of a run.
 
     Args:
       uneven: as for `describe`.

@@ -1,4 +1,4 @@
-"""Which run a directory holds, and which knobs may change when it goes on. Needs no JAX."""
+"""Checks whether a directory's run can be resumed with a config. Needs no JAX."""
 
 import itertools
 import unicodedata
@@ -13,13 +13,13 @@ from ssljax.overrides import complete, flatten
 from ssljax.storage import runs
 from ssljax.storage.files import as_json, read_json
 
-# Knobs that do not change what is computed at any step of the planned run, or only its length.
+# Knobs that do not affect the computation of any step of the planned run, or only its length.
 RESUMABLE = frozenset(
     {
         "checkpoint.fallback",
         "compilation_cache",
         "cpu_devices",
-        "data_dir",  # the split and the data are compared
+        "data_dir",  # split and data are compared instead
         "eval_batch_size",
         "eval_every",
         "feature_cache",
@@ -28,7 +28,7 @@ RESUMABLE = frozenset(
         "keep_checkpoints",
         "log_every",
         "num_epochs",
-        "num_seeds",  # a seed of several is an ordinary run
+        "num_seeds",  # each of several seeds is an ordinary run
         "num_steps",
         "split_file",
         "stage.data_url",
@@ -38,11 +38,11 @@ RESUMABLE = frozenset(
 )
 
 
-# Knobs that say where this process finds things, and what it is: processes of a run may differ.
+# Knobs for paths and the role of a process, which may differ between the processes of a run.
 OWN = frozenset(
     {
         "compilation_cache",
-        "cpu_devices",  # as many on each is asked for elsewhere
+        "cpu_devices",  # equality across processes is checked elsewhere
         "data_dir",
         "feature_cache",
         "split_file",
@@ -54,13 +54,13 @@ OWN = frozenset(
 def require_same_run(workdir: Path, config: Mapping[str, Any], split_hash: str) -> None:
     """Compares a run directory with an experiment; knobs in `RESUMABLE` may differ.
 
-    A folder or file of images may have moved where `require_same_data` can tell it from another.
+    A folder or file of images may have moved if `require_same_data` can identify it.
 
     Args:
       split_hash: `splits.fingerprint` of the experiment's split.
 
     Raises:
-      UsageError: they are of different runs; names the first difference.
+      UsageError: they are different runs; the message names the first difference.
     """
     recorded = read_json(workdir / "config.json")
     may_move = bool(runs.data_record(workdir)["fingerprint"])
@@ -71,11 +71,11 @@ def require_same_run(workdir: Path, config: Mapping[str, Any], split_hash: str) 
 def require_same_recipe(
     name: str, recorded: Mapping[str, Any], config: Mapping[str, Any], *, may_move: bool
 ) -> None:
-    """As `require_same_run`, of two recipes alone.
+    """Compares two recipes as `require_same_run` does.
 
     Args:
-      name: of what has recorded the first one.
-      may_move: whether a folder or file of images may be elsewhere now.
+      name: the name of the record with the first recipe.
+      may_move: whether a folder or file of images may have moved.
     """
     before, after = knobs(recorded), knobs(config)
     if may_move:
@@ -91,7 +91,7 @@ def require_same_recipe(
 
 
 def require_same_split(workdir: Path, split_hash: str) -> None:
-    """As `require_same_run`, of the split alone."""
+    """Compares the split of a run directory as `require_same_run` does."""
     found = read_json(workdir / "split.json").get("hash")
     if found != split_hash:
         raise UsageError(
@@ -100,21 +100,21 @@ def require_same_split(workdir: Path, split_hash: str) -> None:
 
 
 def knobs(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config as JSON has it, flat and complete, without who trains it."""
+    """Returns a config as in JSON, flat and complete, without knobs about processes."""
     flat = flatten(complete(as_json(config)))
     return {knob: value for knob, value in flat.items() if not knob.startswith("distributed.")}
 
 
 def require_same_data(name: str, found: Mapping[str, Any], record: Mapping[str, Any]) -> None:
-    """Compares the data that were recorded with those that are here.
+    """Compares recorded data with the current data.
 
     Args:
-      name: of what has recorded them.
+      name: the name of the record.
       found: the record, see `data/fingerprint.py`.
-      record: that of the data that are here.
+      record: the record of the current data.
 
     Raises:
-      UsageError: they are of other classes, of another size, or other images.
+      UsageError: the classes, the size or the images differ.
     """
     problem = other_kind(name, found, record) or other_images(name, found, record)
     if problem:
@@ -122,41 +122,41 @@ def require_same_data(name: str, found: Mapping[str, Any], record: Mapping[str, 
 
 
 def other_kind(name: str, found: Mapping[str, Any], record: Mapping[str, Any]) -> str:
-    """How data differ from a record, as for `require_same_data`, in what a network knows of them;
-    "": in nothing."""
+    """Returns how data differ from a record, as for `require_same_data`, in image shape or classes;
+    "": they do not."""
     shapes = found["image_shape"], record["image_shape"]
     if shapes[0] != shapes[1]:
         before, after = ("×".join(map(str, shape)) for shape in shapes)
-        return f"{name} is of images of {before}; those of config.dataset are {after}"
+        return f"{name} has images of {before}; those of config.dataset are {after}"
     classes = found["class_names"], record["class_names"]
-    # Systems write é in one of two ways.
+    # The letter é has two Unicode encodings, depending on the system.
     names = ([unicodedata.normalize("NFC", printable(name)) for name in each] for each in classes)
     for number, (before, after) in enumerate(itertools.zip_longest(*names)):
         if before != after:
             return (
-                f"{name} knows class {number} as {before!r}, which in config.dataset is "
+                f"{name} has class {number} as {before!r}, which in config.dataset is "
                 f"{after!r}; allowed: the same classes in the same order"
             )
     return ""
 
 
 def other_images(name: str, found: Mapping[str, Any], record: Mapping[str, Any]) -> str:
-    """As `other_kind`, of the images and their labels; older versions have not recorded them."""
+    """Returns how images and labels differ, as `other_kind`; older versions did not record them."""
     for part, title in (("train", "training"), ("test", "test")):
         before, after = (x.get("fingerprint", {}).get(part) for x in (found, record))
         if before is not None and before != after:
             return (
-                f"{name} is of other {title} images or labels than config.dataset has now: their "
+                f"{name} has other {title} images or labels than config.dataset has now: their "
                 f"fingerprint is {before}, not {after}"
             )
     return ""
 
 
 def require_not_past(workdir: Path, newest: int, num_steps: int) -> None:
-    """A run that is at step `newest` is not made shorter: its rows would be of two runs.
+    """Checks that a run at step `newest` is not shortened, as its rows would be of two runs.
 
     Raises:
-      UsageError: it is further than `num_steps`.
+      UsageError: `newest` is greater than `num_steps`.
     """
     if newest > num_steps:
         raise UsageError(
@@ -166,10 +166,10 @@ def require_not_past(workdir: Path, newest: int, num_steps: int) -> None:
 
 
 def require_no_run(workdir: Path) -> None:
-    """A directory that is to hold several runs is none itself: a report looks no further there.
+    """Checks that a directory for several runs is not itself a run, where reports stop searching.
 
     Raises:
-      UsageError: it is.
+      UsageError: it is a run.
     """
     if (workdir / "config.json").exists():
-        raise UsageError(f"workdir {workdir} holds a run; several need another directory")
+        raise UsageError(f"workdir {workdir} holds a run; several runs need another directory")

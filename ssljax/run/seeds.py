@@ -1,7 +1,7 @@
-"""Several seeds of a recipe in one program: each step is the ordinary one, mapped over the seeds.
+"""Several seeds of a recipe in one program: the ordinary step, mapped over the seeds.
 
-Every seed leaves an ordinary run directory, `<workdir>/seed=<seed>`. What a seed computes is what
-its run alone computes, up to the order of sums: convolutions of several networks at once are
+Every seed writes an ordinary run directory, `<workdir>/seed=<seed>`. A seed computes the same as in
+a separate run, up to the order of summation, because convolutions of several networks become
 grouped ones. A dozen tiny steps agree to 1e-6 (`tests/run/test_seeds.py`); over a long run the
 differences grow, as they do between two machines.
 """
@@ -28,16 +28,16 @@ _AXES = TrainingData(images=None, labeled=0, labels=0, unlabeled=0, unlabeled_la
 
 
 def train(experiments: Sequence[Experiment], workdir: Path) -> dict[str, dict[str, Any]]:
-    """Trains the experiments of `recipe.build_seeds`, resuming what is there.
+    """Trains the experiments of `recipe.build_seeds`, resuming runs found there.
 
-    Seeds that are complete are left alone; the others go on together from the newest step that
-    each of them has saved.
+    Completed seeds are skipped; the others continue together from the newest step that each of them
+    has saved.
 
     Returns:
-      What each `results.json` holds, by the name of its directory.
+      The content of each `results.json`, by the name of its directory.
 
     Raises:
-      UsageError, RunError, Interrupted: as `loop.train`; an error of one seed stops all.
+      UsageError, RunError, Interrupted: as for `loop.train`; an error of one seed stops all.
     """
     resume.require_no_run(workdir)
     workdirs = [_directory(workdir, experiment.seed) for experiment in experiments]
@@ -50,7 +50,7 @@ def train(experiments: Sequence[Experiment], workdir: Path) -> dict[str, dict[st
 
 
 def begun(workdir: Path, first: int, count: int) -> directory.Begun:
-    """How far the runs of the seeds `first`, `first + 1`, … are: as far as the last of them."""
+    """Returns the progress of the seeds `first`, `first + 1`, …: that of the least advanced run."""
     each = [directory.begun(_directory(workdir, first + i)) for i in range(count)]
     return directory.Begun(None, all(one.started for one in each))
 
@@ -74,7 +74,7 @@ def _steps(experiment: Experiment, workdir: Path) -> set[int]:
 
 
 def _train(runs: Sequence[tuple[Experiment, Path]], stack: ExitStack) -> None:
-    """Restores the newest common step, or the initial states, and goes on to the results."""
+    """Restores the newest common step, or the initial states, and trains to the end."""
     common = max(set.intersection(*(_steps(*x) for x in runs)), default=0)
     first = runs[0][0]
     shapes = first.shapes
@@ -86,7 +86,7 @@ def _train(runs: Sequence[tuple[Experiment, Path]], stack: ExitStack) -> None:
         saved = writer.open(stack, last=common)
         trees.append(saved or {"state": experiment.init_state(), "window": empty})
     if len({int(tree["state"].step) for tree in trees}) > 1:
-        raise UsageError("the seeds' checkpoints that can be read are of different steps")
+        raise UsageError("the seeds have no readable checkpoints of the same step")
     data = parallel.replicate(stacked_data([experiment for experiment, _ in runs]), first.devices)
     program = loop.Program(
         members, compile_steps(first), lambda step: nullcontext(data), mapped=True
@@ -98,13 +98,13 @@ def _train(runs: Sequence[tuple[Experiment, Path]], stack: ExitStack) -> None:
 
 
 def compile_steps(experiment: Experiment) -> parallel.TrainSteps:
-    """The compiled steps of several seeds, whose arrays have an axis of seeds in front."""
+    """Compiles the steps of several seeds; arrays have a leading axis of seeds."""
     step = jax.vmap(experiment.train_step, in_axes=(0, _AXES))
     return parallel.compile_steps(step, experiment.devices)
 
 
 def stacked_data(experiments: Sequence[Experiment]) -> TrainingData:
-    """One copy of the images, and each seed's split and labels."""
+    """Returns one copy of the images, and each seed's split and labels."""
     each = [experiment.data() for experiment in experiments]
     return TrainingData(
         each[0].images, *(np.stack(part) for part in list(zip(*each, strict=True))[1:])
@@ -112,5 +112,5 @@ def stacked_data(experiments: Sequence[Experiment]) -> TrainingData:
 
 
 def stacked(trees: Sequence[PyTree]) -> Any:
-    """Trees of host arrays -> one, whose arrays have an axis of seeds in front."""
+    """Stacks trees of host arrays into one, whose arrays have a leading axis of seeds."""
     return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)

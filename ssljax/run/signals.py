@@ -1,4 +1,4 @@
-"""Signals that end a run: noticed between steps and between batches of an evaluation."""
+"""Signals that end a run: they are checked between steps and between evaluation batches."""
 
 import os
 import select
@@ -14,7 +14,7 @@ from ssljax import interrupts
 from ssljax.data.datasets import Batches
 from ssljax.training import hosts
 
-# Seconds from the signal to the end of a process that does not get to notice it: platforms kill
+# Seconds after a signal until a process that cannot check for it is ended: platforms kill processes
 # 30 seconds after the signal. Before the first step (XLA may compile for minutes) nothing is lost.
 _BEFORE_A_STEP, _WITHIN_A_STEP = 5.0, 25.0
 
@@ -24,28 +24,28 @@ class Stopped(Exception):
 
 
 class Stop:
-    """Which signal came, of any process of the run."""
+    """The signal received by any process of the run."""
 
-    signum = 0  # of this process
-    called = False  # the first call, which compiles, has ended
-    stepped = False  # since the last save there have been steps
-    noticed = False  # the loop is about to leave
+    signum = 0  # the signal received by this process
+    called = False  # whether the first call, which compiles, has ended
+    stepped = False  # whether steps have run since the last save
+    noticed = False  # whether the loop is about to stop
 
     def __init__(self) -> None:
         self._agree = hosts.Agreement()
 
     def now(self) -> int:
-        """The signal that came to any process, 0: none. All processes must ask at the same point of
-        the run, and are told the same."""
+        """Returns the signal received by any process, 0: none. All processes must call this at the
+        same point of the run, and get the same result."""
         signum = self._agree(self.signum)
         self.noticed = bool(signum)
         return signum
 
     def watch(self, batches: Batches) -> Batches:
-        """The same batches.
+        """Passes the batches on.
 
         Raises:
-          Stopped: a signal came.
+          Stopped: a signal arrived.
         """
         for batch in batches:
             if self.now():
@@ -55,11 +55,11 @@ class Stop:
 
 @contextmanager
 def stop_signal() -> Iterator[Stop]:
-    """Notes the first SIGINT, SIGTERM or SIGHUP; a second one ends the process at once.
+    """Records the first SIGINT, SIGTERM or SIGHUP; a second one ends the process at once.
 
-    In another thread than the main one there is nothing to note: signals are the main thread's.
-    Python runs a signal's handler when the main thread is back from XLA; a thread that the system
-    wakes does not have to wait for that.
+    Outside the main thread it has no effect: Python delivers signals to the main thread only.
+    Python runs a signal handler only when the main thread returns from XLA; a thread woken by the
+    system does not have to wait for that.
     """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
@@ -86,9 +86,9 @@ def stop_signal() -> Iterator[Stop]:
 
 
 def _attend(stop: Stop, reader: int, heeded: Collection[int]) -> None:
-    """Ends the process at the second signal, or when the main thread is busy for too long.
+    """Ends the process at the second signal, or if the main thread is busy for too long.
 
-    A terminal that closes sends SIGHUP twice, itself and through the shell: that is no second one.
+    A closing terminal sends SIGHUP twice, itself and through the shell; the second is ignored.
     """
     first = _next(reader, heeded)
     if not first:
@@ -96,11 +96,11 @@ def _attend(stop: Stop, reader: int, heeded: Collection[int]) -> None:
     more = [signum for signum in heeded if signum != signal.SIGHUP]
     second = _next(reader, more, _WITHIN_A_STEP if stop.stepped else _BEFORE_A_STEP)
     if second is None and not stop.noticed:
-        lost = "a step took too long to save it" if stop.stepped else "there was nothing to save"
+        lost = "which took too long to save its result" if stop.stepped else "with nothing to save"
         try:
-            print(f"{signal.Signals(first).name}: left within a step, {lost}", file=sys.stderr)
+            print(f"{signal.Signals(first).name}: stopped during a step, {lost}", file=sys.stderr)
             sys.stderr.flush()
-        finally:  # whether or not anybody reads it
+        finally:  # whether or not standard error is still open
             os._exit(128 + first)
     if second is None:
         second = _next(reader, more)
@@ -109,7 +109,7 @@ def _attend(stop: Stop, reader: int, heeded: Collection[int]) -> None:
 
 
 def _next(reader: int, signums: Collection[int], seconds: float | None = None) -> int | None:
-    """The next of these signals; 0: the pipe was closed; None: none came in that time."""
+    """Returns the next of these signals; 0: the pipe was closed; None: none arrived in time."""
     end = None if seconds is None else time.monotonic() + seconds
     while True:
         left = None if end is None else max(0.0, end - time.monotonic())

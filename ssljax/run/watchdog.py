@@ -1,4 +1,4 @@
-"""Tells while a step takes far longer than steps do, so that a run that hangs says so."""
+"""Reports a step that takes far longer than usual while it runs, so that hangs are visible."""
 
 import statistics
 import threading
@@ -7,22 +7,22 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-_FACTOR = 10  # times the median
-_SHORTEST = 10.0  # seconds: shorter pauses are nobody's business
-_FEWEST = 10  # measurements, before which a median means little
-_REMEMBERED = 101  # measurements that the median is of
+_FACTOR = 10  # multiple of the median
+_SHORTEST = 10.0  # seconds; shorter pauses are not reported
+_FEWEST = 10  # measurements needed for a meaningful median
+_REMEMBERED = 101  # measurements used for the median
 
 
 class Watchdog:
-    """Measures calls, and reports one that takes ten times the median while it still runs.
+    """Measures calls, and reports one that takes ten times the median while it is still running.
 
-    A call may return before its steps are done: a stream leaves two. So time is divided by the
-    steps that were done in it, not by those that were begun.
+    A call may return before its steps are complete: with a stream, two may remain. Therefore times
+    are divided by the number of steps completed in a call, not by the number begun.
 
     Args:
-      report: is given the line to print.
-      step: steps that are done before the first call.
-      clock: seconds.
+      report: receives the line to print.
+      step: steps completed before the first call.
+      clock: returns the time in seconds.
     """
 
     def __init__(
@@ -34,15 +34,15 @@ class Watchdog:
         self._report = report
         self._clock = clock
         self._done = step
-        self._pending = 0.0  # seconds of calls since a step was last done
-        self._seconds: deque[float] = deque(maxlen=_REMEMBERED)  # a step, of each measurement
+        self._pending = 0.0  # seconds of calls since a step was last completed
+        self._seconds: deque[float] = deque(maxlen=_REMEMBERED)  # per step, of each measurement
 
     def median(self) -> float | None:
-        """Seconds a step takes; None before the second call, as the first one compiles."""
+        """Returns seconds per step; None before the second call, as the first one compiles."""
         return statistics.median(self._seconds) if self._seconds else None
 
     def limit(self, count: int) -> float | None:
-        """Seconds after which a call that waits for `count` steps is reported; None: never."""
+        """Returns the seconds after which a call for `count` steps is reported; None: never."""
         if len(self._seconds) < _FEWEST:
             return None
         return max(_SHORTEST, _FACTOR * statistics.median(self._seconds) * count)
@@ -51,17 +51,17 @@ class Watchdog:
     def call(
         self, last: int, done: Callable[[int], int], *, measure: bool = True
     ) -> Iterator[None]:
-        """Around a call that begins the steps up to `last`.
+        """Wraps a call that begins the steps up to `last`.
 
         Args:
-          done: says, given `last`, which step was the last one that is done.
+          done: returns the last completed step, given `last`.
         """
         limit, timer = self.limit(last - self._done), None
         if limit is not None:
             text = (
                 f"watchdog: step {self._done + 1} is not done after {limit:.1f} s; the median is "
-                f"{self.median():.3f} s a step. Likely: the storage or the machine is busy, or "
-                "another host hangs"
+                f"{self.median():.3f} s per step. Likely cause: the storage or the machine is "
+                "busy, or another host hangs"
             )
             timer = threading.Timer(limit, self._report, [text])
             timer.daemon = True

@@ -1,4 +1,4 @@
-"""What the first process of a run reads and writes of its directory while the loop runs."""
+"""Reads and writes the run directory, in the first process, while the loop runs."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -31,13 +31,13 @@ class RunWriter:
         self._home = Mirror(home, workdir, "--workdir") if home else None
 
     def open(self, stack: ExitStack, *, last: int | None = None) -> dict[str, Any] | None:
-        """Takes the directory until `stack` ends; returns the newest checkpoint, if there is one.
+        """Locks the directory until `stack` ends; returns the newest checkpoint, if there is one.
 
         Args:
-          last: the step to go on from; later checkpoints are removed. None: the newest.
+          last: the step to resume from; later checkpoints are removed. None: the newest.
 
         Raises:
-          UsageError: see `loop.train`.
+          UsageError: as for `loop.train`.
         """
         experiment, workdir = self._experiment, self._workdir
         if self._home is not None:
@@ -47,7 +47,7 @@ class RunWriter:
         mirrors = [self._home] if self._home is not None else []
         if experiment.train_url:
             mirrors.insert(0, Mirror(experiment.train_url, workdir, "config.stage.train_url"))
-        for mirror in mirrors:  # what is there is not another run's
+        for mirror in mirrors:  # they must not hold another run
             if recorded := mirror.read("config.json"):
                 resume.require_same_recipe(mirror.name, recorded, experiment.config, may_move=True)
         for mirror in mirrors:
@@ -69,7 +69,7 @@ class RunWriter:
             self._checkpoints.set_aside(step)
             LOG.info(f"resuming {workdir} after step {step}")
             if any(np.any(average.count) for average in saved["window"].values()):
-                step -= 1  # saved before the row of its step was written: it comes again
+                step -= 1  # saved before the row of its step was written, which is repeated
         self._log = stack.enter_context(
             metrics.MetricsLog(workdir, step=step, fallback=experiment.fallback)
         )
@@ -82,14 +82,14 @@ class RunWriter:
         evaluation: tuple[TrainState, Predictions | None] | None,
         report: Callable[[str], None],
     ) -> None:
-        """Appends a row; at evaluations writes what the report shows, and looks after its health.
+        """Appends a row; at evaluations, also updates the report's files and checks for problems.
 
         Args:
-          evaluation: the state, replicated, and what it predicts; None: this is no evaluation.
-          report: is given warnings.
+          evaluation: the state, replicated, and its predictions; None: not an evaluation step.
+          report: receives warnings.
 
         Raises:
-          RunError: something is wrong that `config.health.stop_on` names.
+          RunError: there is a problem of a kind in `config.health.stop_on`.
         """
         self._log.write(row)
         if evaluation is None:
@@ -115,10 +115,10 @@ class RunWriter:
             report(f"warning: {text}")
 
     def save(self, step: int, tree: dict[str, Any]) -> None:
-        """Starts to save host arrays, `{"state": …, "window": …}`.
+        """Starts saving host arrays, `{"state": …, "window": …}`.
 
         Raises:
-          RunError: they are not finite, or the save before failed.
+          RunError: they are not finite, or the previous save failed.
         """
         if "non_finite" in self._experiment.stop_on and not _is_finite(tree["state"]):
             raise RunError(
@@ -130,21 +130,21 @@ class RunWriter:
             self._home.push_in_background()
 
     def check(self) -> None:
-        """Raises what the save that runs in the background has raised, if it has."""
+        """Raises the error of the last background save, if it has failed."""
         if hosts.is_first():
             self._checkpoints.check()
 
     def wait(self) -> None:
-        """Waits for the save that runs in the background; raises what it does."""
+        """Waits for the background save and raises its error, if any."""
         self._checkpoints.wait()
 
     def prune(self) -> None:
-        """Removes checkpoints that are not kept: of several runs, once each has its newest one, so
-        that whatever is killed leaves a step that all have."""
+        """Removes old checkpoints. With several runs, call it after each has saved its newest one,
+        so that a kill at any time leaves a step that all runs have."""
         self._checkpoints.prune()
 
     def finish(self) -> dict[str, Any]:
-        """Writes the curve and the results, once the last checkpoint is there; returns those."""
+        """Writes the curve and the results after the last checkpoint; returns the results."""
         self.prune()
         artifacts.write_curve(self._workdir, self._log.rows)
         found = results.results(self._log.rows)
@@ -153,7 +153,7 @@ class RunWriter:
 
 
 def _label_entropy(predictions: Predictions) -> float:
-    """Of the images that are evaluated, in nats."""
+    """Returns the entropy of the evaluated images' labels, in nats."""
     return metrics.entropy(np.bincount(predictions.labels) / len(predictions.labels))
 
 

@@ -1,1 +1,1 @@
-""""""
+"""Files, checkpoints and remote copies of run directories."""

@@ -1,4 +1,4 @@
-"""The checkpoints of a run directory: whole or not there, and with checksums of their files."""
+"""The checkpoints of a run directory, written atomically and with checksums of their files."""
 
 import itertools
 import logging
@@ -20,16 +20,16 @@ from ssljax.storage import checksums
 from ssljax.storage.files import FULL, is_full, plain_path
 
 PyTree = Any
-# Several seeds of one program save at the same time, and Orbax's writers get in each other's way.
+# Several seeds of one program save at the same time, and Orbax's writers interfere with each other.
 _WRITING = threading.Lock()
 
 
 class Checkpoints:
-    """The checkpoints of one run directory: the newest, and once pruned `keep` before it.
+    """The checkpoints of one run directory: the newest and, after pruning, `keep` before it.
 
     A checkpoint is one pytree of host arrays, written in the background. Its directory, named after
-    the step, appears whole or not at all, and holds checksums of its files. `<step>.partial` is
-    what a kill left of one, `<step>.damaged` what `restore_newest` passed over.
+    the step, appears atomically and holds checksums of its files. `<step>.partial` is left by a
+    kill, `<step>.damaged` was skipped by `restore_newest`.
     """
 
     def __init__(self, workdir: Path, *, keep: int):
@@ -47,33 +47,33 @@ class Checkpoints:
             self.wait()
 
     def steps(self) -> list[int]:
-        """The steps that have a checkpoint, the newest first."""
+        """Returns the steps that have a checkpoint, the newest first."""
         return _steps(self._directory)
 
     def save(self, step: int, tree: PyTree, rows: checksums.Prefix | None = None) -> None:
         """Starts writing `tree` (host arrays) as the checkpoint of `step`, unless there is one.
 
         Args:
-          rows: of `metrics.jsonl`, so that it is noticed when they change later.
+          rows: the current `metrics.jsonl`, so that later changes to it are detected.
 
         Raises:
-          What the write before raised.
+          The error of the previous write.
         """
         self.wait()
         if step not in self.steps():
             self._writing = self._writer.submit(self._write, step, tree, rows)
 
     def check(self) -> None:
-        """As `wait`, if there is nothing to wait for."""
+        """Raises the error of the last write, as `wait` does, if it has ended."""
         if self._writing is not None and self._writing.done():
             self.wait()
 
     def wait(self) -> None:
-        """Waits for the write that was begun last.
+        """Waits for the last write.
 
         Raises:
           RunError: the disk is full.
-          Whatever else the write raised.
+          Any other error of the write.
         """
         writing, self._writing = self._writing, None
         if writing is not None:
@@ -100,32 +100,32 @@ class Checkpoints:
             raise
 
     def prune(self) -> None:
-        """Removes those that are not kept: the caller knows when nobody needs them any more."""
+        """Removes old checkpoints; the caller knows when they are no longer needed."""
         self.wait()
         for old in self.steps()[self._keep + 1 :]:
             (self._directory / str(old)).rename(self._directory / f"{old}.partial")
         self._clear()
 
     def _clear(self) -> None:
-        """Removes what is not whole: what a kill left, and what is no longer kept."""
+        """Removes incomplete checkpoints left by a kill, and those no longer kept."""
         for path in self._directory.glob("*.partial*"):
             shutil.rmtree(path)
 
     def restore_newest(
         self, template: PyTree | None = None, *, growing: str = "", fallback: bool = False
     ) -> tuple[int, PyTree] | None:
-        """The newest checkpoint: its step, and its tree as NumPy arrays; None where there is none.
+        """Returns the newest checkpoint: its step, and its tree as NumPy arrays; None: none exists.
 
-        A process that trains there may remove it meanwhile; then there is a newer one.
+        A process training there may remove it meanwhile; then a newer one is read.
 
         Args:
-          template: has the shapes it must have; None: any, in nested dicts.
-          growing: which entry of the template is a dict to which versions add; what the checkpoint
-            of an older one does not have of it is zeros. "": none.
-          fallback: whether a damaged one is reported and the one before it taken.
+          template: a tree of the required shapes; None: any, as nested dicts.
+          growing: the entry of the template that is a dict to which versions add; items missing
+            from an older checkpoint become zeros. "": none.
+          fallback: whether a damaged checkpoint is reported and the previous one restored.
 
         Raises:
-          UsageError: it is damaged, or holds something of another shape.
+          UsageError: the checkpoint is damaged, or has other shapes.
         """
         while True:
             steps = self.steps()
@@ -149,12 +149,12 @@ class Checkpoints:
                     ) from error
                 if not fallback:
                     raise UsageError(
-                        f"the newest checkpoint, {problem}; nothing was changed. To go on from "
-                        f"the one before, of step {before}, train with "
+                        f"the newest checkpoint, {problem}; nothing was changed. To continue "
+                        f"from the previous one, of step {before}, train with "
                         "--config.checkpoint.fallback=true"
                     ) from error
                 LOG.warning(
-                    f"warning: the checkpoint {problem}; taking the one before, of step {before}"
+                    f"warning: the checkpoint {problem}; using the previous one, of step {before}"
                 )
         return None
 
@@ -172,9 +172,9 @@ class Checkpoints:
                 args = ocp.args.Composite(default=ocp.args.StandardRestore(template))
                 found = checkpointer.restore(plain / path.name, args=args)["default"]
                 return {**found, growing: {**found[growing], **new}} if new else found
-        except Exception as error:  # Orbax and TensorStore raise many kinds
+        except Exception as error:  # Orbax and TensorStore raise many types
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-            raise UsageError(f"the checkpoint {path} is of another run ({reason})") from error
+            raise UsageError(f"the checkpoint {path} belongs to another run ({reason})") from error
 
     def remove_after(self, step: int) -> None:
         """Removes the checkpoints after `step`, which will be computed again."""
@@ -183,7 +183,7 @@ class Checkpoints:
         self._clear()
 
     def set_aside(self, step: int) -> None:
-        """Renames the checkpoints after `step`, which are damaged, to make room for new ones."""
+        """Renames the damaged checkpoints after `step`, to make room for new ones."""
         for damaged in [s for s in self.steps() if s > step]:
             aside = self._directory / f"{damaged}.damaged"
             shutil.rmtree(aside, ignore_errors=True)
@@ -191,19 +191,19 @@ class Checkpoints:
 
 
 def _divided(tree: PyTree, entry: str, names: Container[str]) -> tuple[PyTree, PyTree]:
-    """The tree whose entry, a dict, has these names alone; and what it has beside them."""
+    """Splits a tree: with only these names in the dict `entry`, and the rest of the dict."""
     old = {name: value for name, value in tree[entry].items() if name in names}
     new = {name: value for name, value in tree[entry].items() if name not in names}
     return {**tree, entry: old}, new
 
 
 def are_there(workdir: Path) -> bool:
-    """Whether a run directory has a checkpoint, be it of step 0."""
+    """Whether a run directory has a checkpoint, including one of step 0."""
     return bool(_steps(workdir / "checkpoints"))
 
 
 def newest_step(workdir: Path) -> int:
-    """The step of the newest checkpoint of a run directory; 0: there is none."""
+    """Returns the step of the newest checkpoint of a run directory; 0: there is none."""
     return max(_steps(workdir / "checkpoints"), default=0)
 
 
@@ -214,7 +214,7 @@ def _steps(directory: Path) -> list[int]:
 
 @contextmanager
 def _orbax_is_quiet() -> Iterator[None]:
-    """Keeps its threads from logging what they raise: whoever waits for them raises it again."""
+    """Keeps Orbax's threads from logging errors that are raised again by the waiting thread."""
 
     def from_others(record: logging.LogRecord) -> bool:
         return not (record.exc_info and "orbax" in record.pathname)
@@ -228,7 +228,7 @@ def _orbax_is_quiet() -> Iterator[None]:
 
 
 def _checkpointer() -> ocp.Checkpointer:
-    """Of the first process alone, however many take part in the run."""
+    """Returns a checkpointer for the first process only, whatever the number of processes."""
     options = ocp.options.MultiprocessingOptions(
         primary_host=0, active_processes={0}, barrier_sync_key_prefix="first"
     )

@@ -1,7 +1,7 @@
-"""A directory that is either whole or not there, and that shows when it was changed afterwards.
+"""Directories that appear atomically, and in which later changes are detected.
 
-Orbax alone reads most damage to the arrays of a checkpoint as other numbers: of 60 flipped bits it
-noticed those in its indices, and none in the file that holds the weights.
+Orbax itself reads most damaged arrays of a checkpoint without an error: of 60 flipped bits, it
+noticed those in its indices, but none in the file that holds the weights.
 """
 
 import hashlib
@@ -17,25 +17,25 @@ NAME = "manifest.json"
 
 
 class Damaged(Exception):
-    """A directory is not as it was sealed; says which file, and how."""
+    """A directory differs from its checksums; the message names the file and the difference."""
 
 
 class Prefix(NamedTuple):
-    """The beginning of a file that grows."""
+    """The beginning of a growing file."""
 
     size: int  # bytes
     sha256: str
 
     def begins(self, content: bytes) -> bool:
-        """Whether a file with this content still has it."""
+        """Whether a file with this content still begins with it."""
         return files.digest(content[: self.size]) == self.sha256
 
 
 def commit(partial: Path, final: Path, rows: Prefix | None = None) -> None:
-    """Seals `partial` with a manifest, then gives it its name; survives the loss of power.
+    """Seals `partial` with a manifest, then renames it; this survives a loss of power.
 
     Args:
-      rows: of the run's `metrics.jsonl` at this time, which the manifest records too.
+      rows: the current `metrics.jsonl` of the run, which the manifest records, too.
     """
     found = _files(partial)
     manifest: dict[str, Any] = {"sha256": _sums(partial, found)}
@@ -48,7 +48,7 @@ def commit(partial: Path, final: Path, rows: Prefix | None = None) -> None:
 
 
 def seal(directory: Path) -> None:
-    """Writes `SHA256SUMS` of all files in a directory; all of it is on the disk then."""
+    """Writes `SHA256SUMS` of all files in a directory, and syncs them to the disk."""
     (directory / files.SUMS).unlink(missing_ok=True)
     found = _files(directory)
     sums = _sums(directory, found)
@@ -70,20 +70,20 @@ def _sync_all(directory: Path, found: list[Path]) -> None:
 
 
 def recorded_rows(workdir: Path) -> Prefix | None:
-    """What the newest checkpoint of a run records of its `metrics.jsonl`; None: nothing."""
+    """Returns the part of `metrics.jsonl` recorded by a run's newest checkpoint; None: none."""
     try:
         steps = [path for path in (workdir / "checkpoints").iterdir() if path.name.isdigit()]
         newest = max(steps, key=lambda path: int(path.name))
         return Prefix(**files.parse_json((newest / NAME).read_bytes())["metrics.jsonl"])
-    except (OSError, ValueError, KeyError, TypeError):  # `verify` tells what is damaged
+    except (OSError, ValueError, KeyError, TypeError):  # `verify` reports damage
         return None
 
 
 def verify(directory: Path, name: str = NAME) -> None:
-    """Compares every file of a sealed directory with the manifest, which has this name.
+    """Compares every file of a sealed directory with the manifest `name`.
 
     Raises:
-      Damaged: one is missing or has changed, or the manifest is.
+      Damaged: a file or the manifest is missing or has changed.
     """
     try:
         sums = files.parse_json((directory / name).read_bytes())["sha256"]
@@ -102,7 +102,7 @@ def require_unchanged(directory: Path) -> None:
     """Compares the files of a directory with its `SHA256SUMS`, if it has one.
 
     Raises:
-      UsageError: one is missing or has changed.
+      UsageError: a file is missing or has changed.
     """
     for name, sums in files.recorded_sums(directory).items():
         path = directory / name
@@ -110,13 +110,13 @@ def require_unchanged(directory: Path) -> None:
             raise UsageError(f"{path} is missing, which {files.SUMS} names")
         if _digest(path) not in sums:
             raise UsageError(
-                f"{path} has changed since it was written; put it back, or remove its line from "
-                f"{files.SUMS} there if it is to be so"
+                f"{path} has changed since it was written; restore it, or remove its line from "
+                f"{files.SUMS} there if the change is intended"
             )
 
 
 def sync(path: Path) -> None:
-    """Waits until a file, or the names in a directory, are on the disk."""
+    """Waits until a file, or the entries of a directory, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,7 +1,7 @@
-"""Files of run directories and exports: written at once, and with checksums.
+"""Files of run directories and exports: written atomically, and with checksums.
 
-`SHA256SUMS` lies beside files that are read again, and has the lines that `sha256sum --check`
-reads. A line that begins with `#` is of the version before: a kill can leave that one.
+`SHA256SUMS` lies beside files that are read again, in the format of `sha256sum --check`. A line
+that begins with `#` is for the previous version, which a kill can leave in place.
 """
 
 import errno
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
     from PIL import Image
 
 SUMS = "SHA256SUMS"
-PARTIAL = ".ssljax.partial"  # ends the names of what is not whole yet, which begin with a dot
-_DEEPEST = 30  # objects and lists inside each other
+PARTIAL = ".ssljax.partial"  # suffix of incomplete files, whose names start with a dot
+_DEEPEST = 30  # maximum nesting of objects and lists
 _LINE = re.compile(r"(?:# )?([0-9a-f]{64})  (.+)")
 
 
 def partial_path(path: Path) -> Path:
-    """Where the next version of a file or directory is made: beside it."""
+    """Returns the path beside a file or directory where its next version is written."""
     return path.with_name(f".{path.name}{PARTIAL}")
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file that takes the place of `path` at the end, when it is on the disk.
+    """Opens a file that replaces `path` at the end, once it is on the disk.
 
-    A reader sees the old file or the new one. Of several writers one waits for the other; what a
-    kill leaves, the next writer uses again.
+    A reader sees the old file or the new one. Concurrent writers wait for each other; a file left
+    by a kill is reused by the next writer.
     """
     partial = partial_path(path)
     with _opened_alone(partial) as file:
@@ -54,7 +54,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def _opened_alone(path: Path) -> BinaryIO:
-    """An empty file that no other process writes until it is closed."""
+    """Opens an empty file that no other process writes until it is closed."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         with suppress(OSError):  # some network file systems have no locks
@@ -62,11 +62,11 @@ def _opened_alone(path: Path) -> BinaryIO:
         if is_at(descriptor, path):
             os.ftruncate(descriptor, 0)
             return os.fdopen(descriptor, "wb")
-        os.close(descriptor)  # the one who held it has renamed it
+        os.close(descriptor)  # the previous holder has renamed it
 
 
 def is_at(descriptor: int, path: Path) -> bool:
-    """Whether what is open still has this name."""
+    """Whether an open file still has this name."""
     try:
         return os.path.samestat(os.fstat(descriptor), os.stat(path, follow_symlinks=False))
     except FileNotFoundError:
@@ -74,39 +74,39 @@ def is_at(descriptor: int, path: Path) -> bool:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file all at once: a reader sees the old one or the new one, also after a kill."""
+    """Writes a file atomically: a reader sees the old or the new one, also after a kill."""
     with replacing(path) as file:
         file.write(content)
 
 
 def write_text(path: Path, text: str) -> None:
-    """As `write_bytes`, in UTF-8; names of files that are none have their bytes."""
+    """Writes text in UTF-8 atomically; undecodable bytes in file names are kept."""
     write_bytes(path, text.encode(errors="surrogateescape"))
 
 
 def as_json(value: Mapping[str, Any]) -> dict[str, Any]:
-    """The value as it is read again: tuples are lists, NumPy's numbers Python's.
+    """Returns the value as read back from JSON: tuples become lists, NumPy numbers Python ones.
 
     Raises:
-      UsageError: something in it cannot be written.
+      UsageError: a part of it cannot be written.
     """
     return json.loads(_json(value))
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
-    """As `write_bytes`, a JSON file."""
+    """Writes a JSON file atomically."""
     write_bytes(path, _json(value))
 
 
 def write_sealed(path: Path, value: dict[str, Any]) -> None:
-    """As `write_json`, and `read_json` will notice when it is changed afterwards."""
+    """Writes a JSON file as `write_json` does; `read_json` detects later changes to it."""
     content = _json(value)
     versions = [digest(content)]
     with suppress(FileNotFoundError):
         versions.append(digest(path.read_bytes()))
     versions = list(dict.fromkeys(versions))
-    if recorded_sums(path.parent).get(path.name) != versions:  # first: a kill leaves one of them
-        with replacing(path.parent / SUMS) as file:  # a calibration may come while a run trains
+    if recorded_sums(path.parent).get(path.name) != versions:  # first: a kill leaves one version
+        with replacing(path.parent / SUMS) as file:  # calibration may write while a run trains
             file.write(_sums(recorded_sums(path.parent) | {path.name: versions}))
     write_bytes(path, content)
 
@@ -139,19 +139,19 @@ def read_json(
     """Reads a JSON file that holds an object.
 
     Args:
-      kinds: what must be in it: names and the types of their values.
-      tell: is given the line that says so where the file was changed after it was written, and is
-        read all the same; None: that raises.
+      kinds: required entries: names and the types of their values.
+      tell: receives a line if the file was changed after it was written, and the file is read
+        nevertheless; None: raises instead.
 
     Raises:
-      UsageError: it is missing, damaged, or holds something else.
+      UsageError: the file is missing, damaged, or has other content.
     """
     try:
         content = path.read_bytes()
         value = parse_json(content)
         for name, kind in kinds.items():
             if not isinstance(value.get(name), kind):
-                raise ValueError(f"{name} is {str(value.get(name))[:60]!r}, no {kind.__name__}")
+                raise ValueError(f"{name} is {str(value.get(name))[:60]!r}, not a {kind.__name__}")
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} cannot be read: {error}") from error
     sums = recorded_sums(path.parent).get(path.name)
@@ -159,17 +159,19 @@ def read_json(
         text = f"{path} has changed since it was written"
         if tell is None:
             raise UsageError(
-                f"{text}; put it back, or remove its line from {SUMS} there if it is to be so"
+                f"{text}; restore it, or remove its line from {SUMS} there if the change is "
+                "intended"
             )
         tell(text)
     return value
 
 
 def parse_json(content: str | bytes) -> dict[str, Any]:
-    """The object that some JSON holds.
+    """Parses a JSON object.
 
     Raises:
-      ValueError: it is no JSON, no object, or deeper than anything that is written here.
+      ValueError: the content is not JSON, not an object, or nested deeper than any file written
+        here.
     """
     try:
         found = json.loads(content)
@@ -187,12 +189,12 @@ def parse_json(content: str | bytes) -> dict[str, Any]:
 
 
 def digest(content: bytes) -> str:
-    """A SHA-256, in hexadecimal digits."""
+    """Returns the SHA-256 in hexadecimal digits."""
     return hashlib.sha256(content).hexdigest()
 
 
 def recorded_sums(directory: Path) -> dict[str, list[str]]:
-    """The sums in a directory's `SHA256SUMS`, by the files' names: newest version first."""
+    """Returns the checksums in a directory's `SHA256SUMS`, by file name, newest version first."""
     sums: dict[str, list[str]] = {}
     with suppress(OSError):
         for line in (directory / SUMS).read_text("utf-8", "replace").split("\n"):
@@ -215,19 +217,22 @@ def _sums(sums: dict[str, list[str]]) -> bytes:
     return "".join(lines).encode(errors="surrogateescape")
 
 
-FULL = "its disk is full. The checkpoint before is intact: make room and run the same command again"
+FULL = (
+    "its disk is full. The previous checkpoint is intact: free some space and run the same command "
+    "again"
+)
 
 
 @contextmanager
 def telling_of_storage(directory: Path, full: str = FULL) -> Iterator[None]:
-    """Turns what is raised while a directory is written into one line: no room, no permission, a
-    disk that fails or is gone.
+    """Turns errors while a directory is written into one line: no space, no permission, a disk that
+    fails or is gone.
 
     Args:
-      full: what follows "cannot be written: " where there is no room.
+      full: the text after "cannot be written: " if the disk is full.
 
     Raises:
-      RunError: it cannot be written.
+      RunError: the directory cannot be written.
     """
     try:
         yield
@@ -241,17 +246,17 @@ def telling_of_storage(directory: Path, full: str = FULL) -> Iterator[None]:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error, and what caused it."""
+    """Yields an error and its causes."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether an error means that there is no room left, or it was caused by one that does."""
+    """Whether an error, or one that caused it, says the disk is full."""
     return any(
         (isinstance(x, OSError) and x.errno in (errno.ENOSPC, errno.EDQUOT))
-        # TensorStore and TensorFlow have their own errors, with the system's words.
+        # TensorStore and TensorFlow have their own errors, which quote the system's text.
         or "No space left on device" in str(x)
         or "ENOSPC" in str(x)
         for x in _chain(error)
@@ -259,7 +264,7 @@ def is_full(error: BaseException) -> bool:
 
 
 def _reason(error: BaseException, directory: Path) -> str | None:
-    """What the system says of a file in a directory, or of the disk; None: it is about another."""
+    """Returns the system's error about a file in a directory or its disk; None: another error."""
     here = directory.absolute()
     for x in _chain(error):
         if isinstance(x, OSError) and (path := _path(x)) is not None:
@@ -275,13 +280,13 @@ _OF_DISKS = (errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE)
 
 
 def _path(error: OSError) -> Path | None:
-    """The file that an error is about."""
+    """Returns the file that an error is about."""
     named = isinstance(error.filename, str | bytes | os.PathLike) and error.errno is not None
     return Path(os.fsdecode(error.filename)) if named else None
 
 
 def describe(error: OSError) -> str | None:
-    """One line for what the system refuses, with the file if it is known; None: it is no disk's."""
+    """Describes a system error on one line, with the file if known; None: not a disk error."""
     if is_full(error):
         return f"{_path(error) or 'a file'} cannot be written: the disk is full"
     if (path := _path(error)) is not None:
@@ -289,15 +294,15 @@ def describe(error: OSError) -> str | None:
     return error.strerror if error.errno in _OF_DISKS else None
 
 
-# Characters of patterns, and bytes that are no UTF-8.
+# Matches paths without characters of patterns and without bytes that are not UTF-8.
 _PLAIN = re.compile(r"[^][*?\\\udc80-\udcff]*")
 
 
 @contextmanager
 def plain_path(directory: Path) -> Iterator[Path]:
-    """The directory under a name that Orbax and TensorFlow take: itself, or a link to it.
+    """Yields a path of the directory that Orbax and TensorFlow accept: itself, or a link to it.
 
-    Both take parts of a path for a pattern, and find nothing, or what belongs to its neighbour.
+    Both interpret some characters in paths as patterns, and then find nothing or another directory.
     """
     if _PLAIN.fullmatch(str(directory)):
         yield directory

@@ -1,4 +1,4 @@
-"""The system's locks of files, which every write here relies on."""
+"""The system's file locks, which all writes of this package rely on."""
 
 try:
     import fcntl
@@ -9,7 +9,7 @@ from ssljax.errors import UsageError
 
 
 def require() -> None:
-    """Raises UsageError on a system without them."""
+    """Raises UsageError on a system without file locks."""
     if fcntl is None:
         raise UsageError(
             "this system has no file locks, without which two processes could write one run; "
@@ -21,8 +21,8 @@ def exclusive(descriptor: int, *, wait: bool = True) -> None:
     """Locks a file for this process.
 
     Raises:
-      BlockingIOError: another process holds it, and this one does not wait.
-      OSError: its file system has no locks.
+      BlockingIOError: another process holds the lock, and `wait` is false.
+      OSError: the file system has no locks.
     """
     require()
     fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

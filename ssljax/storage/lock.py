@@ -1,4 +1,4 @@
-"""One process at a time trains in a run directory, or writes an output directory."""
+"""Locks: only one process trains in a run directory, or writes an output directory."""
 
 import contextlib
 import json
@@ -17,10 +17,10 @@ NAME = "lock"
 
 @contextlib.contextmanager
 def held(workdir: Path) -> Iterator[None]:
-    """Holds the lock of a directory, or says who does.
+    """Holds the lock of a directory, or raises an error that names its holder.
 
-    The system lets go of it when its process ends, however it ends; `lock` then still names that
-    process, which is told, and is this one's from now on.
+    The system releases the lock when the process ends, however it ends. `lock` then still names
+    that process, which is logged, and is taken over.
 
     Raises:
       UsageError: another process holds it, or `lock` cannot be written.
@@ -39,9 +39,9 @@ def held(workdir: Path) -> Iterator[None]:
             ) from error
         if os.fstat(descriptor).st_size:
             LOG.info(
-                f"note: {_holder(descriptor)} left {workdir} without an end; its lock is taken over"
+                f"note: {_holder(descriptor)} ended abruptly in {workdir}; its lock is taken over"
             )
-        with contextlib.suppress(OSError):  # on a full disk the lock has no name in it
+        with contextlib.suppress(OSError):  # on a full disk, the lock file stays empty
             os.ftruncate(descriptor, 0)
             record = {"host": socket.gethostname(), "pid": os.getpid()}
             os.pwrite(descriptor, json.dumps(record).encode(), 0)
@@ -56,10 +56,10 @@ def held(workdir: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def held_directory(directory: Path, refusal: str) -> Iterator[int]:
-    """Holds a directory itself, without a file in it, and makes it first; its descriptor.
+    """Creates a directory and locks the directory itself, without a file; yields its descriptor.
 
     Raises:
-      UsageError: `refusal`, as another process holds it; it cannot be made.
+      UsageError: another process holds it (message: `refusal`), or it cannot be created.
     """
     while True:
         try:
@@ -72,7 +72,7 @@ def held_directory(directory: Path, refusal: str) -> Iterator[int]:
                 _lock(descriptor, directory)
             except BlockingIOError as error:
                 raise UsageError(refusal) from error
-            if is_at(descriptor, directory):  # else the one who held it has renamed it
+            if is_at(descriptor, directory):  # otherwise its previous holder has renamed it
                 yield descriptor
                 return
         finally:
@@ -85,11 +85,13 @@ def _lock(descriptor: int, path: Path) -> None:
     except BlockingIOError:
         raise
     except OSError as error:  # some network file systems have no locks
-        LOG.info(f"note: {path} cannot be locked ({error.strerror}); write there only once")
+        LOG.info(
+            f"note: {path} cannot be locked ({error.strerror}); let only one process write there"
+        )
 
 
 def _holder(descriptor: int) -> str:
-    """Who says that it holds a lock, if that can be read."""
+    """Returns the process named in a lock file, if that can be read."""
     try:
         record = parse_json(os.pread(descriptor, 1000, 0))
         host, pid = record["host"], record["pid"]

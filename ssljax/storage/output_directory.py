@@ -1,4 +1,4 @@
-"""Output directories: written beside their place under a hidden name, and renamed when complete."""
+"""Output directories: written under a hidden name beside their place, renamed when complete."""
 
 import errno
 import os
@@ -13,18 +13,20 @@ from ssljax.storage import runs
 from ssljax.storage.files import is_at, partial_path, telling_of_storage
 from ssljax.storage.lock import held_directory
 
-_FULL = "its disk is full. Nothing has changed: make room and run the same command again"
+_FULL = "its disk is full. Nothing has changed: free some space and run the same command again"
 
 
 def require_free(output: Path, *, overwrite: bool) -> None:
-    """Refuses a directory that is not to be replaced, and a place where none can be made.
+    """Checks that an output directory can be created or replaced.
 
     Raises:
-      UsageError: it is one; or a file; or the folder that the command runs in, or one above it.
+      UsageError: it must not be replaced, is a file, or contains the current directory.
     """
     here = Path.cwd()
     if output.resolve() in (here, *here.parents):
-        raise UsageError(f"--output {output} holds the current folder; allowed: another directory")
+        raise UsageError(
+            f"--output {output} contains the current directory; allowed: another directory"
+        )
     paths.require_writable(output.resolve().parent, "--output")
     if output.exists() and not (output.is_dir() and (overwrite or not any(output.iterdir()))):
         raise UsageError(f"--output {output} is not empty; --overwrite replaces it")
@@ -33,15 +35,15 @@ def require_free(output: Path, *, overwrite: bool) -> None:
 
 @contextmanager
 def replaced(output: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """A new directory that takes the place of `output`; if anything fails, nothing has changed.
+    """Yields a new directory that replaces `output` at the end; on failure, nothing changes.
 
-    What a kill leaves beside it, under a hidden name, the next call removes.
+    Hidden directories left by a kill are removed by the next call.
 
     Args:
-      overwrite: whether `output` may have files, which are removed.
+      overwrite: whether `output` may contain files, which are removed.
 
     Raises:
-      UsageError: it has files, or another process writes it.
+      UsageError: it contains files, or another process writes it.
       RunError: it cannot be written.
     """
     output = output.resolve()
@@ -54,14 +56,14 @@ def replaced(output: Path, *, overwrite: bool = False) -> Iterator[Path]:
     ):
         _empty(partial)
         if old.exists() and not output.exists():
-            old.rename(output)  # killed between the two renames below
+            old.rename(output)  # a process was killed between the two renames below
         shutil.rmtree(old, ignore_errors=True)
         require_free(output, overwrite=overwrite)
         try:
             yield partial
             _take_place(partial, output, old, overwrite=overwrite)
         except BaseException:
-            if is_at(descriptor, partial):  # else it was put aside
+            if is_at(descriptor, partial):  # otherwise it was put aside
                 shutil.rmtree(partial, ignore_errors=True)
             raise
 
@@ -73,19 +75,19 @@ def _empty(directory: Path) -> None:
 
 def _take_place(partial: Path, output: Path, old: Path, *, overwrite: bool) -> None:
     try:
-        partial.rename(output)  # of nothing, or of an empty directory
+        partial.rename(output)  # replaces nothing or an empty directory
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise UsageError(f"{output} cannot be replaced: {error.strerror}") from error
-        require_free(output, overwrite=overwrite)  # files may have come meanwhile
+        require_free(output, overwrite=overwrite)  # files may have been added meanwhile
         output.rename(old)
         partial.rename(output)
         shutil.rmtree(old)
 
 
 def put_aside(partial: Path, output: Path) -> Path:
-    """Keeps a directory that will not take the place of `output`, as `<output>.failed`, or where
-    there is one as `<output>.failed-2` and so on."""
+    """Keeps a directory that does not replace `output`, as `<output>.failed` or, if that exists,
+    `<output>.failed-2` and so on."""
     output, number = output.resolve(), 1
     while True:
         failed = output.with_name(f"{output.name}.failed{f'-{number}' if number > 1 else ''}")

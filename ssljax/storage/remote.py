@@ -1,7 +1,7 @@
 """Data and run directories on remote storage, through fsspec: `gs://`, `s3://`, `file://`, ….
 
-A run always trains in a local directory. Where its home is remote, the directory is copied from
-there before and back to there while and after it trains.
+A run always trains in a local directory. If the run directory is remote, it is copied to a local
+one before training, and back during and after training.
 """
 
 import shutil
@@ -17,21 +17,21 @@ from ssljax.log import LOG
 from ssljax.storage import flock
 from ssljax.storage.files import SUMS, parse_json
 
-_SOURCE = ".source"  # in a copied directory: where it is from; written last
-_SEAL = "manifest.json"  # of a checkpoint: what has none is not whole
-_OWN = ("lock", _SOURCE)  # files that mean something on this machine only
+_SOURCE = ".source"  # in a copied directory: the URL it was copied from; written last
+_SEAL = "manifest.json"  # in a checkpoint: without it, the checkpoint is incomplete
+_OWN = ("lock", _SOURCE)  # files that are meaningful on this machine only
 
 
 def is_remote(path: str) -> bool:
-    """Whether a path names another storage than the local file system's."""
+    """Whether a path is on storage other than the local file system."""
     return "://" in path
 
 
 def local(workdir: str) -> Path:
-    """Where a run directory is worked on: itself, or for a remote one a folder of this machine.
+    """Returns the local path of a run directory: itself, or a local folder for a remote one.
 
     Raises:
-      UsageError: a remote one leads out of its storage.
+      UsageError: a remote path contains `..`.
     """
     if not is_remote(workdir):
         return Path(paths.expand(workdir, "workdir"))
@@ -43,7 +43,7 @@ def local(workdir: str) -> Path:
 
 
 def opened(workdir: Path | str) -> Path:
-    """A run directory to read: itself, or of a remote one a copy of its newest state.
+    """Returns a run directory for reading: itself, or a copy of the newest state of a remote one.
 
     Raises:
       UsageError: it cannot be read.
@@ -55,12 +55,12 @@ def opened(workdir: Path | str) -> Path:
 
 
 def copy_in(url: str, directory: Path, field: str) -> None:
-    """Copies a remote directory to `directory`, all of it or nothing; once is enough.
+    """Copies a remote directory to `directory`, atomically and only once.
 
-    Several processes of one host may ask at once: the first copies, the others wait.
+    If several processes of one host call this, the first one copies and the others wait.
 
     Raises:
-      UsageError: there is none, it cannot be read, or `directory` holds something else.
+      UsageError: there is none, it cannot be read, or `directory` has other contents.
     """
     directory.parent.mkdir(parents=True, exist_ok=True)
     with directory.with_name(f".{directory.name}.lock").open("w", encoding="utf-8") as lock:
@@ -77,25 +77,25 @@ def copy_in(url: str, directory: Path, field: str) -> None:
             if not names:
                 raise FileNotFoundError("there is nothing")
             _copy(storage, path, names, directory, {_SOURCE: url})
-        except Exception as error:  # each storage raises its own
+        except Exception as error:  # each storage backend raises its own types
             raise UsageError(f"{field} {url} cannot be copied: {_reason(error)}") from error
 
 
 def _names(storage: Any, path: str) -> list[str]:
-    """The files below a remote directory, relative to it.
+    """Returns the files below a remote directory, relative to it.
 
     Raises:
-      ValueError: a name leads out of the directory, as names in buckets and archives may.
+      ValueError: a name points outside the directory, as is possible in buckets and archives.
     """
     names = [file.removeprefix(path).lstrip("/") for file in storage.find(path)]
     for name in names:
         if ".." in PurePosixPath(name).parts:
-            raise ValueError(f"the name {name!r} leads out of the directory")
-    return [name for name in names if name and not name.endswith("/")]  # those stand for folders
+            raise ValueError(f"the name {name!r} points outside the directory")
+    return [name for name in names if name and not name.endswith("/")]  # skips folder entries
 
 
 def _copy(storage: Any, path: str, names: list[str], directory: Path, also: dict[str, str]) -> None:
-    """Makes `directory` of remote files and some texts, all at once; replaces what is there."""
+    """Creates `directory` atomically from remote files and texts, replacing an existing one."""
     partial = directory.with_name(f".{directory.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     for name in names:
@@ -108,15 +108,15 @@ def _copy(storage: Any, path: str, names: list[str], directory: Path, also: dict
 
 
 class Mirror:
-    """A remote copy of a local run directory, from which the run can go on at any time.
+    """A remote copy of a local run directory, from which the run can be resumed at any time.
 
-    A checkpoint counts once its manifest is there, which is copied last.
+    A checkpoint is complete once its manifest has been copied, which is copied last.
     """
 
     def __init__(self, url: str, workdir: Path, field: str):
         self._url, self._workdir, self._field = url, workdir, field
         self.name = f"{field} {url}"
-        self._copied: dict[str, tuple[int, int]] = {}  # name -> size, time of change
+        self._copied: dict[str, tuple[int, int]] = {}  # name -> size, modification time
         self._thread = ThreadPoolExecutor(1)
         self._running: Future[None] | None = None
         try:
@@ -125,7 +125,7 @@ class Mirror:
             raise UsageError(f"{field} is {url}: {_reason(error)}") from error
 
     def pull(self) -> None:
-        """Copies the remote run to the local directory, if it is further than the one there.
+        """Copies the remote run to the local directory, if it is further advanced.
 
         Raises:
           UsageError: it cannot be read.
@@ -141,7 +141,7 @@ class Mirror:
                 begun and max(local, default=0) >= max(whole, default=0)
             ):
                 return
-            # What was under way when its machine was lost is left out.
+            # Checkpoints whose upload was interrupted are skipped.
             kept = [n for n in names if not n.startswith("checkpoints/") or _step(n) in whole]
             self._workdir.parent.mkdir(parents=True, exist_ok=True)
             _copy(self._storage, self._path, kept, self._workdir, {})
@@ -149,7 +149,7 @@ class Mirror:
             raise UsageError(f"{self._field} {self._url}: {_reason(error)}") from error
 
     def read(self, name: str) -> dict[str, Any]:
-        """A JSON file of the remote copy; {}: there is none.
+        """Reads a JSON file of the remote copy; {}: there is none.
 
         Raises:
           UsageError: it cannot be read.
@@ -161,7 +161,7 @@ class Mirror:
             raise UsageError(f"{self._field} {self._url}: {name}: {_reason(error)}") from error
 
     def push_in_background(self) -> None:
-        """Begins to copy what has changed, unless that is under way; a failure is only told."""
+        """Starts copying changed files, unless a copy is running; a failure is only logged."""
         if self._running is None or self._running.done():
             self._running = self._thread.submit(self._try_to_push)
 
@@ -170,14 +170,15 @@ class Mirror:
             self._push()
         except Exception as error:
             LOG.warning(
-                f"warning: {self._field} {self._url}: {_reason(error)}; {self._workdir} has all"
+                f"warning: {self._field} {self._url}: {_reason(error)}; all files are in "
+                f"{self._workdir}"
             )
 
     def push(self, kind: object, *_: object) -> None:
-        """Copies what has changed at the end of a run, which may be an exception of this `kind`.
+        """Copies changed files at the end of a run, which may have failed with an error of `kind`.
 
         Raises:
-          RunError: it cannot be written; only told where the run has failed itself.
+          RunError: they cannot be written; only logged if the run itself has failed.
         """
         self._thread.shutdown()
         if kind is not None:
@@ -186,8 +187,8 @@ class Mirror:
             self._push()
         except Exception as error:
             raise RunError(
-                f"{self._field} {self._url} cannot be written: {_reason(error)}; {self._workdir} "
-                "has all"
+                f"{self._field} {self._url} cannot be written: {_reason(error)}; all files "
+                f"are in {self._workdir}"
             ) from error
 
     def _push(self) -> None:
@@ -207,19 +208,19 @@ class Mirror:
 
 
 def _sealed(names: list[str]) -> set[int]:
-    """The steps whose checkpoints are whole."""
+    """Returns the steps whose checkpoints are complete."""
     return {_step(name) for name in names if name.endswith(f"/{_SEAL}")}
 
 
 def _step(name: str) -> int:
-    """The step whose checkpoint a file belongs to, 0: none."""
+    """Returns the step of the checkpoint that a file belongs to, 0: none."""
     folder, _, rest = name.partition("/")
     step = rest.partition("/")[0]
     return int(step) if folder == "checkpoints" and step.isdigit() else 0
 
 
 def _files(workdir: Path) -> list[Path]:
-    """What a run directory holds, without what is unfinished or this machine's."""
+    """Returns the files of a run directory, except incomplete and machine-specific ones."""
     return [
         path
         for path in workdir.rglob("*")

@@ -1,4 +1,4 @@
-"""Which directories are run directories, for whoever must find them or must not write over them."""
+"""Finds run directories, and protects them from being overwritten."""
 
 import itertools
 import os
@@ -10,18 +10,18 @@ from ssljax.errors import UsageError
 from ssljax.log import printable
 from ssljax.storage.files import PARTIAL, read_json
 
-_SHOWN = 5  # run directories that a line names
+_SHOWN = 5  # maximum number of run directories in a message
 
 
 def is_run(directory: Path) -> bool:
-    """Whether a directory holds a run, or what is left of one."""
+    """Whether a directory holds a run, or the remains of one."""
     names = ("checkpoints", "metrics.jsonl", "split.json")
     there = [name for name in names if (directory / name).exists()]
     return bool(there) and (there != ["split.json"] or (directory / "config.json").exists())
 
 
 def below(directory: Path) -> Iterator[Path]:
-    """The run directories at and below a directory, in order; none is looked for within one."""
+    """Yields the run directories at and below a directory, sorted, but none inside another."""
     for here, directories, _ in os.walk(directory):
         if is_run(Path(here)):
             directories.clear()
@@ -30,10 +30,10 @@ def below(directory: Path) -> Iterator[Path]:
 
 
 def require_one(workdir: Path, field: str = "--workdir") -> None:
-    """A command, or a knob, that takes a run is given one.
+    """Checks that a directory given to a command or knob holds a run.
 
     Raises:
-      UsageError: it holds none, and there are some below it; names these.
+      UsageError: it holds none, but there are runs below it, which the message names.
     """
     if (workdir / "config.json").exists() or is_run(workdir):
         return
@@ -44,10 +44,10 @@ def require_one(workdir: Path, field: str = "--workdir") -> None:
 
 
 def require_none(output: Path, field: str) -> None:
-    """A file or directory that a command may replace holds no run, and is no part of one.
+    """Checks that a path that a command may replace neither holds a run nor is part of one.
 
     Raises:
-      UsageError: it does; names the run.
+      UsageError: it does; the message names the run.
     """
     place = output.resolve()
     if (run := next(itertools.chain(below(place), _owners(place)), None)) is not None:
@@ -57,18 +57,18 @@ def require_none(output: Path, field: str) -> None:
 
 
 def require_no_part(workdir: Path) -> None:
-    """A run directory lies not among the checkpoints of another run.
+    """Checks that a run directory is not among the checkpoints of another run.
 
     Raises:
-      UsageError: it does; names that run.
+      UsageError: it is; the message names that run.
     """
     if (run := next(_owners(workdir.resolve()), None)) is not None:
         raise UsageError(f"workdir {workdir} is a part of the run {run}; allowed: another place")
 
 
 def _owners(place: Path) -> Iterator[Path]:
-    """The runs that a path is a part of: a file of theirs, or something among their checkpoints. A
-    directory of one's own may lie beside these."""
+    """Yields the runs that a path is part of: it is one of their files, or among their checkpoints.
+    Other directories may lie beside these."""
     for run in place.parents:
         part = place.relative_to(run).parts
         if (part[0] == "checkpoints" or (len(part) == 1 and place.is_file())) and is_run(run):
@@ -76,10 +76,10 @@ def _owners(place: Path) -> Iterator[Path]:
 
 
 def data_record(workdir: Path) -> dict[str, Any]:
-    """`data.json` of a run, see `data/fingerprint.py`; its names are printable.
+    """Reads `data.json` of a run, see `data/fingerprint.py`; makes its names printable.
 
     Raises:
-      UsageError: it is missing or damaged.
+      UsageError: the file is missing or damaged.
     """
     path = workdir / "data.json"
     found = read_json(path)

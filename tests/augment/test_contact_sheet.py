@@ -19,7 +19,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (2, 20, 20, 3), dtype=np.uint
 def test_views_and_operations_side_by_side(strong, rows, columns):
     chosen = strong(policies.weak_cifar, "cifar")
     sheet = contact_sheet.draw(jax.random.PRNGKey(0), IMAGES, chosen)
-    side = 3 * 20 + 4  # enlarged to 48 pixels or more, and a gap
+    side = 3 * 20 + 4  # enlarged to at least 48 pixels, and a gap
     assert sheet.shape == (16 + (2 + rows) * side, 96 + columns * side, 3)
     original = sheet[16:76:3, 96:156:3]
     np.testing.assert_array_equal(original, IMAGES[0])

@@ -1,4 +1,4 @@
-"""CTAugment: rates and probabilities by hand, what is drawn, and the pixels."""
+"""Tests CTAugment: rates and probabilities by hand, the draws, and the pixels."""
 
 import jax
 import jax.numpy as jnp
@@ -52,13 +52,13 @@ def test_imagenet_probabilities_by_hand():
 
 
 def policy(op, level):
-    """Two probes of two operations; levels of one argument, or of two."""
+    """Two probes of two operations each, with levels of one or two arguments."""
     level = np.array([[x if isinstance(x, tuple) else (x, 0.0) for x in row] for row in level])
     return cta.Policy(jnp.array(op), jnp.float32(level), jnp.zeros((len(op), 3, 2)), jnp.zeros(2))
 
 
 def test_cifar_update_by_hand():
-    """Updates follow each other; rescale's two levels both learn; identity and -1 learn nothing."""
+    """Updates are sequential; both levels of rescale learn; identity and -1 learn nothing."""
     rotate, rescale = CIFAR_OPS["rotate"], CIFAR_OPS["rescale"]
     applied = policy([[rotate, rescale], [rotate, rotate]], [[0.5, (0.0, 0.99)], [0.5, 0.999999]])
     rates = cta.init(CIFAR)
@@ -82,7 +82,7 @@ def test_cifar_levels_just_above_a_border_count_for_the_bin_below():
 
 
 def test_imagenet_update_by_hand():
-    """Repeated updates of a bin in a step are averaged; identity learns too."""
+    """Updates of the same bin in a step are averaged; identity learns, too."""
     applied = policy([[10, 10], [10, 7]], [[0.5, 0.51], [0.52, 0.0]])
     rates = cta.init(IMAGENET).at[10, 0, 7].set(0.8)
     new = np.asarray(cta.update(rates, applied, jnp.array([0.2, 0.6]), IMAGENET))
@@ -111,7 +111,7 @@ def test_a_bin_whose_match_stays_low_loses_its_probability(space):
 
 @pytest.mark.parametrize("space", [CIFAR, IMAGENET])
 def test_probes_are_uniform_and_always_applied(space):
-    # Rates do not matter to them.
+    # Probes do not depend on the rates.
     rates = cta.init(space).at[:, :, 0].set(0.0)
     drawn = jax.jit(lambda k: cta.sample(k, rates, space, probe=True))(keys(50_000))
     assert drawn.op.shape == (50_000, 2)
@@ -125,7 +125,7 @@ def test_probes_are_uniform_and_always_applied(space):
 def test_training_views_draw_by_the_rates(space):
     rates = jax.random.uniform(jax.random.PRNGKey(3), cta.init(space).shape, minval=0.75)
     p = np.asarray(cta.probabilities(rates, space), np.float64)
-    assert (p[:, 0] < 0.001).any()  # some bins are left out: 0, and nearly 0
+    assert (p[:, 0] < 0.001).any()  # some bins are excluded: 0, and nearly 0
     drawn = jax.jit(lambda k: cta.sample(k, rates, space, probe=False))(keys(50_000))
     op = np.ravel(drawn.op)
     assert is_uniform(op[op >= 0], 19)
@@ -145,13 +145,13 @@ def test_training_views_draw_by_the_rates(space):
 
 
 def test_remixmatch_draws_between_neighbouring_bins_and_has_no_cutout_at_the_end():
-    """The published `segments = p[1:] + p[:-1]`, and a level within one of them."""
+    """The published `segments = p[1:] + p[:-1]`, and a level within one of the segments."""
     posterize, rescale = CIFAR_OPS["posterize"], CIFAR_OPS["rescale"]
     rates = cta.init(REMIXMATCH).at[posterize, 0, :3].set([0.1, 0.1, 0.9])
     drawn = jax.jit(lambda k: cta.sample(k, rates, REMIXMATCH, probe=False))(keys(50_000))
     assert (drawn.cutout == 0).all()
     level = np.asarray(drawn.level)[np.asarray(drawn.op) == posterize][:, 0]
-    # 8 bins have 7 segments: the first is between two bins that are left out.
+    # 8 bins have 7 segments; the first is between two excluded bins.
     counts = np.bincount(np.floor(level * 7).astype(int), minlength=7)
     segments = np.array([0, 0.91, 1.92, 2.02, 2.02, 2.02, 2.02])
     assert counts[0] == 0
@@ -179,7 +179,7 @@ def test_the_cifar_policy_has_the_pixels_of_pillow_s():
         (most if "rescale" in names else equal).append(difference.max())
     assert len(most) > 30
     assert np.mean(np.array(equal) == 0) > 0.98
-    # Rescale is up to 2 levels from Pillow's, which another operation can enlarge.
+    # Rescale differs from Pillow's by up to 2 levels, which another operation can amplify.
     assert np.mean(np.array(most) <= 2) > 0.8
 
 
@@ -208,6 +208,6 @@ def test_the_magnitude_grid_and_the_heat_map_show_every_operation():
     picture = heat_map.draw(rates, CIFAR)
     assert picture.shape == (16 * 19, 96 + 16 * 17, 3)  # rescale has two rows, identity none
     cells = picture[4, 100::16]
-    assert cells[0, 0] > cells[0, 1]  # red: left out
+    assert cells[0, 0] > cells[0, 1]  # red: excluded
     assert (cells[1] == int(0.9 * 255)).all()
     assert (cells[2:] == 255).all()

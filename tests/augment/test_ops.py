@@ -1,4 +1,4 @@
-"""Every operation against Pillow, image by image, with a parameter of its own for each image."""
+"""Tests every operation against Pillow, image by image, with different parameters per image."""
 
 import functools
 import itertools
@@ -15,7 +15,7 @@ from ssljax.augment.resample import RESCALE_METHODS, rescale
 from ssljax.data.datasets import digits
 
 SIZES = [(32, 32, 3), (31, 45, 3), (28, 20, 1), (224, 224, 3)]
-# Pillow's own float32 blend differs by a level where its compiler fuses multiply and add (Arm).
+# Pillow's float32 blend differs by one level if its compiler fuses multiply and add (Arm).
 BLEND_TOLERANCE = 0 if platform.machine().lower() in ("x86_64", "amd64") else 1
 
 # Magnitudes of CIFAR's RandAugment (L in 1..9), ImageNet's (k/10, k in 0..10) and CTAugment (v).
@@ -57,9 +57,9 @@ def to_pillow(image):
 
 
 def batch(size, *magnitudes):
-    """All images with all magnitudes: images [B, H, W, C] and one [B] for each list."""
+    """Combines all images with all magnitudes: images [B, H, W, C] and one [B] array per list."""
     images = natural(*size)
-    if size[0] > 100:  # two big ones are enough, with some of the magnitudes
+    if size[0] > 100:  # two large images suffice, with some of the magnitudes
         images, magnitudes = images[:2], [values[::3] for values in magnitudes]
     pairs = list(itertools.product(range(len(images)), zip(*magnitudes, strict=True)))
     if not magnitudes:
@@ -68,7 +68,7 @@ def batch(size, *magnitudes):
 
 
 def differences(ours, theirs, images, *parameters):
-    """|ours - Pillow's|, [B, H, W, C]. Pillow gets the parameters as JAX rounds them."""
+    """Returns |ours - Pillow's|, [B, H, W, C]. Pillow gets the parameters as rounded by JAX."""
     parameters = [np.asarray(jnp.asarray(p)) for p in parameters]
     expected = [
         np.asarray(theirs(to_pillow(image), *(p[i].item() for p in parameters)))
@@ -93,7 +93,7 @@ def solarize_add(image, amount, threshold=128):
 
 
 def posterize(image, bits):
-    if bits == 0:  # refused from Pillow 13 on, black before
+    if bits == 0:  # rejected by Pillow 13 and newer, black before
         return Image.new(image.mode, image.size)
     return ImageOps.posterize(image, bits)
 
@@ -180,7 +180,7 @@ def test_operations_equal_pillows_on_cifar_10(cifar10, name):
 
 
 def test_autocontrast_rounds_as_pillow_does():
-    # The top level becomes 254 or 255 by the rounding errors of Pillow's doubles.
+    # Rounding errors of Pillow's doubles make the top level 254 or 255.
     low, high = np.array(list(itertools.combinations(range(256), 2))[::11]).T[:, :, None]
     images = np.clip(np.arange(256), low, high).astype(np.uint8)[:, None, :, None]
     assert differences(ops.autocontrast, ImageOps.autocontrast, images).max() == 0
@@ -193,7 +193,7 @@ def test_histogram_equals_pillows():
 
 
 def rotation(degrees, height, width):
-    """Image.rotate's matrix, in doubles."""
+    """Returns Image.rotate's matrix, in doubles."""
     cos, sin = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
     x, y = width / 2, height / 2
     return cos, -sin, x - cos * x + sin * y, sin, cos, y - sin * x - cos * y
@@ -220,9 +220,9 @@ WARPS = {
 
 
 def border_distance(matrices, height, width):
-    """[B, H, W]: of an output pixel's source, in pixels, from the nearest pixel border.
+    """Returns [B, H, W]: distance of an output pixel's source to the nearest pixel border.
 
-    matrices: float64 [B, 6]. Sources as Pillow steps to them, by multiples of 1/65536 pixels.
+    matrices: float64 [B, 6]. Sources are stepped as in Pillow, by multiples of 1/65536 pixels.
     """
     y, x = np.indices((height, width))
     distance = np.inf
@@ -309,7 +309,7 @@ def test_rescale_is_within_two_levels_of_pillows(size, method):
 
 
 def on_borders(scales, height, width):
-    """[B, H, W, 1]: is an output pixel's source on a pixel border, where both sides are right?"""
+    """Returns [B, H, W, 1]: whether a source is on a pixel border, where both sides are right."""
 
     def sources(size):
         cropped = np.round(scales * size / 4), np.round((1 - scales / 4) * size)
@@ -357,7 +357,7 @@ def test_cutout_equals_a_pasted_square(size, options):
 
 @pytest.mark.parametrize("level", [0, 0.3, 0.7, 1, 1.9, -0.4])
 def test_blend_equals_pillows(level):
-    # Every pair of levels. Products like 0.1 · 100 are where an unrounded product would show.
+    # Every pair of levels. Products such as 0.1 · 100 would reveal an unrounded product.
     a, b = (v.astype(np.uint8)[None, :, :, None] for v in np.indices((256, 256)))
     expected = Image.blend(to_pillow(a[0]), to_pillow(b[0]), float(np.float32(level)))
     ours = jax.jit(ops.blend)(a, b, level)[0, :, :, 0]

@@ -18,11 +18,11 @@ def keys(n):
         (policies.weak_cifar, 4, True),
         (policies.weak_svhn, 4, False),
         (policies.weak_stl10, 12, True),
-        (policies.weak_photos, 4, True),  # of 32 pixels
+        (policies.weak_photos, 4, True),  # for 32 pixels
     ],
 )
 def test_weak_views_are_all_flips_and_shifts_equally_often(view, pad, flips):
-    side = 32  # well above the shifts: reflected, two of them can look the same
+    side = 32  # much larger than the shifts: with reflection, two of them could look the same
     image = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
     kinds = {
         pillow_policies.weak(image, flip=flip, offset=(i, j), pad=pad).tobytes(): number
@@ -42,7 +42,7 @@ def test_weak_views_are_all_flips_and_shifts_equally_often(view, pad, flips):
 def test_images_from_above_are_turned_upside_down_too():
     image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     images = np.asarray(policies.weak_eurosat(keys(4000), jnp.tile(image, (4000, 1, 1, 1))))
-    # Of those that are not shifted, a quarter is each of the image's four forms.
+    # Among images that are not shifted, each of the four forms occurs in a quarter.
     forms = [x[::rows, ::columns] for x in (image,) for rows in (1, -1) for columns in (1, -1)]
     counts = [sum(np.array_equal(form, x) for x in images) for form in forms]
     assert min(counts) >= 4

@@ -1,4 +1,4 @@
-"""RandAugment: what is drawn, and what becomes of the pixels."""
+"""Tests RandAugment: the draws, and the pixels."""
 
 import functools
 
@@ -54,10 +54,10 @@ def test_cutout_s_centre_is_uniform_over_the_pixels(drawn):
 
 
 def parity(space, images, ours, theirs, tolerance=0):
-    """Share of images whose every level is Pillow's; given ops as (name, level, negated).
+    """Returns the fraction of images with Pillow's levels, given ops as (name, level, negated).
 
     Args:
-      tolerance: of the levels, of all but one in a hundred.
+      tolerance: allowed difference of levels, for all but one in a hundred.
     """
     draws = jax.device_get(ra.draw(keys(len(images), seed=2), space))
     ours = np.asarray(jax.jit(ours)(images, draws))
@@ -78,7 +78,7 @@ def parity(space, images, ours, theirs, tolerance=0):
 
 
 def test_the_cifar_policy_has_the_pixels_of_pillow_s():
-    """All operations, most pairs of them: also a warp before and after one without alpha."""
+    """All operations and most pairs, including a warp before and after one without alpha."""
     space = ra.CIFAR._replace(probability=0.9)
     share = parity(
         space,

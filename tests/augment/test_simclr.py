@@ -1,4 +1,4 @@
-"""SimCLR's view: what is drawn, and what becomes of the pixels."""
+"""Tests SimCLR's view: the draws, and the pixels."""
 
 import jax
 import numpy as np
@@ -28,7 +28,7 @@ def test_boxes_are_in_the_image_and_have_the_published_areas_and_ratios(drawn):
     assert area.max() == 1
     ratio = np.log(width / height)
     assert abs(ratio).max() < np.log(4 / 3) + 0.1
-    # Small boxes are all as likely as they are drawn; large ones do not fit with every ratio.
+    # Small boxes occur as often as drawn; large ones do not fit with every ratio.
     small = area[(area > 0.22) & (area < 0.5)]
     np.testing.assert_allclose(np.mean(small < 0.36), 0.5, atol=0.02)
     whole = drawn.top[(height == 20)]
@@ -49,7 +49,7 @@ def test_jitters_come_in_any_order_eight_times_in_ten(drawn):
 
 
 def test_an_image_that_no_box_fits_has_its_centre_cropped():
-    """Of 20×100 pixels no box of the ratios has a fifth of the area."""
+    """In 20×100 pixels, no box with an allowed ratio has a fifth of the area."""
     draws = jax.device_get(simclr.draw(keys(50), 20, 100))
     fits = draws.height < 20
     assert (draws.width[~fits] <= 27).all()
@@ -72,13 +72,13 @@ def test_the_pixels_are_those_of_torchvision_on_pillow_s_images():
         )
         difference = abs(ours[i] - expected.astype(int))
         close.append(np.mean(difference <= 3))
-    assert np.mean(close) > 0.985  # resized levels differ by up to 2, which a hue can magnify
+    assert np.mean(close) > 0.985  # resized levels differ by up to 2, which a hue shift can amplify
 
 
 def test_every_hue_is_turned_as_by_pillow():
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
-    images[:, :8] = images[:, :8, :, :1]  # greys, which have no hue
+    images[:, :8] = images[:, :8, :, :1]  # grey pixels, which have no hue
     images[:, 8:12] //= 32  # dark
     shift = rng.uniform(-0.1, 0.1, 40).astype(np.float32)
     ours = jax.jit(simclr.hue)(images, shift)

@@ -1,4 +1,4 @@
-"""USB's RandAugment: what is drawn, and what becomes of the pixels."""
+"""Tests USB's RandAugment: the draws, and the pixels."""
 
 import jax
 import numpy as np
@@ -46,7 +46,7 @@ def test_the_pixels_are_pillow_s():
         corner, size = map(float, draws.corner[i]), float(draws.size[i])
         expected = pillow_policies.randaugment_usb(image, picked, list(corner), size)
         equal.append(np.array_equal(ours[i], expected))
-    # A magnitude in float32 may move a pixel's source across a border, or a level by rounding.
+    # A float32 magnitude may move a pixel's source across a border, or round a level differently.
     assert np.mean(equal) > 0.97
 
 

@@ -7,7 +7,7 @@ from ssljax.data.splits import Split
 
 
 def dataset():
-    """40 different training images of 3 classes and 10 test images, and a split."""
+    """40 different training images of 3 classes, 10 test images, and a split."""
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (50, 12, 12, 3), np.uint8)
     labels = np.arange(50) % 3
@@ -42,7 +42,7 @@ def test_nearly_equal_images_are_found():
     smooth = np.kron(np.arange(9).reshape(3, 3), np.ones((4, 4))).astype(np.uint8) * 25
     data.images[19] = smooth[..., None]
     data.images[22] = smooth[..., None] + 3
-    data.images[23] = smooth[..., None] + 50  # the same edges, but another image
+    data.images[23] = smooth[..., None] + 50  # the same edges in a different image
     found = check.duplicates(data, split)
     assert [(group.positions, group.exact) for group in found] == [((19, 22), False)]
 

@@ -1,4 +1,4 @@
-"""Data sets against where they come from."""
+"""Tests data sets against their sources."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from ssljax.data.datasets import digits
 
 @pytest.fixture(scope="module")
 def originals():
-    """Images `[1797, 64]`, 0..16, and labels; its import takes more than a second."""
+    """Images `[1797, 64]`, 0..16, and labels; the import takes more than a second."""
     from sklearn.datasets import load_digits
 
     return load_digits(return_X_y=True)
@@ -30,7 +30,7 @@ def test_digits_are_scikit_learns_images_each_once(originals):
     data = digits()
     images, labels = originals
     ours = np.concatenate([data.images, data.test_images]).reshape(-1, 64)
-    # 0..16 is spread over 0..255, and nothing is lost: rounding back gives scikit-learn's levels.
+    # 0..16 is scaled to 0..255 without loss: rounding back gives scikit-learn's levels.
     assert ours.min() == 0
     assert ours.max() == 255
     levels = np.round(ours * (16 / 255))
@@ -90,5 +90,5 @@ def test_cifar_100_s_open_sets_have_five_classes_of_each_superclass(monkeypatch)
         assert data.num_classes == len(data.class_names) == known
         assert (data.labels >= 0).sum() == len(data.test_labels) == 2 * known
         assert np.unique(data.test_labels).tolist() == list(range(known))
-        # Apple is of superclass 4, fruit and vegetables; bed, class 5, of superclass 6.
+        # Apple is in superclass 4, fruit and vegetables; bed, class 5, is in superclass 6.
         assert ("class 0" in data.class_names) == (known > 20)

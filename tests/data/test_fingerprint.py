@@ -1,4 +1,4 @@
-"""What tells data from others; `run/test_run_directory.py` has what is refused for it."""
+"""Tests fingerprints of data; `run/test_run_directory.py` tests their use."""
 
 import json
 

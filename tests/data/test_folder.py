@@ -1,4 +1,4 @@
-"""Folders of images, made here, and everything that can be wrong with one."""
+"""Tests folders of images generated here, and everything that can be wrong with one."""
 
 import os
 
@@ -12,7 +12,7 @@ from ssljax.errors import UsageError
 
 
 def write(path, level=0, size=(12, 10), mode="RGB"):
-    """An image file of one level; `size` is width and height."""
+    """Writes an image file with one grey level; `size` is width and height."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.new("RGB", size, (level, 0, 255 - level)).convert(mode)
     image.save(path)
@@ -21,7 +21,7 @@ def write(path, level=0, size=(12, 10), mode="RGB"):
 
 @pytest.fixture
 def pets(tmp_path):
-    """Two classes of three images, two unlabelled ones, one for validation and two for the test."""
+    """Two classes of three images, two unlabelled ones, one for validation and two for testing."""
     for c, name in enumerate(("cat", "dog")):
         for i in range(3):
             write(tmp_path / f"train/{name}/{i}.png", 100 * c + i)
@@ -79,7 +79,7 @@ def test_mixed_channels_become_rgb_with_a_warning_that_counts(pets, capsys):
 def test_a_photograph_is_turned_upright(tmp_path):
     picture = Image.new("RGB", (4, 2))
     exif = picture.getexif()
-    exif[0x0112] = 6  # turned by 90°
+    exif[0x0112] = 6  # rotated by 90°
     picture.save(tmp_path / "a.jpg", exif=exif)
     assert images.read(tmp_path / "a.jpg")[0].shape == (4, 2, 3)
 
@@ -94,7 +94,7 @@ def test_usual_spellings_of_the_parts_are_read(pets, capsys):
     (pets / "val").rename(pets / "validation")
     assert_same(datasets.folder(str(pets), 0), usual)
     assert capsys.readouterr().out == ""
-    write(pets / "unlabeled/c.png", 52)  # ours, beside the other one
+    write(pets / "unlabeled/c.png", 52)  # the spelling used here, beside another one
     assert len(datasets.folder(str(pets), 0).images) == 8
     assert f"{pets} has entries that are not read: unlabelled\n" in capsys.readouterr().out
 
@@ -132,10 +132,10 @@ def test_a_class_that_is_called_as_a_part_is_read_with_a_warning(pets, capsys):
     assert datasets.folder(str(pets), 0).num_classes == 3
     says = capsys.readouterr().out
     assert f"{pets}/train/unlabelled is read as a class" in says
-    assert f"belong in {pets}/unlabeled\n" in says
+    assert f"move it to {pets}/unlabeled\n" in says
 
 
-CAFE = ("caf\u00e9", "cafe\u0301")  # é in one character, and as an accent that follows e
+CAFE = ("caf\u00e9", "cafe\u0301")  # é as one character, and as e and a combining accent
 
 
 def test_both_forms_of_unicode_are_one_class(tmp_path):
@@ -166,7 +166,7 @@ def test_names_that_no_line_holds_are_escaped(tmp_path, name, shown, capsys):
 
 
 def damage(pets, what):
-    """Makes one thing wrong with the folder."""
+    """Introduces one error into the folder."""
     cat = pets / "train/cat"
     if what == "unreadable":
         (cat / "9.png").write_bytes(b"no image")
@@ -202,10 +202,10 @@ def damage(pets, what):
         ("missing", r"train/cat/9.png is a link that leads to no file"),
         ("loop", r"unlabeled/deep/again is a symlink loop: it leads back to .*unlabeled"),
         ("link to itself", r"train/cat/9.png is a link that leads to no file"),
-        ("empty class", r"train/emu holds no image: a class needs one; there are: a.heic$"),
+        ("empty class", r"train/emu has no images, which every class needs; it has: a.heic$"),
         ("only in test", r"test/emu is a class that train does not have; allowed: cat, dog"),
         ("only in valid", r"valid/emu is a class that train does not have; allowed: cat, dog"),
-        ("no class", r"train/0.png is in no class"),
+        ("no class", r"train/0.png is not in a class folder"),
     ],
 )
 def test_a_bad_folder_gets_one_line(pets, what, message):
@@ -219,7 +219,7 @@ def test_a_folder_without_train_or_classes_is_an_error(tmp_path):
     with pytest.raises(UsageError, match="there is no folder .*train"):
         datasets.folder(str(tmp_path), 0)
     (tmp_path / "train").mkdir()
-    with pytest.raises(UsageError, match="train holds no class"):
+    with pytest.raises(UsageError, match="train has no classes"):
         datasets.folder(str(tmp_path), 0)
 
 

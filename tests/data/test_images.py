@@ -1,4 +1,4 @@
-"""TensorFlow and Pillow decode the same pixels."""
+"""Tests that TensorFlow and Pillow decode the same pixels."""
 
 import io
 
@@ -27,7 +27,7 @@ def exif(orientation):
 
 
 def deep():
-    """A PNG of 16 bits a channel, which Pillow does not write: two bytes for each of another."""
+    """Returns a PNG with 16 bits per channel, which Pillow cannot write, by doubling each byte."""
     from tensorflow import io as tf_io
 
     pixels = np.random.default_rng(0).integers(0, 65536, (7, 5, 3), np.uint16)
@@ -40,7 +40,7 @@ def described():
     return text
 
 
-FORMS = {  # -> whether TensorFlow reads it itself
+FORMS = {  # -> whether TensorFlow decodes it directly
     "grey": (lambda: encoded(picture("L")), True),
     "grey and alpha": (lambda: encoded(picture("LA")), True),
     "black and white": (lambda: encoded(picture("1")), False),

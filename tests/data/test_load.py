@@ -1,4 +1,4 @@
-"""Names, conventions and split files, on small data sets of one's own."""
+"""Tests names, conventions and split files on small user data sets."""
 
 import json
 
@@ -94,7 +94,7 @@ def test_all_labels_and_a_validation_set(file, unlabeled):
 
 def test_a_validation_on_what_is_trained_on_is_told(file, capsys):
     _, split = load(f"npz:{file}.1@all-7", unlabeled="all")
-    assert set(split.valid) <= set(split.labeled)  # as FixMatch has it
+    assert set(split.valid) <= set(split.labeled)  # as in FixMatch
     assert "most validation images are labelled ones" in capsys.readouterr().out
     load(f"npz:{file}.1@6-9", unlabeled="all")
     assert capsys.readouterr().out == ""
@@ -128,7 +128,7 @@ def test_validation_images_without_labels_are_not_evaluated(file):
         ("digits:x.1@4-1", "names 'digits:x'; allowed: digits"),
         ("mnist.1@4-1", "'mnist' does not exist; there are: cifar10, cifar100, cifar100_open20, "
                         "cifar100_open50, cifar100_open80, cifar10_open, digits, digits_open, "
-                        "folder, npz, stl10, svhn, svhn_noextra, tfds; one of your own is"),
+                        "folder, npz, stl10, svhn, svhn_noextra, tfds; your own are"),
     ],
 )  # fmt: skip
 def test_a_bad_name_lists_what_there_is(name, message):
@@ -152,7 +152,7 @@ def test_own_validation_images_are_used_whole(tmp_path):
     assert split.valid.tolist() == [8, 9]
     assert sorted(split.unlabeled) == [*range(8)]
     assert data.labels[split.valid].tolist() == [0, 1]
-    with pytest.raises(UsageError, match="has 2 of its own; allowed: -0"):
+    with pytest.raises(UsageError, match="has 2 predefined ones; allowed: -0"):
         load(f"folder:{tmp_path}.1@2-1", unlabeled="all")
 
 

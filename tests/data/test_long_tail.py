@@ -1,4 +1,4 @@
-"""Long-tailed splits against USB's code, transcribed here."""
+"""Tests long-tailed splits against a transcription of USB's code."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def published_counts(most, classes, ratio):
 
 
 def published_split(targets, classes, labeled, unlabeled, seed):
-    """`sample_labeled_unlabeled_data` there, of given counts."""
+    """`sample_labeled_unlabeled_data` of the same file, for given counts."""
     before = np.random.get_state()
     np.random.seed(seed)
     chosen, rest = [], []
@@ -91,7 +91,7 @@ def test_validation_images_are_balanced_and_nothing_else():
     assert per_class(labels, split.valid) == [3] * 3 + [2] * 7
     assert not set(split.valid) & {*split.labeled, *split.unlabeled}
     assert split.labeled.tolist() == without.labeled.tolist()
-    # As many unlabelled images as there are: of the first class all that are left.
+    # As many unlabelled images as possible: all remaining ones of the first class.
     assert per_class(labels, split.unlabeled) == published_counts(57, 10, 10)
     assert per_class(labels, without.unlabeled) == published_counts(60, 10, 10)
 
@@ -100,7 +100,7 @@ def test_as_many_as_there_are():
     labels = made_labels(10, 100)
     for tail, size, labeled, unlabeled in (
         (LongTail(50, 1, None), 40, (40, 50), (60, 1)),
-        (LongTail(50, -50, None), 50, (50, 50), (99, -50)),  # but for the image with a label
+        (LongTail(50, -50, None), 50, (50, 50), (99, -50)),  # except the labelled image
         (LongTail(50, 50, None), None, (100, 50), (0, 50)),
         (LongTail(50, 50, 80), None, (20, 50), (80, 50)),
         (LongTail(50, 50, 0), 30, (30, 50), (0, 50)),
@@ -128,8 +128,8 @@ def test_a_split_is_the_same_again_and_another_with_another_seed():
         (LongTail(10, 10, None), {"size": 101}, "class 0 has only 100 images, but 101 labelled"),
         (LongTail(10, 10, None), {"valid": 1001}, "class 0 has only 100 .* and 101 validation"),
         (LongTail(10, 10, 300), {"size": None}, "class 0 has only 100 images, but 0 labelled, 300"),
-        (LongTail(10, 10, 5), {"size": 0}, "no labelled image was asked for; allowed: from 1"),
-        (LongTail(10, 1, 100), {"size": None}, "no labelled image was asked for"),
+        (LongTail(10, 10, 5), {"size": 0}, "no labelled images were asked for; allowed: at"),
+        (LongTail(10, 1, 100), {"size": None}, "no labelled images were asked for"),
         (LongTail(10, 10, 5), {"num_classes": 11, "size": 40}, "class 10 has only 0 images, but 4"),
     ],
 )
@@ -201,7 +201,7 @@ def test_a_name_composes_with_every_data_set_in_memory(tmp_path):
     data, split = load(f"npz:{path}_lt4.1@8+16-0", unlabeled="strict")
     assert np.bincount(data.labels[split.labeled]).tolist() == [8, 4, 2]
     assert np.bincount(data.labels[split.unlabeled]).tolist() == [24, 12, 6]
-    assert split.valid.tolist() == [*range(90, 96)]  # its own
+    assert split.valid.tolist() == [*range(90, 96)]  # the data set's validation images
     data, split = load("digits_lt20.3@40+80-10", unlabeled="exclude_labeled")
     assert per_class(data.labels, split.labeled) == published_counts(40, 10, 20)
     assert per_class(data.labels, split.unlabeled) == published_counts(80, 10, 20)

@@ -1,4 +1,4 @@
-"""An .npz of one's own, and everything that can be wrong with one."""
+"""Tests the user's .npz files, and everything that can be wrong with one."""
 
 import io
 import zipfile
@@ -11,7 +11,7 @@ from ssljax.errors import UsageError
 
 
 def arrays(**changes):
-    """A good file's arrays: 6 grey images of 3 classes, 2 unlabelled ones, 2 for the test."""
+    """The arrays of a valid file: 6 grey images of 3 classes, 2 unlabelled and 2 test images."""
     pixels = np.arange(10 * 5 * 4).reshape(10, 5, 4).astype(np.uint8)
     return {
         "train_images": pixels[:6],
@@ -38,7 +38,7 @@ def test_the_arrays_are_the_files(tmp_path):
     assert data.num_classes == 3
 
 
-SPELT = {  # as MedMNIST has them, and others
+SPELT = {  # as in MedMNIST, and other spellings
     "images": "train_images", "Labels": "train_labels", "unlabelled_images": "unlabeled_images",
     "images_val": "valid_images", "val_labels": "valid_labels", "TEST_images": "test_images",
     "labels_test": "test_labels",
@@ -117,7 +117,7 @@ def test_a_truncated_file_is_refused(tmp_path, keep):
 
 
 def huge():
-    """An array that declares 30 TB, and has 100 bytes."""
+    """An array that declares 30 TB but has 100 bytes."""
     file = io.BytesIO()
     shape = (10**9, 100, 100, 3)
     np.lib.format.write_array_header_1_0(
@@ -143,7 +143,7 @@ def test_an_archive_that_cannot_be_read_whole_is_refused_before(
         archive.writestr("train_images.npy", member)
         archive.writestr("train_labels.npy", member)
     content = bytearray(path.read_bytes())
-    content[content.find(b"PK\1\2") + at] = value  # in the directory at the end
+    content[content.find(b"PK\1\2") + at] = value  # in the directory at the end of the archive
     path.write_bytes(content)
     with pytest.raises(UsageError, match=f"a.npz cannot be read .*{message}"):
         datasets.npz(str(path))

@@ -1,4 +1,4 @@
-"""The table and the contact sheet."""
+"""Tests the table and the contact sheet."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Batches by step number: exact epochs, good shuffles, and no overflow in long runs."""
+"""Tests batches by step number: exact epochs, random orders, no overflow in long runs."""
 
 from functools import partial
 from itertools import count, pairwise
@@ -15,16 +15,16 @@ KEY = jax.random.PRNGKey(0)
 
 @partial(jax.jit, static_argnames=("size", "batch", "steps"))
 def batches(key, *, size, batch, steps):
-    """The positions of steps 0, 1, … `[steps, batch]`."""
+    """Returns the positions of steps 0, 1, … `[steps, batch]`."""
     return jax.vmap(lambda t: batch_positions(key, t, size=size, batch=batch))(jnp.arange(steps))
 
 
 def epochs(key):
-    """A thousand epochs of 50 `[1000, 50]`; one size only, because each is compiled anew."""
+    """Returns a thousand epochs of 50 `[1000, 50]`; one size only, because each is compiled."""
     return np.asarray(batches(key, size=50, batch=50, steps=1000)).astype(np.int64)
 
 
-# Batches shorter and longer than an epoch, none of which divide it; 16 fills the cipher's domain.
+# Batches shorter and longer than an epoch that do not divide it; 16 fills the cipher's domain.
 @pytest.mark.parametrize(("size", "batch"), [(1, 3), (16, 5), (50, 64)])
 def test_every_epoch_is_a_permutation(size, batch):
     steps = -(-6 * size // batch)  # at least six epochs
@@ -34,7 +34,7 @@ def test_every_epoch_is_a_permutation(size, batch):
 
 
 def test_the_sequence_does_not_depend_on_the_batch_size():
-    # One endless sequence, read in pieces of 64 or 50.
+    # The same endless sequence, read in pieces of 64 or 50.
     one = np.asarray(batches(KEY, size=50, batch=64, steps=5)).reshape(-1)
     np.testing.assert_array_equal(one[:300], epochs(KEY)[:6].reshape(-1))
 
@@ -42,13 +42,13 @@ def test_the_sequence_does_not_depend_on_the_batch_size():
 def test_two_epochs_and_two_keys_differ():
     first, second, *_ = epochs(KEY)
     other, *_ = epochs(jax.random.PRNGKey(1))
-    # Two independent orders agree in one place on average.
+    # Two independent orders agree at one position on average.
     for a, b in ((first, second), (first, other), (second, other), (first, np.arange(50))):
         assert np.sum(a == b) < 10
 
 
 def chi_square(table):
-    """Pearson's statistic of counts that are all expected to be equal."""
+    """Returns Pearson's statistic for counts with equal expectations."""
     return np.sum((table - table.mean()) ** 2) / table.mean()
 
 
@@ -56,7 +56,7 @@ def test_every_image_comes_at_every_place_equally_often():
     orders = epochs(KEY)
     table = np.zeros((50, 50))
     np.add.at(table, (np.arange(50), orders), 1)
-    freedom = 49**2  # rows and columns each add up to the number of epochs
+    freedom = 49**2  # rows and columns each sum to the number of epochs
     assert chi_square(table) < freedom + 4 * np.sqrt(2 * freedom)
 
 
@@ -69,7 +69,7 @@ def test_neighbours_in_an_epoch_are_equally_often_any_distance_apart():
 def test_an_images_place_says_nothing_about_its_number_or_its_next_place():
     orders = epochs(KEY)
     places = np.argsort(orders, axis=1)
-    limit = 4 / np.sqrt(orders.size)  # four standard deviations of a mean of correlations
+    limit = 4 / np.sqrt(orders.size)  # four standard deviations of the mean correlation
     straight = [np.corrcoef(np.arange(50), order)[0, 1] for order in orders]
     assert abs(np.mean(straight)) < limit
     following = [np.corrcoef(a, b)[0, 1] for a, b in pairwise(places)]
@@ -87,18 +87,18 @@ def permuted(epochs, places, *, size):
 
 
 def expected_positions(step, *, size, batch):
-    """The same sequence, with the epoch and the place in it counted in Python's integers."""
+    """Returns the same sequence, with epoch and position computed in Python integers."""
     epoch, place = zip(*(divmod(step * batch + i, size) for i in range(batch)), strict=True)
     return permuted(jnp.array(epoch, jnp.uint32), jnp.array(place, jnp.uint32), size=size)
 
 
-# 2^20 steps are the published length; 2^24 steps of 448 images are more than 2^32 images.
+# 2^20 steps are the published number; 2^24 steps of 448 images exceed 2^32 images.
 @pytest.mark.parametrize("start", [1 << 20, 1 << 24])
 def test_a_batch_across_an_epoch_border_late_in_a_run(start):
     size, batch = 50_000, 448
-    # The first step from `start` on whose images belong to two epochs.
+    # The first step from `start` whose images belong to two epochs.
     step = next(t for t in count(start) if -t * batch % size in range(1, batch))
-    old = -step * batch % size  # images that the earlier epoch still has
+    old = -step * batch % size  # number of images left in the earlier epoch
     positions = positions_of(jnp.int32(step), size=size, batch=batch)
     np.testing.assert_array_equal(positions, expected_positions(step, size=size, batch=batch))
     assert len(set(positions[:old].tolist())) == old

@@ -1,4 +1,4 @@
-"""Images to predict: folders, files, patterns, arrays."""
+"""Tests the sources of images for prediction: folders, files, patterns, arrays."""
 
 import struct
 import time
@@ -13,7 +13,7 @@ from ssljax.errors import UsageError
 
 
 def load(source, position):
-    """The pixels of one image."""
+    """Returns the pixels of one image."""
     (loaded,) = source.batches(len(source.names))
     if position in loaded.problems:
         raise UsageError(loaded.problems[position])
@@ -49,7 +49,7 @@ def test_a_photo_is_fitted_as_in_training(tmp_path):
     upright[:15] = 200
     turned = Image.fromarray(upright).rotate(-90, expand=True)
     exif = Image.Exif()
-    exif[0x0112] = 8  # what is stored must be turned to the left
+    exif[0x0112] = 8  # the stored image must be rotated to the left
     turned.save(tmp_path / "turned.png", exif=exif)
     Image.fromarray(upright).save(tmp_path / "upright.png")
     source = sources.from_path(str(tmp_path), (10, 10, 3))

@@ -1,4 +1,4 @@
-"""Splits against the published scripts, transcribed here a second time."""
+"""Tests splits against a second transcription of the published scripts."""
 
 import numpy as np
 import pytest
@@ -54,7 +54,7 @@ def test_parse_refuses_a_seed_that_is_too_large():
 
 
 def needy(share, written):
-    """The class to serve next; Python's max, like argmax, takes the first of equals."""
+    """Returns the next class to serve; Python's max, like argmax, takes the first maximum."""
     most = max(1, *written)
     return max(range(len(share)), key=lambda c: share[c] - written[c] / most)
 
@@ -88,8 +88,8 @@ def published_labeled(labels, seed, size, share):
 def published_unlabeled(labels, left_out, share):
     """The records of `-unlabel.tfrecord` in order.
 
-    mixmatch's `create_split.py` leaves out the labelled ones; fixmatch's `create_unlabeled.py` is
-    the same program with nothing left out.
+    mixmatch's `create_split.py` omits the labelled ones; fixmatch's `create_unlabeled.py` is the
+    same program without omissions.
     """
     waiting = [[] for _ in share]  # each class's records in original order
     written = [0] * len(share)
@@ -113,7 +113,7 @@ def published_split(labels, *, seed, size, valid, include_labeled, share=None):
 
 
 def made_labels(counts, seed=7):
-    """Labels with these class counts, in an arbitrary fixed order."""
+    """Returns labels with these class counts, in an arbitrary fixed order."""
     return np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts))
 
 
@@ -147,7 +147,7 @@ def test_splits_of_cifar_10_are_the_published_ones(cifar10, seed, include_labele
 
 @pytest.mark.parametrize("include_labeled", [False, True])
 def test_split_with_a_given_share_is_the_published_one(include_labeled):
-    # As STL-10: the unlabelled records count as class 0, so shares are set to one by hand.
+    # As in STL-10: the unlabelled records count as class 0, so the shares are set to one.
     labels = made_labels(UNEQUAL)
     arguments = dict(seed=2, size=7, valid=9, include_labeled=include_labeled, share=[1.0] * 5)
     split = make_split(labels, **arguments)
@@ -193,7 +193,7 @@ def test_lists_with_labelled_records_hold_each_record_once_beside_the_labelled()
     assert [len(part) for part in split] == [40, len(labels) - 20, 20]
     held = np.concatenate([split.valid, split.unlabeled])
     np.testing.assert_array_equal(np.sort(held), np.arange(len(labels)))
-    # The published convention, kept: a validation image can be a labelled one.
+    # The published convention is kept: a validation image can be a labelled one.
     assert set(split.labeled) & set(split.valid)
 
 
@@ -245,7 +245,7 @@ def test_a_size_that_does_not_fit_is_an_error(size):
 
 
 def test_a_class_without_enough_images_is_an_error():
-    # Class 3 has one image; equal shares ask for a second one.
+    # Class 3 has one image; equal shares would need two.
     with pytest.raises(ValueError, match="class 3 has only 1 images"):
         make_split(
             made_labels(UNEQUAL),
@@ -278,7 +278,7 @@ def test_labels_are_not_changed_and_numpys_random_state_is_not_touched():
 
 def test_fingerprint_is_a_short_constant_of_the_indices():
     split = Split(*(np.array(part, np.int64) for part in ([1, 2], [3, 4], [5])))
-    # Computed once: a checkpoint of today must be recognised by the code of next year.
+    # A fixed value: future versions must recognise today's checkpoints.
     assert fingerprint(split) == "b1e85da6c04d5408"
     assert fingerprint(Split(*(part.astype(np.int32) for part in split))) == fingerprint(split)
 
@@ -288,7 +288,7 @@ def test_fingerprint_sees_the_order_and_which_list_an_index_is_in():
         ([1, 2], [3, 4], [5]),
         ([2, 1], [3, 4], [5]),
         ([1, 2], [4, 3], [5]),
-        ([1, 2, 3], [4], [5]),  # the same numbers one after the other: only the borders differ
+        ([1, 2, 3], [4], [5]),  # the same numbers in sequence, with different borders
         ([1, 2], [3, 4, 5], []),
         ([1, 2], [3], [4, 5]),
         ([1, 2], [3, 4], [6]),
@@ -305,8 +305,8 @@ def test_fingerprint_sees_the_order_and_which_list_an_index_is_in():
 def test_stl10s_order_is_the_published_one_though_it_counts_the_rest_as_class_0(
     seed, include_labeled
 ):
-    # Published: 5,000 labelled records, 500 a class, then 100,000 that count as class 0; shares
-    # are all one, and the labelled ones are given by a fold of as many of each class.
+    # As published: 5,000 labelled records, 500 per class, then 100,000 that count as class 0.
+    # Shares are all one, and the labelled records come from a fold with equal class counts.
     known = made_labels((50,) * 10)
     fold = np.sort([np.flatnonzero(known == c)[seed : seed + 10] for c in range(10)], axis=None)
     published = published_unlabeled(
@@ -351,7 +351,7 @@ def test_strict_passes_labelled_records_over_for_validation():
 
 
 def test_a_class_without_images_is_passed_over():
-    labels = np.array([0, 2, 3] * 5)  # none of class 1
+    labels = np.array([0, 2, 3] * 5)  # class 1 does not occur
     split = make_split(labels, seed=1, size=6, valid=3, include_labeled=False)
     assert np.bincount(labels[split.labeled]).tolist() == [2, 0, 2, 2]
     assert np.bincount(labels[split.valid]).tolist() == [1, 0, 1, 1]
@@ -388,7 +388,7 @@ def test_balanced_labels_are_as_many_of_each_class_as_it_has(size, each):
     assert np.all(np.diff(split.labeled) > 0)
     again = make_split(labels, size=size, **arguments)
     assert fingerprint(again) == fingerprint(split)
-    if size < 100:  # another seed draws others
+    if size < 100:  # another seed draws different records
         other = make_split(labels, size=size, **arguments | {"seed": 4})
         assert set(other.labeled) != set(split.labeled)
 

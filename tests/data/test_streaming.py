@@ -1,4 +1,4 @@
-"""The recipes for ImageNet on a made data set of its form: 200 JPEGs, some of them unusual."""
+"""Tests the ImageNet recipes on a generated data set: 200 JPEGs, some of them unusual."""
 
 import dataclasses
 import functools
@@ -31,7 +31,7 @@ GREY, CMYK, TRUNCATED = 3, 5, 7  # numbers of training images
 
 
 def jpeg(number):
-    """A JPEG whose colour, all over, tells its number; of a size of its own."""
+    """Returns a JPEG of varying size whose uniform colour encodes its number."""
     width, height = 40 + 7 * (number % 9), 36 + 5 * (number % 11)
     image = Image.new("RGB", (width, height), (number, 255 - number, 40 * (number % 6)))
     if number == GREY:
@@ -50,7 +50,7 @@ def name_of(number):
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory):
-    """200 training images and 30 for validation, prepared as `imagenet2012`."""
+    """200 training and 30 validation images, prepared as `imagenet2012`."""
     import tensorflow_datasets as tfds
 
     directory = tmp_path_factory.mktemp("tfds")
@@ -71,7 +71,7 @@ def data_dir(tmp_path_factory):
 
 
 def tiny(name, data_dir):
-    """A published recipe, small: 8 labelled images a step on four devices."""
+    """Returns a small version of a published recipe: 8 labelled images per step, four devices."""
     config = importlib.import_module(f"configs.{name}").get_config()
     config.data_dir = str(data_dir)
     config.dataset = "imagenet100.1"
@@ -82,7 +82,7 @@ def tiny(name, data_dir):
     config.per_worker_batch_size = 2
     config.uratio = 2
     config.eval_batch_size = 8
-    config.num_epochs = 0.32  # 4 steps of 8 of 100 images
+    config.num_epochs = 0.32  # 4 steps of 8 out of 100 images
     config.log_every = 2
     config.steps_per_run = 2
     config.base_lr = 0.01
@@ -107,7 +107,7 @@ def test_published_recipes_run_and_resume_with_the_same_batches(
     loop.train(experiment, tmp_path / "whole")
     rows = rows_of(tmp_path / "whole")
     assert [row["step"] for row in rows] == [2, 4]
-    # The truncated image is left out of nothing here: it is a training image.
+    # The truncated image is a training image, so no evaluation omits it.
     assert {"test/accuracy_ema", "test/accuracy_top5_raw", "test/accuracy_top5_ema"} <= set(rows[1])
     assert "top-5 accuracy" in capsys.readouterr().out
     assert (tmp_path / "whole" / "augment.png").exists() == (name == "supervised_imagenet")
@@ -121,7 +121,7 @@ def test_published_recipes_run_and_resume_with_the_same_batches(
         patch.setattr(loop.ProgressBar, "advance", interrupted)
         with pytest.raises(Interrupted, match="saved after step 3"):
             loop.train(experiment, tmp_path / "parted")
-    assert not (tmp_path / "parted" / "predictions.npz").exists()  # of streams, at the end only
+    assert not (tmp_path / "parted" / "predictions.npz").exists()  # for streams, at the end only
     loop.train(experiment, tmp_path / "parted")
     assert rows_of(tmp_path / "parted") == rows
     assert "resuming" in capsys.readouterr().out
@@ -241,7 +241,7 @@ def test_a_published_list_selects_labelled_images_by_file_name(data_dir, tmp_pat
         with pytest.raises(UsageError, match=message):
             parts.load_data(config)
     path.write_text("0.png\n")
-    with pytest.raises(UsageError, match="names 0.png, and several images are called so; allowed"):
+    with pytest.raises(UsageError, match="names 0.png, but several images have this name; allowed"):
         imagenet_folds.read_list(path, np.array(["0.png", "1.png", "0.png"]))
 
 
@@ -278,30 +278,30 @@ def test_batches_follow_from_seed_and_step_and_an_epoch_has_each_image_once(data
             np.testing.assert_array_equal(x, y)
     other = stream(data, split, 0, 1, seed=5)
     assert not np.array_equal(other[0].labels, whole[0].labels)
-    # One image in 200 is damaged: named once in each stream that meets it, and replaced.
+    # One image in 200 is damaged: each stream reports it once and replaces it.
     assert f"warning: {name_of(TRUNCATED)} cannot be decoded" in capsys.readouterr().out
-    assert all(s.unlabeled.max(axis=(1, 2, 3)).min() > 100 for s in whole)  # none is black
-    for batch in whole:  # each is said to be the one that it is
+    assert all(s.unlabeled.max(axis=(1, 2, 3)).min() > 100 for s in whole)  # no image is black
+    for batch in whole:  # the recorded index matches the image
         for index, labels, part in (
             (batch.labeled_index, batch.labels, split.labeled),
             (batch.unlabeled_index, batch.unlabeled_labels, split.unlabeled),
         ):
             assert index.dtype == np.int32
             np.testing.assert_array_equal(data.labels[part[index]], labels)
-    # Every image is of one colour, which tells its number.
+    # Every image has one colour, which encodes its number.
     means = np.concatenate([s.unlabeled.mean(axis=(1, 2)) for s in whole])
     seen = np.rint((means[:, 0] + 255 - means[:, 1]) / 2).astype(int)
     labels = np.concatenate([s.unlabeled_labels for s in whole])
-    # JPEG moves a few colours by one. Grey and CMYK images are of other colours.
+    # JPEG changes a few colours by one. Grey and CMYK images have other colours.
     off = np.min([abs((seen + d) % CLASSES - labels) for d in (-1, 0, 1)], axis=0)
     assert (off > 0).sum() <= 2
     counts = np.bincount(labels, minlength=CLASSES)
     expected = np.bincount(np.arange(200) % CLASSES)
-    assert np.abs(counts - expected).sum() <= 2  # the damaged one, and what took its place
+    assert np.abs(counts - expected).sum() <= 2  # the damaged image and its replacement
 
 
 def read_always(monkeypatch, data, pixels):
-    """Every record is this image, losslessly."""
+    """Replaces every record with this image, without loss."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
     monkeypatch.setattr(type(data.train_index), "read", lambda self, index: buffer.getvalue())
@@ -322,8 +322,8 @@ def test_evaluation_crops_the_centre_and_resizes_bicubically(monkeypatch, data_d
     pixels = np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8)
     read_always(monkeypatch, data, pixels)
     found = data.pick(np.arange(1))[0]
-    # 224/256 of the shorter side: 28 pixels, from (2, 10) on. Keys' kernel, a = -1/2, over pixels
-    # inside alone, as TensorFlow has it; no antialiasing.
+    # 224/256 of the shorter side: 28 pixels, starting at (2, 10). Keys' kernel, a = -1/2, over
+    # inside pixels only, as in TensorFlow; no antialiasing.
     crop = pixels[2:30, 10:38].astype(float)
     weights = np.zeros((data.image_size, 28))
     for row, centre in enumerate((np.arange(data.image_size) + 0.5) * 28 / data.image_size - 0.5):
@@ -332,7 +332,7 @@ def test_evaluation_crops_the_centre_and_resizes_bicubically(monkeypatch, data_d
         weights[row] = np.where(d <= 1, near, np.where(d < 2, far, 0))
     weights /= weights.sum(axis=1, keepdims=True)
     expected = np.einsum("yi,xj,ijc->yxc", weights, weights, crop).clip(0, 255)
-    assert np.abs(found - expected).max() <= 1.01  # cut off to whole numbers
+    assert np.abs(found - expected).max() <= 1.01  # truncated to integers
 
 
 def test_a_damaged_image_is_looked_for_once(data_dir, monkeypatch):
@@ -358,7 +358,7 @@ def test_each_epoch_has_an_order_and_crops_of_its_own(monkeypatch, data_dir):
     first, second = (streaming.positions((0, 0), 40, 40 * e + np.arange(40)) for e in range(2))
     assert sorted(first) == sorted(second)
     assert not np.array_equal(first, second)
-    # With a single image of which no crop is like the other, the crop is all that differs.
+    # With a single image whose crops all differ, only the crop can make a difference.
     pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
     read_always(monkeypatch, data, pixels)
     crops = np.concatenate([s.labeled for s in stream(data, split, 0, 2, sizes=(4, 0))])
@@ -380,7 +380,7 @@ def test_grey_and_cmyk_images_are_decoded(data_dir):
 def test_more_than_one_percent_of_damaged_images_stops_the_run(data_dir):
     data, split = parts.load_data(tiny("supervised_imagenet", data_dir))
     length = data.train_index.length.copy()
-    length[:3] = 50  # with the truncated one: 2 %
+    length[:3] = 50  # 2 % together with the truncated one
     broken = data._replace(train_index=data.train_index._replace(length=length))
     with pytest.raises(RunError, match=r"of 200 training images cannot be decoded, more than 1%"):
         stream(broken, split._replace(labeled=np.arange(100)), 0, 40)
@@ -421,17 +421,17 @@ def test_a_folder_of_images_streams_through_the_same_code(tmp_path):
         recipe.build(config)
 
 
-QUARTERS = ((200, 30, 60), (40, 160, 90), (20, 60, 220), (150, 150, 150))  # from the top left on
+QUARTERS = ((200, 30, 60), (40, 160, 90), (20, 60, 220), (150, 150, 150))  # from the top left
 
 
 def quarters(size=40):
-    """A picture whose corners tell which way is up."""
+    """Returns a picture whose corners reveal its orientation."""
     pixels = np.array(QUARTERS, np.uint8).reshape(2, 2, 3)
     return Image.fromarray(pixels.repeat(size // 2, axis=0).repeat(size // 2, axis=1))
 
 
 def turned(path):
-    """Lies on its side, and its EXIF data say so."""
+    """Writes a picture lying on its side, as its EXIF data say."""
     picture = quarters()
     exif = picture.getexif()
     exif[0x0112] = 6
@@ -461,7 +461,7 @@ UNUSUAL = {
 
 @pytest.fixture(scope="session")
 def pets(tmp_path_factory):
-    """Two classes of the same images in all formats; one image for the test."""
+    """Two classes with the same images in all formats; one test image."""
     folder = tmp_path_factory.mktemp("pets")
     for part, name in (("train", "a"), ("train", "b"), ("test", "b")):
         (folder / part / name).mkdir(parents=True)
@@ -511,12 +511,12 @@ def test_an_image_that_is_gone_is_named_and_replaced(pets, tmp_path, capsys, mon
         decoding, "_pipeline", lambda *args, **how: started.append(how) or pipeline(*args, **how)
     )
     for sample in stream(data, split, 0, 4):  # four epochs
-        assert sample.unlabeled.max(axis=(1, 2, 3)).min() > 100  # none is black
+        assert sample.unlabeled.max(axis=(1, 2, 3)).min() > 100  # no image is black
     assert capsys.readouterr().out == (
         f"warning: {gone} cannot be decoded; another image takes its place: No such file or "
         "directory\n"
     )
-    assert started == [{"guard": False}]  # to start again takes longer than many steps
+    assert started == [{"guard": False}]  # a restart takes longer than many steps
 
 
 def test_a_stream_without_tensorflow_says_what_to_install(pets, monkeypatch):
@@ -526,8 +526,8 @@ def test_a_stream_without_tensorflow_says_what_to_install(pets, monkeypatch):
 
 
 def transcribed_crop(rng, height, width):
-    """GenerateRandomCrop of TensorFlow's sample_distorted_bounding_box_op.cc, with the published
-    arguments; height, width of the crop, or None."""
+    """Transcribes GenerateRandomCrop of TensorFlow's sample_distorted_bounding_box_op.cc, with the
+    published arguments; returns the crop's height and width, or None."""
     aspect = rng.uniform(3 / 4, 4 / 3)
     low, high = 0.08 * height * width, 1.0 * height * width
     least = int(np.rint(np.sqrt(low / aspect)))
@@ -566,7 +566,7 @@ def test_random_crops_have_the_published_areas_and_aspects(monkeypatch):
     assert min(top.min(), left.min()) >= 0
     assert (top + crop_height).max() <= height
     assert (left + crop_width).max() <= width
-    # Where there is room, corners are uniform.
+    # Where there is space, the corners are uniform.
     where = (top / np.maximum(height - crop_height, 1))[crop_height < height - 20]
     assert where.mean() == pytest.approx(0.5, abs=0.02)
 
@@ -599,7 +599,7 @@ def test_an_image_that_no_random_crop_fits_is_cropped_as_for_evaluation(monkeypa
 
 
 def lr(parts_config, step, *, labeled, batch):
-    """The schedule of a config for so many labelled images."""
+    """Returns the learning rate of a config for these numbers of labelled images."""
     parts_config.batch_size = batch
     model = network.make_model(parts_config, num_classes=2, dtype=np.float32, axis_name=None)
     return parts.make_optimizer(parts_config, labeled / batch, model)[0](step)
@@ -608,8 +608,8 @@ def lr(parts_config, step, *, labeled, batch):
 @pytest.mark.parametrize(
     ("step", "expected"),
     [
-        # 128,116 / 1024 = 125.11 steps an epoch; lr 0.1 · 1024/256 = 0.4; warm-up 50 epochs =
-        # 6,255.7 steps; ×0.1 at each 500 epochs = 62,556.6 steps.
+        # 128,116 / 1024 = 125.11 steps per epoch; lr 0.1 · 1024/256 = 0.4; warm-up 50 epochs =
+        # 6,255.7 steps; ×0.1 every 500 epochs = 62,556.6 steps.
         (0, 0.0),
         (1, 0.4 / 6255.6640625),
         (1000, 0.4 * 1000 / 6255.6640625),
@@ -633,8 +633,8 @@ def test_learning_rates_of_the_published_command(step, expected):
 @pytest.mark.parametrize(
     ("step", "expected"),
     [
-        # 1,281,167 / 256 = 5004.56 steps an epoch; lr 0.1; warm-up 5 epochs = 25,022.8 steps; ×0.1
-        # at each 50 epochs = 250,227.9 steps.
+        # 1,281,167 / 256 = 5004.56 steps per epoch; lr 0.1; warm-up 5 epochs = 25,022.8 steps; ×0.1
+        # every 50 epochs = 250,227.9 steps.
         (0, 0.0),
         (100, 0.1 * 100 / 25022.79296875),
         (5005, 0.1 * 5005 / 25022.79296875),

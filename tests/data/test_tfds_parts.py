@@ -1,4 +1,4 @@
-"""What of a TFDS data set can be read; no data set is prepared for it."""
+"""Tests which parts of TFDS data sets can be read, without preparing a data set."""
 
 import json
 

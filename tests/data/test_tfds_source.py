@@ -1,4 +1,4 @@
-"""TFDS data sets, made small under the real names, read by what reads the real ones."""
+"""Tests TFDS data sets: small ones under the real names, read by the code for the real ones."""
 
 import hashlib
 import io
@@ -29,7 +29,7 @@ def with_id(split, labels, digits=5):
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """cifar10, svhn_cropped, stl10 and a data set of images of several sizes."""
+    """cifar10, svhn_cropped, stl10 and a data set with images of several sizes."""
     data_dir = tmp_path_factory.mktemp("tfds")
     image, text = tfds.features.Image(shape=(32, 32, 3)), tfds.features.Text()
     names = [f"class {c}" for c in range(10)]
@@ -81,7 +81,7 @@ def test_cifar_is_in_the_order_of_its_ids(prepared):
 def test_svhn_has_the_published_numbers_of_the_digits_and_extra_last(prepared):
     data = datasets.svhn(str(prepared))
     assert numbers(data.images) == [*range(20), *range(12)]
-    # `labels -= 1` of labels 1..10, where 10 is the digit 0
+    # `labels -= 1` for labels 1..10, where 10 is the digit 0
     assert data.labels[:11].tolist() == [9, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
     assert data.test_labels.tolist() == [9, 8, 0]
     assert data.class_names == tuple("1234567890")
@@ -96,7 +96,7 @@ def test_stl10_is_in_original_order_without_ids_and_ends_with_images_without_lab
 
 
 def test_the_order_of_keys_is_tfdss():
-    # facts.md: the first record that TFDS reads of the real CIFAR-10 is train_16399.
+    # facts.md: the first record that TFDS reads from the real CIFAR-10 is train_16399.
     digests = [hashlib.md5(f"train{i}".encode()).hexdigest() for i in range(50000)]
     assert int(np.argmin(digests)) == 16399
     order = tfds_source._original_order("train", 50000, [], keyed_by_index=True)
@@ -146,7 +146,7 @@ def test_other_prepared_files_make_the_cache_stale(prepared, tmp_path, monkeypat
     content[-9] ^= 1
     file.write_bytes(content)
     monkeypatch.setattr(tfds_source, "prepared", lambda *args: pytest.raises(StopIteration))
-    with pytest.raises(AttributeError):  # what it reads from is not a builder: it was read again
+    with pytest.raises(AttributeError):  # it was read again, and the source here is not a builder
         datasets.cifar10(str(copied))
 
 
@@ -155,7 +155,7 @@ def test_a_cache_goes_with_a_copy_of_the_folder(prepared, tmp_path, monkeypatch)
         datasets.cifar10(str(prepared)), image_index.of_tfds("cifar10", str(prepared))
     )  # fmt: skip
     copied = tmp_path / "copy"
-    shutil.copytree(prepared, copied, copy_function=shutil.copyfile)  # with times of its own
+    shutil.copytree(prepared, copied, copy_function=shutil.copyfile)  # with new modification times
     copied.chmod(0o555)
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     np.testing.assert_array_equal(datasets.cifar10(str(copied)).images, first.images)
@@ -175,7 +175,7 @@ def test_a_read_only_folder_is_cached_at_the_users(prepared, tmp_path):
         first, last = tfds_source.cache_files(str(prepared), "x.npz")
     finally:
         prepared.chmod(0o755)
-    assert first == beside  # of a copy
+    assert first == beside  # the cache of a copy
     assert last.parent.parent == tmp_path / "xdg/ssljax"
     (remote,) = tfds_source.cache_files("gs://bucket/tfds", "x.npz")
     assert remote.parent.parent == last.parent.parent
@@ -188,7 +188,7 @@ UNUSUAL = {"train": [0, 2, 1, -1], "unlabelled": [3, 0], "test": [-1, -1, -1],
 
 @pytest.fixture(scope="module")
 def unusual(tmp_path_factory):
-    """A data set with labels that are plain numbers, and none in its split `test`."""
+    """A data set whose labels are plain integers, without labels in its split `test`."""
     data_dir = tmp_path_factory.mktemp("unusual")
     splits, number = {}, 0
     for split, labels in UNUSUAL.items():
@@ -241,7 +241,9 @@ def test_a_failing_download_gets_one_line(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["no_such_set", "cifar10:9.9.9", "cifar10/large"])
 def test_an_unknown_tfds_name_gets_one_line(prepared, name):
-    with pytest.raises(UsageError, match=f"config.dataset {name}: TFDS has none") as caught:
+    with pytest.raises(
+        UsageError, match=f"config.dataset {name}: TFDS has no such data set"
+    ) as caught:
         datasets.tfds(name, str(prepared), 0)
     assert "\n" not in str(caught.value)
 
@@ -278,7 +280,7 @@ def test_stl10_folds_are_found_and_checked(tmp_path):
     (extracted / "fold_indices.txt").write_text("\n".join(lines) + "\n")
     fold = stl10_folds.read(3, data_dir=str(tmp_path), labels=labels)
     np.testing.assert_array_equal(fold, FOLD + 30)
-    with pytest.raises(UsageError, match="has fold 10 for its seed; allowed: 0 to 9"):
+    with pytest.raises(UsageError, match="is its fold, 10; allowed: 0 to 9"):
         stl10_folds.read(10, data_dir=str(tmp_path), labels=labels)
     with pytest.raises(UsageError, match="another order than the published"):
         stl10_folds.read(3, data_dir=str(tmp_path), labels=np.sort(labels))

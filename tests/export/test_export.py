@@ -1,4 +1,4 @@
-"""Exports of a trained run: what they compute, what lies beside them, what is refused."""
+"""Tests exports of a trained run: their outputs, the accompanying files, and rejected input."""
 
 import dataclasses
 import functools
@@ -68,7 +68,7 @@ def test_an_export_computes_what_the_run_evaluated(format, run, tmp_path, capsys
     assert "100.000 % of 1000 predictions agree" in printed
     assert (tmp_path / "out" / "labels.txt").read_text().split() == list("0123456789")
     assert "uint8 `[N, 16, 16, 3]`" in (tmp_path / "out" / "README.md").read_text()
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["out"]  # nothing half-written
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out"]  # no incomplete files
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -285,7 +285,7 @@ def test_an_export_that_computes_something_else_fails_and_is_put_aside(run, tmp_
         real(trained.load(run, weights="raw"), path, **options)
 
     monkeypatch.setattr(tf1_model, "write", wrong_head)
-    with pytest.raises(RunError, match=r"differs from the JAX model; it is left in .*out.failed"):
+    with pytest.raises(RunError, match=r"differs from the JAX model; it is kept in .*out.failed"):
         export.export(run, tmp_path / "out", format="tf1", overwrite=True)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "out.failed"]
     assert (tmp_path / "out" / "mine").read_text() == "dear"
@@ -316,7 +316,7 @@ def test_an_export_carries_the_temperature_and_another_one_fails(run, tmp_path, 
 
 
 def test_weights_other_than_those_that_were_evaluated_fail(run, tmp_path, monkeypatch):
-    """Both sides of the report have the same weights: the run's own figures tell them apart."""
+    """Both sides of the report have the same weights; only the run's recorded scores differ."""
     real = trained.load
     monkeypatch.setattr(
         export.trained,
@@ -404,7 +404,10 @@ def test_a_missing_package_is_named_with_its_extra(
     ("args", "message"),
     [
         (["--format=pmml"], "saved_model"),
-        (["--format=tf1", "--batch_sizes=1,0"], "--batch_sizes=1,0 is no list of numbers from 1"),
+        (
+            ["--format=tf1", "--batch_sizes=1,0"],
+            "--batch_sizes=1,0 is not a list of numbers from 1",
+        ),
         (["--format=onnx", "--batch_sizes=1"], "--batch_sizes is given with --format=onnx"),
         (["--format=tf1", "--limit=-1"], "--limit is -1; allowed: from 0 up"),
         (["--format=tf1", "--weights=best"], "weights"),
@@ -429,7 +432,7 @@ def test_the_command_exports(run, tmp_path, capsys):
     assert output.splitlines()[-1] == f"wrote {tmp_path}/out: tf1 of step 6, raw weights"
 
 
-# The report itself.
+# The report.
 
 
 def compare(run, labels=None, *, count=140, batch_size=None, **options):
@@ -460,7 +463,7 @@ def test_a_report_counts_what_is_equal():
     assert report["images"] == 140
     assert report["temperature"] == 1
     assert report["exported"]["m"]["top1_jax"] == report["exported"]["m"]["top1_exported"] == 0.75
-    labels[:70] = -1  # half has no labels: they do not count
+    labels[:70] = -1  # half the images have no labels and do not count
     assert compare(exact, labels)["exported"]["m"]["top1_jax"] == 1
     assert compare(exact, labels * 0 - 1)["exported"]["m"]["top1_jax"] is None
     assert compare(exact, count=65)["images"] == 65

@@ -1,4 +1,4 @@
-"""What an exported model says of images is what the run says."""
+"""Tests that the predictions of exported models equal those of the run."""
 
 import csv
 import os
@@ -67,7 +67,7 @@ def rows(directory):
 
 @pytest.fixture(scope="module")
 def of_run(home):
-    """The rows of the run itself."""
+    """The rows predicted by the run."""
     command = ["--mode=predict", f"--workdir={home}/run", f"--images={home}/photos"]
     assert cli.main([*command, f"--output={home}/of_run"]) == 0
     return rows(home / "of_run")
@@ -75,7 +75,7 @@ def of_run(home):
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_an_export_s_rows_are_those_of_the_run(format, home, of_run, tmp_path, capsys):
-    shutil.copytree(home / format, tmp_path / "moved")  # which needs nothing beside it
+    shutil.copytree(home / format, tmp_path / "moved")  # no other files are needed
     command = [str(tmp_path / "moved"), str(home / "photos"), f"--output={tmp_path}/out"]
     assert predict.main(command) == 0
     printed = capsys.readouterr().out

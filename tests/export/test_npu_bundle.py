@@ -1,4 +1,4 @@
-"""What a bundle holds, and recipes that cannot be trained from one."""
+"""Tests the contents of bundles, and recipes that cannot be exported as one."""
 
 import importlib
 from pathlib import Path
@@ -28,7 +28,7 @@ def graph_of(path):
 @pytest.mark.slow
 @pytest.mark.parametrize(("repeat", "count"), [(1, 304_394), (4, 1_469_642)])
 def test_a_bundle_of_wide_resnet_28_2_has_operations_of_tensorflow_1_15(repeat, count, tmp_path):
-    """And of WRN-10-2, which is lowered sooner."""
+    """Also tests WRN-10-2, whose lowering is faster."""
     write_data(tmp_path / "data.npz", size=32, test=20)
     config = importlib.import_module("configs.mixmatch_cifar10_ascend").get_config()
     config.dataset = f"npz:{tmp_path / 'data.npz'}.1@100-20"
@@ -99,7 +99,7 @@ def test_strong_views_of_the_graph_are_those_of_training(strong, recipe_name, tm
     (found,) = run(graph, arrays, ["out/images"])
     assert found.dtype == np.uint8
     assert not np.array_equal(found, images)
-    # A product that is rounded otherwise moves a pixel by one level, or to its neighbour.
+    # A product that is rounded differently moves a pixel by one level, or to its neighbour.
     assert np.mean(found != expected) < 0.002
     np.savez(tmp_path / "graphs.npz", **arrays)
     directory = tmp_path / "graphs"

@@ -1,4 +1,4 @@
-"""Whole runs of the runner, what comes back from them, and what it refuses."""
+"""Tests complete runs of the runner, the import of their results, and rejected input."""
 
 import ast
 import importlib.util
@@ -45,7 +45,7 @@ def runner(bundle):
     import tensorflow as tf
 
     module = load(bundle / "run.py")
-    tf.compat.v1.enable_control_flow_v2()  # for the other tests of this process
+    tf.compat.v1.enable_control_flow_v2()  # for the other tests in this process
     return module
 
 
@@ -57,7 +57,7 @@ def load(path):
 
 
 def train_here(path, *flags):
-    """Runs a runner in this process, which has imported TensorFlow already."""
+    """Calls a runner in this process, which has already imported TensorFlow."""
     import tensorflow as tf
 
     module = load(path)
@@ -71,7 +71,7 @@ def train_here(path, *flags):
     params=["tensorflow 1.15.5", pytest.param("current tensorflow", marks=pytest.mark.slow)]
 )
 def python(request):
-    """`python(script, *arguments)`: what it prints."""
+    """`python(script, *arguments)` returns the script's output."""
 
     def run(script, *arguments):
         arguments = [str(x) for x in arguments]
@@ -124,7 +124,7 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(python, bundle, tmp_pa
     assert {"loss_scale", "good_steps", "bad_steps", "step", "beta1_power"} <= set(found)
     for name, value in expected.items():
         np.testing.assert_array_equal(found[name], value, err_msg=name)
-    # A finished run is left as it is.
+    # A finished run is left unchanged.
     before = (whole / "metrics.jsonl").read_text()
     train_here(bundle / "run.py", "--loss_scale=0", f"--output={whole}")
     assert (whole / "metrics.jsonl").read_text() == before
@@ -132,7 +132,7 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(python, bundle, tmp_pa
 
 @pytest.fixture(scope="module")
 def staged(bundle, tmp_path_factory):
-    """What a run leaves that reads its bundle elsewhere, and writes elsewhere."""
+    """The output of a run that reads its bundle elsewhere, and writes elsewhere."""
     here, out = tmp_path_factory.mktemp("here"), tmp_path_factory.mktemp("out") / "run [1]"
     shutil.copy(bundle / "run.py", here)
     train_here(here / "run.py", f"--data_url={bundle}", f"--train_url={out}")
@@ -155,8 +155,8 @@ def test_metrics_have_the_names_of_ssljax(staged, tmp_path):
     scope="module", params=["mixmatch", pytest.param("fixmatch", marks=pytest.mark.slow)]
 )
 def finished(request, tmp_path_factory):
-    """A bundle that the runner has trained on, from a run of JAX, and that run."""
-    directory = tmp_path_factory.mktemp("finished") / "of [1]"  # no pattern
+    """A bundle of a JAX run, trained further by the runner, and that run."""
+    directory = tmp_path_factory.mktemp("finished") / "of [1]"  # not a pattern
     config = tiny_config(request.param)
     config.num_steps = 4
     loop.train(build(config), directory / "jax")
@@ -176,7 +176,7 @@ def finished(request, tmp_path_factory):
 def test_what_was_trained_comes_back_as_a_run(finished, tmp_path, capsys):
     workdir = tmp_path / "run"
     partial_path(workdir).mkdir()
-    (partial_path(workdir) / "config.json").touch()  # an import that was killed
+    (partial_path(workdir) / "config.json").touch()  # a killed import
     bundle = f"--bundle={finished / 'bundle'}"
     code, output, errors = command(capsys, "--mode=import_npu", f"--workdir={workdir}", bundle)
     assert code == 0, errors
@@ -192,7 +192,7 @@ def test_what_was_trained_comes_back_as_a_run(finished, tmp_path, capsys):
         assert recorded[name] == pytest.approx(value, rel=1e-4), name
     assert trained.load(workdir).step == 12
 
-    # It can be trained further, and the optimizer goes on.
+    # Training can continue, with the optimizer's state.
     config.num_steps = 16
     loop.train(build(config), workdir)
     rows = rows_of(workdir)
@@ -212,7 +212,7 @@ def test_the_optimizers_state_comes_back(finished):
     leaves = jax.tree_util.tree_leaves_with_path(state.opt_state)
     found = {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
     counts = [int(v) for k, v in found.items() if k.endswith(".count")]
-    # Eight updates by the runner, whose optimizer began anew; the schedule is at step 12.
+    # The runner made eight updates with a new optimizer; the schedule is at step 12.
     assert sorted(counts) == ([8, 12, 12] if field == "mu" else [12])
     kernel = next(v for k, v in found.items() if f".{field}['Conv_1']['kernel']" in k)
     np.testing.assert_array_equal(kernel, variables[f"param/Conv_1/kernel/{suffix}"])
@@ -247,7 +247,7 @@ def other_directory(path):
 
 @pytest.mark.slow
 def test_a_terminal_that_closes_saves_and_leaves(bundle, tmp_path):
-    """Its output is gone, and SIGHUP comes twice."""
+    """Its output is closed, and SIGHUP arrives twice."""
     endless = tmp_path / "bundle"
     shutil.copytree(bundle, endless)
     manifest = read_json(endless / "manifest.json")
@@ -295,14 +295,14 @@ def test_a_bundle_that_was_damaged_on_its_way_is_refused(name, runner, bundle, t
 
 
 def refuse(runner, *flags):
-    """Refused by the runner, in this process, which keeps its handlers of signals."""
+    """Runs the runner in this process, without its signal handlers; it must reject the flags."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runner, "StopSignal", lambda: None)
         assert runner.main(["--device=cpu", *flags]) == 2
 
 
 def test_arrays_of_an_older_bundle_are_whole_or_refused(runner, bundle, tmp_path):
-    """Without `SHA256SUMS`: each bit of the beginning, in which NumPy's header is, and others."""
+    """Without `SHA256SUMS`: flips each bit of the beginning, with NumPy's header, and others."""
     expected = runner.read_arrays(bundle / "weights.npz")
     path = tmp_path / "weights.npz"
     content = (bundle / "weights.npz").read_bytes()
@@ -331,7 +331,7 @@ def test_a_damaged_checkpoint_is_neither_gone_on_from_nor_imported(
     runner._verified(output, 12)
     for damage in (flip, Path.unlink):
         damage(output / name)
-        with pytest.raises(runner.Mistake, match=f"{name} .*or remove .* to go on from step 8"):
+        with pytest.raises(runner.Mistake, match=f"{name} .*or remove .* to continue from step 8"):
             runner._verified(output, 12, 8)
         with pytest.raises(UsageError, match=f"run is damaged: {name} "):
             npu_import.import_run(bundle, tmp_path / "imported", output=output)
@@ -358,7 +358,7 @@ def test_rows_of_the_runner_do_not_change_without_a_word(runner, bundle, staged,
         npu_import.import_run(bundle, tmp_path / "imported", output=output)
     rows.write_bytes(b"{]\n" + content)
     with pytest.raises(runner.Mistake, match="metrics.jsonl cannot be read in line 1"):
-        runner.Log(output, 12, None)  # of an older version
+        runner.Log(output, 12, None)  # written by an older version
     rows.unlink()
     assert runner.Log(output, 12, recorded).rows == []
     assert "metrics.jsonl is missing: the rows up to step 12 are lost" in capsys.readouterr().out
@@ -381,13 +381,13 @@ def test_what_the_system_refuses_is_one_line(name, runner, bundle, capsys, monke
         "OSError": "No space left on device; the checkpoint",
         "PermissionError": "Permission",
     }
-    assert reasons.get(name, "File too large; the checkpoint before is intact") in line
+    assert reasons.get(name, "File too large; the previous checkpoint is intact") in line
 
 
 def test_a_run_of_something_else_is_left_alone(runner, tmp_path):
     (tmp_path / "metrics.jsonl").touch()
     (tmp_path / "lock").touch()
-    runner.require_own(tmp_path)  # one that was killed before its first checkpoint
+    runner.require_own(tmp_path)  # a run killed before its first checkpoint
     (tmp_path / "config.json").touch()
     with pytest.raises(runner.Mistake, match="holds no run of a bundle, but config.json"):
         runner.require_own(tmp_path)
@@ -455,14 +455,14 @@ def test_bad_flags_get_one_line_and_exit_code_2(
 
 
 class Manager:
-    """Of npu_bridge: remembers what it was given."""
+    """Stands for npu_bridge's manager and records its arguments."""
 
     def __init__(self, **arguments):
         self.arguments = arguments
 
 
 class Wrapped:
-    """`NPULossScaleOptimizer`."""
+    """Stands for `NPULossScaleOptimizer`."""
 
     def __init__(self, optimizer, manager):
         self.optimizer, self.manager = optimizer, manager
@@ -470,7 +470,7 @@ class Wrapped:
 
 @pytest.fixture
 def npu_bridge(monkeypatch):
-    """Stands for it: the real one is on Ascend's machines alone."""
+    """Stands for npu_bridge, which exists on Ascend machines only."""
     package, module = type(sys)("npu_bridge"), type(sys)("npu_bridge.npu_init")
     module.ExponentialUpdateLossScaleManager = type("Exponential", (Manager,), {})
     module.FixedLossScaleManager = type("Fixed", (Manager,), {})
@@ -522,7 +522,7 @@ def test_an_epoch_has_each_example_once_in_an_order_of_its_own(runner):
     for order in orders:
         assert sorted(order) == list(range(10))
     assert len({tuple(order) for order in orders}) == 3
-    # Any part of the sequence can be had at once.
+    # Any part of the sequence can be computed directly.
     np.testing.assert_array_equal(
         runner.permuted(7, 0, 10, np.arange(13, 22)), orders.ravel()[13:22]
     )

@@ -1,6 +1,6 @@
-"""Steps of the runner beside those of JAX: the same inputs, weights after each, skipped steps.
+"""Compares steps of the runner with those of JAX: inputs, weights after each step, skipped steps.
 
-The runner runs in real TensorFlow 1.15.5 on Python 3.7 where there is one, and in the current
+The runner runs in real TensorFlow 1.15.5 on Python 3.7 if available, and in the current
 TensorFlow.
 """
 
@@ -29,9 +29,9 @@ from ssljax.training import optim
 from ssljax.training import step as step_module
 
 SCRIPT = Path(__file__).parents[1] / "helpers/npu_steps.py"
-# Steps of JAX for each case. Biases of convolutions before BatchNorm have no gradient but rounding
-# errors, which Adam's division makes as large as any: ten steps of it are those of a network
-# without.
+# JAX steps per case. Gradients of biases before BatchNorm are only rounding errors, which Adam's
+# division amplifies to the size of the others; therefore ten steps are compared only for a network
+# without such biases.
 TEN_STEPS = ("mixmatch without biases", "fixmatch")
 SLOW_CASES = [
     pytest.param(name, marks=pytest.mark.slow) for name in ("fixmatch", "mixmatch without biases")
@@ -39,7 +39,7 @@ SLOW_CASES = [
 
 
 class WithoutBiases(nn.Module):
-    """images `[N, H, W, 1]` -> logits `[N, 10]`, features."""
+    """Maps images `[N, H, W, 1]` to logits `[N, 10]` and features."""
 
     axis_name: str | None = None
 
@@ -55,7 +55,7 @@ class WithoutBiases(nn.Module):
 
 
 class Case(NamedTuple):
-    """A bundle, and steps of JAX: what each read, and what it found."""
+    """A bundle, and the inputs and results of steps in JAX."""
 
     bundle: Path
     feeds: dict[str, np.ndarray]  # as `npu_steps.py` reads them
@@ -64,17 +64,17 @@ class Case(NamedTuple):
 
 @pytest.fixture(scope="module")
 def make_case(tmp_path_factory):
-    """`make_case(name)`: each made once."""
+    """`make_case(name)`, cached."""
     made = {}
 
     def make(name):
         if name not in made:
             config = tiny_config(name.split()[0])
-            config.num_steps = 40  # so that the learning rate of FixMatch falls
+            config.num_steps = 40  # so that the learning rate of FixMatch decreases
             if "mixmatch" in name:
-                config.method_args.ramp_images = 100  # so that the unlabelled loss counts
+                config.method_args.ramp_images = 100  # so that the unlabelled loss contributes
             else:
-                config.method_args.threshold = 0.12  # so that some guesses pass, and some do not
+                config.method_args.threshold = 0.12  # so that some guesses pass and some do not
                 config.dataset, config.logit_adjustment = "digits_lt5.1@20+60-20", 1.5
             experiment = recipe.build(config)
             if "without" in name:
@@ -92,7 +92,7 @@ def make_case(tmp_path_factory):
     params=["tensorflow 1.15.5", pytest.param("current tensorflow", marks=pytest.mark.slow)],
 )
 def found(request, make_case, tmp_path_factory):
-    """`found(name of a case) -> name of a run -> what npu_steps.py writes`: each case once."""
+    """`found(case name)` maps run names to the results of npu_steps.py, cached."""
 
     @functools.cache
     def run_steps(name):
@@ -122,7 +122,7 @@ BAD = {1, 3, 8, 9, 10, 11, 12, 13}  # steps whose loss is infinite in the run `o
 
 
 def runs_of(name, case):
-    """The runs of a case: what they read."""
+    """Returns the runs of a case, with their inputs."""
     runs = {"as JAX": case.feeds}
     if name == "mixmatch":
         runs["overflowing"] = overflowing(case, 14, BAD) | {
@@ -136,10 +136,10 @@ def runs_of(name, case):
 
 
 def _steps_of_jax(experiment, steps):
-    """`feeds` and `found` of a case, by the training step itself."""
+    """Returns `feeds` and `found` of a case, computed by the training step."""
     patch = pytest.MonkeyPatch()
     monitors, optimizer = step_module.monitors, _optimizer(experiment)
-    patch.setattr(step_module, "_check_logs", lambda aux: None)  # arrays are looked at, too
+    patch.setattr(step_module, "_check_logs", lambda aux: None)  # arrays are recorded, too
 
     def watched(aux, unlabeled_labels):
         return {
@@ -190,7 +190,7 @@ def _steps_of_jax(experiment, steps):
 
 
 def _optimizer(experiment):
-    """The recipe's, with Adam's epsilon where TensorFlow adds it: see `make_optimizer`."""
+    """Returns the recipe's optimizer, with TensorFlow's epsilon for Adam: see `make_optimizer`."""
     if experiment.config["optimizer"]["name"] != "adam":
         return experiment.optimizer
     moments = optax.scale_by_adam()
@@ -209,7 +209,7 @@ def _optimizer(experiment):
 
 
 def _sort(start, name, value, feeds, found):
-    """What the patched step reports: inputs and gradients."""
+    """Sorts the reports of the patched step into inputs and gradients."""
     if name.startswith("seen/"):
         images = name.startswith(("seen/labeled", "seen/view"))
         value = np.round((value + 1) * 127.5).astype(np.uint8) if images else value
@@ -219,12 +219,12 @@ def _sort(start, name, value, feeds, found):
 
 
 def norm(arrays):
-    """The global norm."""
+    """Returns the global norm."""
     return np.sqrt(sum(np.sum(np.square(x.astype(np.float64))) for x in arrays))
 
 
 def assert_close(found, expected, names, tolerance):
-    """To a share of the global norm of all of these arrays together."""
+    """Compares arrays, with a tolerance relative to the global norm of all of them."""
     names = list(names)
     difference = norm([found[n] - expected[n] for n in names]) / norm([expected[n] for n in names])
     assert difference <= tolerance, (difference, names[0])
@@ -257,7 +257,7 @@ def test_ten_steps_are_those_of_jax(name, found, make_case):
 
 
 def state_of(found, step):
-    """Everything that an update changes."""
+    """Returns everything that an update changes."""
     start = f"{step}/variable/"
     counters = ("step", "loss_scale", "good_steps", "bad_steps")
     return {
@@ -272,7 +272,7 @@ def same(a, b):
 
 
 def overflowing(case, steps, bad):
-    """The case's inputs, the first ones again and again; in `bad` steps the loss is infinite."""
+    """Returns the case's first inputs, repeated; in `bad` steps the loss is infinite."""
     feeds = {}
     for i in range(steps):
         for n, value in case.feeds.items():
@@ -286,7 +286,7 @@ def overflowing(case, steps, bad):
 def test_steps_that_overflow_change_the_loss_scale_alone(found):
     found = found("mixmatch")["overflowing"]
     scales = [found[f"{i}/variable/loss_scale"] / 2.0**32 for i in range(14)]
-    # One bad step, a good one, a bad one: half. Four good ones: twice. Then two bad ones each time.
+    # A bad step, a good one, a bad one: halved. Four good ones: doubled. Then pairs of bad ones.
     assert scales == [1, 1, 1, 0.5, 0.5, 0.5, 0.5, 1, 1, 0.5, 0.5, 0.25, 0.25, 0.125]
     for i in range(1, 14):
         unchanged = same(state_of(found, i), state_of(found, i - 1))

@@ -1,5 +1,5 @@
-"""How an image becomes the input of an export: what `preprocess.json` and the README say is what
-training and `--mode=predict` do, bit for bit."""
+"""Tests that `preprocess.json` and the README of an export describe the same preprocessing, bit for
+bit, as in training and `--mode=predict`."""
 
 import dataclasses
 import json
@@ -22,7 +22,7 @@ def pixels(height, width):
 
 
 def picture(mode, height=41, width=67):
-    """Smooth, so that a JPEG of it is no noise."""
+    """Returns a smooth picture, which JPEG changes little."""
     small = Image.fromarray(pixels(6, 8)[..., : 4 if mode in ("RGBA", "LA") else 3])
     return small.resize((width, height), Image.Resampling.BICUBIC).convert(mode)
 
@@ -68,7 +68,7 @@ def folder(tmp_path_factory):
 
 
 def reader(known):
-    """The function in the README of an export."""
+    """Returns the function in the README of an export."""
     code = preprocess.section(known).split("\n\n")[1:]
     lines = "\n\n".join(code).splitlines()
     assert all(line.startswith("    ") or not line for line in lines)
@@ -89,7 +89,7 @@ def test_the_lines_of_pillow_do_what_training_does(name, dtype, folder):
 
 
 def predicted(path, shape, stream=False):
-    """What `--mode=predict` gives the model."""
+    """Returns the input that `--mode=predict` passes to the model."""
     (loaded,) = sources.from_path(path, shape, stream=stream).batches(1)
     return loaded.images[0]
 
@@ -116,7 +116,7 @@ def test_images_that_are_refused_are_refused_in_both(folder, tmp_path):
     with pytest.raises(ValueError, match="has colours"):
         read(folder / "wide.png")
     Image.fromarray(np.zeros((5, 5), np.uint16)).save(tmp_path / "deep.png")
-    with pytest.raises(UsageError, match="allowed: 8 bits a channel"):
+    with pytest.raises(UsageError, match="allowed: 8 bits per channel"):
         images.read(tmp_path / "deep.png")
     with pytest.raises(ValueError, match="more than 8 bits"):
         read(tmp_path / "deep.png")

@@ -1,4 +1,4 @@
-"""The graphs run in real TensorFlow 1.15.5, and compute there what JAX computes."""
+"""Tests that the graphs compute the same in real TensorFlow 1.15.5 as in JAX."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Each rule of the lowering against JAX, on random numbers; what has no rule is named."""
+"""Tests each rule of the lowering against JAX on random numbers, and operations without a rule."""
 
 from functools import partial
 
@@ -27,7 +27,7 @@ from ssljax.export import tf1_elementwise, tf1_graph, tf1_rules
 
 @pytest.fixture(autouse=True)
 def ranks_may_differ():
-    """Other people's models broadcast, and so do the cases."""
+    """Allows rank promotion, as in user models; the cases use it."""
     with jax.numpy_rank_promotion("allow"):
         yield
 
@@ -72,7 +72,7 @@ def test_every_rule_has_a_case():
     rules = (
         tf1_elementwise.ELEMENTWISE.keys() | tf1_graph._OF_WHOLE.keys() | tf1_rules.CUSTOM.keys()
     )
-    # "gradient of a loss" has the last one from jax 0.12 on.
+    # "gradient of a loss" contains the last one from jax 0.12 on.
     newer = set() if hasattr(jax.lax, "one_minus_square_p") else {"one_minus_square"}
     assert rules - seen == ({"add_any"} - seen) | newer
 
@@ -130,7 +130,7 @@ def test_infinities_of_softmax_are_dropped_and_others_refused():
 
 
 def map_shapes(function, *shapes, dtype=np.float32):
-    """`function` of positional arrays, as `lower` takes it."""
+    """Wraps `function` with positional arrays, as `lower` expects it."""
     names = [f"x{i}" for i in range(len(shapes))]
     args = {n: jax.ShapeDtypeStruct(s, dtype) for n, s in zip(names, shapes, strict=True)}
     return lambda args: {"y": function(*(args[n] for n in names))}, args

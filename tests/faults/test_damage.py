@@ -1,4 +1,4 @@
-"""Files of a run that were changed after they were written, byte by byte."""
+"""Tests files of a run that are changed after they were written, byte by byte."""
 
 import dataclasses
 import random
@@ -26,7 +26,7 @@ OTHERS = (
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A recipe and a finished run of 12 steps with checkpoints of 4, 8 and 12."""
+    """A recipe, and a finished run of 12 steps with checkpoints of steps 4, 8 and 12."""
     experiment = build(tiny_config())
     workdir = tmp_path_factory.mktemp("run")
     loop.train(experiment, workdir)
@@ -34,7 +34,7 @@ def run(tmp_path_factory):
 
 
 def damage(path, rng):
-    """Cuts the file off or flips one bit; what was done."""
+    """Truncates the file or flips one bit; returns what was done."""
     content = bytearray(path.read_bytes())
     offset = rng.randrange(len(content))
     if rng.random() < 0.3:
@@ -51,7 +51,7 @@ def restore(workdir, template, **options):
 
 
 def test_no_damage_changes_what_is_restored(run, tmp_path):
-    """Every file of the newest checkpoint, in turn: it is found, or the arrays are the same."""
+    """Damages every file of the newest checkpoint: it is detected, or the arrays are the same."""
     experiment, workdir = run
     template, (_, expected) = experiment.shapes, final_state(workdir)
     names = [p.relative_to(workdir) for p in sorted((workdir / "checkpoints/12").rglob("*"))]
@@ -103,7 +103,7 @@ def test_fallback_takes_the_one_before_and_ends_the_same(run, tmp_path, capsys):
     assert not (copy / "results.json").exists()
 
     loop.train(build(tiny_config(), fallback=True), copy)
-    assert "taking the one before, of step 8" in capsys.readouterr().out
+    assert "using the previous one, of step 8" in capsys.readouterr().out
     jax.tree.map(np.testing.assert_array_equal, final_state(copy), final_state(workdir))
     assert rows_of(copy) == rows_of(workdir)
     assert (copy / "checkpoints/12.damaged").is_dir()
@@ -120,7 +120,7 @@ def test_fallback_does_not_start_over_when_nothing_can_be_read(run, tmp_path):
 
 
 def readable(run):
-    """What a report reads, but for what it remarks."""
+    """Returns what a report reads, without its remarks."""
     values = dataclasses.asdict(run)
     del values["notes"], values["path"], values["name"]
     return jax.tree.map(np.asarray, values)
@@ -160,7 +160,7 @@ def test_a_damaged_description_is_refused_by_name(name, run, tmp_path):
 def test_a_checkpoint_that_training_removes_meanwhile_gives_way_to_a_newer_one(
     run, tmp_path, monkeypatch
 ):
-    """As while it is exported, with `keep_checkpoints=0`."""
+    """As during an export, with `keep_checkpoints=0`."""
     experiment, workdir = run
     copy, verify = tmp_path / "run", checksums.verify
     shutil.copytree(workdir, copy)

@@ -1,4 +1,4 @@
-"""A run directory on a disk of a few megabytes."""
+"""Tests a run directory on a disk of a few megabytes."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ from helpers.processes import ENVIRONMENT, LIGHT, ROOT, final_state, finish, row
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A tmpfs of 3 MB, where this user may mount one."""
+    """A tmpfs of 3 MB, if this user may mount one."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(disk)]
@@ -35,9 +35,9 @@ def test_a_full_disk_stops_the_run_and_room_lets_it_continue(small_disk, tmp_pat
     code, output = finish(start(workdir))
     assert code == 1, output
     assert "error: " in output
-    assert "disk is full. The checkpoint before is intact: make room" in output
+    assert "disk is full. The previous checkpoint is intact: free some space" in output
     assert "Traceback" not in output
-    assert 0 < final_state(workdir)[0] < 24  # and it can be read
+    assert 0 < final_state(workdir)[0] < 24  # and it is readable
     assert not [*(workdir / "checkpoints").glob("*.partial*")]
 
     code, output = finish(start(workdir))  # still full

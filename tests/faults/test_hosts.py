@@ -1,4 +1,4 @@
-"""Several processes on this machine, through jax.distributed, train one run."""
+"""Tests one run of several processes on this machine, through jax.distributed."""
 
 import json
 import signal
@@ -13,12 +13,12 @@ from PIL import Image
 from helpers.processes import LIGHT, final_state, finish, rows_of, start, train_here
 from ssljax.run import metrics
 
-TOLERANCE = 1e-5  # of parameters after 24 steps: sums over devices are made in another order
+TOLERANCE = 1e-5  # for parameters after 24 steps: sums over devices use another order
 MESSAGE = "The newest checkpoint is intact: start all processes again to continue"
 
 
 def launch(workdir, processes, *more, devices=4):
-    """Starts the processes of a run with `devices` devices in all."""
+    """Starts the processes of a run with `devices` devices in total."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -55,7 +55,7 @@ def close(expected, found):
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    """The run of one process with four devices."""
+    """The run of a single process with four devices."""
     workdir = tmp_path_factory.mktemp("alone") / "run"
     train(workdir, 1)
     return workdir
@@ -65,7 +65,7 @@ def alone(tmp_path_factory):
     ("processes", "more"),
     [
         (2, LIGHT),
-        pytest.param(2, (), marks=pytest.mark.slow),  # CTAugment's rates too
+        pytest.param(2, (), marks=pytest.mark.slow),  # CTAugment's rates, too
         pytest.param(4, (), marks=pytest.mark.slow),
     ],
 )
@@ -77,10 +77,10 @@ def test_processes_train_what_one_process_trains(processes, more, tmp_path):
     recorded = [json.loads((x / "config.json").read_text()) for x in (tmp_path / "run", alone)]
     for config in recorded:
         del config["cpu_devices"]
-    assert recorded[0] == recorded[1]  # who reads the run waits for no other process
+    assert recorded[0] == recorded[1]  # reading the run requires no other process
     ours, theirs = rows_of(tmp_path / "run"), rows_of(alone)
     assert [row["step"] for row in ours] == [row["step"] for row in theirs]
-    # Every image is evaluated once: accuracies are the same numbers.
+    # Every image is evaluated once, so accuracies are identical.
     accuracies = [
         [row[name] for row in rows for name in row if name.startswith("test/acc")]
         for rows in (ours, theirs)
@@ -108,7 +108,7 @@ def test_when_one_dies_the_others_end_and_a_restart_continues(killed, processes,
         code, output = finish(process)
         if i != killed:
             assert code != 0
-            # Of the first process, which others depend on, JAX tells itself.
+            # JAX itself reports the loss of the first process, which the others depend on.
             message = MESSAGE if killed else "This most likely indicates that another task died"
             assert message in output, output
     assert time.monotonic() - died < 60
@@ -135,11 +135,11 @@ def test_a_signal_to_one_stops_all_and_they_continue(alone, tmp_path):
 
 @pytest.mark.slow
 def test_an_error_of_one_ends_all(tmp_path):
-    """The first process finds a directory that is no run; the other one is told."""
+    """The first process finds a directory that is not a run; the other one learns of it."""
     (tmp_path / "thesis.tex").touch()
     first, second = [finish(process, 100) for process in launch(tmp_path, 2)]
     assert first[0] == 2, first
-    assert second[0] in (1, 2), second  # it is told by either way
+    assert second[0] in (1, 2), second  # either exit code is possible
     assert all("is not empty, and holds no run" in output for _, output in (first, second))
 
 

@@ -1,4 +1,4 @@
-"""`kill_loop.py`, short, and as long as the issue of a fault-tolerant run asks for."""
+"""Runs `kill_loop.py`: a short version, and one as long as the issue on fault tolerance asks."""
 
 import pytest
 

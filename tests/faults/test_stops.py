@@ -1,4 +1,4 @@
-"""Signals at every time of a run, sent to real processes."""
+"""Tests signals at all times of a run, sent to real processes."""
 
 import signal
 import time
@@ -23,7 +23,7 @@ def rows(workdir, count):
 
 @pytest.mark.parametrize(
     "signum",
-    [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)],  # test_loop.py has it
+    [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)],  # in test_loop.py
 )
 def test_a_signal_saves_and_leaves(signum, tmp_path):
     process = start(tmp_path, *LIGHT, "--config.num_steps=1000")
@@ -36,7 +36,7 @@ def test_a_signal_saves_and_leaves(signum, tmp_path):
     step, _ = final_state(tmp_path)
     assert f"{signum.name}: saved after step {step}; run the same command again" in output
     assert step >= 6
-    assert "note: TensorFlow is not installed" in output  # as for all processes of these tests
+    assert "note: TensorFlow is not installed" in output  # as in all processes of these tests
     assert not list(tmp_path.glob("events.out.*"))
 
 

@@ -1,4 +1,4 @@
-"""Terminals that close, outputs that nobody reads, commands that are killed: real processes."""
+"""Tests closing terminals, closed outputs and killed commands with real processes."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ ENDLESS = (*LIGHT, "--config.num_steps=100000", "--config.eval_every=100000")
 
 
 def in_a_terminal(arguments):
-    """Starts a command as the first one of a terminal: its process, and the terminal."""
+    """Starts a command as a terminal's first process; returns the process and the terminal."""
     terminal, its_end = os.openpty()
     process = subprocess.Popen(
         ["setsid", "--ctty", *arguments],
@@ -36,7 +36,7 @@ def wait_for_rows(workdir, count, terminal=None):
         assert time.monotonic() < end
         if terminal is not None:
             with suppress(BlockingIOError):
-                os.read(terminal, 10**6)  # a terminal that nobody reads stops who writes
+                os.read(terminal, 10**6)  # a process blocks on a terminal whose output is not read
         time.sleep(0.05)
 
 
@@ -58,13 +58,13 @@ def test_a_terminal_that_closes_saves_the_run_of_a_sweep_and_ends_it(tmp_path):
     os.close(terminal)
     assert process.wait(100) == 128 + signal.SIGHUP
     assert final_state(tmp_path / "runs/seed=1")[0] >= 6
-    assert (tmp_path / "runs/seed=1/lock").read_text() == ""  # it has ended in order
+    assert (tmp_path / "runs/seed=1/lock").read_text() == ""  # it has ended cleanly
     assert not (tmp_path / "runs/seed=2").exists()
 
 
 @pytest.mark.slow
 def test_nohup_and_outputs_that_are_gone_end_nothing(tmp_path):
-    """SIGHUP is ignored, the reader of the output leaves, and errors go to a full disk."""
+    """SIGHUP is ignored, the output's reader exits, and standard error is a full disk."""
     with open("/dev/full", "w") as full:
         process = subprocess.Popen(
             ["nohup", *command(tmp_path, *LIGHT, "--config.num_steps=400")],
@@ -81,7 +81,7 @@ def test_nohup_and_outputs_that_are_gone_end_nothing(tmp_path):
     assert final_state(tmp_path)[0] == 400
 
 
-# Kills this process when it is about to give a directory its name.
+# Kills this process when it is about to rename a directory.
 KILLED = """
 import os, runpy, signal, sys
 name = sys.argv.pop(1)

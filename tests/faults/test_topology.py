@@ -1,4 +1,4 @@
-"""One run on changing numbers of devices."""
+"""Tests one run on changing numbers of devices."""
 
 import dataclasses
 import os
@@ -17,11 +17,11 @@ from ssljax import evaluation, recipe
 from ssljax.errors import Interrupted
 from ssljax.run import loop, results
 
-TOLERANCE = 1e-5  # of parameters, see docs/running.md
+TOLERANCE = 1e-5  # for parameters, see docs/running.md
 
 
 def watched(config, devices):
-    """The recipe, with a row a step that holds sums of the pixels and labels it trained on."""
+    """Builds the recipe with one row per step, with sums of the pixels and labels trained on."""
     experiment = dataclasses.replace(recipe.build(config), devices=jax.devices()[:devices])
     loss = experiment.method.loss
 
@@ -102,6 +102,6 @@ def test_a_run_of_four_devices_is_evaluated_on_a_machine_with_one_cpu(run_of_fou
 def test_the_batch_of_a_run_does_not_follow_the_machine_that_resumes_it(config, untraced):
     config.batch_size, config.per_worker_batch_size = 1, 2
     experiment = recipe.build(config)
-    assert experiment.batch_size == 8  # of 4 devices
+    assert experiment.batch_size == 8  # with 4 devices
     resumed = recipe.build(config, batch_size=4)
     assert resumed.batch_size == 4

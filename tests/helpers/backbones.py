@@ -1,4 +1,4 @@
-"""Real weights and what timm computes with them; where they lie beside the checkout."""
+"""Real weights and timm's outputs for them, if available beside the checkout."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ FOLDER = Path(__file__).parents[3] / "shared" / "data" / "backbones"
 
 
 def reference(name):
-    """The path of a file's weights, and what timm computes with them: images, features, …"""
+    """Returns the path of a weight file, and timm's results for it: images, features, …"""
     path = FOLDER / f"{name}.safetensors"
     if not path.exists():
         pytest.skip(f"{path} is not there")

@@ -1,4 +1,4 @@
-"""Commands within the process of the tests: a process of their own costs seconds."""
+"""Runs commands within the process of the tests, as a separate process takes seconds."""
 
 import pytest
 
@@ -7,16 +7,16 @@ from ssljax.training import huge_pages
 
 
 def command(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[int, str, str]:
-    """The exit code of `launch.py *args`, its output, and its errors."""
+    """Runs `launch.py *args`; returns exit code, output and errors."""
     capsys.readouterr()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(huge_pages, "restart", lambda: None)  # it would start pytest again
+        patch.setattr(huge_pages, "restart", lambda: None)  # a restart would start pytest again
         code = cli.main([str(arg) for arg in args])
     return code, *capsys.readouterr()
 
 
 def refused(capsys: pytest.CaptureFixture[str], *args: object) -> str:
-    """The one line that a command with bad input is refused with."""
+    """Returns the one-line error of a command with invalid input."""
     code, _, errors = command(capsys, *args)
     assert code == 2
     assert errors.startswith("error: ")

@@ -1,4 +1,4 @@
-"""Random draws, and whether they are as likely as they should be."""
+"""Random draws, and tests of their distributions."""
 
 import jax
 import numpy as np
@@ -10,7 +10,7 @@ def keys(n, seed=0):
 
 
 def pictures(n, size=32):
-    """uint8 [n, size, size, 3]: gradients with noise and a dark disc, no two alike."""
+    """Returns uint8 [n, size, size, 3]: distinct gradients with noise and a dark disc."""
     rng = np.random.default_rng(1)
     y, x = np.indices((size, size))[..., None] / size
     slopes = rng.normal(0, 120, (2, n, 1, 1, 3))

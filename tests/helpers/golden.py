@@ -1,9 +1,9 @@
-"""One training step on fixed numbers, and the same step in NumPy's float64.
+"""One training step on fixed numbers, and the same step in NumPy float64.
 
 `check` runs the real step: a tiny network with BatchNorm, gradients, SGD, moving averages. A test
-transcribes the loss of its method from the published code; the rest is transcribed here.
+transcribes the loss of its method from the published code; everything else is transcribed here.
 
-Float32 rounds at 6e-8 and a step is a chain of some tens of operations, with sums that cancel: it
+Float32 rounds at 6e-8, and a step is a chain of dozens of operations, with sums that cancel: it
 agrees with float64 to 1e-5 of the largest entry of each array.
 """
 
@@ -27,7 +27,7 @@ LR, MOMENTUM, DECAY, EMA_DECAY = 0.1, 0.9, 0.01, 0.9
 
 
 class Network(nn.Module):
-    """BatchNorm, a layer of features, a layer of classes."""
+    """BatchNorm, a feature layer and a classification layer."""
 
     @nn.compact
     def __call__(self, images, *, train):
@@ -38,7 +38,7 @@ class Network(nn.Module):
 
 
 def numbers(seed, *shape, scale=1.0):
-    """Float64 numbers that float32 holds exactly."""
+    """Returns float64 numbers that are exact in float32."""
     return np.float64(np.float32(scale * np.random.RandomState(seed).normal(size=shape)))
 
 
@@ -47,7 +47,7 @@ def images(seed, n):
 
 
 def weights(seed, heads=()):
-    """Weights of `Network`, and of heads (`heads.Head`)."""
+    """Returns weights of `Network`, and of heads (`heads.Head`)."""
     pixels = int(np.prod(PIXELS))
 
     def dense(seed, inputs, outputs):
@@ -71,10 +71,10 @@ STATS = {"BatchNorm_0": {"mean": numbers(50, 4, scale=0.1), "var": 1 + numbers(5
 
 
 def forward(params, images, head=None):
-    """Logits and new statistics of `Network` in training mode; also of complex numbers.
+    """Returns logits and new statistics of `Network` in training mode; accepts complex numbers.
 
     Args:
-      head: a dense one, whose outputs are returned in place of the logits.
+      head: a dense head, whose outputs are returned instead of the logits.
     """
     logits, features, stats = forward_with_features(params, images)
     if head:
@@ -87,7 +87,7 @@ def dense(layer, features):
 
 
 def forward_with_features(params, images, old=STATS):
-    """Logits, features and new statistics."""
+    """Returns logits, features and new statistics."""
     x = images.reshape(len(images), -1)
     mean = x.mean(axis=0)
     var = ((x - mean) ** 2).mean(axis=0)
@@ -109,9 +109,9 @@ def cross_entropy(logits, targets):
 
 
 def interleave(experiment):
-    """`libml/layers.py`: slice i of part 0 changes places with that of part i."""
+    """`libml/layers.py`: slice i of part 0 is swapped with slice i of part i."""
     n, batch = len(experiment), len(experiment[0])
-    lengths = [batch // n + (i >= n - batch % n) for i in range(n)]  # the longer ones last
+    lengths = [batch // n + (i >= n - batch % n) for i in range(n)]  # the longer ones come last
     mixed = [part.copy() for part in experiment]
     for i in range(1, n):
         rows = slice(sum(lengths[:i]), sum(lengths[: i + 1]))
@@ -120,13 +120,13 @@ def interleave(experiment):
 
 
 def interleaved_forward(params, experiment):
-    """Logits of each part, and the statistics after each sub-batch."""
+    """Returns logits of each part, and the statistics after each sub-batch."""
     outputs = [forward(params, sub_batch) for sub_batch in interleave(experiment)]
     return interleave([logits for logits, _ in outputs]), [stats for _, stats in outputs]
 
 
 def mixup(experiment, noise):
-    """Parts `[B, ...]` mixed with each other row by row."""
+    """Mixes parts `[B, ...]` with each other, row by row."""
     everything = np.concatenate(experiment)
     lam = noise["lam"].reshape(-1, *[1] * (everything.ndim - 1))
     mixed = lam * everything + (1 - lam) * everything[noise["permutation"]]
@@ -140,13 +140,13 @@ def mixup_noise(seed, n):
 
 
 def sizes(classes=CLASSES, counts=None, unlabeled=8):
-    """Of data with some labelled images of each class, by default as many as its number and one."""
+    """Returns sizes of data; by default class i has i + 1 labelled images."""
     counts = np.arange(1, classes + 1) if counts is None else np.array(counts)
     return Sizes(classes, counts, unlabeled)
 
 
 class Expected(NamedTuple):
-    """What a transcription of a loss calculates."""
+    """The results of a transcribed loss."""
 
     total: Any
     logs: dict[str, Any]
@@ -156,7 +156,7 @@ class Expected(NamedTuple):
 
 
 def complex_step(function, point):
-    """The gradient of `function`, without cancellation: the imaginary part of a tiny step."""
+    """Returns the gradient of `function` without cancellation, by a tiny imaginary step."""
     leaves, structure = jax.tree.flatten(point)
     gradients = []
     for index, leaf in enumerate(leaves):
@@ -180,13 +180,13 @@ def close(actual, expected):
 
 
 def check(method, batch, noise, calculate, *, state=(), step=0, num_steps=100, adjustment=None):
-    """Runs one step of a method and compares everything that it changes with `calculate`'s.
+    """Runs one step of a method and compares everything that it changes with `calculate`.
 
     Args:
-      batch, noise, state: float64; the step is given them in float32.
-      calculate: (params, constant, ema) -> Expected. Gradients are those by params; constant are
-        the same weights, for what the method takes no gradient of.
-      adjustment: `[classes]` float64, which the step is given.
+      batch, noise, state: float64; converted to float32 for the step.
+      calculate: (params, constant, ema) -> Expected. Gradients are with respect to params;
+        `constant` are the same weights, for terms without gradient.
+      adjustment: `[classes]` float64, passed to the step.
     """
     params, ema = weights(0, method.heads), weights(20, method.heads)
     n, m = len(batch.labeled), len(batch.views[0]) if batch.views else 0

@@ -1,7 +1,7 @@
-"""Consecutive training steps of a method with a state, and the same steps in NumPy's float64.
+"""Consecutive training steps of a method with a state, and the same steps in NumPy float64.
 
-As `golden.py`, of which these are the network and the numbers. The views of a step and its random
-numbers are those that the real step drew: the transcription is given them.
+The network and the numbers are those of `golden.py`. The transcription receives the views and the
+random numbers drawn by the real step.
 """
 
 from typing import Any, NamedTuple
@@ -20,32 +20,32 @@ from ssljax.training.state import TrainState
 from ssljax.training.step import make_train_step
 
 LR, MOMENTUM, DECAY, EMA_DECAY = golden.LR, golden.MOMENTUM, golden.DECAY, golden.EMA_DECAY
-B, M, UNLABELED = 4, 8, 20  # labelled and unlabelled images of a step, and in all
+B, M, UNLABELED = 4, 8, 20  # labelled and unlabelled images per step; unlabelled in total
 SIZES = Sizes(golden.CLASSES, np.array([3, 2, 1]), UNLABELED, (B, M))
 
 
 class Given(NamedTuple):
-    """What a transcription knows beside the weights that it is differentiated by."""
+    """The inputs of a transcription, other than the weights it is differentiated by."""
 
-    constant: Any  # the same weights, for what has no gradient
+    constant: Any  # the same weights, for terms without gradient
     ema: Any
     stats: Any
     ema_stats: Any
     batch: Batch  # float64
     noise: Any
-    state: Any  # as the step before left it
+    state: Any  # after the previous step
     step: int
 
     def forward(self, params, *images):
-        """`golden.forward_with_features` of all images at once, from this step's statistics."""
+        """Runs `golden.forward_with_features` on all images, with this step's statistics."""
         return golden.forward_with_features(params, np.concatenate(images), self.stats)
 
 
 def raw_batch(seed, *, twice=False, uratio=M // B):
-    """Which images a step is given.
+    """Returns the images of a step.
 
     Args:
-      twice: whether an unlabelled and a labelled image are in it twice.
+      twice: whether an unlabelled and a labelled image occur twice.
     """
     m = B * uratio
     random = np.random.RandomState(seed)
@@ -78,7 +78,7 @@ _32 = lambda tree: jax.tree.map(  # noqa: E731
 
 
 class Steps:
-    """Compiled steps of a method."""
+    """The compiled steps of a method."""
 
     def __init__(self, method, *, num_steps=100, average_batch_stats=False, uratio=M // B):
         self.method = method
@@ -109,7 +109,7 @@ class Steps:
         self.function, self._step = step, jax.jit(step)
 
     def initial(self):
-        """The state before the first step."""
+        """Returns the state before the first step."""
         params = golden.weights(0, self.method.heads)
         return self._state(0, params, params, golden.STATS, self.method.init(SIZES))
 
@@ -127,16 +127,16 @@ class Steps:
         )
 
     def check(self, calculate, *, steps=2, start=0, state=None, twice=False):
-        """Runs steps and compares everything that each changes with `calculate`'s.
+        """Runs steps and compares everything that each changes with `calculate`.
 
         Args:
           calculate: (params, given) -> `golden.Expected`.
-          start: the first step's number.
-          state: of the method; None: the initial one.
+          start: number of the first step.
+          state: state of the method; None: the initial one.
           twice: as for `raw_batch`.
 
         Returns:
-          What was expected of each step.
+          The expected results of each step.
         """
         params = golden.weights(0, self.method.heads)
         ema = golden.weights(20, self.method.heads)
@@ -185,7 +185,7 @@ def _average(old, new):
 
 
 def evaluate(params, images, stats):
-    """Logits and features of `golden.Network` in evaluation mode."""
+    """Returns logits and features of `golden.Network` in evaluation mode."""
     x = images.reshape(len(images), -1)
     norm, old = params["BatchNorm_0"], stats["BatchNorm_0"]
     x = (x - old["mean"]) / np.sqrt(old["var"] + 0.01) * norm["scale"] + norm["bias"]
@@ -198,10 +198,10 @@ def one_hot(labels):
 
 
 def weak_and_strong(params, given):
-    """One pass over [labelled, weak, strong] in float64.
+    """Runs one pass over [labelled, weak, strong] in float64.
 
     Returns:
-      Logits of labelled images, probabilities of weak views, logits of strong ones, statistics.
+      Logits of labelled images, probabilities of weak views, logits of strong views, statistics.
     """
     images = given.batch.labeled, *given.batch.views
     logits, _, stats = given.forward(params, *images)

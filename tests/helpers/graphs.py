@@ -1,4 +1,4 @@
-"""Graphs of TensorFlow 1, run and checked."""
+"""Runs and checks TensorFlow 1 graphs."""
 
 import json
 from pathlib import Path

@@ -1,9 +1,9 @@
-"""Kills one short run again and again, and compares it with a run that was left alone.
+"""Kills one short run repeatedly, and compares it with an undisturbed run.
 
     python tests/faults/kill_loop.py --kills=30 --seed=0
 
-Kills come at random instants: at start-up, during steps, saves and evaluations. Exits with 1 where
-a final parameter, average, CTAugment rate or row of metrics differs in a single bit.
+Kills come at random times: at start-up, during steps, saves and evaluations. Exits with 1 if a
+final parameter, average, CTAugment rate or row of metrics differs in a single bit.
 """
 
 import argparse
@@ -37,10 +37,10 @@ def main() -> None:
 
 
 def torment(folder: Path, *, kills: int, seed: int, num_steps: int = 200) -> Counter[str]:
-    """Trains a run with `kills` SIGKILLs and one without; returns what the kills interrupted.
+    """Trains one run with `kills` SIGKILLs and one without; returns what the kills interrupted.
 
     Raises:
-      AssertionError: they differ.
+      AssertionError: the runs differ.
     """
     more = [f"--config.num_steps={num_steps}"]
     whole, cut = folder / "whole", folder / "cut"
@@ -50,7 +50,7 @@ def torment(folder: Path, *, kills: int, seed: int, num_steps: int = 200) -> Cou
     rng, interrupted = random.Random(seed), Counter[str]()
     while interrupted.total() < kills:
         if (what := kill(cut, more, rng)) is None:
-            shutil.move(cut, folder / "finished")  # too late: the next one starts over
+            shutil.move(cut, folder / "finished")  # too late; the next run starts over
             same(whole, folder / "finished")
             shutil.rmtree(folder / "finished")
             continue
@@ -64,7 +64,7 @@ def torment(folder: Path, *, kills: int, seed: int, num_steps: int = 200) -> Cou
 
 
 def kill(workdir: Path, more: list[str], rng: random.Random) -> str | None:
-    """Starts or resumes a run and kills it; what it was doing, None: it had ended before."""
+    """Starts or resumes a run and kills it; returns its activity, or None if it had ended."""
     process = subprocess.Popen(
         processes.command(workdir, *more),
         cwd=processes.ROOT,
@@ -96,7 +96,7 @@ def _save(workdir: Path, rng: random.Random) -> Callable[[], bool]:
 
 
 def _evaluation(workdir: Path, rng: random.Random) -> Callable[[], bool]:
-    """The row before an evaluation is there; the step after the next one is evaluated."""
+    """Returns whether a row that precedes an evaluation was written, plus a random delay."""
     return _after(lambda: sum(b"test/" not in line for line in _lines(workdir)), rng)
 
 
@@ -104,7 +104,7 @@ INSTANTS = {"start-up": _start_up, "steps": _steps, "save": _save, "evaluation":
 
 
 def _after(count: Callable[[], int], rng: random.Random, most: float = 0.3) -> Callable[[], bool]:
-    """A random time after `count` has grown."""
+    """Returns a condition that holds a random time after `count` has increased."""
     before, pause, end = count(), rng.uniform(0, most), []
 
     def now() -> bool:
@@ -126,7 +126,7 @@ def _wait(process: subprocess.Popen[bytes], condition: Callable[[], bool]) -> No
 
 
 def same(whole: Path, cut: Path) -> None:
-    """Both runs end with the same arrays, rows and results."""
+    """Checks that both runs end with the same arrays, rows and results."""
     jax.tree.map(
         np.testing.assert_array_equal, processes.final_state(whole), processes.final_state(cut)
     )

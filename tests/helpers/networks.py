@@ -9,7 +9,7 @@ from flax.traverse_util import flatten_dict
 
 
 def shapes(model, *image_shape):
-    """Parameters as shapes, `Conv_0/kernel` -> (3, 3, 3, 16); nothing is computed."""
+    """Returns parameter shapes, `Conv_0/kernel` -> (3, 3, 3, 16), without computing anything."""
     init = partial(model.init, train=False)
     variables = jax.eval_shape(init, jax.random.PRNGKey(0), jnp.zeros((1, *image_shape)))
     flat = flatten_dict(variables["params"], sep="/")
@@ -21,7 +21,7 @@ def size(model, *image_shape):
 
 
 def convolve(x, kernel, bias, stride):
-    """A convolution as TensorFlow pads it ("same": the odd zero comes last), float64."""
+    """Computes a convolution with TensorFlow's "same" padding (an odd zero comes last), float64."""
     side, height, width = kernel.shape[0], x.shape[1], x.shape[2]
     out_height, out_width = -(-height // stride), -(-width // stride)
     rows = max((out_height - 1) * stride + side - height, 0)

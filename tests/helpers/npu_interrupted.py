@@ -1,7 +1,7 @@
 """Trains a bundle twice: `npu_interrupted.py BUNDLE WHOLE PARTED STEPS`.
 
-Into WHOLE to the end, and into PARTED, where it asks it to stop after so many steps. In TensorFlow
-1.15 on Python 3.7, and in the current one.
+WHOLE is trained to the end; PARTED is told to stop after the given number of steps. Runs in
+TensorFlow 1.15 on Python 3.7, and in the current one.
 """
 
 import importlib.util
@@ -16,7 +16,7 @@ spec.loader.exec_module(run)
 
 
 class Stop:
-    """Asks for it when the loop has looked so many times."""
+    """Requests a stop when the loop has checked a given number of times."""
 
     def __init__(self, steps):
         self.left = steps

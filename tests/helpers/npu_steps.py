@@ -1,9 +1,9 @@
 """Runs steps of a bundle's runner on given inputs: `npu_steps.py BUNDLE IN OUT`.
 
-In TensorFlow 1.15 on Python 3.7, and in the current one. Each IN/*.npz is a run. It has
-`<step>/in/…` for each step, and may have `loss_scale`, as the flag, and `start` and `incr_every` of
-a dynamic one. The file of its name in OUT has of each step `<step>/…` the loss, metrics, gradients,
-and all variables after it, `variable/…`.
+Runs in TensorFlow 1.15 on Python 3.7, and in the current one. Each IN/*.npz is a run. It has
+`<step>/in/…` for each step, and optionally `loss_scale`, as the flag, and `start` and `incr_every`
+of a dynamic one. The file of the same name in OUT has, for each step, the loss, metrics and
+gradients, `<step>/…`, and all variables after it, `variable/…`.
 """
 
 import importlib.util

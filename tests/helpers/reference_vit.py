@@ -1,4 +1,4 @@
-"""timm's vision transformer in NumPy's float64, and tensors under timm's names for it."""
+"""timm's vision transformer in NumPy float64, and tensors under timm's names for it."""
 
 import math
 
@@ -9,7 +9,7 @@ GRID = SIDE // PATCH
 
 
 def tensors(variant="augreg", *, classes=None, seed=0, grid=GRID):
-    """Random weights of a tiny transformer, as timm names those of a variant."""
+    """Returns random weights of a tiny transformer, with timm's names for a variant."""
     random = np.random.RandomState(seed)
 
     def draw(*shape, scale=0.3):
@@ -47,7 +47,7 @@ def tensors(variant="augreg", *, classes=None, seed=0, grid=GRID):
 
 
 def forward(tensors, images, variant, mean, std):
-    """uint8 images `[N, H, W, 3]` -> tokens, features, and logits if there is a head."""
+    """Maps uint8 images `[N, H, W, 3]` to tokens, features and, with a head, logits."""
     w = {name: np.float64(x) for name, x in tensors.items()}
     epsilon = 1e-5 if "clip" in variant else 1e-6
 

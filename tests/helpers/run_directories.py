@@ -1,4 +1,4 @@
-"""Run directories as training leaves them, but for checkpoints, without training."""
+"""Creates run directories as training leaves them, without training or checkpoints."""
 
 import json
 
@@ -12,7 +12,7 @@ from ssljax.storage.checkpoints import Checkpoints
 
 
 def untrained(experiment, workdir, *, step):
-    """The run of an experiment with its initial weights, as if they were those after `step`."""
+    """Writes the run of an experiment with its initial weights, as if they were those of `step`."""
     state = experiment.init_state().replace(step=np.int32(step))
     window = experiment.shapes["window"]
     directory.open_directory(workdir, experiment)
@@ -28,7 +28,7 @@ VERSIONS = {"python": "3.11.7", "jax": "0.10.2"}
 
 
 def config_of(**overrides):
-    """The tiny recipe; a double underscore stands for the dot of a knob."""
+    """Returns the tiny recipe; a double underscore stands for the dot in a knob's name."""
     config = tiny_config(overrides.get("method", "fixmatch"))
     for knob, value in overrides.items():
         outer, _, inner = knob.rpartition("__")
@@ -39,7 +39,7 @@ def config_of(**overrides):
 def make(
     workdir, *, seed=1, steps=None, evaluations=25, valid=100, classes=10, part="test", **overrides
 ):
-    """A run of `evaluations` evaluations, random but for its seed; cut short after `steps`."""
+    """Writes a run with `evaluations` evaluations, random by its seed; cut short after `steps`."""
     rng = np.random.default_rng(seed)
     overrides = {"dataset": f"digits.{seed}@40-{valid}", "num_steps": 10 * evaluations} | overrides
     config = config_of(**overrides)

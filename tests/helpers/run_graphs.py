@@ -1,6 +1,6 @@
 """Runs in TensorFlow 1.15, Python 3.7: `run_graphs.py DIR` runs each DIR/*.pb on DIR/*.npz.
 
-Writes what the graph's node `y`, `logits` or `out/images` computes as DIR/*.npy.
+Writes the value of the graph's node `y`, `logits` or `out/images` to DIR/*.npy.
 """
 
 import os

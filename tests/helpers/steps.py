@@ -1,4 +1,4 @@
-"""Steps of an experiment, outside the loop."""
+"""Runs steps of an experiment, outside the loop."""
 
 import functools
 
@@ -10,19 +10,19 @@ from ssljax.training import parallel
 
 
 def shared(method, devices):
-    """A tiny experiment with SGD, the same at each call.
+    """Returns a tiny experiment with SGD, the same at each call.
 
     Adam divides by tiny second moments, which amplifies rounding.
     """
     config = tiny_config(method)
     config.optimizer.name = "sgd"
     if method == "remixmatch":
-        config.method_args.strong_views = 1  # a third of the step's compilation less
+        config.method_args.strong_views = 1  # reduces the step's compilation by a third
     return build(config, devices)
 
 
 def compiled(experiment, **options):
-    """The experiment's compiled steps, or with other options of `parallel.compile_steps`, once."""
+    """Returns the experiment's steps, compiled once per set of `parallel.compile_steps` options."""
     if not options:
         return experiment.compile_steps()
     return _compiled(experiment.train_step, tuple(experiment.devices), **options)
@@ -34,7 +34,7 @@ def _compiled(train_step, devices, **options):
 
 
 def run_steps(experiment, steps, *, data=None, **options):
-    """State and metric sums on the host after `steps` steps of a recipe."""
+    """Returns state and metric sums on the host after `steps` steps of a recipe."""
     metric_sums = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), experiment.shapes["window"])
     state, metric_sums, data = (
         parallel.replicate(x, experiment.devices)
@@ -48,7 +48,7 @@ def run_steps(experiment, steps, *, data=None, **options):
 
 
 def largest_difference(a, b):
-    """The largest difference of two trees, relative to the largest entry of each leaf."""
+    """Returns the largest difference of two trees, relative to the largest entry of each leaf."""
     return max(
         np.max(np.abs(x - y)) / max(np.max(np.abs(x)), 1e-3)
         for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)

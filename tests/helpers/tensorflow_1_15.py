@@ -1,4 +1,4 @@
-"""Real TensorFlow 1.15.5 on Python 3.7, made once from the package registry and kept."""
+"""Real TensorFlow 1.15.5 on Python 3.7, installed once from the package registry and kept."""
 
 import fcntl
 import functools
@@ -14,7 +14,7 @@ PACKAGES = ("tensorflow==1.15.5", "protobuf<3.21", "numpy<1.19")
 
 @functools.cache
 def python() -> str:
-    """An interpreter that has it; skips the test where none can be made."""
+    """Returns an interpreter with TensorFlow 1.15; skips the test if none can be installed."""
     home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ssljax" / "tf1.15.5"
     home.mkdir(parents=True, exist_ok=True)
     found = home / "env" / "bin" / "python"
@@ -38,8 +38,8 @@ def python() -> str:
 
 
 def run(script: Path, *args: str) -> str:
-    """What a script prints there."""
-    theirs = ("PYTHON", "XLA_FLAGS")  # it ends at flags that it does not know
+    """Runs a script there and returns its output."""
+    theirs = ("PYTHON", "XLA_FLAGS")  # it aborts on unknown flags
     environment = {k: v for k, v in os.environ.items() if not k.startswith(theirs)}
     environment |= {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
     command = [python(), "-W", "ignore", str(script), *args]
@@ -54,7 +54,7 @@ def _python_3_7() -> str | None:
     for root in filter(None, roots):
         candidates += sorted(map(str, Path(root).glob("versions/3.7.*/bin/python3.7")))
     for candidate in filter(None, candidates):
-        # A shim of pyenv is there even where the version is not chosen.
+        # A pyenv shim exists even if the version is not selected.
         if subprocess.run([candidate, "-c", "import venv"], capture_output=True).returncode == 0:
             return candidate
     return None

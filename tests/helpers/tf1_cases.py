@@ -1,4 +1,4 @@
-"""A case for each rule of the lowering to TensorFlow 1: a function, and inputs for it."""
+"""A case for each rule of the lowering to TensorFlow 1: a function with its inputs."""
 
 from functools import partial
 
@@ -212,7 +212,7 @@ CASES = {
 
 
 def prepared(name, floating=np.float32):
-    """A case as `lower` takes it, and numbers for its inputs."""
+    """Returns a case in the form that `lower` expects, and random inputs."""
     function, *inputs = CASES[name]
     arrays = {}
     for i, spec in enumerate(inputs):

@@ -4,20 +4,20 @@ import numpy as np
 
 
 def picture(number, side=32, channels=3):
-    """An image that tells its number: the first two bytes; the rest is noise of its own."""
+    """Returns an image of noise whose first two bytes encode its number."""
     image = np.random.default_rng(number).integers(0, 256, (side, side, channels), np.uint8)
     image[0, 0, 0], image[0, 1, 0] = divmod(number, 256)
     return image
 
 
 def numbers(images):
-    """The numbers of `picture`s."""
+    """Decodes the numbers of `picture`s."""
     return (images[:, 0, 0, 0].astype(int) * 256 + images[:, 0, 1, 0]).tolist()
 
 
 def prepare(data_dir, name, version, features, splits):
-    """Writes a TFDS data set: `splits` holds lists of examples, keyed by their index as the real
-    builders key theirs, so that TFDS shuffles them the same way."""
+    """Writes a TFDS data set. `splits` holds lists of examples, which are keyed by index as in the
+    real builders, so that TFDS shuffles them the same way."""
     import tensorflow_datasets as tfds
 
     def info(self):

@@ -11,7 +11,7 @@ from ssljax.experiment import Experiment
 
 
 def tiny_config(method: str = "fixmatch") -> ml_collections.ConfigDict:
-    """A recipe that compiles and runs in seconds, with 8 labelled images a step."""
+    """Returns a recipe that compiles and runs in seconds, with 8 labelled images per step."""
     config = importlib.import_module(f"configs.{method}_digits").get_config()
     config.model_args.filters = 4
     config.model_args.scales = 1
@@ -25,7 +25,7 @@ def tiny_config(method: str = "fixmatch") -> ml_collections.ConfigDict:
 
 
 def tiny_vit(method: str = "fixmatch", **model_args: Any) -> ml_collections.ConfigDict:
-    """As `tiny_config`, with a vision transformer of two blocks and SGD."""
+    """Returns a recipe as `tiny_config`, with a vision transformer of two blocks and SGD."""
     config = tiny_config(method)
     config.model = "vit_tiny"
     config.model_args = dict(patch=4, width=8, heads=2, depth=2, **model_args)
@@ -37,11 +37,11 @@ _BUILT: dict[tuple[str, int | None], Experiment] = {}
 
 
 def build(config: ml_collections.ConfigDict, devices: int | None = 1, **changes: Any) -> Experiment:
-    """The experiment of a config, each built once: tests share what it compiles.
+    """Builds the experiment of a config once, so that tests share what it compiles.
 
     Args:
-      devices: how many, None: all. `training/test_step.py` has the tests of several.
-      changes: of its fields that no compiled program reads, as `log_every`.
+      devices: number of devices, None: all. `training/test_step.py` tests several devices.
+      changes: changes of fields that no compiled program reads, such as `log_every`.
     """
     key = str(config), devices
     if key not in _BUILT:
@@ -54,7 +54,7 @@ def build(config: ml_collections.ConfigDict, devices: int | None = 1, **changes:
     return experiment
 
 
-# Overrides of `photos` by which it runs in seconds.
+# Overrides with which `photos` runs in seconds.
 TINY_PHOTOS = [
     f"--config.{override}"
     for override in (

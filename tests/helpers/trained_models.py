@@ -1,4 +1,4 @@
-"""Models and run directories for the tests of the export."""
+"""Models and run directories for tests of exports."""
 
 import functools
 import importlib
@@ -30,7 +30,7 @@ MODELS = {
 
 @functools.cache
 def model(name):
-    """A network with weights and statistics as after some training, and seven images."""
+    """Returns a network with weights and statistics as after some training, and seven images."""
     module, arguments, size = MODELS[name]
     function = "vit_tiny" if module == "vit" else name
     network = getattr(importlib.import_module(f"ssljax.models.{module}"), function)(
@@ -55,12 +55,12 @@ def model(name):
 
 
 def logits_of(trained, images):
-    """What it says of the images, compiled: `[N, classes]`."""
+    """Returns the model's logits for the images, compiled: `[N, classes]`."""
     return np.asarray(jax.jit(trained.serve())(trained.variables, images)["logits"])
 
 
 def write_data(path, size=16, test=1000):
-    """An .npz data set of ten classes, each a pattern with noise."""
+    """Writes an .npz data set of ten classes, each a pattern with noise."""
     random = np.random.RandomState(0)
     patterns = random.uniform(0, 255, (10, 4, 4, 3))
 
@@ -80,7 +80,7 @@ def write_data(path, size=16, test=1000):
 
 
 def train(directory, network="wide_resnet", size=16, steps=6, **arguments):
-    """A short run on such data: its directory, and the data's file."""
+    """Trains a short run on such data; returns its directory and the data's file."""
     data = directory / "data.npz"
     write_data(data, size)
     config = tiny_config("supervised")

@@ -43,7 +43,7 @@ def test_the_temperature_is_of_validation_images_and_is_served(finished):
         served["probabilities"], calibration.softmax(logits, trained.temperature), atol=1e-5
     )
     assert np.mean(found["right"]) == np.mean(logits.argmax(axis=1) == labels)
-    # The report needs no more than the file: its diagrams are of these images, and of the errors.
+    # The report needs only this file: its diagrams are of these images and calibration errors.
     run = read(workdir, "run")
     assert run.notes == ()
     report = run.calibration
@@ -54,7 +54,7 @@ def test_the_temperature_is_of_validation_images_and_is_served(finished):
     for diagram, error in ((before, report.ece_before), (after, report.ece_after)):
         assert diagram.images.sum() == 100
         assert reliability.expected_calibration_error(diagram) == pytest.approx(error, abs=1e-5)
-    # Of other weights the file says nothing.
+    # The file does not apply to other weights.
     assert trained_models.load(workdir, weights="raw").temperature == 1
 
 
@@ -80,7 +80,7 @@ def test_trust_needs_validation_images_and_accuracy(finished):
     good = {"confidence": [0.9] * 100, "right": [True] * 99 + [False]}
     able = dataclasses.replace(trained, calibration=good)
     assert calibrate.trusted_confidence(able, 0.1).confidence == 0.9
-    with pytest.raises(UsageError, match=r"max_error=0.01: no confidence can promise it from 100"):
+    with pytest.raises(UsageError, match=r"max_error=0.01: no confidence guarantees it with 100"):
         calibrate.trusted_confidence(able, 0.01)
     with pytest.raises(UsageError, match=r"max_error=0.1 needs 50 validation images"):
         calibrate.trusted_confidence(dataclasses.replace(trained, calibration={}), 0.1)
@@ -98,5 +98,5 @@ def test_temperature_and_trust_hold_on_images_that_the_run_has_never_seen(tmp_pa
     # On 360 images the calibration error of perfect probabilities is about 0.03: it is noise here.
     assert mean["ece_after"] < mean["ece_before"] + 0.005
     errors = [row["error"] for row in rows if row["error"] is not None]
-    assert len(errors) >= 5  # else nothing is promised, and nothing tested
+    assert len(errors) >= 5  # otherwise nothing is guaranteed, and nothing tested
     assert sum(error > 0.1 for error in errors) <= 1

@@ -8,7 +8,7 @@ from ssljax.inference import calibration
 
 
 def drawn(count, temperature, seed=0):
-    """Logits of a model that is too sure by a factor, and labels drawn from what is true."""
+    """Returns logits of a model that is overconfident by a factor, and true labels."""
     random = np.random.default_rng(seed)
     logits = random.normal(size=(count, 4)) * 2
     p = calibration.softmax(logits)
@@ -54,7 +54,7 @@ def test_the_error_bound_is_the_one_of_clopper_and_pearson():
 
 
 def test_what_is_trusted_has_at_most_the_error_that_is_asked_for():
-    """In at least 95 % of samples; 200 samples of 300 images, the true error known."""
+    """In at least 95 % of 200 samples of 300 images, with known true error."""
     above, none = 0, 0
     for seed in range(200):
         random = np.random.default_rng(seed)

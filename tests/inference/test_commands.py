@@ -1,4 +1,4 @@
-"""From a folder of photos to labels, by the command line: `docs/photos.md`."""
+"""Tests the way from a folder of photos to labels on the command line: `docs/photos.md`."""
 
 import csv
 import json
@@ -53,7 +53,7 @@ def test_the_pool_is_predicted_and_the_rows_are_those_of_the_model(home, tmp_pat
     assert cli.main(command) == 0
     printed = capsys.readouterr().out
     found = rows(out / "predictions.csv")
-    # 36 labelled photos, of which 18 are labelled images and 9 for validation; 20 have no label.
+    # Of 36 labelled photos, 18 are labelled images and 9 are for validation; 20 have no label.
     assert len(found) == 36 - 18 - 9 + 20
     assert "29 images: " in printed
     assert "adjusted" not in printed
@@ -71,7 +71,7 @@ def test_the_pool_is_predicted_and_the_rows_are_those_of_the_model(home, tmp_pat
     assert row["class"] == files[name]["class"]
     assert float(row["confidence"]) == pytest.approx(float(files[name]["confidence"]), abs=1e-4)
 
-    assert cli.main(command) == 2  # it is there
+    assert cli.main(command) == 2  # it exists already
     assert "is not empty; --overwrite replaces it" in capsys.readouterr().err
     assert cli.main([*command, "--overwrite", "--logit_adjustment=2"]) == 0
     printed = capsys.readouterr().out
@@ -88,7 +88,7 @@ def test_the_weights_are_those_that_are_asked_for(home, tmp_path, capsys):
         out = tmp_path / weights
         assert cli.main([*command, f"--weights={weights}", f"--output={out}"]) == 0
         told = "confidences are not calibrated" in capsys.readouterr().out
-        assert told == (weights == "raw")  # the temperature is of the averages
+        assert told == (weights == "raw")  # the temperature belongs to the averaged weights
         model = trained.load(home / "run", weights=weights)
         found[weights] = [float(row["confidence"]) for row in rows(out / "predictions.csv")]
         expected = model.predict_proba(home / "photos" / "test").max(axis=1)
@@ -193,7 +193,7 @@ def test_labels_go_round_from_the_run_to_a_run_with_more(home, tmp_path, capsys)
     more = [*flags(home), f"--config.split_file={split}", f"--workdir={tmp_path}/more"]
     assert cli.main(more) == 0
     assert "23 labelled" in capsys.readouterr().out
-    # The run directory has all that the run needs.
+    # The run directory contains all that the run needs.
     split.unlink()
     assert cli.main(["--mode=eval", f"--workdir={tmp_path}/more"]) == 0
     kept = json.loads((tmp_path / "more" / "split.json").read_text())
@@ -213,7 +213,7 @@ def test_labels_that_predictions_contradict_are_listed(home, tmp_path, capsys):
         line.startswith(f"  {wrong[0]['file']}: {wrong[0]['given_label']}") for line in lines
     )
     assert (out / "label_errors.html").exists()
-    assert cli.main(command) == 2  # it is there
+    assert cli.main(command) == 2  # it exists already
     assert "is not empty; --overwrite replaces it" in capsys.readouterr().err
 
 
@@ -317,7 +317,7 @@ def test_foreign_images_of_the_pool_are_counted_where_there_is_validation(
     assert cli.main([*command, "--images=unlabeled"]) == 0
     marks = [int(row["foreign"]) for row in rows(tmp_path / "out" / "predictions.csv")]
     assert f"foreign: {sum(marks)} of {len(marks)} are further from" in capsys.readouterr().out
-    # Of other images nothing is said.
+    # Nothing is reported about other images.
     assert cli.main([*command, "--images=test", "--overwrite"]) == 0
     assert "foreign:" not in capsys.readouterr().out
     assert "foreign" not in rows(tmp_path / "out" / "predictions.csv")[0]

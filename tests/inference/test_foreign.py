@@ -1,4 +1,4 @@
-"""Unlabelled images of other kinds are found by their features, and none where there are none."""
+"""Tests that foreign images are found by their features, and none if there are none."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from ssljax.inference import foreign
 
 
 def features(random, directions, count):
-    """Features near some directions of 8."""
+    """Returns features near some of 8 directions."""
     centers = np.eye(8)[random.choice(directions, count)]
     return random.uniform(1, 3, (count, 1)) * (centers + 0.05 * random.standard_normal((count, 8)))
 

@@ -1,4 +1,4 @@
-"""Labels that are probably wrong."""
+"""Tests the detection of labels that are probably wrong."""
 
 import csv
 
@@ -20,18 +20,18 @@ def test_the_quality_of_a_label_by_hand():
 
 
 def test_confident_learning_by_hand():
-    """As cleanlab 2.9 finds with filter_by="confident_learning"."""
+    """The expected result is that of cleanlab 2.9 with filter_by="confident_learning"."""
     probabilities = np.array(
         [[0.9, 0.1, 0], [0.52, 0.48, 0], [0.3, 0.7, 0], [0.2, 0.8, 0], [0.9, 0.1, 0]]
     )
     labels = np.array([0, 0, 0, 1, 1])
-    # Usual are 0.573 for class 0, the mean of 0.9, 0.52 and 0.3, and 0.45 for class 1. The second
-    # image is confidently of class 1 alone, but its prediction is what is given.
+    # Thresholds are 0.573 for class 0, the mean of 0.9, 0.52 and 0.3, and 0.45 for class 1. The
+    # second image is confidently of class 1 only, but its prediction is the given class.
     assert label_errors.issues(probabilities, labels).tolist() == [False, False, True, False, True]
 
 
 def clusters(counts, seed=0):
-    """Features around a point for each class, and the labels."""
+    """Returns features around one point per class, and the labels."""
     random = np.random.default_rng(seed)
     labels = np.repeat(np.arange(len(counts)), counts)
     return 4 * np.eye(len(counts), 6)[labels] + random.normal(0, 0.3, (len(labels), 6)), labels
@@ -43,7 +43,7 @@ def test_a_wrong_label_is_contradicted_by_models_that_have_not_seen_it():
     given[7], given[33] = 2, 0
     found = label_errors.out_of_fold(features, given, 4)
     np.testing.assert_allclose(found.sum(axis=-1), 1, rtol=1e-5)
-    assert not found[:, 3].any()  # no image has this class
+    assert not found[:, 3].any()  # no image has class 3
     np.testing.assert_array_equal(np.flatnonzero(found.argmax(axis=-1) != given), [7, 33])
     assert np.flatnonzero(label_errors.issues(found, given)).tolist() == [7, 33]
 
@@ -75,7 +75,7 @@ NAMES = (
 
 @pytest.fixture(scope="module")
 def found():
-    """Images of the network's classes 0 to 4, of which class 4 has one."""
+    """Images of the network's classes 0 to 4; class 4 has a single image."""
     trained = model("convnet")[0]
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (40, 32, 32, 3), np.uint8)

@@ -1,4 +1,4 @@
-"""Images to label next, and the labels that come back."""
+"""Tests the selection of images to label next, and the import of labels."""
 
 import csv
 import dataclasses
@@ -134,10 +134,10 @@ def test_wrong_labels_are_one_line_for_each_kind(data):
     text = str(caught.value)
     assert "\n" not in text
     for part in (
-        "5 files that are no training images: nowhere0.png, nowhere1.png, nowhere2.png, …",
+        "5 files that are not training images: nowhere0.png, nowhere1.png, nowhere2.png, …",
         f"1 images with several labels: {NAMES[20]}: 1, 2",
         f"1 classes that the run does not have: cat of {NAMES[21]} (allowed: 0, 1,",
-        f"1 validation images, which keep out of training: {NAMES[11]}",
+        f"1 validation images, which must not be trained on: {NAMES[11]}",
         f"1 images that have another label already: {NAMES[3]}",
     ):
         assert part in text

@@ -1,4 +1,4 @@
-"""From images to `predictions.csv`, `.npz` and `.html`."""
+"""Tests `predictions.csv`, `.npz` and `.html`."""
 
 import csv
 import dataclasses

@@ -3,7 +3,7 @@ import pytest
 
 from ssljax.inference import selection
 
-# Three clusters of very different sizes, and one image far from all.
+# Three clusters of very different sizes, and one image far from all of them.
 CENTERS = np.array([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]])
 SIZES = (60, 30, 15)
 

@@ -1,4 +1,4 @@
-"""The surest and the least sure images of each class."""
+"""Tests the selection of each class's most and least confident images."""
 
 import numpy as np
 
@@ -24,7 +24,7 @@ def test_the_extremes_of_all_batches_are_kept_and_no_batch_is():
         assert [item.name for item in surest] == [str(i) for i in order[:12]]
         assert [item.name for item in least_sure] == [str(i) for i in order[:-13:-1]]
         for item in surest + least_sure:
-            assert item.image.base is None  # a view would keep its batch
+            assert item.image.base is None  # a view would keep its batch alive
             np.testing.assert_array_equal(item.image, pixels[int(item.name)])
             assert item.confidence == confidence[int(item.name)]
     assert extremes.surest[3] == extremes.least_sure[3] == []

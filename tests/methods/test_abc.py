@@ -1,4 +1,4 @@
-"""Golden steps of ABC, transcribed from `ABCfix.py` of its authors."""
+"""Tests golden steps of ABC, transcribed from its authors' `ABCfix.py`."""
 
 import functools
 
@@ -9,7 +9,7 @@ from helpers import golden, golden_steps
 from helpers.golden_steps import SIZES, B, M, one_hot
 from ssljax.methods.abc import abc
 
-EPOCHS = 4  # of 100 steps
+EPOCHS = 4  # of 100 steps each
 
 
 def mean_stats(each):
@@ -61,7 +61,7 @@ def steps(tau):
 
 @pytest.mark.parametrize("start", [0, 49, 98])
 def test_golden_steps(start):
-    """Guesses count more and more seldom, in steps of a quarter of the run."""
+    """Guesses count with decreasing probability, in steps at quarters of the run."""
     counted = []
 
     def calculated(params, given):

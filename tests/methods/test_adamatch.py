@@ -1,4 +1,4 @@
-"""Golden steps of AdaMatch, transcribed from `semi_supervised/adamatch.py`, and of USB's."""
+"""Tests golden steps of AdaMatch, transcribed from `semi_supervised/adamatch.py` and from USB."""
 
 import functools
 
@@ -12,7 +12,7 @@ from ssljax.methods.adamatch import adamatch
 
 
 def authors(weights, given):
-    """Logits of labelled images, weak and strong, and of weak and strong images; statistics."""
+    """Returns logits of labelled and unlabelled images (weak, strong each), and statistics."""
     weak, strong = given.batch.views
     sx = np.concatenate([given.batch.labeled, *given.batch.more_labeled])
     logit_bn_x, _, _ = given.forward(weights, sx)
@@ -100,7 +100,7 @@ def check(transcription, confidence, start, **arguments):
 
 
 def test_golden_steps_of_the_authors():
-    """λu rises, and from the middle of the run to its last value."""
+    """λu rises, and reaches its final value in the middle of the run."""
     assert 0 < check(calculate, 0.9, 0, unlabeled_weight=1.5) < M
     check(calculate, 0.9, 49, unlabeled_weight=1.5)
     check(calculate, 0.9, 98, unlabeled_weight=1.5)

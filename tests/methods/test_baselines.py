@@ -1,4 +1,4 @@
-"""Golden steps of the smaller baselines, transcribed from google-research/mixmatch."""
+"""Tests golden steps of the smaller baselines, transcribed from google-research/mixmatch."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from ssljax.methods.pseudo_label import pseudo_label
 LABELS = np.array([0, 2, 1, 1])
 ONE_HOT = np.eye(3)[LABELS]
 LABELED, FIRST, SECOND = golden.images(1, 4), golden.images(2, 8), golden.images(3, 8)
-RAMP = [(0, 0.0), (20, 0.5), (40, 1.0), (90, 1.0)]  # step of 100, share of the weight
+RAMP = [(0, 0.0), (20, 0.5), (40, 1.0), (90, 1.0)]  # step of 100, fraction of the weight
 
 
 @pytest.mark.parametrize(("step", "share"), RAMP)
@@ -39,7 +39,7 @@ def test_a_golden_step_of_pseudo_label(step, share):
 
 
 def consistency(params, teacher, name, weight):
-    """What the Π-model and Mean Teacher share, given the weights that make the targets."""
+    """Computes what the Π-model and Mean Teacher share, given the weights that make the targets."""
     logits_x, stats = forward(params, LABELED)
     target = softmax(forward(teacher, FIRST)[0])
     error = ((softmax(forward(params, SECOND)[0]) - target) ** 2).mean(axis=-1).mean()

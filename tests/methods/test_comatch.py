@@ -1,4 +1,4 @@
-"""Golden steps of CoMatch, transcribed from `Train_CoMatch.py` of salesforce/CoMatch."""
+"""Tests golden steps of CoMatch, transcribed from `Train_CoMatch.py` of salesforce/CoMatch."""
 
 import functools
 
@@ -88,7 +88,7 @@ def steps(thr, **arguments):
 
 
 def test_golden_steps():
-    """Two steps before guesses are smoothed, and three after it: the queues run over."""
+    """Two steps before guesses are smoothed, and three after that: the queues wrap around."""
     masks, edges = [], []
 
     def calculated(params, given):

@@ -1,4 +1,4 @@
-"""Golden steps of CReST+, transcribed from `util/semisup.py`, and what it picks."""
+"""Tests golden steps of CReST+, transcribed from `util/semisup.py`, and its selection."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""Golden steps of Dash, transcribed from `dash.py` and `libml/train.py` of idstcv/Dash."""
+"""Tests golden steps of Dash, transcribed from `dash.py` and `libml/train.py` of idstcv/Dash."""
 
 import functools
 
@@ -9,14 +9,14 @@ from helpers import golden, golden_steps
 from helpers.golden_steps import SIZES, UNLABELED, B, M, one_hot
 from ssljax.methods.dash import _epoch, dash
 
-# An epoch of 10 images is two and a half steps; the threshold falls from epoch 3 on, that is from
-# step 8, every second one.
+# An epoch of 10 images is two and a half steps; the threshold falls from epoch 3 on, that is,
+# every second step from step 8 on.
 EPOCH, START, DROP, GAMMA, WU = 10, 3, 2, 1.5, 0.7
 LEFT = UNLABELED - SIZES.labeled
 
 
 class Losses:
-    """What the published loop remembers: the losses of the epoch before the start."""
+    """The losses that the published loop remembers: those of the epoch before the start."""
 
     def __init__(self):
         self.known = []
@@ -43,7 +43,7 @@ class Losses:
         state = dict(given.state)
         if not np.iscomplexobj(logits) and t < START:
             if int((given.step - 1) * B / EPOCH) < t:
-                self.known = []  # they are thrown away at the end of each epoch but the last
+                self.known = []  # they are discarded at the end of each epoch but the last
             self.known.append(soft)
             if t == START - 1:
                 later = M * (-(-START * EPOCH // B) - 1 - given.step)
@@ -76,7 +76,7 @@ def test_golden_steps_before_and_after_the_threshold_is_known():
 
 @pytest.mark.parametrize(("mean", "counted"), [(1e-9, 0), (1e9, M)])
 def test_no_image_and_all_images(mean, counted):
-    """Below the least threshold labels are hard; without an image the loss is 0."""
+    """Below the minimum threshold, labels are hard; without an image, the loss is 0."""
     minimum = 1e-7
 
     def calculated(params, given):

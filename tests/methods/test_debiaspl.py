@@ -1,4 +1,4 @@
-"""Golden steps of debiased pseudo-labelling, transcribed from `main_DebiasPL.py`."""
+"""Tests golden steps of debiased pseudo-labelling, transcribed from `main_DebiasPL.py`."""
 
 import functools
 

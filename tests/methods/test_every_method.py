@@ -1,4 +1,4 @@
-"""What holds for each method of the package, on the recipe for digits that it has."""
+"""Tests properties of every method of the package, on its recipe for digits."""
 
 import importlib
 
@@ -21,8 +21,8 @@ from ssljax.storage.checkpoints import Checkpoints
 from ssljax.training import parallel
 
 NAMES = [x.__name__.rpartition(".")[2] for x in modules_of(ssljax.methods, without=["method"])]
-# Those whose state or loss is of several images at once; tests/training/test_step.py has others.
-# Their arguments are such that guesses count, and each part of a state changes, in the first steps.
+# Methods whose state or loss involves several images; tests/training/test_step.py has others.
+# With these arguments, guesses count and each part of a state changes in the first steps.
 STATEFUL = {
     "abc": dict(threshold=0.1),
     "adamatch": {},
@@ -36,12 +36,12 @@ STATEFUL = {
     "simmatch": dict(threshold=0.1, warmup_steps=1, teacher="ema"),
     "softmatch": {},
 }
-# One that trains in generations refuses several seeds (tests/test_generations.py).
+# A method that trains in generations rejects several seeds (tests/test_generations.py).
 OF_SEEDS = [name for name in STATEFUL if name != "crest"]
 
 
 def config_of(name):
-    """A tiny recipe with SGD: Adam divides by tiny second moments, which amplifies rounding."""
+    """Returns a tiny recipe with SGD: Adam divides by tiny second moments, amplifying rounding."""
     config = tiny_config(name)
     config.method_args.update(STATEFUL[name])
     config.optimizer.name = "sgd"
@@ -50,7 +50,7 @@ def config_of(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_hidden_labels_reach_nothing_but_the_monitors(name):
-    """No number of the state after a step is computed from them: they are not among its inputs."""
+    """The state after a step does not depend on them: they are not among its inputs."""
     method = getattr(importlib.import_module(f"ssljax.methods.{name}"), name)()
     uratio = 1 if "mixmatch" in name else 2
     steps = golden_steps.Steps(method, uratio=uratio)
@@ -68,17 +68,17 @@ def test_hidden_labels_reach_nothing_but_the_monitors(name):
         return {field for field, x in zip(fields, needed[given:], strict=True) if x}
 
     assert {"labels"} <= read(wanted) <= {*raw._fields} - {"unlabeled_labels"}
-    # The same question about the monitors finds them.
+    # The same test for the monitors finds them.
     watched = jax.tree.map(lambda _: True, wanted)
     assert ("unlabeled_labels" in read(watched)) == bool(method.views)
 
 
-# Parts of states that stay as they are made.
+# Parts of states that never change.
 CONSTANT = {"abc": ["rate"], "crest": ["target"], "dash": ["last"], "softmatch": ["target"]}
 
 
 def assert_moved(name, before, after):
-    """Each part of a method's state is another than before; else nothing is compared."""
+    """Checks that each part of a method's state has changed; otherwise nothing is compared."""
     for (path, x), y in zip(
         jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True
     ):

@@ -1,4 +1,4 @@
-"""FixMatch against an independent float64 calculation on hand-set numbers."""
+"""Tests FixMatch against an independent float64 calculation on hand-set numbers."""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ PROGRESS = Progress(jnp.float32(0), jnp.float32(0))
 
 
 def network():
-    """A linear model that centres the images of one call, as BatchNorm does, and its calls."""
+    """A linear model that centres the images of a call, as BatchNorm does, and counts its calls."""
     calls = []
 
     def apply(params, images):
@@ -44,7 +44,7 @@ def softmax(logits):
 
 
 def calculated(weights, threshold):
-    """Guess, mask, xe and xeu in float64, from the paper's equations 3 and 4."""
+    """Computes guess, mask, xe and xeu in float64, by the paper's equations 3 and 4."""
     images = np.concatenate([LABELED, WEAK, STRONG]).reshape(-1, 2)
     probabilities = softmax((images - images.mean(axis=0)) @ weights)
     labeled, guess, strong = probabilities[:2], probabilities[2:6], probabilities[6:]
@@ -52,7 +52,7 @@ def calculated(weights, threshold):
     xeu = 0.0
     for i in range(4):
         if guess[i].max() >= threshold:
-            xeu -= np.log(strong[i, guess[i].argmax()]) / 4  # of all images, not of the confident
+            xeu -= np.log(strong[i, guess[i].argmax()]) / 4  # over all images, not confident ones
     return guess, guess.max(axis=1) >= threshold, xe, xeu
 
 
@@ -61,7 +61,7 @@ def calculated(weights, threshold):
 )
 def test_loss_and_logs_are_the_calculated_ones(threshold, confident):
     guess, mask, xe, xeu = calculated(WEIGHTS, threshold)
-    assert mask.sum() == confident  # what the numbers above were chosen for
+    assert mask.sum() == confident  # the numbers above were chosen for this
     total, aux = run(threshold=threshold, unlabeled_weight=2.5)
     np.testing.assert_allclose(aux.guess, guess, rtol=2e-6)
     np.testing.assert_array_equal(aux.mask, mask)
@@ -81,7 +81,7 @@ def test_defaults_are_the_published_ones():
 
 
 def test_a_probability_at_the_threshold_counts():
-    # Two classes and no weights: every probability is exactly one half.
+    # Two classes and zero weights: every probability is exactly one half.
     zeros = np.zeros((2, 2))
     batch = BATCH._replace(labels=jnp.array([0, 1]))
     _, at = run(zeros, batch, threshold=0.5)
@@ -132,7 +132,7 @@ def test_a_weak_pass_without_gradient_guesses_the_same_from_a_pass_of_its_own():
     assert aux.batch_stats["call"] == 2
 
     def weak_alone(params):
-        """What depends on the weak views, were there a gradient."""
+        """The terms that depend on the weak views, if they had a gradient."""
         method = fixmatch(threshold=0.0, weak_pass="no_grad")
         apply, _ = network()
         return method.loss(params, None, apply, BATCH, (), "state", PROGRESS)[1].guess[0, 0]

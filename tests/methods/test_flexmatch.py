@@ -1,4 +1,4 @@
-"""Golden steps of FlexMatch, transcribed from `flexmatch.py` of TorchSSL and USB."""
+"""Tests golden steps of FlexMatch, transcribed from `flexmatch.py` of TorchSSL and USB."""
 
 import functools
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Golden steps of FreeMatch, transcribed from `freematch.py` of USB."""
+"""Tests golden steps of FreeMatch, transcribed from `freematch.py` of USB."""
 
 import functools
 
@@ -50,7 +50,7 @@ def steps(**arguments):
     return golden_steps.Steps(freematch(momentum=0.9, fairness_weight=0.3, **arguments))
 
 
-# The thresholds before the first step: as published, and such that few and no images count.
+# Thresholds before the first step: as published, and such that a few or no images count.
 @pytest.mark.parametrize(("threshold", "counted"), [(1 / 3, M), (0.95, 3), (1.3, 0)])
 def test_golden_steps(threshold, counted):
     masks = []
@@ -74,7 +74,7 @@ def test_options(options):
     state = {
         "threshold": np.float64(1.1),
         "probabilities": np.full(3, 1 / 3),
-        "predicted": np.array([0.0, 0.5, 0.5]),  # of a class that was never predicted
+        "predicted": np.array([0.0, 0.5, 0.5]),  # the last class was never predicted
     }
     steps(**renamed).check(lambda *x: calculate(*x, **options)[0], state=state, steps=1)
 

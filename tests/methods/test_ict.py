@@ -1,4 +1,4 @@
-"""A golden step of ICT, transcribed from `ict.py` of google-research/mixmatch."""
+"""Tests a golden step of ICT, transcribed from `ict.py` of google-research/mixmatch."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ MIX = np.float64(np.float32([0.9, 0.5, 0.75, 0.6]))
 
 
 def calculate(params, constant, ema, *, weight):
-    del constant  # no gradient is stopped but the teacher's, whose weights are not params
+    del constant  # only the teacher has no gradient, and its weights are not params
     (y,) = BATCH.views
     mix, pixels_mix = MIX[:, None], MIX[:, None, None, None]
     logits_x, stats = golden.forward(params, BATCH.labeled)

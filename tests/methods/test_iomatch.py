@@ -1,4 +1,4 @@
-"""Golden steps of IOMatch, transcribed from `iomatch.py` of nukezil/IOMatch."""
+"""Tests golden steps of IOMatch, transcribed from `iomatch.py` of nukezil/IOMatch."""
 
 import functools
 
@@ -74,13 +74,13 @@ def steps(threshold, align=True):
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    """A complex step for each of 128 × 5 weights would take minutes."""
+    """Reduces the layer: a complex step for each of 128 × 5 weights would take minutes."""
     monkeypatch.setattr(module, "_EMBEDDING", 4)
     monkeypatch.setattr(module, "_STEPS", 3)
 
 
 def test_golden_steps():
-    """A step of the first epoch, and two after it."""
+    """A step of the first epoch, and two steps after it."""
     masks = []
 
     def calculated(params, given):

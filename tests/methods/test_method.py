@@ -1,4 +1,4 @@
-"""Logit adjustment, which every method takes from the contract."""
+"""Tests logit adjustment, which is part of the method contract."""
 
 import dataclasses
 import sys
@@ -86,7 +86,7 @@ def test_a_golden_step_of_mixmatch_has_soft_labels():
 
 
 def names():
-    """The methods of the package."""
+    """Returns the methods of the package."""
     return [
         module.__name__.rpartition(".")[2]
         for module in modules_of(ssljax.methods, without=["method"])
@@ -156,7 +156,7 @@ def test_training_signal_annealing_knows_an_image_by_its_prediction():
     batch = batch._replace(adjustment=jnp.array([3.0, -3.0, 0.0]))
     apply = lambda params, images: (images, {})  # noqa: E731
     progress = Progress(jnp.float32(5), jnp.float32(0))
-    loss = uda(tsa="linear", tsa_images=10).loss  # at most 2/3 half-way
+    loss = uda(tsa="linear", tsa_images=10).loss  # at most 2/3 halfway
     _, aux = loss((), (), apply, batch, (), (), progress)
     assert aux.logs["mask_sup"] == 0.5
     adjusted = np.array([0.6, 0.2, 0.2]) * np.exp([3.0, -3.0, 0.0])
@@ -190,7 +190,7 @@ def test_what_cannot_be_adjusted_is_one_line(monkeypatch):
     with pytest.raises(UsageError, match="config.logit_adjustment is -1.0; allowed: from 0 up"):
         recipe.build(config_with(-1.0))
     mine = types.ModuleType("my_methods")
-    mine.plain = lambda: supervised()._replace(adjustable=False)  # knows nothing of adjustment
+    mine.plain = lambda: supervised()._replace(adjustable=False)  # does not support adjustment
     monkeypatch.setitem(sys.modules, "my_methods", mine)
     config = config_with(1.0, method="my_methods.plain", method_args={})
     with pytest.raises(UsageError, match="allowed for config.method 'my_methods.plain': 0, as its"):

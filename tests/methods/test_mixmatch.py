@@ -1,4 +1,4 @@
-"""MixMatch against an independent float64 calculation on hand-set numbers."""
+"""Tests MixMatch against an independent float64 calculation on hand-set numbers."""
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ NOISE = {"lam": jnp.float32(LAM), "permutation": jnp.int32(PARTNER)}
 
 
 def network():
-    """A linear model that centres the images of one call, as BatchNorm does, and its calls."""
+    """A linear model that centres the images of a call, as BatchNorm does, and counts its calls."""
     calls = []
 
     def apply(params, images):
@@ -55,24 +55,24 @@ def calculated_guess(temperature=0.5):
 
 
 def calculated_mix(guess):
-    """Mixed images and label distributions of [labelled, first, second], `[12, …]`."""
+    """Returns mixed images and label distributions of [labelled, first, second], `[12, …]`."""
     images = np.concatenate([LABELED, FIRST, SECOND]).reshape(-1, 2)
     targets = np.concatenate([np.eye(3)[LABELS], guess, guess])
     lam = LAM[:, None]
     return tuple(lam * x + (1 - lam) * x[PARTNER] for x in (images, targets))
 
 
-# Groups of 4 rows in thirds are 1, 1 and 2 rows. Group 1 of the labelled rows changes places with
-# that of the first view, group 2 with that of the second.
+# Thirds of 4 rows have 1, 1 and 2 rows. Third 1 of the labelled rows is swapped with that of
+# the first view, third 2 with that of the second view.
 SUB_BATCHES = [[0, 5, 10, 11], [4, 1, 6, 7], [8, 9, 2, 3]]
 
 
 def calculated(temperature=0.5):
-    """Guess, cross-entropy and squared error in float64."""
+    """Computes guess, cross-entropy and squared error in float64."""
     guess = calculated_guess(temperature)
     images, targets = calculated_mix(guess)
     probabilities = np.empty((12, 3))
-    for rows in SUB_BATCHES:  # each is normalised on its own
+    for rows in SUB_BATCHES:  # each sub-batch is normalised separately
         centred = images[rows] - images[rows].mean(axis=0)
         probabilities[rows] = softmax(centred @ WEIGHTS)
     xe = -np.sum(targets[:4] * np.log(probabilities[:4])) / 4
@@ -123,13 +123,13 @@ def test_views_are_guessed_one_by_one_and_mixed_images_pass_in_three_interleaved
     assert len(sub_batches) == 3
     for sub_batch, rows in zip(sub_batches, SUB_BATCHES, strict=True):
         np.testing.assert_allclose(sub_batch.reshape(-1, 2), images[rows], rtol=1e-5, atol=1e-6)
-    # Only the first sub-batch moves the running statistics; those of the guesses are dropped.
+    # Only the first sub-batch updates the running statistics; those of the guesses are dropped.
     assert aux.batch_stats["call"] == 3
     np.testing.assert_allclose(aux.batch_stats["mean"], images[SUB_BATCHES[0]].mean(), rtol=1e-5)
 
 
 def gradient_with(guess_of):
-    """The gradient of the loss, written once more, with `guess_of(params)` as the guess."""
+    """Returns the gradient of a second implementation of the loss, with `guess_of(params)`."""
     lam = jnp.float32(LAM)[:, None]
     everything = np.float32(np.concatenate([LABELED, FIRST, SECOND]).reshape(-1, 2))
     images = lam * everything + (1 - lam) * everything[PARTNER]
@@ -161,11 +161,11 @@ def test_no_gradient_flows_through_the_guesses():
     frozen, flowing = gradient_with(lambda params: constant), gradient_with(guess_of)
     gradient = jax.jit(jax.grad(loss))(jnp.float32(WEIGHTS))
     np.testing.assert_allclose(gradient, frozen, rtol=1e-4, atol=1e-5)
-    # The two are far enough apart for this test to tell them.
+    # The two differ enough for this test to distinguish them.
     assert np.abs(flowing - frozen).max() > 0.1
 
 
-# One size for all draws: the Beta distribution takes a second to compile for each.
+# One size for all draws, because the Beta distribution takes a second to compile per size.
 MANY = Batch(jnp.zeros((4000, 1, 2, 1)), jnp.zeros(4000), (jnp.zeros((4000, 1, 2, 1)),) * 2)
 
 
@@ -180,10 +180,10 @@ def test_noise_keeps_at_least_half_of_each_image_and_permutes_all_of_them():
     assert lam.shape == (12000,)
     assert jnp.min(lam) >= 0.5
     assert jnp.max(lam) <= 1.0
-    assert len(set(lam.tolist())) > 10_000  # one weight an image, not one a batch
+    assert len(set(lam.tolist())) > 10_000  # one weight per image, not one per batch
     np.testing.assert_array_equal(np.sort(partner), np.arange(12000))
     assert np.sum(np.asarray(partner) == np.arange(12000)) < 10
-    # Partners are drawn from all three sources.
+    # Partners come from all three sources.
     sources = np.bincount(np.asarray(partner[:4000]) // 4000, minlength=3)
     np.testing.assert_allclose(sources, 4000 / 3, rtol=0.1)
 
@@ -196,7 +196,7 @@ def test_noise_differs_from_key_to_key():
 
 @pytest.mark.parametrize(("beta", "mean"), [(1.0, 0.75), (0.75, 0.7782), (1000.0, 0.5089)])
 def test_lam_is_the_larger_part_of_a_beta_distribution(beta, mean):
-    # Beta(1, 1) is uniform, and the mean of its larger part is 3/4. The others are SciPy's
+    # Beta(1, 1) is uniform, and the mean of its larger part is 3/4. The other values are SciPy's
     # integrals of 2 x pdf(x) over 1/2..1.
     lam = draw(mixmatch(beta=beta))["lam"]
     np.testing.assert_allclose(jnp.mean(lam), mean, atol=0.004)
@@ -238,7 +238,7 @@ def test_more_unlabelled_than_labelled_images_are_an_error_that_names_uratio():
 
 
 def ablation(params, constant, ema, *, batch, noise, guesser, temperature, weight):
-    """`ablation/ab_mixmatch.py`, with what was drawn for its MixMode."""
+    """`ablation/ab_mixmatch.py`, with the draws of its MixMode."""
     weights = {"params": constant, "ema": ema}[guesser]
     predicted = sum(golden.softmax(golden.forward(weights, y)[0]) for y in batch.views)
     powers = (predicted / len(batch.views)) ** (1 / temperature)
@@ -296,7 +296,7 @@ def test_a_mixmode_is_who_is_mixed_with_whom(mixmode):
         elif kind in ("xxy", "yxy"):
             assert len(set(partners)) == len(rows)
             np.testing.assert_allclose(np.mean(partners < 400), 1 / 3, atol=0.1)
-        elif kind == "yx":  # each view with all labelled images, in an order of its own
+        elif kind == "yx":  # each view with all labelled images, in its own order
             for view in np.split(partners, 2):
                 np.testing.assert_array_equal(np.sort(view), X)
             assert np.mean(partners[:400] == partners[400:]) < 0.05

@@ -1,4 +1,4 @@
-"""A golden step of ReMixMatch, from `remixmatch_no_cta.py` of google-research/remixmatch."""
+"""Tests a golden step of ReMixMatch, from `remixmatch_no_cta.py` of google-research/remixmatch."""
 
 import inspect
 

@@ -1,4 +1,4 @@
-"""Self-training: what a round learns, what it is given, and the rounds as runs."""
+"""Tests self-training: what a round learns, its targets, and rounds as runs."""
 
 import json
 import shutil
@@ -51,7 +51,7 @@ def test_the_first_round_learns_the_labels_alone():
     assert method.init(Sizes(3, np.ones(3), 4)) == ()
 
 
-# Of three runs, the probabilities for three images of three classes.
+# Probabilities of three runs for three images of three classes.
 PROBABILITIES = np.array([
     [[0.9, 0.1, 0.0], [0.4, 0.6, 0.0], [0.34, 0.33, 0.33]],
     [[0.8, 0.1, 0.1], [0.4, 0.6, 0.0], [0.33, 0.34, 0.33]],
@@ -99,7 +99,7 @@ def config(**method_args):
 
 @pytest.fixture(scope="module")
 def rounds(tmp_path_factory):
-    """Two rounds, the first of two runs."""
+    """Two rounds, the first with two runs."""
     workdir = tmp_path_factory.mktemp("rounds")
     experiment = recipe.build(config(runs=2), max_devices=1)
     return workdir, generations.train(experiment, str(workdir))
@@ -118,11 +118,11 @@ def test_each_round_is_a_run_and_the_runs_of_one_vote(rounds):
     expected = _make_targets(each, soft=False, threshold=0.0, temperature=1.0)
     labeled = np.isin(last.split.unlabeled, last.split.labeled)
     np.testing.assert_array_equal(targets[~labeled], expected[~labeled])
-    # Of labelled images it is the label; of the others nobody has looked at theirs.
+    # Targets of labelled images are their labels; the labels of the others are unused.
     truth = np.eye(10)[last.dataset.labels[last.split.unlabeled]]
     np.testing.assert_array_equal(targets[labeled], truth[labeled])
     assert labeled.sum() == 35  # the others are for validation
-    # They are part of the run, so that it goes on without the file.
+    # The targets are part of the run, so that it resumes without the file.
     np.testing.assert_array_equal(trained.load(run).state["method"]["targets"], targets)
 
 

@@ -1,4 +1,4 @@
-"""Golden steps of SimMatch, transcribed from `models/simmatch.py` of its authors and USB's."""
+"""Tests golden steps of SimMatch, transcribed from its authors' `models/simmatch.py` and USB."""
 
 import functools
 
@@ -92,7 +92,7 @@ def steps(threshold, **arguments):
 
 @pytest.mark.parametrize("twice", [False, True])
 def test_golden_steps(twice):
-    """Two steps of the first epoch, and two after it."""
+    """Two steps of the first epoch, and two steps after it."""
     masks = []
 
     def calculated(params, given):

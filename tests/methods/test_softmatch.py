@@ -1,4 +1,4 @@
-"""Golden steps of SoftMatch, transcribed from `softmatch.py` of USB."""
+"""Tests golden steps of SoftMatch, transcribed from `softmatch.py` of USB."""
 
 import functools
 
@@ -42,7 +42,7 @@ def steps(**arguments):
     return golden_steps.Steps(softmatch(momentum=0.9, **arguments))
 
 
-# The average confidence before the first step: all images above it, some, none.
+# The average confidence before the first step: all, some or no images are above it.
 @pytest.mark.parametrize(("mean", "full"), [(1 / 3, {8}), (0.85, range(1, 8)), (1.2, {0})])
 def test_golden_steps(mean, full):
     masks = []

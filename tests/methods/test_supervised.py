@@ -1,4 +1,4 @@
-"""The supervised baseline against an independent calculation."""
+"""Tests the supervised baseline against an independent calculation."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -20,7 +20,7 @@ def run(views=()):
     batch = Batch(jnp.float32(IMAGES), jnp.int32(LABELS), views)
     progress = Progress(jnp.float32(0), jnp.float32(0))
     params = jnp.float32(WEIGHTS)
-    # No EMA weights: the loss must not look at them.
+    # No EMA weights: the loss must not use them.
     return supervised().loss(params, None, apply, batch, (), "state", progress)
 
 

@@ -1,4 +1,4 @@
-"""A guess that is exactly at its threshold: of two classes without any weights, each has 0.5."""
+"""Tests guesses exactly at the threshold: with zero weights, each of two classes has 0.5."""
 
 import importlib
 import math
@@ -32,11 +32,11 @@ def images(n):
 
 
 def aux_of(name, arguments, state):
-    """What the loss of a method returns beside its value.
+    """Returns the auxiliary results of a method's loss.
 
     Args:
-      state: the method's, or where it is a dict those parts of it that are not the initial ones;
-        None: the initial state.
+      state: the method's state, or a dict of the parts that differ from the initial state; None:
+        the initial state.
     """
     method = getattr(importlib.import_module(f"ssljax.methods.{name}"), name)(**arguments)
     initial = method.init(SIZES)
@@ -72,7 +72,7 @@ def aux_of(name, arguments, state):
         ("freematch", {"momentum": 0.5}, {"threshold": 0.50001}, 0),
         ("adamatch", {"threshold": 1.0}, {}, M),
         ("adamatch", {"threshold": 1.0, "variant": "usb"}, {}, M),
-        # Dash counts what is below.
+        # Dash counts values below the threshold.
         ("dash", {"min_threshold": math.log(2), "start_epoch": 1, "epoch_images": 1}, {}, 0),
         ("dash", {"min_threshold": 0.69315, "start_epoch": 1, "epoch_images": 1}, {}, M),
         ("debiaspl", {"threshold": 0.5}, None, M),
@@ -83,10 +83,10 @@ def aux_of(name, arguments, state):
         ("comatch", {"threshold": 0.50001, "embedding": 2}, {}, 0),
         ("crest", {"threshold": 0.5}, {}, M),
         ("crest", {"threshold": 0.50001}, {}, 0),
-        ("softmatch", {"momentum": 0.5}, {"mean": 0.5}, M),  # at the average, a weight is 1
+        ("softmatch", {"momentum": 0.5}, {"mean": 0.5}, M),  # at the average, the weight is 1
         ("abc", {"threshold": 0.5}, {}, M),
         ("abc", {"threshold": 0.50001}, {}, 0),
-        ("iomatch", {"threshold": 0.5}, {}, 0),  # belonging is a tie too: it is foreign
+        ("iomatch", {"threshold": 0.5}, {}, 0),  # belonging is a tie, too: the image is foreign
     ],
 )
 def test_a_guess_at_the_threshold(name, arguments, state, counted):

@@ -1,4 +1,4 @@
-"""A golden step of UDA, transcribed from `uda.py` of google-research/fixmatch."""
+"""Tests a golden step of UDA, transcribed from `uda.py` of google-research/fixmatch."""
 
 import functools
 
@@ -53,12 +53,12 @@ def test_a_golden_step(confidence, confident):
     arguments = dict(confidence=confidence, temperature=0.5, wu=2.5, we=0.3)
     params = golden.weights(0)
     guess = calculate(params, params, None, **arguments).guess
-    assert (guess.max(axis=1) >= confidence).sum() == confident  # what the numbers are for
+    assert (guess.max(axis=1) >= confidence).sum() == confident  # the numbers were chosen for this
     method = uda(threshold=confidence, temperature=0.5, unlabeled_weight=2.5, entropy_weight=0.3)
     golden.check(method, BATCH, (), functools.partial(calculate, **arguments))
 
 
-# A step is 3 labelled images; the probabilities of the 3 labels are 0.003, 0.61 and 0.986.
+# A step has 3 labelled images; the probabilities of the 3 labels are 0.003, 0.61 and 0.986.
 @pytest.mark.parametrize(
     ("tsa", "step", "counted"),
     [
@@ -86,7 +86,7 @@ def test_training_signal_annealing(tsa, step, counted):
 
 
 def test_all_labelled_images_left_out_are_no_division_by_zero():
-    """Every label is likelier than 1/3, where annealing starts."""
+    """Every label has a probability above 1/3, where annealing starts."""
     params = golden.weights(0)
     logits, _ = golden.forward(params, np.concatenate([BATCH.labeled, *BATCH.views]))
     batch = BATCH._replace(labels=logits[:3].argmax(axis=1))
@@ -102,7 +102,7 @@ def test_all_labelled_images_left_out_are_no_division_by_zero():
 def test_defaults_are_the_published_ones():
     arguments = dict(confidence=0.95, temperature=1.0, wu=1.0, we=0.0)
     golden.check(uda(), BATCH, (), functools.partial(calculate, **arguments))
-    # min(train_kimg, 2^14) << tsa_pos images: 2^21 of them are half of the schedule.
+    # min(train_kimg, 2^14) << tsa_pos images: 2^21 images are half of the schedule.
     arguments |= dict(tsa="linear", ratio=3 * 699051 / 2**22)
     calculated = functools.partial(calculate, **arguments)
     golden.check(uda(tsa="linear"), BATCH, (), calculated, step=699051)

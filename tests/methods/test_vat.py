@@ -1,4 +1,4 @@
-"""A golden step of VAT, from `vat.py` and `vat_utils.py` of google-research/mixmatch."""
+"""Tests a golden step of VAT, from `vat.py` and `vat_utils.py` of google-research/mixmatch."""
 
 import functools
 
@@ -52,7 +52,7 @@ def calculate(params, constant, ema, *, weight, eps, entmin_weight, xi):
 
 @pytest.mark.parametrize(("step", "share"), [(0, 0.0), (20, 0.5), (40, 1.0), (90, 1.0)])
 def test_a_golden_step(step, share):
-    # Float32 resolves a random change of half a pixel value, and not the published one.
+    # Float32 resolves a random change of half a pixel value, but not the published one.
     calculated = functools.partial(
         calculate, weight=1.5 * share, eps=0.8, entmin_weight=0.4, xi=0.5
     )
@@ -66,7 +66,7 @@ def test_defaults_are_the_published_ones():
 
 
 def test_the_published_direction_in_float64():
-    """ξ = 1e-6: the changed images are those of the calculation, where numbers resolve it."""
+    """ξ = 1e-6: in float64, which resolves it, the changed images equal the calculated ones."""
     params = golden.weights(0)
     seen = []
 

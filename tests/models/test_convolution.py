@@ -1,4 +1,4 @@
-"""Gradients as matrix products against XLA's own."""
+"""Tests gradients computed as matrix products against XLA's."""
 
 import functools
 
@@ -25,7 +25,7 @@ SHAPES = [
 
 
 def gradients(operation, shape, filters, side, stride, dtype=jnp.float32):
-    """Of a sum that weighs every output differently, by images and kernel; and the outputs."""
+    """Returns gradients by images and kernel of a weighted sum of outputs, and the outputs."""
     keys = jax.random.split(jax.random.key(0))
     images = jax.random.normal(keys[0], shape).astype(dtype)
     kernel = jax.random.normal(keys[1], (side, side, shape[3], filters)).astype(dtype)
@@ -55,7 +55,7 @@ def test_sums_are_float32_in_bfloat16_too(stride):
     exact = gradients(lax.conv_general_dilated, *shape)[1][1]
     found = gradients(convolution.conv_general_dilated, *shape, dtype=jnp.bfloat16)[1][1]
     assert found.dtype == jnp.bfloat16
-    # The inputs, rounded to 8 bits, make independent errors.
+    # Rounding the inputs to 8 bits causes independent errors.
     assert np.abs(found - exact).max() < 0.02 * np.abs(exact).max()
 
 
@@ -80,7 +80,7 @@ def test_several_networks_at_once():
 
 
 def is_own(images=(2, 8, 8, 8), side=3, strides=(1, 1), padding="SAME", **options):
-    """Whether the gradient is ours."""
+    """Whether the gradient is this package's implementation."""
     jaxpr = jax.make_jaxpr(
         lambda x, w: convolution.conv_general_dilated(
             x, w, strides, padding, dimension_numbers=LAYOUT, **options
@@ -120,7 +120,7 @@ def test_networks_use_it_while_they_train_and_not_when_they_serve():
 
 @pytest.mark.parametrize(("side", "size", "stride"), [(7, 3, 2), (9, 5, 1)])
 def test_depthwise_convolutions_are_xla_s(side, size, stride):
-    """With their gradients, which other models take in training."""
+    """Also tests their gradients, which other models use in training."""
     random = np.random.RandomState(0)
     images = jnp.asarray(random.normal(size=(2, side, side + 2, 4)), jnp.float32)
     kernel = jnp.asarray(random.normal(size=(size, size, 1, 4)), jnp.float32)
@@ -150,7 +150,7 @@ def test_depthwise_convolutions_are_xla_s(side, size, stride):
 
 def test_a_portable_depthwise_convolution_is_one_operation():
     def primitives():
-        def f(images, kernel):  # another one each time: JAX remembers what it has traced
+        def f(images, kernel):  # a new function for each case
             return convolution.depthwise(
                 images, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"),
                 feature_group_count=4,

@@ -43,7 +43,7 @@ def test_groups_follow_the_network():
 
 
 def test_strides_are_the_published_ones():
-    """The side of each block's output, of 224×224 images."""
+    """Tests the side of each block's output for 224×224 images."""
     model = efficientnet_lite.efficientnet_lite0(num_classes=10)
     images = jnp.zeros((1, 224, 224, 3))
     _, made = jax.eval_shape(

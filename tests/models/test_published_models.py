@@ -1,4 +1,4 @@
-"""The other published networks: parameters layer by layer, and independent forward passes."""
+"""Tests the other published networks: parameters per layer, and independent forward passes."""
 
 from functools import partial
 from itertools import count
@@ -55,7 +55,7 @@ def test_shake_resnet_has_as_many_parameters_as_its_layers_add_up_to():
     total = conv(3, 3, 16, bias=False) + 128 * 10 + 10
     channels = 16
     for filters in (32, 64, 128):
-        # At a new scale two halves of the channels, at the first one convolution: as many weights.
+        # Two convolutions of half the channels, or at the first scale one: as many weights.
         shortcut = conv(1, channels, filters, bias=False) + 2 * filters
         total += 2 * branch(channels, filters) + 3 * 2 * branch(filters, filters) + shortcut
         channels = filters
@@ -81,7 +81,7 @@ def pool(x, how):
 
 
 class Layers:
-    """The layers of a network in the order in which they were made."""
+    """The layers of a network in order of creation."""
 
     def __init__(self, variables, train):
         self.values = jax.tree.map(lambda x: np.asarray(x, np.float64), variables)
@@ -122,7 +122,7 @@ def convnet_by_hand(layers, x):
 
 
 def shake_by_hand(layers, x, weights):
-    """Two scales of two blocks; `weights` yields each block's weight of its second branch."""
+    """Computes two scales of two blocks; `weights` yields each block's weight of branch 2."""
 
     def branch(x, stride):
         x = layers.norm(layers.conv(np.maximum(x, 0), stride))
@@ -152,7 +152,7 @@ def images():
 
 
 def variables_of(model, images):
-    """Initial weights, but for biases and statistics that leave a trace."""
+    """Returns initial weights, but with non-trivial biases and statistics."""
     variables = jax.jit(partial(model.init, train=False))(jax.random.PRNGKey(1), images)
     generator = np.random.default_rng(2)
     return jax.tree.map(
@@ -203,11 +203,11 @@ def test_shake_shake_draws_a_weight_for_each_image_and_block_in_training(images,
 
 
 def test_the_gradient_of_shake_shake_has_the_forward_pass_s_weights(images):
-    """`mu[::1]` in the published code: the derivative is that of the function that was computed."""
+    """`mu[::1]` in the published code: the derivative is that of the computed function."""
     variables = variables_of(SHAKE, images)
 
     def total(scale):
-        # Scales one branch of the last block by way of its BatchNorm's scale and bias.
+        # Scales one branch of the last block through its BatchNorm's scale and bias.
         params = dict(variables["params"])
         name = f"BatchNorm_{max(int(n[10:]) for n in params if n.startswith('BatchNorm'))}"
         params[name] = jax.tree.map(lambda x: scale * x, params[name])
@@ -217,7 +217,7 @@ def test_the_gradient_of_shake_shake_has_the_forward_pass_s_weights(images):
         )
         return jnp.sum(logits)
 
-    # Linear in the scale: the difference is the derivative.
+    # The function is linear in the scale, so the difference is the derivative.
     one, gradient = jax.jit(jax.value_and_grad(total))(1.0)
     difference = jax.jit(total)(2.0) - one
     assert float(gradient) == pytest.approx(float(difference), rel=1e-3)

@@ -32,7 +32,7 @@ def test_parameter_counts(name, count):
 
 
 def test_stages_of_resnet50():
-    """The output of every block, of 224×224 images."""
+    """Tests the output of every block for 224×224 images."""
     (logits, features), variables = shapes(resnet.resnet50(num_classes=1000))
     assert (logits.shape, features.shape) == ((2, 1000), (2, 2048))
     outputs = {
@@ -41,14 +41,14 @@ def test_stages_of_resnet50():
         if isinstance(value, dict)
     }
     assert outputs["Conv_0"] == (2, 112, 112, 64)
-    # Three convolutions a block and a fourth where the shape changes: 1 + 16·3 + 4.
+    # Three convolutions per block, and a fourth where the shape changes: 1 + 16·3 + 4.
     convolutions = [shape for name, shape in outputs.items() if name.startswith("Conv")]
     assert len(convolutions) == 53
     sides = {side: 0 for side in (112, 56, 28, 14, 7)}
     for _, height, width, _ in convolutions:
         assert height == width
         sides[height] += 1
-    # The 1×1 at the head of a stage still has the size before it: the stride is in the 3×3.
+    # The first 1×1 of a stage still has the previous size: the stride is in the 3×3.
     assert sides == {112: 1, 56: 3 * 3 + 1 + 1, 28: 4 * 3 + 1, 14: 6 * 3 + 1, 7: 3 * 3 + 1 - 1}
     channels = sorted({shape[-1] for shape in convolutions})
     assert channels == [64, 128, 256, 512, 1024, 2048]
@@ -56,7 +56,7 @@ def test_stages_of_resnet50():
 
 @pytest.mark.slow
 def test_initial_values_are_keras():
-    """he_normal is a truncated normal by fan-in; the dense layer has 0.01; BatchNorm's scale 1."""
+    """he_normal is a truncated normal by fan-in; the dense layer has 0.01, BatchNorm 1."""
     model = resnet.resnet50(num_classes=1000)
     variables = jax.jit(lambda key: model.init(key, jnp.zeros((1, 32, 32, 3)), train=False))(
         jax.random.key(0)
@@ -65,7 +65,7 @@ def test_initial_values_are_keras():
     kernel = np.asarray(params["Conv_9"]["kernel"])
     fan_in = np.prod(kernel.shape[:3])
     assert kernel.std() == pytest.approx(np.sqrt(2 / fan_in), rel=0.03)
-    # Cut off at two standard deviations of the normal before it was cut.
+    # Truncated at two standard deviations of the untruncated normal.
     assert np.abs(kernel).max() <= 2 * np.sqrt(2 / fan_in) / 0.87962566 * 1.0001
     dense = np.asarray(params["Dense_0"]["kernel"])
     assert dense.std() == pytest.approx(0.01, rel=0.02)

@@ -25,7 +25,7 @@ tiny = partial(
 
 
 def with_weights(model, tensors, shape=SHAPE):
-    """The model's variables, with these tensors in their places."""
+    """Returns the model's variables with the tensors loaded."""
     variables = jax.jit(lambda: model.init(jax.random.key(0), jnp.zeros((1, *shape)), train=False))
     made = variables()
     found = fit(Weights(tensors, "weights", ""), model, "vit", image_shape=shape)
@@ -34,7 +34,7 @@ def with_weights(model, tensors, shape=SHAPE):
 
 
 def computed(model, variables, images):
-    """Tokens, features, logits."""
+    """Returns tokens, features and logits."""
     apply = jax.jit(partial(model.apply, train=False, mutable=["intermediates"]))
     (logits, features), found = apply(variables, to_float(jnp.asarray(images)))
     return found["intermediates"]["tokens"][0], features, logits
@@ -72,7 +72,8 @@ def test_parameter_counts(name, count):
 
 
 def test_parameter_counts_of_variants():
-    """timm's vit_small_patch14_reg4_dinov2 at 518 pixels, and vit_base_patch16_clip_224."""
+    """The variants are timm's vit_small_patch14_reg4_dinov2 at 518 pixels and
+    vit_base_patch16_clip_224."""
     assert parameters(vit.vit_small(num_classes=1, patch=14, variant="dinov2_reg"), 518) == (
         22_057_344 + 385
     )
@@ -167,7 +168,7 @@ def test_drop_path_drops_what_whole_blocks_add_image_by_image():
     found = np.asarray(layers.drop_path(keys, x, 0.25))
     assert ((found == 0).all(axis=(1, 2)) | np.isclose(found, 1 / 0.75).all(axis=(1, 2))).all()
     assert (found == 0).mean() == pytest.approx(0.25, abs=0.05)
-    # An image keeps what its key says, whichever images are beside it.
+    # The mask of an image depends only on its key, not on the other images.
     np.testing.assert_array_equal(layers.drop_path(keys[500:], x[500:], 0.25), found[500:])
 
 
@@ -182,14 +183,14 @@ def test_dropping_needs_keys_while_training_and_none_in_evaluation():
     dropped, _ = model.apply(variables, images, train=True, keys=keys)
     np.testing.assert_allclose(plain, np.tile(plain[:1], (4, 1)), rtol=1e-6)
     assert len({row.tobytes() for row in np.asarray(dropped)}) == 4
-    # Of a network that is frozen but for its head only the head's dropout is left.
+    # If all but the head is frozen, only the head's dropout remains.
     frozen = tiny(drop_path=0.9, frozen=reference.DEPTH + 1)
     still, _ = frozen.apply(variables, images, train=True, keys=keys)
     np.testing.assert_allclose(still, plain, rtol=1e-6)
 
 
 def test_groups_are_usb_s():
-    """The embeddings, each block, the last norm with the last block, the head."""
+    """The groups are the embeddings, each block, the last norm with the last block, the head."""
     model = vit.vit_small(num_classes=10)
     images = jnp.zeros((1, 32, 32, 3))
     made = jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False))

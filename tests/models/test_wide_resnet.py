@@ -1,4 +1,4 @@
-"""The wide residual network against an independent forward pass and arithmetic."""
+"""Tests the wide residual network against an independent forward pass and arithmetic."""
 
 from functools import partial
 from itertools import count
@@ -40,7 +40,7 @@ def test_wrn_28_2_has_as_many_parameters_as_its_layers_add_up_to():
     )
     assert total == 1_469_642
     assert size(WideResNet(num_classes=10), 32, 32, 3) == total
-    # The ports that leave the biases of the 28 convolutions out count 1,467,610.
+    # Ports that omit the biases of the 28 convolutions count 1,467,610.
     biases = 16 + (8 + 1) * 32 + (8 + 1) * 64 + (8 + 1) * 128
     assert total - biases == 1_467_610
 
@@ -67,13 +67,13 @@ def test_the_cifar_100_network_has_as_many_parameters_as_its_layers_add_up_to():
 )
 def test_default_scales_are_the_rounded_up_logarithm_of_the_width_less_2(width, scales):
     assert scales == int(np.ceil(np.log2(width))) - 2
-    # The width counts, not the height.
+    # The width determines it, not the height.
     parameters = shapes(WideResNet(num_classes=10, filters=8, repeat=1), 128, width, 3)
     assert parameters["Dense_0/kernel"] == (8 * 2 ** (scales - 1), 10)
 
 
 def convolution_outputs(model, *image_shape):
-    """(pixels of a side, channels) of each convolution's output, in order."""
+    """Returns (side in pixels, channels) of each convolution's output, in order."""
 
     def run(key, images):
         return model.init_with_output(
@@ -87,7 +87,7 @@ def convolution_outputs(model, *image_shape):
 
 
 def test_each_scale_halves_the_image_at_its_first_block_and_the_first_does_not():
-    # Four blocks of two convolutions a scale, and a shortcut at each first block.
+    # Four blocks of two convolutions per scale, and a shortcut at each first block.
     expected = [(32, 16)] + [(32, 32)] * 9 + [(16, 64)] * 9 + [(8, 128)] * 9
     assert convolution_outputs(WideResNet(num_classes=10), 32, 32, 3) == expected
 
@@ -103,9 +103,9 @@ def test_shortcuts_are_convolutions_exactly_where_the_channel_count_changes(filt
 
 
 def calculated(variables, images, *, filters, repeat, scales, train):
-    """Logits, features, and the images that each BatchNorm saw, in float64.
+    """Computes logits, features, and the inputs of each BatchNorm, in float64.
 
-    A transcription of `ResNet.classifier` in `libml/models.py` of google-research/mixmatch.
+    It transcribes `ResNet.classifier` in `libml/models.py` of google-research/mixmatch.
     """
     layers = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), variables)
     convolutions, norms, seen = count(), count(), []
@@ -152,7 +152,7 @@ def apply(model, variables, *, train):
 
 
 def arbitrary_variables(model):
-    """Variables where every bias, scale and statistic matters."""
+    """Returns variables in which every bias, scale and statistic matters."""
     structure = jax.eval_shape(partial(model.init, train=False), jax.random.PRNGKey(0), IMAGES)
     random = np.random.default_rng(0)
 
@@ -191,7 +191,7 @@ def test_training_moves_every_running_statistic_by_a_thousandth():
         for name, of_batch in (("mean", mean), ("var", var)):
             expected = 0.999 * old[name] + 0.001 * of_batch
             np.testing.assert_allclose(new[name], expected, rtol=1e-6, atol=1e-7)
-            # The step itself is well above that tolerance.
+            # The change itself is much larger than that tolerance.
             assert np.abs(new[name] - old[name]).max() > 1e-4
 
 
@@ -223,7 +223,7 @@ def test_bfloat16_computes_every_layer_and_is_kept_nowhere():
     }
     watch = partial(half.apply, train=False, capture_intermediates=True, mutable=["intermediates"])
     layers = jax.eval_shape(watch, variables, IMAGES)[1]["intermediates"]
-    del layers["__call__"]  # of the whole network: float32
+    del layers["__call__"]  # the entire network's output: float32
     assert len(layers) == 1 + 8 + 2 + 9 + 1
     assert {leaf.dtype for leaf in jax.tree.leaves(layers)} == {jnp.dtype("bfloat16")}
     exact, _, _ = calculated(variables, IMAGES, **TINY, train=True)
@@ -245,7 +245,7 @@ def test_initial_weights_have_the_published_distributions():
         else:
             side, _, _, filters = leaf.shape
             deviation = np.sqrt(2 / (side * side * filters))
-            # A standard deviation measured on n numbers is off by 1 / √(2n).
+            # A standard deviation estimated from n numbers has the relative error 1 / √(2n).
             tolerance = 4 / np.sqrt(2 * leaf.size)
             np.testing.assert_allclose(np.std(leaf), deviation, rtol=tolerance)
             np.testing.assert_allclose(np.mean(leaf), 0, atol=4 * deviation / np.sqrt(leaf.size))

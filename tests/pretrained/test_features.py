@@ -21,7 +21,7 @@ def params():
 
 @pytest.fixture
 def counted(monkeypatch):
-    """How many images were computed, batch by batch."""
+    """The number of images computed, per batch."""
     seen, compute = [], Features._compute
 
     def watch(self, images, chosen, bar):

@@ -1,4 +1,4 @@
-"""Weights under everybody's names find their places, or are refused."""
+"""Tests that weights under common naming schemes are mapped to the model, or rejected."""
 
 import re
 from functools import partial
@@ -116,7 +116,7 @@ def test_mae_s_norm_of_all_tokens_gives_way_to_a_new_one_of_their_mean():
 
 
 def test_dinov2_s_position_of_the_class_token_is_added_to_it():
-    """DINOv2's own files have one; timm has added it already."""
+    """DINOv2's files have a separate one; timm's files have already added it."""
     theirs = reference.tensors("dinov2_reg")
     of_class = np.full((1, 1, reference.WIDTH), 0.5, np.float32)
     original = dict(theirs)
@@ -130,7 +130,7 @@ def test_dinov2_s_position_of_the_class_token_is_added_to_it():
     same(found, expected)
 
 
-# The same weights as other people have them.
+# The same weights under other names.
 
 
 def open_clip(tensors):
@@ -228,11 +228,11 @@ def separated(tensors, parts):
             }
         else:
             made[name] = x
-    return dict(reversed(made.items()))  # the order in a file says nothing
+    return dict(reversed(made.items()))  # the order in a file is irrelevant
 
 
 def flax_layers(tensors, attention, norm2, mlp):
-    """As Flax has layers: `embedding/kernel`, one per query, key and value."""
+    """Returns layers as in Flax: `embedding/kernel`, and one each per query, key and value."""
     width, heads = reference.WIDTH, reference.HEADS
     made = {
         "cls": tensors["cls_token"],

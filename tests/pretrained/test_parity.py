@@ -1,4 +1,4 @@
-"""Real files beside the checkout, and what timm computes with them: tokens, features, logits."""
+"""Compares models with real weight files to timm's results: tokens, features, logits."""
 
 from functools import partial
 
@@ -17,7 +17,7 @@ small = partial(vit.VisionTransformer, width=48, depth=3, heads=3, patch=8)
 
 
 def computed(model, path, images):
-    """Of the model with the weights of a file: logits, features, and intermediates."""
+    """Returns logits, features and intermediates of the model with the weights of a file."""
     shape = images.shape[1:]
     found = fit(weight_files.read(str(path)), model, "vit", image_shape=shape)
     made = jax.jit(lambda: model.init(jax.random.key(0), jnp.zeros((1, *shape)), train=False))()

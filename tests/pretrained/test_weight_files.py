@@ -116,7 +116,7 @@ def test_without_the_extra_it_is_named(file, monkeypatch):
 
 
 class TestHub:
-    """A hub that is a cache on this machine, as `huggingface_hub` lays it out."""
+    """Uses a local cache in the layout of `huggingface_hub` as the hub."""
 
     @pytest.fixture(autouse=True)
     def cache(self, tmp_path, monkeypatch):

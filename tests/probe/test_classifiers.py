@@ -1,4 +1,4 @@
-"""Classifiers on clusters whose classes are known."""
+"""Tests classifiers on clusters whose classes are known."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ CLASSES, WIDTH = 4, 24
 
 
 def clusters(seed, count, spread=0.4):
-    """Features around a direction for each class, and classes."""
+    """Returns features around one direction per class, and classes."""
     centers = np.random.RandomState(0).normal(size=(CLASSES, WIDTH))
     random = np.random.RandomState(seed)
     labels = random.randint(0, CLASSES, count)
@@ -37,14 +37,14 @@ def test_each_finds_clusters_from_a_few_labels(number):
 
 
 def test_labels_spread_along_images_without_labels():
-    """Two half circles, one label at an end of each: only the images between lead to the others."""
+    """Two half circles with one label at an end of each; the images in between connect the rest."""
     angle = np.linspace(0, np.pi, 400)
     arcs = np.concatenate([
         np.stack([np.cos(angle), np.sin(angle), 0 * angle, 0 * angle], axis=1),
         np.stack([0 * angle, 0 * angle, np.cos(angle), np.sin(angle)], axis=1),
     ]).astype(np.float32)  # fmt: skip
     labels = np.repeat([0, 1], 400)
-    # A third coordinate that misleads: the far ends of both are alike.
+    # A misleading third coordinate: the far ends of both are alike.
     bias = np.concatenate([angle, angle])[:, None] / np.pi
     features = np.concatenate([arcs, 2 * bias.astype(np.float32)], axis=1)
     drawn = np.array([0, 400])
@@ -63,7 +63,7 @@ def test_a_pool_that_is_too_large_is_thinned_out(monkeypatch):
 
 
 def test_the_strength_of_the_regularisation_is_chosen_by_cross_validation(monkeypatch):
-    """Of noise, the strongest one; it is the loss on images left out that decides."""
+    """For noise it is the strongest; the loss on held-out images decides."""
     import sklearn.linear_model
 
     chosen = []

@@ -1,4 +1,4 @@
-"""`--mode=probe` on digits, whose features are those of a random network."""
+"""Tests `--mode=probe` on digits, with features of a random network."""
 
 import csv
 import json
@@ -39,7 +39,7 @@ def test_it_prints_a_table_and_a_sentence_and_writes_both(
     assert {row["labels"] for row in record["rows"]} == {40, 100}
     (probe,) = [r for r in record["rows"] if r["labels"] == 100 and r["method"] == "linear probe"]
     assert probe["mean"] == pytest.approx(np.mean(probe["errors"]))
-    assert probe["mean"] < 50  # of ten classes
+    assert probe["mean"] < 50  # with ten classes
     with (workdir / "probe.csv").open() as file:
         table = list(csv.DictReader(file))
     assert len(table) == 6

@@ -1,4 +1,4 @@
-"""The page in a real browser: Debian's Chromium, where it is or can be installed."""
+"""Tests the page in a real browser: Debian's Chromium, if it is or can be installed."""
 
 import html
 import json
@@ -67,7 +67,7 @@ def evaluated(chromium, page, scratch, width, script):
     script = f"<script>document.title = JSON.stringify((() => {{{script}}})());</script></body>"
     narrow = f"<style>html {{ width: {width}px }}</style></head>"
     text = page.read_text().replace("</body>", script).replace("</head>", narrow)
-    text = text.replace("default-src 'none'", "script-src 'unsafe-inline'")  # for the probe's own
+    text = text.replace("default-src 'none'", "script-src 'unsafe-inline'")  # for the probe
     probe.write_text(text)
     command = [
         chromium, *OPTIONS, f"--user-data-dir={scratch / f'probe_{width}'}",
@@ -90,13 +90,13 @@ def test_the_page_opens_without_errors_or_requests(chromium, tmp_path, width):
     bad.write_text('<img src="http://example.invalid/x.png"><script>console.error("!")</script>')
 
     console, hosts, _ = opened(chromium, bad, tmp_path, width)
-    assert console  # this test can fail
+    assert console  # shows that this test can fail
     assert "example.invalid" in hosts
-    _, own, empty = opened(chromium, blank, tmp_path, width)  # Chromium's own affairs
+    _, own, empty = opened(chromium, blank, tmp_path, width)  # Chromium's own requests
     console, hosts, shot = opened(chromium, page, tmp_path, width)
     assert console == []
     assert hosts <= own
-    assert 0.9 * width < wide(chromium, page, tmp_path, width) <= width  # nothing sticks out
+    assert 0.9 * width < wide(chromium, page, tmp_path, width) <= width  # nothing overflows
     colors = len(Image.open(shot).convert("RGB").getcolors(1 << 20))
     assert colors > 50 > len(Image.open(empty).convert("RGB").getcolors(1 << 20))
 

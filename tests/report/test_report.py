@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class Page(html.parser.HTMLParser):
-    """Addresses and text of a page; raises where tags do not match."""
+    """Collects addresses and text of a page; raises if tags do not match."""
 
     def __init__(self, text):
         super().__init__()
@@ -94,7 +94,7 @@ def test_mistakes_have_the_names_of_their_files(tmp_path):
 
 
 def test_names_of_any_kind_are_shown(tmp_path):
-    # As older versions recorded them; \udce9 is a byte of a file name that is no text.
+    # As recorded by older versions; \udce9 is an undecodable byte of a file name.
     names = ["$_$", "caf\udce9", "b\nc", "\x1b[31m", "$\\frac$", "日本", "a", "b", "c", "d"]
     run = make(tmp_path / "run", dataset="folder:/caf\udce9/$_$.1@40-0")
     write(run / "data.json", {"image_shape": [8, 8, 1], "class_names": names})
@@ -134,7 +134,7 @@ def test_runs_in_any_state_are_named_and_the_rest_is_rendered(tmp_path):
     start = json.loads((old / "environment.json").read_text())["starts"][0]
     older = start | {"versions": VERSIONS | {"jax": "0.9"}}
     write(old / "environment.json", {"starts": [older]})
-    (tmp_path / ".new.ssljax.partial").mkdir()  # an import that was killed
+    (tmp_path / ".new.ssljax.partial").mkdir()  # a killed import
     (tmp_path / ".new.ssljax.partial" / "config.json").write_text("{}")
     moved = make(tmp_path / "moved", seed=16)
     write(moved / "environment.json", {"starts": [older, start | {"step": 50}]})
@@ -229,14 +229,14 @@ def test_many_classes_and_no_labelled_images_of_some(tmp_path):
     make(tmp_path / "run", classes=30)
     with np.load(tmp_path / "run" / "predictions.npz") as arrays:
         values = dict(arrays)
-    values["labels"] = np.minimum(values["labels"], 25)  # no image of the last classes
+    values["labels"] = np.minimum(values["labels"], 25)  # the last classes have no images
     np.savez(tmp_path / "run" / "predictions.npz", **values)
     report.write([tmp_path], tmp_path)
     assert "The 20 worst classes" in page_of(tmp_path).text
 
 
 def test_the_calibration_error_is_the_one_worked_out_by_hand():
-    """Two bins: 3 images of confidence 0.7 with 2 right, 1 of 0.95 that is wrong."""
+    """Two bins: 3 images with confidence 0.7, 2 of them right; one with 0.95 that is wrong."""
     labels = np.array([0, 0, 0, 0])
     says = Predictions(0, "test", labels, np.array([0, 0, 1, 1]),
                        np.array([0.7, 0.7, 0.7, 0.95]), labels[:0], labels[:0])  # fmt: skip
@@ -247,7 +247,7 @@ def test_the_calibration_error_is_the_one_worked_out_by_hand():
 
 
 def calibrated(run, *, seed=0, step=250, **changes):
-    """Writes the `calibration.json` of a model that is too sure of itself."""
+    """Writes the `calibration.json` of an overconfident model."""
     random = np.random.default_rng(seed)
     confidence = random.uniform(0.5, 1, 100)
     right = random.random(100) < confidence
@@ -272,7 +272,7 @@ def test_the_page_shows_calibration_and_risk_against_coverage(tmp_path):
     calibrated(make(tmp_path / "few", method="supervised"), **labelled)
     make(tmp_path / "none", method="mixmatch")
     for file in tmp_path.glob("*/predictions.npz"):
-        file.unlink()  # their diagrams take seconds
+        file.unlink()  # drawing their diagrams takes seconds
     report.write([tmp_path], tmp_path)
     text = page_of(tmp_path).text
     figures = {path.name for path in (tmp_path / "report_figures").iterdir()}
@@ -288,7 +288,7 @@ def test_the_page_shows_calibration_and_risk_against_coverage(tmp_path):
 
 def test_a_calibration_of_another_step_or_form_is_not_shown(tmp_path):
     run = make(tmp_path / "run")
-    calibrated(run, step=240)  # the run has gone on since
+    calibrated(run, step=240)  # the run has continued since
     (found,) = read_all([run])
     assert (found.calibration, found.notes) == (None, ())
     record = calibrated(run)
@@ -307,7 +307,7 @@ def test_a_calibration_of_another_step_or_form_is_not_shown(tmp_path):
         assert found.calibration is None
         assert found.notes[0].startswith("calibration.json cannot be read")
     old = {k: v for k, v in record.items() if k != "reliability"}
-    write(run / "calibration.json", old)  # of a version that noted no diagrams
+    write(run / "calibration.json", old)  # from a version that recorded no diagrams
     (found,) = read_all([run])
     names = [picture.name for picture in pictures._of_calibrations("x", [found.calibration])]
     assert names == ["x_risk"]
@@ -351,7 +351,7 @@ def test_following_writes_again_when_a_run_goes_on(tmp_path, monkeypatch):
 
 
 def launch(*args):
-    """A command where JAX, Flax, scikit-learn and TensorFlow cannot be imported."""
+    """Runs a command in which JAX, Flax, scikit-learn and TensorFlow cannot be imported."""
     program = (
         "import sys; sys.modules |= dict.fromkeys(['jax', 'flax', 'sklearn', 'tensorflow']); "
         "from ssljax import cli; cli.run()"
@@ -373,7 +373,7 @@ def test_the_command_prints_the_table_and_writes_beside_the_runs(tmp_path):
     refused = launch("--mode=report", both)
     assert refused.returncode == 2
     assert refused.stderr == (
-        "error: --output is missing, which several directories in --workdir need\n"
+        "error: --output is missing; several directories in --workdir need it\n"
     )
     assert launch("--mode=report", both, f"--output={tmp_path}/out").returncode == 0
     assert "±" in (tmp_path / "out" / "report.md").read_text()

@@ -1,4 +1,4 @@
-"""Run directories in any state, and what lies beside them: each is named, and the rest is shown."""
+"""Tests run directories in any state, and other files: each is named, and the rest is shown."""
 
 import base64
 import contextlib
@@ -18,7 +18,7 @@ from ssljax.report import pictures, report, runs
 
 @pytest.fixture
 def undrawn(monkeypatch):
-    """No curve and no diagram is drawn, which takes seconds."""
+    """Skips curves and diagrams, which take seconds."""
     monkeypatch.setattr(pictures, "curves", lambda groups: {})
     monkeypatch.setattr(pictures, "of_group", lambda group, number: [])
 
@@ -115,7 +115,7 @@ def test_files_of_one_s_own_above_the_runs_hide_none(tmp_path):
         (tmp_path / name).write_text('{"note": "mine"}')
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "1" / "below").mkdir()
-    (tmp_path / "1/below/results.json").write_text("{}")  # within a run: none is looked for there
+    (tmp_path / "1/below/results.json").write_text("{}")  # not searched, as it is in a run
     assert runs.find([tmp_path]) == [tmp_path / "1", tmp_path / "deep/er/2"]
 
 
@@ -157,7 +157,7 @@ def test_following_waits_for_the_first_run_and_bears_files_that_come_and_go(
 
     @contextlib.contextmanager
     def scandir(directory):
-        """Names a file that is gone when it is looked at."""
+        """Lists a file that is deleted before it is read."""
         (directory / "failure.txt").touch()
         with os.scandir(directory) as found:
             entries = list(found)

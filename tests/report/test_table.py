@@ -29,7 +29,7 @@ def values(groups, published=(), *, oracle=False):
 
 
 def test_the_numbers_are_those_of_the_metrics_files(tmp_path):
-    """Worked out again from the files, without any of the report's code."""
+    """Computes the numbers from the files, without the report's code."""
     for seed in (1, 2, 3):
         make(tmp_path / f"seed{seed}", seed=seed)
     medians, bests, lasts, oracles = [], [], [], []
@@ -54,7 +54,7 @@ def test_the_numbers_are_those_of_the_metrics_files(tmp_path):
 
 
 def add_balanced(run):
-    """The rows of a version that has balanced accuracy and macro F1."""
+    """Adds balanced accuracy and macro F1 to the rows, as newer versions do."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     for row in rows:
         for factor, name in ((0.9, "balanced_accuracy"), (0.8, "macro_f1")):
@@ -171,7 +171,7 @@ def test_the_published_rows_for_the_same_data_stand_beside_ours(tmp_path):
     assert "MixMatch paper, Table 5" in text
     assert "11.08 ± 0.87" in text
     assert "5.07 ± 0.65" in text  # FixMatch (RA)
-    assert "13.81 ± 3.37" not in text  # of 40 labels
+    assert "13.81 ± 3.37" not in text  # for 40 labels
     rows = list(csv.DictReader((tmp_path / "out" / "report.csv").open()))
     assert {row["status"] for row in rows} == {"finished", "published"}
     assert "There are no published rows" in report.write(
@@ -188,7 +188,7 @@ def test_the_published_rows_for_the_same_data_stand_beside_ours(tmp_path):
     ],
 )
 def test_the_published_rows_are_those_of_the_documentation(section, source, svhn):
-    """`docs/recipes.md` holds the same figures, copied from the papers once more."""
+    """`docs/recipes.md` holds the same numbers, copied from the papers a second time."""
     heading, *methods = documented(section)
     data, columns = "", []
     names = {"CIFAR-10": "cifar10", "CIFAR-100": "cifar100", "SVHN": svhn, "STL-10": "stl10"}
@@ -223,7 +223,7 @@ def test_the_published_accuracies_of_the_documentation_are_its_errors(section, s
 
 
 def documented(section):
-    """The first table after some words of `docs/recipes.md`: rows of cells, the heading first."""
+    """Returns the first table after some text of `docs/recipes.md`: rows of cells, header first."""
     text = (ROOT / "docs/recipes.md").read_text().split(section)[1]
     lines = itertools.dropwhile(lambda line: line[:1] != "|", text.splitlines())
     table_lines = itertools.takewhile(lambda line: line[:1] == "|", lines)
@@ -232,7 +232,7 @@ def documented(section):
 
 
 def known(source):
-    """The errors that `--reference=paper` has of a source."""
+    """Returns the errors that `--reference=paper` has from a source."""
     return {
         (row.method, row.data_set, row.labels): table.describe(row.error)
         for row in reference.PAPER

@@ -1,4 +1,4 @@
-"""What a run leaves for its report."""
+"""Tests the files that a run writes for its report."""
 
 import dataclasses
 import json
@@ -27,7 +27,7 @@ def test_a_real_run_can_be_reported(config, tmp_path):
     assert run.starts[0]["versions"]["jax"] == jax.__version__
     assert "cpu" in run.starts[0]["devices"]
     width, height = Image.open(tmp_path / "run" / "labelled.png").size
-    assert (height, (width - 4) // 32) == (10 * 32, 4)  # a row a class, 4 labels of each
+    assert (height, (width - 4) // 32) == (10 * 32, 4)  # one row per class, with 4 images each
 
     says = run.predictions
     assert (says.step, says.part, len(says.labels)) == (12, "test", 360)
@@ -76,7 +76,7 @@ def test_without_test_images_the_validation_images_are_predicted(config, tmp_pat
         np.testing.assert_array_equal(says["labels"], none.labels[experiment.split.valid])
         numbers = experiment.split.valid[says["mistakes"]]
         np.testing.assert_array_equal(says["mistake_names"], numbers.astype(str))
-    # Files have names; where an image was damaged, it is not known which is which.
+    # Files have names; after a damaged image, the assignment is unknown.
     named = none._replace(files=tuple(f"caf\udce9/{i}.png" for i in range(len(none.images))))
     experiment = dataclasses.replace(experiment, dataset=named)
     _, says = evaluate.evaluate_state(experiment, experiment.evaluator(), state)
@@ -168,7 +168,7 @@ def test_a_damaged_list_of_starts_is_kept_and_told_of(tmp_path, capsys):
 
 @pytest.mark.parametrize("starts", ["x", ["x"], [None], {}])
 def test_a_list_of_something_else_than_starts_is_gone_on_from(starts, tmp_path):
-    path = tmp_path / "environment.json"  # of an older version, without checksums
+    path = tmp_path / "environment.json"  # from an older version, without checksums
     path.write_text(json.dumps({"starts": starts}))
     artifacts._note_start(tmp_path, 4, jax.devices()[:1])
     assert json.loads(path.read_text())["starts"][-1]["step"] == 4

@@ -50,7 +50,7 @@ def test_ema_weights_and_raw_weights_are_told_apart(config, untraced):
 
 
 class Counted:
-    """A model that notes how many images it is given, on any device."""
+    """A model that counts its images, on any device."""
 
     def __init__(self, model):
         self.model, self.images = model, []
@@ -60,7 +60,7 @@ class Counted:
         return self.model.apply(variables, images, train=train)
 
     def _count(self, images):
-        self.images.append(int(images))  # devices count at the same time
+        self.images.append(int(images))  # devices count concurrently
 
 
 @pytest.mark.parametrize("devices", [1, 4])
@@ -80,11 +80,11 @@ def test_each_image_passes_through_the_network_once_for_each_weights(
 
 
 def test_predictions_of_several_processes_are_put_in_order(monkeypatch):
-    """Three processes take turns; the second one lacks an image that is damaged."""
+    """Three processes alternate; the second one lacks a damaged image."""
     generator = np.random.default_rng(0)
     labels, predicted = generator.integers(0, 3, (2, 100))
     confidence = generator.random(100).astype(np.float32)
-    predicted[99], confidence[99] = labels[99] + 1, 1.0  # a mistake behind what is missing
+    predicted[99], confidence[99] = labels[99] + 1, 1.0  # a mistake after the missing image
     images = generator.integers(0, 256, (100, 2, 2, 1), np.uint8)
     whole = evaluate._Guesses((2, 2, 1))
     parts = [evaluate._Guesses((2, 2, 1)) for _ in range(3)]
@@ -121,7 +121,7 @@ def test_predictions_of_several_processes_are_put_in_order(monkeypatch):
 
 
 def test_every_class_with_an_image_counts_alike():
-    labels = np.array([0] * 8 + [2] * 2)  # there is no image of class 1
+    labels = np.array([0] * 8 + [2] * 2)  # class 1 has no image
     predicted = np.array([0] * 7 + [1] + [2, 0])
     found = evaluate.balanced(labels, predicted)
     assert found["balanced_accuracy"] == pytest.approx((7 / 8 + 1 / 2) / 2)
@@ -138,7 +138,7 @@ def test_both_parts_have_figures_of_the_ema_weights_and_uneven_parts_are_known(c
         assert scores[f"test/{name}_ema"] == figure
         assert 0 <= scores[f"valid/{name}_ema"] <= 1
         assert f"test/{name}_raw" not in scores
-    assert evaluate.uneven_parts(experiment) == frozenset()  # 35 to 37 images of a digit
+    assert evaluate.uneven_parts(experiment) == frozenset()  # 35 to 37 images per digit
     data = experiment.dataset
     few = np.flatnonzero((data.test_labels > 0) | (np.arange(len(data.test_labels)) < 20))
     fewer = data._replace(test_images=data.test_images[few], test_labels=data.test_labels[few])
@@ -169,7 +169,7 @@ def test_the_headline_has_balanced_figures_and_names_them_where_classes_are_unev
         "test macro F1 7.50 % EMA"
     )
     assert results.describe(rows[-1]) == "test accuracy 30.00 % EMA, 50.00 % raw"
-    # A run that an older version began: its rows have the accuracy alone.
+    # A run started by an older version: its rows have only the accuracy.
     older = results.results([{"step": 0, "test/accuracy_ema": 0.2}, *rows])
     assert set(older["headline"]) == {"test_accuracy", "weights", "evaluations"}
     assert results.headline(older, ["test"]).startswith("headline: test accuracy 20.00 % (EMA")
@@ -183,7 +183,7 @@ def test_without_images_to_evaluate_on_the_headline_says_so():
 
 def test_the_headline_is_the_median_of_the_last_twenty_evaluations():
     rows = [{"step": i, "test/accuracy_ema": i / 100} for i in range(1, 31)]
-    rows.insert(3, {"step": 99, "loss/total": 1.0})  # a row that is no evaluation
+    rows.insert(3, {"step": 99, "loss/total": 1.0})  # a row that is not an evaluation
     record = results.results(rows)
     assert record["headline"] == {"test_accuracy": 0.205, "weights": "ema", "evaluations": 20}
     assert results.headline(record) == (

@@ -1,4 +1,4 @@
-"""TensorBoard's files after a kill, without TensorFlow."""
+"""Tests TensorBoard files after a kill, without TensorFlow."""
 
 import struct
 
@@ -8,7 +8,7 @@ from ssljax.run import events, metrics
 
 
 def record(step, payload=b"\x2a\x03abc"):
-    """An event as TensorFlow writes it; its checksums are not looked at."""
+    """Returns an event as TensorFlow writes it; its checksums are not read."""
     event = b"\x09" + struct.pack("<d", 1.5) + (b"\x10" + varint(step) if step else b"") + payload
     return struct.pack("<QI", len(event), 0) + event + bytes(4)
 
@@ -26,13 +26,13 @@ VERSION = record(0, b"\x1a\x0dbrain.Event:2")
     [
         ([0, 2, 4, 300], 4, [0, 2, 4]),
         ([2, 4, 4, 6], 6, [2, 4, 4, 6]),
-        ([0, 1, 2], 0, None),  # nothing was saved: it begins anew, with its pictures
+        ([0, 1, 2], 0, None),  # nothing was saved: the run restarts, with its pictures
         ([6, 8], 4, None),
     ],
 )
 def test_what_comes_again_is_dropped(steps, after, left, tmp_path):
     path = tmp_path / "events.out.tfevents.1.host"
-    path.write_bytes(VERSION + b"".join(map(record, steps)) + record(2)[:-3])  # cut by the kill
+    path.write_bytes(VERSION + b"".join(map(record, steps)) + record(2)[:-3])  # truncated
     events.drop_after(tmp_path, after)
     if left is None:
         assert not path.exists()

@@ -30,7 +30,7 @@ def test_a_healthy_run_has_none():
 def test_numbers_that_are_not_finite(row):
     found = problems(row, finite=bool(row))
     assert list(found) == ["non_finite"]
-    assert "at step 1. Likely: a learning rate that is too high" in found["non_finite"]
+    assert "at step 1. Likely cause: a learning rate that is too high" in found["non_finite"]
 
 
 @pytest.mark.parametrize(("rate", "text"), [(0.0, "no guess has"), (1.0, "every guess has")])
@@ -43,7 +43,7 @@ def test_a_mask_rate_is_stuck_when_it_was_so_since_the_evaluation_before(rate, t
     assert "config.method_args.threshold" in found["mask_rate"]
     rows[1]["guess/mask_rate"] = 0.01
     assert health.problems(rows, finite=True, label_entropy=2.3) == {}
-    rows[1]["guess/mask_rate"], rows[0]["guess/mask_rate"] = rate, 1 - rate  # long ago
+    rows[1]["guess/mask_rate"], rows[0]["guess/mask_rate"] = rate, 1 - rate  # an earlier evaluation
     assert list(health.problems(rows, finite=True, label_entropy=2.3)) == ["mask_rate"]
 
 
@@ -51,7 +51,7 @@ def test_one_predicted_class_is_a_collapse():
     mostly = -(0.995 * math.log(0.995) + 0.005 * math.log(0.005))
     found = problems({"test/class_entropy_raw": mostly})
     assert list(found) == ["collapse"]
-    assert "nearly all images are given one class at step 1" in found["collapse"]
+    assert "nearly all images are assigned to one class at step 1" in found["collapse"]
     assert problems({"test/class_entropy_raw": 0.5}) == {}
 
 

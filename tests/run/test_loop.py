@@ -57,7 +57,7 @@ def test_a_run_leaves_everything_that_is_promised(config, tmp_path, capsys):
     assert [row["step"] for row in rows] == [2, 4, 6, 8, 10, 12]
     assert {"loss/xe", "loss/xeu", "guess/mask_rate", "guess/confidence", "guess/class_entropy",
             "guess/accuracy", "learning_rate"} <= rows[0].keys()  # fmt: skip
-    # A row is about the steps since the one before it.
+    # A row covers the steps since the previous one.
     rates = [experiment.schedule(step) for step in (10, 11)]
     assert rows[-1]["learning_rate"] == pytest.approx(np.mean(rates), rel=1e-6)
     assert rows[-2]["learning_rate"] > max(rates)
@@ -73,7 +73,7 @@ def test_a_run_leaves_everything_that_is_promised(config, tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "compiling the step …"
     assert lines[1].startswith("step 2: loss ")
-    # One line a boundary, and last what a newcomer wants next.
+    # One line per boundary, followed by the final pointers.
     boundaries = [line for line in lines if line.startswith("step ")]
     assert [line.split(":")[0] for line in boundaries] == [
         f"step {n}" for n in (2, 4, 6, 8, 10, 12)
@@ -96,8 +96,8 @@ def test_the_classes_are_watched_and_a_run_of_a_version_without_that_goes_on(
     whole = rows_of(tmp_path / "whole")
     kinds = {f"guess/{x}_{k}" for x in ("mask_rate", "accuracy") for k in ("rarest", "frequent")}
     assert kinds <= whole[0].keys()
-    assert "rarest class" not in capsys.readouterr().out  # 4 labels of each
-    # What is guessed before the first step of two, as such a version saved it.
+    assert "rarest class" not in capsys.readouterr().out  # 4 labels per class
+    # Such a version saved metric sums without per-class values.
     sums = experiment.shapes["window"]
     old = {name: shape for name, shape in sums.items() if shape.count.ndim == 0}
     assert set(sums) - set(old) == {"guess/class_mask_rate", "guess/class_accuracy"}
@@ -110,7 +110,7 @@ def test_the_classes_are_watched_and_a_run_of_a_version_without_that_goes_on(
     resumed = rows_of(tmp_path / "run")
     assert resumed == whole
     lines = [line for line in capsys.readouterr().out.splitlines() if "rarest class: " in line]
-    assert len(lines) == 1  # the evaluation's
+    assert len(lines) == 1  # the evaluation's line
     assert re.search(r"; most frequent class: mask rate [01]\.\d\d, guess acc.*; loss ", lines[0])
 
 
@@ -154,7 +154,7 @@ def test_evaluating_the_directory_gives_the_recorded_figures(config, tmp_path):
 
 
 def test_a_signal_between_two_evaluations_changes_nothing(config, tmp_path, monkeypatch):
-    """Stopped at step 7, inside a window of metrics, and resumed: the rows are the same too."""
+    """Stopped at step 7, inside a window of metrics, and resumed: the rows are the same, too."""
     config.log_every = 3
     experiment = build(config)
     loop.train(experiment, tmp_path / "whole")
@@ -171,7 +171,7 @@ def test_a_signal_between_two_evaluations_changes_nothing(config, tmp_path, monk
         with pytest.raises(Interrupted, match="SIGTERM: saved after step 7") as caught:
             loop.train(experiment, tmp_path / "cut")
     assert caught.value.signum == signal.SIGTERM
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL  # handlers are put back
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL  # handlers are restored
     assert final_state(tmp_path / "cut")[0] == 7
     loop.train(experiment, tmp_path / "cut")
 
@@ -182,11 +182,11 @@ def test_a_signal_between_two_evaluations_changes_nothing(config, tmp_path, monk
 
 
 def test_a_killed_run_continues_bit_for_bit(tmp_path):
-    """A process that is killed, against this one, which goes on in its place."""
+    """Compares a process that is killed with this one, which continues in its place."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     train_here(whole, *LIGHT, "--config.num_steps=24", devices=1)
     child = start(cut, *LIGHT, "--config.num_steps=24")
-    while len(metrics.read_rows(cut / "metrics.jsonl")) < 7:  # past three evaluations
+    while len(metrics.read_rows(cut / "metrics.jsonl")) < 7:  # after three evaluations
         assert child.poll() is None
         time.sleep(0.01)
     child.send_signal(signal.SIGKILL)
@@ -264,7 +264,7 @@ def test_evaluating_before_the_first_checkpoint_says_so(config, tmp_path):
 
 
 def test_of_several_runs_a_checkpoint_is_removed_once_each_has_a_newer_one(monkeypatch):
-    """Whatever is killed, there is a step that all have."""
+    """A kill at any time leaves a step that all runs have."""
     done = []
 
     class Writer:

@@ -1,4 +1,4 @@
-"""`metrics.jsonl`: rows that are damaged or gone are told of, never left out without a word."""
+"""Tests `metrics.jsonl`: damaged or missing rows are reported, never dropped silently."""
 
 import json
 
@@ -13,7 +13,7 @@ from ssljax.storage import checksums
 
 @pytest.fixture
 def run(tmp_path):
-    """A run of eight steps whose checkpoints of steps 4 and 8 record its rows."""
+    """A run of eight steps, whose checkpoints of steps 4 and 8 record its rows."""
     log = metrics.MetricsLog(tmp_path, step=0)
     for step in (2, 4, 6, 8):
         log.write({"step": step, "loss/total": 1 / step, "guess/accuracy_masked": None})
@@ -46,7 +46,7 @@ def test_a_row_has_the_means_of_the_rarest_and_the_most_frequent_class():
         "loss/total", "guess/accuracy", "guess/class_entropy", "guess/accuracy_rarest",
         "guess/accuracy_frequent",
     }  # fmt: skip
-    # Of classes with as many labels, those that are guessed least and most often.
+    # With equal label counts, the classes guessed least and most often are used.
     even = metrics.summarize(sums, np.array([2, 2, 2, 0]))
     assert (even["guess/accuracy_rarest"], even["guess/accuracy_frequent"]) == (0.5, 0.25)
     unknown = metrics.summarize(sums, np.array([3, 3, 1, 0]))
@@ -131,5 +131,5 @@ def test_a_log_of_an_older_version_is_read_as_far_as_it_has_lines(run):
     change(run, without_lines(1))
     assert len(metrics.read_rows(run / "metrics.jsonl")) == 3
     change(run, lambda content: b"{]\n5\n" + content)
-    with pytest.raises(UsageError, match=r"cannot be read in line 1 .* and 1 others; put it"):
+    with pytest.raises(UsageError, match=r"cannot be read in line 1 .* and 1 others; restore it"):
         metrics.MetricsLog(run, step=8)

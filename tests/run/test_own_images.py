@@ -1,4 +1,4 @@
-"""A folder of one's own, from its files to a headline."""
+"""Tests a folder of user images, from its files to a headline."""
 
 import json
 
@@ -12,7 +12,7 @@ from ssljax.run import loop, results
 
 
 def write(path, n, formats, seed):
-    """`n` images of noise, in sizes and file formats that take turns."""
+    """Writes `n` images of noise, in alternating sizes and file formats."""
     path.mkdir(parents=True)
     generator = np.random.default_rng(seed)
     for i in range(n):
@@ -43,7 +43,7 @@ def test_fixmatch_learns_from_a_folder_without_test_images(config, pets, tmp_pat
     names += ["balanced_accuracy_ema", "macro_f1_ema"]
     assert set(record["last"]) == {f"valid/{name}" for name in names}
     row = json.loads((tmp_path / "run/metrics.jsonl").read_text().splitlines()[-1])
-    assert 0 <= row["guess/accuracy"] <= 1  # over the images that have a label
+    assert 0 <= row["guess/accuracy"] <= 1  # over the images with a label
     assert results.headline(record).startswith("headline: validation accuracy")
 
 

@@ -22,14 +22,14 @@ def clock():
 
 @pytest.fixture
 def shown(clock):
-    """The progress of 400 steps of 10 images, on no terminal."""
+    """The progress of 400 steps of 10 images, without a terminal."""
     experiment = SimpleNamespace(num_steps=400, images_per_step=10)
     return progress.ProgressBar(experiment, 0, None, clock)
 
 
 def test_what_is_not_known_is_left_out(shown, clock, capsys):
     clock.now += 20.0
-    shown.advance(1)  # it compiled
+    shown.advance(1)  # the step that compiles
     shown.show({"step": 1, "loss/total": 2.5, **shown.rates()})
     shown.resume()
     clock.now += 2.0
@@ -57,7 +57,7 @@ def test_a_line_comes_after_half_a_minute_of_silence(shown, clock, capsys):
     assert capsys.readouterr().out == ""
     clock.now += 1.0
     shown.break_silence()
-    shown.break_silence()  # there has just been one
+    shown.break_silence()  # a line has just been printed
     assert capsys.readouterr().out == "step 0 of 400, compiling\n"
     shown.advance(1)
     clock.now += 30.0
@@ -82,7 +82,7 @@ def test_silence_is_looked_after_while_a_step_runs(shown, clock, monkeypatch, ca
 
 
 def test_images_per_second_are_of_steps_that_are_done(clock):
-    """Of five steps that a stream has begun, three are done."""
+    """Of five steps that a stream has begun, three are complete."""
     feed = Stream(iter(()), lambda batch: batch)
     experiment = SimpleNamespace(num_steps=400, images_per_step=10)
     shown = progress.ProgressBar(experiment, 100, feed, clock)
@@ -96,12 +96,12 @@ def test_images_per_second_are_of_steps_that_are_done(clock):
 
 
 def test_a_stream_counts_the_steps_that_are_done():
-    """Two may be under way: they count once they have been waited for."""
+    """Two may be running; they count once they have been waited for."""
     with Stream(iter(range(10)), lambda batch: batch) as stream:
         for expected in (0, 0, 1, 2):
             stream.next()
             stream.follow(0)
-            # Where the next batch is late, all steps before it are waited for.
+            # If the next batch is late, all previous steps are waited for.
             assert expected <= stream.done <= stream.done + len(stream._running)
         assert stream.done + len(stream._running) == 4
         stream.wait()
@@ -116,7 +116,7 @@ def test_how_long_the_run_will_take_is_said_once_ten_steps_are_timed(shown, cloc
     shown.show({"step": 31, "loss/total": 1.0, **shown.rates()})
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == (
-        "about 16.2 days for the 389 steps that are left (1 hours per step); see --config.num_steps"
+        "about 16.2 days for the remaining 389 steps (1 hours per step); see --config.num_steps"
     )
     assert len(lines) == 2
 

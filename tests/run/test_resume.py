@@ -1,4 +1,4 @@
-"""What is compared of the data where a run goes on."""
+"""Tests the comparison of data on resuming."""
 
 import pytest
 
@@ -12,11 +12,11 @@ def record(*names):
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        ("caf\u00e9", "cafe\u0301"),  # é in one character, and as an accent that follows e
-        ("caf\udce9", "caf\\xe9"),  # a byte that is no text, as an older version recorded it
+        ("caf\u00e9", "cafe\u0301"),  # é as one character, and as e and a combining accent
+        ("caf\udce9", "caf\\xe9"),  # an undecodable byte, as recorded by an older version
     ],
 )
 def test_a_class_that_is_written_in_another_way_is_the_same(before, after):
     assert resume.other_kind("a run", record("a", before), record("a", after)) == ""
     message = resume.other_kind("a run", record("a", before), record(after, "a"))
-    assert message.startswith("a run knows class 0 as 'a', which in config.dataset is 'caf")
+    assert message.startswith("a run has class 0 as 'a', which in config.dataset is 'caf")

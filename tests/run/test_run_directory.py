@@ -1,4 +1,4 @@
-"""What is compared with a run directory before anything is computed or written."""
+"""Tests the comparison with a run directory before anything is computed or written."""
 
 import dataclasses
 import json
@@ -19,7 +19,7 @@ NAMES = ("cat", "dog")
 
 @pytest.fixture(scope="module")
 def experiment():
-    """On eight tiny images in a folder, of which nothing is read."""
+    """An experiment on eight tiny images in a folder, which are not read."""
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (8, 8, 8, 1), np.uint8), np.arange(8) % 2
     data = Dataset(images, labels, images[:4], labels[:4], 2, NAMES)
@@ -28,7 +28,7 @@ def experiment():
 
 
 def replaced(experiment, *, name=None, split=None, **data):
-    """The experiment with other data."""
+    """Returns the experiment with other data."""
     dataset = data.pop("dataset", experiment.dataset)._replace(**data)
     config = experiment.config | ({"dataset": name} if name else {})
     split = split or experiment.split
@@ -76,7 +76,7 @@ def test_a_run_of_a_version_without_fingerprints_goes_on(experiment, workdir):
     old = {name: record[name] for name in ("image_shape", "class_names")}
     write_sealed(workdir / "data.json", old)
     moved = replaced(experiment, name="folder:/new/pets.1@4-0")
-    with pytest.raises(UsageError, match=r"config\.dataset='folder:/old"):  # nothing tells them
+    with pytest.raises(UsageError, match=r"config\.dataset='folder:/old"):  # unidentified
         directory.open_directory(workdir, moved)
     directory.open_directory(workdir, experiment)
     assert json.loads((workdir / "data.json").read_text()) == record
@@ -97,19 +97,19 @@ def test_the_split_says_how_many_labels_each_class_has(experiment, workdir):
     record = json.loads((workdir / "split.json").read_text())
     assert record.pop("class_counts") == [2, 2]
     (workdir / "config.json").unlink()
-    write_sealed(workdir / "split.json", record)  # what a start of an older version has left
+    write_sealed(workdir / "split.json", record)  # left by a start of an older version
     directory.open_directory(workdir, experiment)
     assert json.loads((workdir / "split.json").read_text())["class_counts"] == [2, 2]
     (workdir / "config.json").unlink()
     write_sealed(workdir / "split.json", record | {"class_counts": [3, 1]})
-    with pytest.raises(UsageError, match="split.json is there already and holds something else"):
+    with pytest.raises(UsageError, match="split.json already exists with other content"):
         directory.open_directory(workdir, experiment)
 
 
 @pytest.mark.parametrize("name", ["split.json", "data.json"])
 def test_a_file_of_one_s_own_is_not_overwritten(experiment, name, tmp_path):
     (tmp_path / name).write_text('{"labeled": [0, 1]}')
-    with pytest.raises(UsageError, match=f"{name} is there already and holds something else"):
+    with pytest.raises(UsageError, match=f"{name} already exists with other content"):
         directory.open_directory(tmp_path, experiment)
     assert files(tmp_path) == {name: b'{"labeled": [0, 1]}'}
 
@@ -120,7 +120,7 @@ def test_a_split_written_by_hand_is_not_overwritten_by_one_that_says_the_same(ex
         (workdir / name).unlink()
     by_hand = json.dumps({name: record[name] for name in ("labeled", "unlabeled", "valid")})
     (workdir / "split.json").write_text(by_hand)
-    with pytest.raises(UsageError, match="split.json is there already and holds something else"):
+    with pytest.raises(UsageError, match="split.json already exists with other content"):
         directory.open_directory(workdir, experiment)
     assert (workdir / "split.json").read_text() == by_hand
 

@@ -1,4 +1,4 @@
-"""Several seeds in one program, against each of them alone."""
+"""Tests several seeds in one program against each seed alone."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from ssljax.data import datasets
 from ssljax.errors import Interrupted, RunError, UsageError
 from ssljax.run import loop, progress, seeds
 
-TOLERANCE = 1e-6  # absolute, of weights and losses after 12 steps
+TOLERANCE = 1e-6  # absolute, for weights and losses after 12 steps
 
 
 def seeds_config(method="fixmatch", num_seeds=3):
@@ -28,8 +28,8 @@ def seeds_config(method="fixmatch", num_seeds=3):
 
 
 def assert_close(one, two):
-    """Everything a checkpoint holds. Adam makes noise of the biases before a BatchNorm: nothing
-    depends on them, so their gradients are rounding errors, which it divides by their own size."""
+    """Compares everything in a checkpoint, except noise that Adam makes of biases before BatchNorm:
+    nothing depends on them, so their gradients are rounding errors, which Adam normalises."""
     for (path, x), y in zip(
         jax.tree_util.tree_leaves_with_path(one), jax.tree.leaves(two), strict=True
     ):
@@ -59,10 +59,10 @@ def test_each_seed_equals_the_run_with_that_seed_alone(tmp_path):
                 assert row[key] == pytest.approx(value, abs=1e-5), key
         assert results[together.name]["headline"] == record["headline"]
         states.append(one["state"]["params"])
-        # Nothing is left to do for the run alone.
+        # The separate run has nothing left to do.
         assert loop.train(build(alone), together) == results[together.name]
     kernels = [state["Dense_0"]["kernel"] for state in states]
-    assert np.abs(kernels[0] - kernels[1]).max() > 0.01  # they are different runs
+    assert np.abs(kernels[0] - kernels[1]).max() > 0.01  # the runs differ
 
 
 @pytest.mark.slow
@@ -96,7 +96,7 @@ def test_an_interrupted_program_goes_on_bit_for_bit(tmp_path, monkeypatch):
         patch.setattr(progress.ProgressBar, "advance", advance_and_interrupt)
         with pytest.raises(Interrupted, match="SIGTERM: saved after step 7"):
             seeds.train(experiments, tmp_path / "cut")
-    # As if it had been killed while it saved: one seed lacks the newest checkpoint.
+    # As if killed while saving: one seed lacks the newest checkpoint.
     os.rename(tmp_path / "cut" / "seed=6" / "checkpoints" / "7", tmp_path / "lost")
     seeds.train(experiments, tmp_path / "cut")
     for name in ("seed=5", "seed=6"):
@@ -115,7 +115,7 @@ def test_what_cannot_share_a_program_is_refused(tmp_path):
         recipe.build_seeds(config)
     config.num_seeds = 2
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(UsageError, match="holds a run; several need another directory"):
+    with pytest.raises(UsageError, match="holds a run; several runs need another directory"):
         seeds.train(recipe.build_seeds(config), tmp_path)
     assert len(list(tmp_path.iterdir())) == 1
 
@@ -126,7 +126,7 @@ def test_logits_are_adjusted_by_shares_that_all_seeds_have(monkeypatch):
     def sets(seed):
         labels = datasets.digits().labels
         counts = np.full(10, 2)
-        counts[seed % 2] += 1  # another class for each seed
+        counts[seed % 2] += 1  # a different class for each seed
         return np.concatenate([np.flatnonzero(labels == c)[:n] for c, n in enumerate(counts)])
 
     mine.uneven = lambda: datasets.digits()._replace(folds={21: sets})

@@ -1,4 +1,4 @@
-"""Signals within a process that cannot look at them, and within an evaluation."""
+"""Tests signals in a process that cannot check for them, and within an evaluation."""
 
 import dataclasses
 import os
@@ -53,7 +53,7 @@ def test_a_process_that_is_busy_is_left_after_a_while(busy):
     process = busy(0.5)
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 128 + signal.SIGTERM
-    assert "SIGTERM: left within a step, there was nothing to save" in process.stderr.read()
+    assert "SIGTERM: stopped during a step, with nothing to save" in process.stderr.read()
 
 
 def test_a_second_signal_ends_at_once(busy):
@@ -67,7 +67,7 @@ def test_a_second_signal_ends_at_once(busy):
 
 @pytest.mark.slow
 def test_a_hangup_within_an_evaluation_saves_and_evaluates_again(config, tmp_path, monkeypatch):
-    """Before the row of step 8 is written. A terminal that closes sends two."""
+    """It arrives before the row of step 8 is written. A closing terminal sends two."""
     config.eval_batch_size = 64
     experiment = build(config)
     loop.train(experiment, tmp_path / "whole")
@@ -91,7 +91,7 @@ def test_a_hangup_within_an_evaluation_saves_and_evaluates_again(config, tmp_pat
     assert final_state(tmp_path / "cut")[0] == 8
     assert evaluation.evaluate_directory(tmp_path / "cut").step == 8
 
-    # Interrupted again after the row, before the next checkpoint: the row does not come twice.
+    # Interrupted again after the row, before the next checkpoint: the row is not repeated.
     advance = loop.ProgressBar.advance
 
     def die(self, steps):

@@ -12,18 +12,18 @@ class Clock:
 
 
 def dog_with(seconds, begun, done, *, step=0):
-    """A watchdog that saw calls of so many seconds, each up to a step, with another one done."""
+    """Returns a watchdog that saw calls of these durations, and steps begun and done by each."""
     clock = Clock()
     dog = watchdog.Watchdog(lambda line: None, step, clock)
     for spent, last, finished in zip(seconds, begun, done, strict=True):
         with dog.call(last, lambda last, finished=finished: finished):
             clock.now += spent
-        clock.now += 1000.0  # an evaluation in between is no part of a step
+        clock.now += 1000.0  # an evaluation in between does not count
     return dog
 
 
 def test_time_is_of_the_steps_that_were_done_in_it():
-    """A stream's first two calls return before their steps are done, the last one waits for all."""
+    """A stream's first two calls return before their steps are done; the last one waits for all."""
     dog = dog_with(
         [0.002, 0.002, 4.0, 4.0, 12.0], begun=[8, 9, 10, 11, 12], done=[7, 7, 8, 9, 12], step=7
     )
@@ -50,7 +50,7 @@ def test_a_limit_comes_with_a_median_that_means_something():
     assert dog.limit(1) == pytest.approx(20.0)  # ten times the median
     assert dog.limit(3) == pytest.approx(60.0)
     dog = dog_with([0.002] * 10, range(1, 11), range(1, 11))
-    assert dog.limit(1) == 10.0  # shorter pauses are nobody's business
+    assert dog.limit(1) == 10.0  # shorter pauses are not reported
 
 
 def test_a_call_is_reported_while_it_still_runs(monkeypatch):

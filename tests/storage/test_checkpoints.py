@@ -1,4 +1,4 @@
-"""Checkpoints in directories of any name, and of older versions."""
+"""Tests checkpoints in directories with unusual names, and those of older versions."""
 
 import os
 
@@ -15,7 +15,7 @@ TREE = {"state": {"weights": np.arange(3.0)}}
     "name", ["run [1]", "[!a]", "a*", "**", "a?", "a\\b", "a\nb", os.fsdecode(b"\xff")]
 )
 def test_a_directory_may_have_any_name(name, tmp_path):
-    (tmp_path / "ab").mkdir()  # what a pattern would find
+    (tmp_path / "ab").mkdir()  # a pattern would match this
     workdir = tmp_path / name / "run"
     workdir.mkdir(parents=True)
     with Checkpoints(workdir, keep=0) as checkpoints:
@@ -40,5 +40,5 @@ def test_what_an_older_version_did_not_save_is_zeros(tmp_path):
         assert {k: v.tolist() for k, v in found["window"].items()} == {"a": [1, 1], "b": [0, 0, 0]}
         np.testing.assert_array_equal(found["state"]["weights"], TREE["state"]["weights"])
         other = {"state": {**TREE["state"], "more": np.ones(3)}, "window": new}
-        with pytest.raises(UsageError, match="is of another run"):
+        with pytest.raises(UsageError, match="belongs to another run"):
             checkpoints.restore_newest(other, growing="window")

@@ -1,4 +1,4 @@
-"""Files that are written at once, and that show when they were changed afterwards."""
+"""Tests files that are written atomically, and whose later changes are detected."""
 
 import errno
 import os
@@ -62,7 +62,7 @@ def test_two_writers_wait_for_each_other(tmp_path):
 
 
 def flips(content):
-    """`content` with one bit of each byte changed, and cut off."""
+    """Yields `content` with one bit of each byte changed, and truncated."""
     for i in range(len(content)):
         changed = bytearray(content)
         changed[i] ^= 1 << i % 8
@@ -146,7 +146,7 @@ def error_of(number, *names):
 def test_what_the_system_refuses_is_one_line(tmp_path):
     run, elsewhere = tmp_path / "run", tmp_path / "data"
     for error, message in (
-        (error_of(errno.ENOSPC), "its disk is full. The checkpoint before is intact"),
+        (error_of(errno.ENOSPC), "its disk is full. The previous checkpoint is intact"),
         (RuntimeError("UNKNOWN: No space left on device [w]"), "its disk is full"),
         (error_of(errno.EROFS, run / "lock"), "run/lock: Read-only file system"),
         (error_of(errno.EACCES, files.partial_path(run)), "Permission denied"),

@@ -39,7 +39,7 @@ def test_a_second_process_is_told_who_trains(holder, tmp_path):
         lock.held(tmp_path),
     ):
         pass
-    assert json.loads((tmp_path / "lock").read_text())["pid"] == holder.pid  # as it was
+    assert json.loads((tmp_path / "lock").read_text())["pid"] == holder.pid  # unchanged
 
 
 def test_the_lock_of_a_dead_process_is_explained_and_taken_over(holder, tmp_path, capsys):
@@ -66,7 +66,7 @@ def test_a_lock_with_anything_in_it_is_taken_over(content, tmp_path, capsys):
     (tmp_path / "lock").write_bytes(content)
     with lock.held(tmp_path):
         pass
-    assert capsys.readouterr().out.startswith(f"note: a process left {tmp_path} without an end")
+    assert capsys.readouterr().out.startswith(f"note: a process ended abruptly in {tmp_path}")
 
 
 def test_a_lock_that_cannot_be_written_is_named(tmp_path):

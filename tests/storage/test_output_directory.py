@@ -1,4 +1,4 @@
-"""Output directories: whole or as before, and nobody else's files are touched."""
+"""Tests that output directories are complete or unchanged, and other files are untouched."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def test_neighbours_of_somebody_else_stay(tmp_path):
 
 
 def test_what_a_kill_leaves_is_removed_by_the_next_one(tmp_path):
-    """Killed while it was written, and between the two renames that replace the output."""
+    """Killed while writing, and between the two renames that replace the output."""
     partial = partial_path(tmp_path / "x")
     (partial / "variables").mkdir(parents=True)
     (partial / "half").touch()

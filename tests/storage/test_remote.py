@@ -1,4 +1,4 @@
-"""Copies between this machine and remote storage, which a folder and fsspec's memory stand for."""
+"""Tests copies to and from remote storage, simulated by a folder and fsspec's memory."""
 
 import shutil
 import zipfile
@@ -34,7 +34,7 @@ class Outage(OSError):
 
 
 def failing(monkeypatch, method, after):
-    """The memory storage fails at each call of `method` from number `after` on."""
+    """Makes the memory storage fail at each call of `method` from number `after` on."""
     storage, calls = fsspec.filesystem("memory"), []
     works = getattr(type(storage), method)
 
@@ -64,7 +64,7 @@ def test_data_is_copied_once_and_whole(data, tmp_path, monkeypatch):
             UsageError, match="data_url memory://bucket/data cannot be copied: Outage"
         ):
             remote.copy_in(data, target, "data_url")
-    assert not target.exists()  # half a data set is none
+    assert not target.exists()  # an incomplete data set is removed
     remote.copy_in(data, target, "data_url")
     assert (target / "sub/c").read_bytes() == b"sub/c" * 1000
     failing(monkeypatch, "get_file", after=0)
@@ -72,7 +72,7 @@ def test_data_is_copied_once_and_whole(data, tmp_path, monkeypatch):
 
 
 def archive(path, *names):
-    """The URL of a zip archive with these members."""
+    """Returns the URL of a zip archive with these members."""
     with zipfile.ZipFile(path, "w") as file:
         for name in names:
             file.writestr(name, name)
@@ -82,9 +82,9 @@ def archive(path, *names):
 @pytest.mark.parametrize("name", ["data/../../out", "data/sub/../../../out"])
 def test_names_that_lead_out_of_the_directory_are_refused(tmp_path, name):
     url = archive(tmp_path / "a.zip", "data/a", name)
-    with pytest.raises(UsageError, match=r"data_url .* the name '.*out' leads out of"):
+    with pytest.raises(UsageError, match=r"data_url .* the name '.*out' points outside"):
         remote.copy_in(url, tmp_path / "in/data", "data_url")
-    with pytest.raises(UsageError, match=r"--workdir .* leads out of"):
+    with pytest.raises(UsageError, match=r"--workdir .* points outside"):
         remote.Mirror(url, tmp_path / "in/run", "--workdir").pull()
     assert [path.name for path in tmp_path.rglob("*out*")] == []
     with pytest.raises(UsageError, match=r"--workdir is gs://bucket/../run; allowed: a URL"):
@@ -92,7 +92,7 @@ def test_names_that_lead_out_of_the_directory_are_refused(tmp_path, name):
 
 
 def test_what_stands_for_a_folder_is_no_file():
-    class Bucket:  # the console of a store makes such keys
+    class Bucket:  # consoles of object stores create such keys
         find = staticmethod(lambda path: [f"{path}/", f"{path}/sub/", f"{path}/sub/a"])
 
     assert remote._names(Bucket, "bucket/data") == ["sub/a"]
@@ -136,14 +136,16 @@ def test_a_storage_that_fails_at_the_end_is_told_and_nothing_is_lost(
 ):
     with monkeypatch.context() as patch:
         failing(patch, "put_file", after=5)
-        with pytest.raises(RunError, match="train_url .* cannot be written: Outage.* has all"):
+        with pytest.raises(
+            RunError, match="train_url .* cannot be written: Outage.* all files are in"
+        ):
             loop.train(build(config, train_url=url), tmp_path / "run")
-    loop.train(build(config, train_url=url), tmp_path / "run")  # there is nothing left to train
+    loop.train(build(config, train_url=url), tmp_path / "run")  # no training is left
     assert files(url) == local_files(tmp_path / "run")
 
 
 def test_a_remote_run_goes_on_from_a_copy_that_was_cut_short(config, url, tmp_path, monkeypatch):
-    """The machine is lost while the last checkpoint is copied; another one goes on."""
+    """The machine is lost while the last checkpoint is copied; another one resumes."""
     loop.train(build(config), tmp_path / "whole")
     first = tmp_path / "first"
     loop.train(build(config), first, home=url)

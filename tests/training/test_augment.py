@@ -1,4 +1,4 @@
-"""Augmentations within the step: RandAugment, and CTAugment that learns there."""
+"""Tests augmentation within the step: RandAugment, and CTAugment, which learns there."""
 
 import dataclasses
 import functools
@@ -31,7 +31,7 @@ def cta_config(method):
 def test_four_devices_learn_the_rates_that_one_learns():
     four, _ = run_steps(build(cta_config("supervised"), devices=4), 2)
     one, _ = run_steps(build(cta_config("supervised")), 2)
-    # Two steps, 8 probes of 2 operations each: many rates have moved, and none far.
+    # Two steps with 8 probes of 2 operations each: many rates have changed, none by much.
     assert 20 < np.sum(four.augment != 1) <= 2 * 8 * 2 * 2
     assert 0.95 < four.augment.min() < 1
     np.testing.assert_allclose(four.augment, one.augment, atol=2e-6)
@@ -39,7 +39,7 @@ def test_four_devices_learn_the_rates_that_one_learns():
 
 
 def test_rates_follow_the_ema_model_s_probability_of_the_true_label():
-    """One step, whose probes' matches are worked out again outside it."""
+    """One step, whose probes' matches are recomputed outside of it."""
     experiment = build(cta_config("supervised"))
     seen = {}
 
@@ -89,7 +89,7 @@ def test_a_resumed_run_continues_with_the_same_rates(tmp_path, monkeypatch):
     (_, whole), (_, cut) = final_state(tmp_path / "whole"), final_state(tmp_path / "cut")
     jax.tree.map(np.testing.assert_array_equal, whole, cut)
     assert (whole["state"]["augment"] != 1).sum() > 50
-    # The heat map of the run directory is that of these rates.
+    # The heat map in the run directory shows these rates.
     picture = np.asarray(Image.open(tmp_path / "cut" / "augment.png"))
     expected = experiment.augmentation.picture(whole["state"]["augment"])
     np.testing.assert_array_equal(picture, expected)
@@ -102,7 +102,7 @@ def test_bfloat16_training(strong):
     config = tiny_config("supervised")
     config.method_args = dict(view="strong")
     config.augment.strong = strong
-    config.augment.recipe = "imagenet"  # CIFAR's Cutout covers a digit whole
+    config.augment.recipe = "imagenet"  # CIFAR's Cutout covers an entire digit
     config.bfloat16 = True
     state, sums = run_steps(build(config), 1)
     assert np.isfinite(sums["loss/total"].compute())

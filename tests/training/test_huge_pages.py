@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-# What a restarted script sees: its process, its arguments and the setting.
+# Prints the process, arguments and setting of a restarted script.
 SCRIPT = """
 import os, sys
 from pathlib import Path

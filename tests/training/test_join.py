@@ -1,5 +1,5 @@
-"""What processes tell each other, and how one finds the others; `faults/test_hosts.py` has real
-ones."""
+"""Tests communication between processes, and how they find each other; `faults/test_hosts.py` uses
+real ones."""
 
 import json
 import pickle
@@ -14,7 +14,7 @@ from ssljax.training import hosts, join
 
 
 class Store:
-    """JAX's store of keys and values, as another process has filled it."""
+    """JAX's key-value store, as filled by another process."""
 
     def __init__(self, message=b""):
         self.message, self.sent = message, []
@@ -28,7 +28,7 @@ class Store:
 
 @pytest.fixture
 def second(monkeypatch):
-    """This is the second of two processes; returns how to say what the first one sends."""
+    """Makes this the second of two processes; returns a setter of what the first one sends."""
     monkeypatch.setattr(hosts.jax, "process_count", lambda: 2)
     monkeypatch.setattr(hosts.jax, "process_index", lambda: 1)
 
@@ -121,7 +121,7 @@ def test_who_waits_says_so_and_how_not_to(monkeypatch, capsys):
         raise RuntimeError("DEADLINE_EXCEEDED")
 
     monkeypatch.setattr(join.jax.distributed, "initialize", alone)
-    join.start("", 0, 0, auto=False)  # at once
+    join.start("", 0, 0, auto=False)  # fails immediately
     with pytest.raises(RunError, match="did not find each other; config.distributed.auto=false"):
         join.start("", 0, 0)
     assert capsys.readouterr().out == (

@@ -1,4 +1,4 @@
-"""What is watched in the guessed labels."""
+"""Tests the monitors of guessed labels."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -6,7 +6,7 @@ import numpy as np
 from ssljax.methods.method import Aux
 from ssljax.training.monitors import class_monitors
 
-# Of three classes; the last image's label is not known.
+# Three classes; the last image's label is unknown.
 GUESS = jnp.array([[0.9, 0.1, 0.0], [0.6, 0.4, 0.0], [0.2, 0.8, 0.0], [0.7, 0.3, 0.0]])
 LABELS = jnp.array([0, 1, 1, -1])
 MASK = jnp.array([1.0, 0.0, 1.0, 1.0])

@@ -1,4 +1,4 @@
-"""Optimizers and schedules against hand numbers and TensorFlow's update rules."""
+"""Tests optimizers and schedules against hand-computed numbers and TensorFlow's update rules."""
 
 import math
 from itertools import pairwise
@@ -28,7 +28,7 @@ def floats(tree, dtype):
 
 
 def gradients(step):
-    """Arbitrary gradients that differ at each step and do not depend on the parameters."""
+    """Returns arbitrary gradients that differ per step and do not depend on the parameters."""
     random = np.random.default_rng(step)
     return jax.tree.map(lambda x: random.normal(size=x.shape), floats(PARAMS, np.float64))
 
@@ -76,7 +76,7 @@ def tensorflow_nesterov(rates, *, weight_decay, momentum):
 
 
 def torch_adamw(rates, *, weight_decay):
-    """`torch.optim.AdamW`: the old kernels shrink, then Adam's step."""
+    """`torch.optim.AdamW`: the old kernels are decayed, then Adam's step is applied."""
 
     def run(value, is_kernel, *grads):
         m = v = 0.0
@@ -94,13 +94,13 @@ def torch_adamw(rates, *, weight_decay):
 
 def assert_close(actual, desired):
     def close(a, d):
-        # float32 has 1 - 0.999^t to five digits only at the first steps.
+        # In float32, 1 - 0.999^t has only five digits at the first steps.
         np.testing.assert_allclose(a, d, rtol=1e-5, atol=1e-5)
 
     jax.tree.map(close, actual, desired)
 
 
-# A large decay and a rate that falls at each step: small ones would hide a wrong order.
+# A large decay and a rate that falls at each step: small values would hide a wrong order.
 RATES = [0.3 * math.cos(7 * math.pi * k / (16 * 4)) for k in range(4)]
 
 
@@ -160,7 +160,7 @@ def test_each_group_learns_at_a_rate_of_its_own(name):
     found = at_rate(0.02, layer_decay=0.5, group=GROUPS.get, groups=3)
     for part, group in GROUPS.items():
         if part != "heads":
-            # MixMatch's Adam shrinks what it has updated, so that the rate counts twice.
+            # MixMatch's Adam decays the updated kernels, so that the rate counts twice.
             expected = at_rate(0.02 * 0.5 ** (2 - group))[part]
             close = 1e-3 if name == "adam" else 1e-6
             jax.tree.map(
@@ -194,7 +194,7 @@ def test_the_gradient_of_all_weights_together_is_cut_to_a_length():
 
 
 def test_what_is_not_asked_for_takes_no_place_in_the_state():
-    """Checkpoints of older versions have none."""
+    """Checkpoints of older versions do not have it."""
     params = floats(PARAMS, np.float32)
     plain, full = (
         make_optimizer("sgd", optax.constant_schedule(0.1), weight_decay=0.1, **options)
@@ -235,7 +235,7 @@ def test_cosine_falls_from_lr_by_seven_sixteenths_of_pi_and_stays_there():
     steps = [0, 1 << 18, 1 << 19, 1 << 20]
     hand = [0.03 * x for x in (1.0, 0.941544, 0.773010, 0.195090)]
     np.testing.assert_allclose([schedule(k) for k in steps], hand, rtol=2e-6)
-    # Past the end, where the cosine would go below zero and rise again.
+    # After the end, where the cosine would fall below zero and rise again.
     late = [schedule(k) for k in (1_100_000, 1 << 21, 1 << 22)]
     np.testing.assert_allclose(late, hand[-1], rtol=2e-6)
 
@@ -257,7 +257,7 @@ def test_cosine_falls_at_every_step():
 
 
 def test_a_warm_up_rises_to_the_rate_and_the_schedule_begins_after_it():
-    """USB's `get_cosine_schedule_with_warmup`, whose cosine is over the steps that are left."""
+    """USB's `get_cosine_schedule_with_warmup`, whose cosine covers the remaining steps."""
     schedule = make_schedule("cosine", lr=0.03, steps=120, warmup_steps=20)
     expected = [0.03 * k / 20 for k in range(20)]
     expected += [0.03 * math.cos(7 * math.pi / 16 * (k - 20) / 100) for k in range(20, 121)]

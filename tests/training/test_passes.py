@@ -1,4 +1,4 @@
-"""What a network drops in training is drawn per image, wherever the image is."""
+"""Tests that dropout in a network is drawn per image, whatever the image's position."""
 
 import flax.linen as nn
 import jax
@@ -13,7 +13,7 @@ from ssljax.training.replica import SINGLE, Replica
 
 
 class Drawing(nn.Module):
-    """Its logits are what it draws for each image, from a key of the image."""
+    """A network whose logits are its random draws per image, from the image's key."""
 
     @nn.compact
     def __call__(self, images, *, train, keys=None):
@@ -29,11 +29,11 @@ def network(replica, whole, sizes, key=7):
 
 
 def drawn(parts, sizes, devices, *, whole=False):
-    """What the images of one call draw, in the order of the whole batch.
+    """Returns the draws for the images of one call, in the order of the full batch.
 
     Args:
-      parts: which share of the batch each part of the call is, 0: labelled, 1: unlabelled.
-      sizes: images of the whole batch.
+      parts: the kind of each part of the call, 0: labelled, 1: unlabelled.
+      sizes: numbers of images in the full batch.
     """
     local = [size // devices for size in sizes]
 

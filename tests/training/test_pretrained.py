@@ -1,4 +1,4 @@
-"""Weights that a run starts with: those of another run, and none that do not fit."""
+"""Tests initial weights from another run, and rejection of weights that do not fit."""
 
 import dataclasses
 import json
@@ -22,7 +22,7 @@ from ssljax.training import pretrained
 
 @pytest.fixture(scope="module")
 def other(tmp_path_factory):
-    """A run at step 3 whose method had a head, and whose average differs from its weights."""
+    """A run at step 3 whose method has a head, and whose average differs from its weights."""
     experiment = build(tiny_config("supervised"))
     workdir = tmp_path_factory.mktemp("other") / "run"
     state = experiment.init_state()
@@ -51,7 +51,7 @@ def test_training_starts_with_the_average_of_the_other_run(other):
         jax.tree.map(np.testing.assert_array_equal, params, model.variables["params"])
     jax.tree.map(np.testing.assert_array_equal, state.batch_stats, model.variables["batch_stats"])
     assert "heads" not in state.params
-    # Nothing else is the other run's.
+    # Nothing else comes from the other run.
     for field in ("step", "opt_state", "method", "key"):
         jax.tree.map(np.testing.assert_array_equal, getattr(state, field), getattr(fresh, field))
     after, _ = run_steps(experiment, 1)
@@ -94,7 +94,9 @@ def test_a_run_records_whose_weights_it_starts_with_and_goes_on_without_them(oth
     directory.open_directory(workdir, experiment)
     moved = record | {"sha256": "0" * 64, "step": 4}
     object.__setattr__(experiment, "start", experiment.start._replace(record=moved))
-    with pytest.raises(UsageError, match="other weights than .* now, those of step 4, not 3"):
+    with pytest.raises(
+        UsageError, match="other initial weights than .* now, those of step 4, not 3"
+    ):
         directory.open_directory(workdir, experiment)
 
     untrained(build(config_from(other)), tmp_path / "begun", step=0)
@@ -221,7 +223,7 @@ def test_eval_and_predict_open_no_weights(other, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_run_from_another_one_goes_on_when_that_is_gone(tmp_path):
-    """By the command line, of one seed and of two."""
+    """On the command line, with one seed and with two."""
     command = [
         "--config=supervised_digits", "--config.model_args.filters=4",
         "--config.model_args.scales=1", "--config.log_every=2", "--config.eval_every=2",

@@ -25,9 +25,9 @@ from ssljax.training import optim, parallel
 def test_four_devices_compute_what_one_computes(method):
     four, four_sums = run_steps(shared(method, 4), 3)
     one, one_sums = run_steps(shared(method, 1), 3)
-    # float32 sums in another order, through three steps
+    # float32 sums in another order, accumulated over three steps
     assert largest_difference(weights(one), weights(four)) < 2e-4
-    for name in one_sums:  # a mean over no image is NaN in both
+    for name in one_sums:  # a mean over no images is NaN in both
         with np.errstate(invalid="ignore"):
             means = one_sums[name].compute(), four_sums[name].compute()
         np.testing.assert_allclose(*means, rtol=2e-4, atol=1e-5)
@@ -63,7 +63,7 @@ def test_hidden_labels_cannot_change_the_training(method):
     state, sums = run_steps(experiment, 4, data=data)
     other_state, other_sums = run_steps(experiment, 4, data=shuffled)
     jax.tree.map(np.testing.assert_array_equal, state, other_state)
-    # They do reach the monitor, which leaves out -1.
+    # The labels do reach the monitor, which ignores -1.
     assert sums["guess/accuracy"].count > other_sums["guess/accuracy"].count
 
 
@@ -108,7 +108,7 @@ def test_bfloat16_computes_roughly_the_same_with_float32_weights(config):
 
 
 def noisy_headed(joint):
-    """A method of the tests': unlabelled images teach a head the numbers that were drawn."""
+    """A method for tests: unlabelled images teach a head the numbers that were drawn."""
 
     head = heads.dense("drawn", 3)
 
@@ -136,7 +136,7 @@ def test_heads_and_noise_are_the_same_on_one_device_and_on_four(config, joint):
     one, one_sums = run_steps(dataclasses.replace(experiment, devices=experiment.devices[:1]), 3)
     assert largest_difference(weights(one), weights(four)) < 2e-4
     np.testing.assert_allclose(one_sums["drawn"].compute(), four_sums["drawn"].compute(), rtol=2e-4)
-    # They learn, shrink and are averaged.
+    # The heads learn, decay and are averaged.
     old, new, average = (tree["heads"]["drawn"] for tree in (before.params, one.params, one.ema))
     assert largest_difference(old, new) > 1e-3
     assert largest_difference(new, average) > 1e-4
@@ -158,7 +158,7 @@ def test_heads_are_drawn_like_the_last_layer_and_apart(config):
 
 @pytest.mark.slow
 def test_each_pass_of_a_step_and_each_device_draws_its_own_shake_shake_weights(monkeypatch):
-    """MixMatch has five passes a step; without its key the model would not run at all."""
+    """MixMatch has five passes per step; without its key, the model would not run at all."""
     config = tiny_config("mixmatch")
     config.model, config.model_args = "shake_resnet", dict(filters=4, repeat=1, scales=1)
     config.augment.weak = "none"
@@ -166,7 +166,7 @@ def test_each_pass_of_a_step_and_each_device_draws_its_own_shake_shake_weights(m
 
     def watch(key, shape=(), *args, **options):
         x = uniform(key, shape, *args, **options)
-        if shape == (2, 1, 1, 1):  # 8 images a pass on 4 devices
+        if shape == (2, 1, 1, 1):  # 8 images per pass on 4 devices
             jax.debug.callback(lambda x: drawn.append(np.asarray(x)), x)
         return x
 
@@ -187,7 +187,7 @@ def test_a_view_can_be_the_image_as_it_is():
 
     def loss(params, ema_params, apply, batch, noise, state, progress):
         jax.debug.callback(lambda views: seen.update(views=views), batch.views)
-        logits, batch_stats = apply(params, batch.labeled)  # the method's loss compiles for longer
+        logits, batch_stats = apply(params, batch.labeled)  # the method's loss would compile longer
         return jnp.mean(logits**2), Aux(batch_stats, state, {})
 
     run_steps(dataclasses.replace(experiment, method=experiment.method._replace(loss=loss)), 1)

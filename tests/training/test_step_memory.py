@@ -9,7 +9,7 @@ X = jnp.zeros(1000)  # 4,000 bytes
 
 
 def held(function):
-    """Bytes held at once, without the allowance for what XLA adds."""
+    """Returns the bytes held at once, without the allowance for XLA's additions."""
     return step_memory.estimate(jax.make_jaxpr(function)(X).jaxpr) / step_memory._FACTOR
 
 
@@ -17,9 +17,9 @@ def held(function):
     ("function", "arrays"),
     [
         (lambda x: jnp.sort(x), 1),
-        (lambda x: jnp.sort(jnp.sort(x)), 2),  # one is read, the other one is made
-        (lambda x: jnp.sort(jnp.sort(jnp.sort(x))), 2),  # the first one is gone by then
-        (lambda x: jnp.sort(x * 2 + 1), 1),  # computed within the sort
+        (lambda x: jnp.sort(jnp.sort(x)), 2),  # one is read, the other one written
+        (lambda x: jnp.sort(jnp.sort(jnp.sort(x))), 2),  # the first one has been freed by then
+        (lambda x: jnp.sort(x * 2 + 1), 1),  # computed inside the sort
         (lambda x: [y := jnp.sort(x), jnp.cumsum(y), jnp.cumsum(-y)], 3),
         (jax.jit(lambda x: jnp.sort(jnp.sort(x))), 2),
         (lambda x: jax.lax.fori_loop(0, 3, lambda _, y: jnp.sort(jnp.sort(y)), x), 2),

@@ -82,7 +82,7 @@ def test_updates_of_low_rank_are_of_attention_s_projections():
     assert {*block} == {"qkv", "proj"}
     shapes = jax.tree.map(lambda x: x.shape, block["qkv"])
     assert shapes == {"lora_a": {"kernel": (8, 3)}, "lora_b": {"kernel": (3, 24)}}
-    # A is drawn as torch.nn.Linear, uniform up to 1/√D; B starts at 0.
+    # A is drawn as in torch.nn.Linear, uniform up to 1/√D; B starts at 0.
     drawn = np.concatenate(
         [np.ravel(state.params[b][k]["lora_a"]["kernel"])
          for b in ("block_0", "block_1") for k in ("qkv", "proj")]
@@ -93,7 +93,7 @@ def test_updates_of_low_rank_are_of_attention_s_projections():
 
 
 def one_step(kind):
-    """States before and after a step of SGD without momentum, and the gradient of all weights."""
+    """Returns states before and after a step of plain SGD, and the gradient of all weights."""
     config = vit(kind)
     config.optimizer.momentum = 0.0
     config.optimizer.schedule = "constant"
@@ -144,7 +144,7 @@ def test_a_step_that_trains_a_part(kind):
 
 
 def test_a_step_that_trains_updates_of_low_rank():
-    """By the chain rule: W + AB has the gradient G, so that A has G·Bᵀ and B has Aᵀ·G."""
+    """By the chain rule: W + AB has the gradient G, so A has G·Bᵀ and B has Aᵀ·G."""
     before, after, gradient, lr = one_step("lora:3")
     for block in ("block_0", "block_1"):
         for layer in ("qkv", "proj"):
@@ -190,7 +190,7 @@ def test_an_evaluation_is_of_the_merged_weights():
 
 
 def test_the_head_alone_is_trained_as_in_evaluation():
-    """BatchNorm normalises by what it has learned, which stays; nothing is dropped."""
+    """BatchNorm uses its learned statistics, which are unchanged; there is no dropout."""
     config = tiny_config("fixmatch")
     config.trainable = "head"
     config.optimizer.name = "sgd"

@@ -1,3 +1,3 @@
-"""Found before the real one by processes that need none: importing it takes seconds."""
+"""Shadows TensorFlow in processes that do not need it, because importing it takes seconds."""
 
 raise ImportError("the tests' processes do without TensorFlow")
