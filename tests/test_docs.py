@@ -73,8 +73,8 @@ EVERY_COMMAND = [(page, command) for page in PAGES for command in commands(page)
 def test_a_command_is_one_that_the_program_takes(page, command, monkeypatch, tmp_path):
     """Flags and knobs exist, the mode takes them, and values have the right types; the method and
     the model of a recipe that ships take their arguments."""
-    if "entropy_minimization_digits.py" in command:
-        pytest.skip("test_the_method_of_the_page_trains runs it")
+    if page == "docs/extend.md":
+        pytest.skip("the tests of this page run it")
     monkeypatch.chdir(ROOT)
     if "${recipe}" in command:
         command = command.replace("${recipe}", "fixmatch")
@@ -85,7 +85,8 @@ def test_a_command_is_one_that_the_program_takes(page, command, monkeypatch, tmp
     if parsed.recipe is None:
         return
     config = parsed.config()
-    splits.parse(config.dataset)
+    if not config.dataset.startswith("imagenet"):
+        splits.parse(config.dataset)
     if "." not in config.method:
         methods = modules_of(ssljax.methods, without=["method"])
         find("config.method", config.method, methods)(**config.method_args)
@@ -202,7 +203,7 @@ def test_the_methods_page_has_every_method_and_only_figures_of_published_rows():
         assert f" {figure} " in rows, figure
     table = set(commands("docs/recipes.md"))
     for command in commands("docs/methods.md"):
-        assert command in table or command.startswith("ssljax ") or "supervised" in command, command
+        assert command in table or command.startswith("ssljax "), command
 
 
 def test_the_pictures_of_methods_are_those_that_the_script_draws():

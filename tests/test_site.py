@@ -40,8 +40,8 @@ def test_every_link_leads_somewhere(page):
         file, _, anchor = unquote(link).partition("#")
         target = (page.parent / file).resolve() if file else page
         assert target.exists(), f"{page.name}: {link}"
-        if page.parent.name == "docs":
-            assert (ROOT / "docs") in target.parents, f"{link} leads out of the site"
+        if page.parent == ROOT / "docs":
+            assert ROOT / "docs" in target.parents, f"{page.name}: {link} leads out of the site"
         if anchor:
             assert anchor in anchors(target), f"{page.name}: {link}"
 
