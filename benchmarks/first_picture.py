@@ -38,7 +38,7 @@ def rows_of(workdir: Path) -> list[tuple[str, int, float, float]]:
 
 def draw(rows: Sequence[Sequence[str]]) -> Figure:
     """A line per method, and a band of one standard deviation around it."""
-    figure = Figure(figsize=(6.4, 3.6))
+    figure = Figure(figsize=(5.4, 3.5))
     axes = figure.subplots()
     for color, method in zip(_COLORS, dict.fromkeys(row[0] for row in rows), strict=False):
         numbers = np.array([row[1:] for row in rows if row[0] == method], float)
@@ -61,7 +61,9 @@ def draw(rows: Sequence[Sequence[str]]) -> Figure:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Reads the runs, if there are some, and writes the picture."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0], allow_abbrev=False)
-    parser.add_argument("--workdir", type=Path, help="directory of the runs; none: the CSV as it is")
+    parser.add_argument(
+        "--workdir", type=Path, help="directory of the runs; none: the CSV as it is"
+    )
     parser.add_argument("--output", type=Path, default=DOCS / "digits_test_error.svg")
     parser.add_argument("--data", type=Path, default=DOCS / "results" / "digits_test_error.csv")
     options = parser.parse_args(arguments)

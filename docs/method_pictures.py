@@ -151,7 +151,8 @@ def picture(target: list[str], prediction: list[str], loss: str) -> str:
     height = len(lanes) * (HIGH + 20) - 4
     middle = height / 2
     body = "".join(lane(boxes, 8 + i * (HIGH + 20)) for i, boxes in enumerate(lanes))
-    body += f'<rect class="loss" x="{at}" y="{middle - HIGH / 2:g}" width="{BOX}" height="{HIGH}" rx="6"/>'
+    y = middle - HIGH / 2
+    body += f'<rect class="loss" x="{at}" y="{y:g}" width="{BOX}" height="{HIGH}" rx="6"/>'
     body += text(loss, at + BOX / 2, middle)
     for i, boxes in enumerate(lanes):
         end = LEFT + len(boxes) * (BOX + GAP) - GAP
