@@ -4,7 +4,7 @@ PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
 BIN := .venv/bin
 
-.PHONY: demo test test-slow lint format
+.PHONY: demo docs test test-slow lint format
 
 demo: .venv/installed
 	$(BIN)/python launch.py --config=configs/fixmatch_digits.py
@@ -25,6 +25,11 @@ lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# The site is build/site/index.html.
+docs: .venv/docs-installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo 'wrote build/site/index.html'
+
 format: .venv/installed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -32,4 +37,8 @@ format: .venv/installed
 .venv/installed: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint $(CONSTRAINTS) --editable '.[tensorflow,onnx,dev]'
+	touch $@
+
+.venv/docs-installed: .venv/installed
+	$(BIN)/pip install --quiet --constraint $(CONSTRAINTS) --editable '.[docs]'
 	touch $@

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import ssljax.methods
-from benchmarks import gpu_checks, methods, predict, tfrecords_npz, train
-from helpers import tfds_data
-from ssljax import recipe
+from benchmarks import first_picture, gpu_checks, methods, predict, tfrecords_npz, train
+from helpers import run_directories, tfds_data
+from ssljax import overrides, recipe
 from ssljax.lookup import modules_of
 from ssljax.run import loop
 
@@ -127,3 +127,44 @@ def test_prepared_images_are_read_without_tensorflow(tmp_path):
         images, labels = tfrecords_npz.read(tmp_path / "numbered" / "1.0.0", split)
         np.testing.assert_array_equal(images, [tfds_data.picture(i) for i in numbers])
         np.testing.assert_array_equal(labels, numbers)
+
+
+def test_the_first_picture_has_the_means_over_the_runs(tmp_path):
+    for seed in (1, 2):
+        run_directories.make(tmp_path / f"runs/{seed}", seed=seed, evaluations=3)
+    picture, data = tmp_path / "picture.svg", tmp_path / "data.csv"
+    files = [f"--output={picture}", f"--data={data}"]
+    first_picture.main([f"--workdir={tmp_path / 'runs'}", *files])
+    head, *lines = data.read_text().splitlines()
+    assert head == "method,step,test_error_percent,standard_deviation"
+    rows = [
+        [
+            json.loads(line)
+            for line in (tmp_path / f"runs/{seed}/metrics.jsonl").read_text().split("\n")[:3]
+        ]
+        for seed in (1, 2)
+    ]
+    for i, line in enumerate(lines):
+        errors = [100 * (1 - run[i]["test/accuracy_ema"]) for run in rows]
+        expected = f"{np.mean(errors):.2f},{np.std(errors, ddof=1):.2f}"
+        assert line == f"fixmatch,{10 * (i + 1)},{expected}"
+    drawn = picture.read_bytes()
+    first_picture.main(files)  # from the numbers alone
+    assert picture.read_bytes() == drawn
+
+
+def test_the_first_picture_names_the_batches_of_the_recipes():
+    for method, size in first_picture._BATCHES.items():
+        assert overrides.load(f"{method}_digits").batch_size == size
+
+
+def test_the_first_picture_is_drawn_from_the_numbers_beside_it():
+    rows = (first_picture.DOCS / "results/digits_test_error.csv").read_text().splitlines()[1:]
+    assert len(rows) == 150
+    last = {row.split(",")[0]: row.split(",")[2:] for row in rows if ",2000," in row}
+    table = (first_picture.DOCS / "results.md").read_text()
+    for method, (mean, std) in last.items():  # the table's last column
+        assert any(
+            line.startswith(f"| {method} | 40 | 3 |") and line.endswith(f"| {mean} ± {std} |")
+            for line in table.splitlines()
+        )
