@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ssljax.drawing import Figure, mpl
-from ssljax.report import groups, plots, runs
+from ssljax.report import groups, runs, svg
 
 DOCS = Path(__file__).parents[1] / "docs"
 _FIELDS = ("method", "step", "test_error_percent", "standard_deviation")
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 writer.writerow([method, step, f"{mean:.2f}", f"{std:.2f}"])
     with options.data.open(newline="", encoding="utf-8") as file:
         _, *rows = csv.reader(file)
-    with mpl.rc_context(plots.STYLE):
+    with mpl.rc_context(svg.STYLE):
         draw(rows).savefig(options.output, metadata={"Date": None})
 
 

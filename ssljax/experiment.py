@@ -281,12 +281,7 @@ class Experiment:
         """What a run does before it goes on from `state`, on the host."""
 
     def probabilities(self, model: Any, images: np.ndarray) -> np.ndarray:
-        """What a finished run of this experiment predicts, `[N, classes]` float32.
-
-        Args:
-          model: the run's `trained.Trained`.
-          images: uint8 `[N, H, W, C]`.
-        """
+        """Probabilities `[N, classes]` float32 by `model`, a `trained.Trained`, for uint8 images."""
         found: np.ndarray = model.predict_proba(images)
         return found
 
@@ -309,11 +304,8 @@ def notes(experiment: Experiment) -> list[str]:
             )
     start, names = experiment.start, experiment.dataset.class_names
     if start and start.class_names and start.class_names != names:
-        c = next(
-            c
-            for c, pair in enumerate(zip(start.class_names, names, strict=True))
-            if len({*pair}) > 1
-        )
+        pairs = enumerate(zip(start.class_names, names, strict=True))
+        c = next(c for c, (theirs, ours) in pairs if theirs != ours)
         lines.append(
             f"note: the last layer of config.init_from knows other classes: {c} is "
             f"{start.class_names[c]!r} there, and {names[c]!r} here"

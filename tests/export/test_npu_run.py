@@ -378,7 +378,7 @@ def test_what_the_system_refuses_is_one_line(name, runner, bundle, capsys, monke
     assert runner.main(["--device=cpu", f"--bundle={bundle}"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     reasons = {
-        "OSError": "No space left on device; the checkpoint",
+        "OSError": "No space left on device; the previous checkpoint",
         "PermissionError": "Permission",
     }
     assert reasons.get(name, "File too large; the previous checkpoint is intact") in line

@@ -137,9 +137,7 @@ def runs_of(name, case):
 
 def _steps_of_jax(experiment, steps):
     """Returns `feeds` and `found` of a case, computed by the training step."""
-    patch = pytest.MonkeyPatch()
     monitors, optimizer = step_module.monitors, _optimizer(experiment)
-    patch.setattr(step_module, "_check_logs", lambda aux: None)  # arrays are recorded, too
 
     def watched(aux, unlabeled_labels):
         return {
@@ -157,7 +155,8 @@ def _steps_of_jax(experiment, steps):
         )(params), "gradient/param")  # fmt: skip
         return value, aux._replace(state=(aux.state, {**seen, **gradients}))
 
-    with patch.context() as context:
+    with pytest.MonkeyPatch.context() as context:
+        context.setattr(step_module, "_check_logs", lambda aux: None)  # arrays are recorded, too
         context.setattr(step_module, "monitors", watched)
         train_step = step_module.make_train_step(
             model=experiment.model.clone(axis_name=None),
