@@ -281,7 +281,7 @@ class Experiment:
         """What a run does before it goes on from `state`, on the host."""
 
     def probabilities(self, model: Any, images: np.ndarray) -> np.ndarray:
-        """Probabilities `[N, classes]` float32 by `model`, a `trained.Trained`, for uint8 images."""
+        """Probabilities `[N, classes]` of uint8 images by `model`, a `trained.Trained`."""
         found: np.ndarray = model.predict_proba(images)
         return found
 

@@ -91,8 +91,8 @@ NEAREST = "does not exist; the nearest knob is config."
         ("fixmatch_digits", "mu=7", f"config.mu {NEAREST}uratio"),
         ("mixmatch_digits", "T=1", f"config.T {NEAREST}method_args.temperature"),
         ("fixmatch_digits", "T=1", "config.T does not exist: config.method fixmatch has no "
-         "temperature, an argument of comatch, dash, mixmatch, remixmatch, self_training, simmatch, "
-         "uda; config.method_args has threshold, unlabeled_weight, weak_pass"),
+         "temperature, an argument of comatch, dash, mixmatch, remixmatch, self_training, "
+         "simmatch, uda; config.method_args has threshold, unlabeled_weight, weak_pass"),
         ("fixmatch_digits", "method_args.temperature=1", "config.method fixmatch has no temp"),
         ("mixmatch_digits", "treshold=1", "config.method mixmatch has no threshold, an argument"),
         ("fixmatch_imagenet", "filters=8", "config.model resnet50 has no filters, an argument"),
