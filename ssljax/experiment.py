@@ -48,6 +48,7 @@ class Experiment:
     seed: int
     batch_size: int
     uratio: int
+    microbatches: int
     ema_decay: float
     ema_batch_stats: bool
     logit_adjustment: float  # τ of the labelled loss, see `losses.logit_adjustment`; 0: none
@@ -175,6 +176,9 @@ class Experiment:
             average_batch_stats=self.ema_batch_stats,
             trainable=self.trainable,
             adjustment=self.adjustment,
+            microbatches=self.microbatches,
+            looped=self.devices[0].platform != "cpu",
+            image_shape=self.dataset.image_shape,
             **options,
         )
 
@@ -203,7 +207,9 @@ class Experiment:
         streamed = isinstance(self.dataset, StreamedDataset)
         data = self._batch_shape() if streamed else self.data_like()
         sums, program = parallel.trace_step(self.train_step, state, data, self.devices)
-        return {"state": state, "window": sums}, step_memory.estimate(program)
+        return {"state": state, "window": sums}, step_memory.estimate(
+            program, self.devices[0].platform
+        )
 
     def evaluator(self) -> parallel.Evaluate:
         """The exact evaluation, which is compiled once."""
@@ -266,7 +272,7 @@ class Experiment:
         assert isinstance(self.dataset, Dataset)
         labels = self.dataset.labels.astype(np.int32)
         return TrainingData(
-            images=self.dataset.images,
+            images=self.dataset.images.reshape(len(labels), -1),
             labeled=self.split.labeled.astype(np.int32),
             labels=labels[self.split.labeled],
             unlabeled=self.split.unlabeled.astype(np.int32),

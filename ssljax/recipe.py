@@ -37,6 +37,7 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
     "batch_size": (1, math.inf, False),
     "uratio": (1, math.inf, False),
     "per_worker_batch_size": (0, math.inf, False),
+    "microbatches": (1, 1 << 20, False),
     "num_steps": (1, _MOST_STEPS, False),
     "num_epochs": (0, math.inf, False),
     "steps_per_run": (1, math.inf, False),
@@ -211,6 +212,7 @@ def _build(
         seed=config.seed,
         batch_size=config.batch_size,
         uratio=config.uratio,
+        microbatches=config.microbatches,
         ema_decay=config.ema_decay,
         ema_batch_stats=config.ema_batch_stats,
         logit_adjustment=config.logit_adjustment,
@@ -229,6 +231,7 @@ def _build(
         and pretrained.fitted(weights, model, config.model, image_shape=dataset.image_shape),
     )
     _require_adjustable(experiment)
+    _require_divisible(experiment)
     _require_room(experiment)
     _check_batch_stats(config, experiment)
     return experiment
@@ -253,6 +256,21 @@ def _require_adjustable(experiment: Experiment) -> None:
         )
     with prefix_errors(given):
         experiment.adjustment  # noqa: B018
+
+
+def _require_divisible(experiment: Experiment) -> None:
+    """Refuses microbatches of a method that needs the whole batch, or that are no whole ones."""
+    parts, share = experiment.microbatches, experiment.batch_size // len(experiment.devices)
+    given = f"config.microbatches is {parts}"
+    if parts > 1 and experiment.method.joint:
+        raise UsageError(
+            f"{given}; allowed for config.method {experiment.config['method']!r}: 1, as its loss "
+            "combines the images of the whole batch, or has a state (Method.joint)"
+        )
+    if share % parts:
+        raise UsageError(
+            f"{given}; allowed: what divides the {share} labelled images of each device"
+        )
 
 
 def _require_room(experiment: Experiment) -> None:

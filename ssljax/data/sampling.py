@@ -23,6 +23,7 @@ def look_up(
     keys: Sequence[jax.Array],
     sizes: tuple[int, int],
     rows: tuple[jax.Array, jax.Array],
+    image_shape: tuple[int, ...] | None = None,
 ) -> RawBatch:
     """The rows of one step's batch that belong to this device.
 
@@ -30,14 +31,20 @@ def look_up(
       keys: of the order of the labelled images, and of the unlabelled ones.
       sizes: labelled and unlabelled images per step, over all devices; of the latter 0: none.
       rows: which rows of each belong to this device, int32.
+      image_shape: of images that the data hold as rows of pixels.
     """
+
+    def pick(places):
+        images = data.images[places]
+        return images.reshape(-1, *image_shape) if images.ndim == 2 else images
+
     chosen = _chosen(keys[0], step, len(data.labeled), sizes[0], rows[0])
-    raw = RawBatch(data.images[data.labeled[chosen]], data.labels[chosen], chosen)
+    raw = RawBatch(pick(data.labeled[chosen]), data.labels[chosen], chosen)
     if not sizes[1]:
         return raw
     chosen = _chosen(keys[1], step, len(data.unlabeled), sizes[1], rows[1])
     return raw._replace(
-        unlabeled=data.images[data.unlabeled[chosen]],
+        unlabeled=pick(data.unlabeled[chosen]),
         unlabeled_labels=data.unlabeled_labels[chosen],
         unlabeled_index=chosen,
     )

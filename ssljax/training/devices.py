@@ -18,7 +18,10 @@ _PROGRAM_BYTES = 1_500_000_000
 
 
 def local_devices(devices: Sequence[jax.Device]) -> list[jax.Device]:
-    """The devices local to this process, of those of a run."""
+    """The devices local to this process, of those of a run: all of them, where there is no other
+    one, though machines that are not there are several hosts'."""
+    if jax.process_count() == 1:
+        return list(devices)
     return [device for device in devices if device.process_index == jax.process_index()]
 
 
