@@ -50,14 +50,14 @@ def _peak(jaxpr: Any, platform: str) -> int:
                 fused = eqn.primitive.name in _FUSED and readers[variable] == 1
                 held[variable] = 0 if fused else _bytes(variable)
                 made += held[variable]
-        inside = max((_peak(inner, platform) for inner in _inner(eqn, platform)), default=0)
+        inside = max((_peak(inner, platform) for inner in inner_programs(eqn, platform)), default=0)
         now += made
         most = max(most, now + max(0, inside - made))
         now -= sum(held.pop(v, 0) for v in set(reads[i]) if last[v] == i)
     return most
 
 
-def _inner(eqn: Any, platform: str) -> Iterator[Any]:
+def inner_programs(eqn: Any, platform: str) -> Iterator[Any]:
     """The programs that an operation runs: a loop's body, a compiled function."""
     if platforms := eqn.params.get("branches_platforms"):
         branches = zip(eqn.params["branches"], platforms, strict=True)
