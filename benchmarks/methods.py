@@ -1,97 +1,209 @@
 """All methods on the digits beside each other: the tables of docs/results.md.
 
-    python -m benchmarks.methods [--table digits|uneven] [--sets 5] [--workdir runs/methods]
+    python -m benchmarks.methods [--methods=fixmatch,abc] [--jobs=2]
+    python -m benchmarks.methods --table=uneven
+    python -m benchmarks.methods --table=cost --before=<another checkout>
 
-Trains each recipe `<method>_digits` on so many labelled sets and prints a Markdown table, sorted by
-error: mean ± standard deviation over the sets, with EMA weights. `uneven` is of classes that have
-20 times as many images as others, with the methods that are made for them. What is finished is not
-trained again. Further arguments, such as `--config.num_steps=300`, go to every run.
+`digits` trains each recipe `<method>_digits` on five labelled sets. `uneven` is of classes of which
+the most frequent has 20 times the images of the rarest, with the methods that are made for them. A
+row is the mean ± standard deviation over the sets, with EMA weights, and is in
+`<workdir>/<table>.md` as soon as it is known. Each run has one thread, so that a machine takes as
+many `--jobs` as it has cores. A command that is started again trains what is missing. Several
+commands with different methods can share the directory. Further arguments, such as
+`--config.num_steps=300`, go to every run.
+
+`cost` is the time of a step of FixMatch and ReMixMatch here and in another checkout, turn by turn.
 """
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
-import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ssljax import recipe_files
+from ssljax.storage.files import write_bytes, write_json
+
+ROOT = Path(__file__).parents[1]
 
 
 class Row(NamedTuple):
     """What is trained, but for the labelled set."""
 
-    title: str
+    name: str  # by which it is chosen
     method: str
+    title: str
     overrides: tuple[str, ...] = ()
 
 
+LABELS_ONLY = Row("supervised", "supervised", "`supervised`, on the labelled images alone")
 UNEVEN = (
-    Row("supervised", "supervised"),
-    Row("fixmatch", "fixmatch"),
-    Row("fixmatch, logit adjustment", "fixmatch", ("--config.logit_adjustment=1",)),
-    Row("abc", "abc"),
-    Row("crest", "crest", ("--config.method_args.dist_align=false",)),
-    Row("crest+", "crest"),
-)
+    LABELS_ONLY,
+    Row("fixmatch", "fixmatch", "`fixmatch`"),
+    Row(
+        "fixmatch+adjusted", "fixmatch", "`fixmatch` with logit adjustment",
+        ("--config.logit_adjustment=1",),
+    ),
+    Row("abc", "abc", "`abc`"),
+    Row("crest", "crest", "CReST", ("--config.method_args.dist_align=false",)),
+    Row("crest+", "crest", "CReST+"),
+)  # fmt: skip
 DATA = {"digits": "digits.{}@40-100", "uneven": "digits_lt20.{}@40+90-0"}
+SCORES = {"digits": ("accuracy",), "uneven": ("accuracy", "balanced_accuracy")}
+COST = ("fixmatch", "remixmatch")
 
 
-def rows(table: str) -> tuple[Row, ...]:
-    """The rows of a table."""
-    if table == "uneven":
-        return UNEVEN
-    recipes = [name for name in recipe_files.shipped() if name.endswith("_digits")]
-    return tuple(Row(name[:-7], name[:-7]) for name in sorted(recipes))
+class Table(NamedTuple):
+    """The runs of a table."""
+
+    name: str
+    workdir: Path
+    sets: int  # labelled sets, from 1
+    given: tuple[str, ...]  # arguments of every run
+
+    def rows(self) -> tuple[Row, ...]:
+        """All rows, whatever is trained."""
+        if self.name == "uneven":
+            return UNEVEN
+        recipes = [name for name in recipe_files.shipped() if name.endswith("_digits")]
+        methods = sorted({name.removesuffix("_digits") for name in recipes} - {"supervised"})
+        return LABELS_ONLY, *(Row(name, name, f"`{name}`") for name in methods)
+
+    def headline(self, row: Row, number: int) -> dict[str, Any] | None:
+        """The headline of the run on a labelled set; None: it has not been trained to its end."""
+        done = self._directory(row, number).with_suffix(".json")
+        if not done.exists():
+            return None
+        found = json.loads(done.read_text())
+        return found["headline"] if found["command"] == self._command(row, number) else None
+
+    def train(self, row: Row, number: int) -> dict[str, Any]:
+        """The same of a run that is trained now, if it has not been.
+
+        Raises:
+          RuntimeError: it failed.
+        """
+        if headline := self.headline(row, number):
+            return headline
+        run, command = self._directory(row, number), self._command(row, number)
+        run.parent.mkdir(parents=True, exist_ok=True)
+        programs = self.workdir.absolute() / "programs"  # each is compiled once for all sets
+        here = f"--workdir={run.absolute()}", f"--config.compilation_cache={programs}"
+        launch = [sys.executable, "launch.py", *command, *here]
+        with open(f"{run}.log", "a") as log:
+            code = subprocess.call(launch, stdout=log, stderr=log, cwd=ROOT)
+        if code:
+            raise RuntimeError(f"{run} ended with exit code {code}; see {run}.log")
+        generations = sorted(
+            run.glob("generation=*/results.json"), key=lambda x: int(x.parent.name.split("=")[1])
+        )
+        results = generations[-1] if generations else run / "results.json"
+        headline = json.loads(results.read_text())["headline"]
+        write_json(run.with_suffix(".json"), {"command": command, "headline": headline})
+        return headline
+
+    def _directory(self, row: Row, number: int) -> Path:
+        return self.workdir / self.name / row.name / str(number)
+
+    def _command(self, row: Row, number: int) -> list[str]:
+        uneven = ["--config.unlabeled=exclude_labeled"] if self.name == "uneven" else []
+        return [
+            f"--config={row.method}_digits", f"--config.dataset={DATA[self.name].format(number)}",
+            *uneven, *row.overrides, *self.given,
+        ]  # fmt: skip
+
+    def markdown(self) -> str:
+        """The rows whose runs are all done, the best one first."""
+        lines = []
+        for row in self.rows():
+            found = [self.headline(row, number) for number in range(1, self.sets + 1)]
+            if None not in found:
+                figures = [spread(found, f"test_{score}") for score in SCORES[self.name]]
+                cells = [row.title, *(f"{mean:.2f} ± {std:.2f}" for mean, std in figures)]
+                lines.append((figures[-1][0], f"| {' | '.join(cells)} |"))
+        heading = ["method", *(score.replace("_", " ") + " %" for score in SCORES[self.name])]
+        rules = f"|{' --- |' * len(heading)}"
+        best_first = [line for _, line in sorted(lines, reverse=True)]
+        return "\n".join([f"| {' | '.join(heading)} |", rules, *best_first, ""])
 
 
-def train(table: str, row: Row, labeled_set: int, workdir: Path, given: list[str]) -> Any:
-    """What `results.json` holds of a run that is trained now, or has been."""
-    run = workdir / table / row.title.replace(", ", "_").replace(" ", "_") / str(labeled_set)
-    uneven = ["--config.unlabeled=exclude_labeled"] if table == "uneven" else []
+def spread(headlines: Sequence[Any], name: str) -> tuple[float, float]:
+    """Mean and standard deviation of a figure of headlines, in %."""
+    figures = [100 * headline[name] for headline in headlines]
+    return statistics.mean(figures), statistics.stdev(figures) if len(figures) > 1 else 0.0
+
+
+def train(table: Table, rows: Sequence[Row], jobs: int) -> None:
+    """Trains rows, several runs at a time; writes and prints the table whenever one is done."""
+    path = table.workdir / f"{table.name}.md"
+    pool = ThreadPoolExecutor(jobs)
+    try:
+        runs = [
+            [pool.submit(table.train, row, number) for number in range(1, table.sets + 1)]
+            for row in rows
+        ]
+        for row, of_row in zip(rows, runs, strict=True):
+            found = [run.result() for run in of_row]
+            mean, deviation = spread(found, f"test_{SCORES[table.name][-1]}")
+            write_bytes(path, table.markdown().encode())
+            print(f"{row.name}: {mean:.2f} ± {deviation:.2f}", file=sys.stderr, flush=True)
+    finally:
+        pool.shutdown(cancel_futures=True)
+    print(table.markdown(), end="")
+
+
+def cost(methods: Sequence[str], before: Path, steps: int, turns: int) -> str:
+    """A table of the fastest steps of both checkouts; other processes only ever make one slower."""
+    lines = ["| method | ms per step before | now | now / before |", "| --- | --- | --- | --- |"]
+    for method in methods:
+        times: dict[Path, list[float]] = {before: [], ROOT: []}
+        for _ in range(turns):
+            for checkout, found in times.items():
+                found.append(step_seconds(checkout, method, steps))
+        old, new = (1000 * min(found) for found in times.values())
+        lines.append(f"| `{method}` | {old:.2f} | {new:.2f} | {new / old:.3f} |")
+    return "\n".join([*lines, ""])
+
+
+def step_seconds(checkout: Path, method: str, steps: int) -> float:
+    """The fastest step of the digits' recipe in a process of a checkout."""
     command = [
-        sys.executable, "launch.py", f"--config={row.method}_digits", f"--workdir={run}",
-        f"--config.dataset={DATA[table].format(labeled_set)}", *uneven, *row.overrides, *given,
+        sys.executable, "-m", "benchmarks.train", f"--config={method}_digits", f"--steps={steps}",
+        "--config.cpu_devices=1", "--json",
     ]  # fmt: skip
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    generations = sorted(run.glob("generation=*/results.json"), key=lambda p: p.stat().st_mtime)
-    return json.loads((generations[-1] if generations else run / "results.json").read_text())
-
-
-def summary(found: list[dict[str, Any]], name: str) -> tuple[float, float]:
-    """Mean and standard deviation of the headlines' errors, in %."""
-    errors = [100 * (1 - x["headline"][name]) for x in found]
-    return statistics.mean(errors), statistics.stdev(errors) if len(errors) > 1 else 0.0
+    environment = {**os.environ, "PYTHONPATH": str(checkout)}
+    output = subprocess.check_output(command, cwd=checkout, env=environment, text=True)
+    return json.loads(output.splitlines()[-1])["fastest_step_s"]
 
 
 def main() -> None:
-    """Trains and prints."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--table", choices=["digits", "uneven"], default="digits")
-    parser.add_argument("--sets", type=int, default=5)
-    parser.add_argument("--methods", nargs="*", help="titles of rows; all, by default")
+    """Trains or measures, and prints."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0], allow_abbrev=False)
+    parser.add_argument("--table", choices=[*DATA, "cost"], default="digits")
+    parser.add_argument("--methods", default="", help="names of rows, with commas; all by default")
+    parser.add_argument("--sets", type=int, default=5, help="labelled sets")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--workdir", type=Path, default=Path("runs/methods"))
+    parser.add_argument("--before", type=Path, help="a checkout, for cost")
+    parser.add_argument("--steps", type=int, default=100, help="timed in a turn, for cost")
+    parser.add_argument("--turns", type=int, default=3, help="for cost")
     args, given = parser.parse_known_args()
-    scores = ["accuracy", "balanced_accuracy"] if args.table == "uneven" else ["accuracy"]
-    lines = []
-    for row in rows(args.table):
-        if args.methods and row.title not in args.methods:
-            continue
-        start = time.perf_counter()
-        found = [
-            train(args.table, row, number, args.workdir, given)
-            for number in range(1, args.sets + 1)
-        ]
-        figures = [summary(found, f"test_{score}") for score in scores]
-        cells = [f"{mean:.2f} ± {deviation:.2f}" for mean, deviation in figures]
-        lines.append((figures[-1][0], f"| {' | '.join([row.title, *cells])} |"))
-        seconds = time.perf_counter() - start
-        print(f"{row.title}: {cells[-1]} ({seconds:.0f} s)", file=sys.stderr, flush=True)
-    titles = ["error %", "balanced error %"][: len(scores)]
-    print(f"| {' | '.join(['method', *titles])} |\n|{' --- |' * (1 + len(titles))}")
-    print("\n".join(line for _, line in sorted(lines)))
+    chosen = args.methods.split(",") if args.methods else []
+    if args.table == "cost":
+        if args.before is None:
+            parser.error("--table=cost needs --before=<another checkout>")
+        print(cost(chosen or COST, args.before.absolute(), args.steps, args.turns), end="")
+        return
+    table = Table(args.table, args.workdir, args.sets, tuple(given))
+    rows = {row.name: row for row in table.rows()}
+    if unknown := sorted(set(chosen) - rows.keys()):
+        parser.error(f"--methods has {', '.join(unknown)}; allowed: {', '.join(rows)}")
+    train(table, [rows[name] for name in chosen or rows], args.jobs)
 
 
 if __name__ == "__main__":

@@ -67,8 +67,9 @@ def uda(dataset: str) -> ml_collections.ConfigDict:
 def usb(method: str, dataset: str, **method_args: float | str | bool) -> ml_collections.ConfigDict:
     """A method with USB's classic recipe, which is TorchSSL's, on a published data-set name.
 
-    As FixMatch's, with USB's RandAugment. Its WideResNets have no biases in convolutions, and its
-    images each data set's mean and deviation. For SVHN, it mirrors images and takes the extra ones.
+    The recipe is FixMatch's, with USB's RandAugment. USB's WideResNets have no biases in
+    convolutions, and its images are scaled by each data set's mean and deviation; ours are not.
+    SVHN is with its extra images, and mirrored.
     """
     config = _published(dataset, method, **method_args)
     _sgd(config)
@@ -82,7 +83,7 @@ def usb(method: str, dataset: str, **method_args: float | str | bool) -> ml_coll
 
 def usb_vit(dataset: str, *, lr: float, layer_decay: float) -> ml_collections.ConfigDict:
     """USB's recipe for pretrained vision transformers (`config/usb_cv`), with FixMatch; a recipe
-    adds its network, its views and its warm-up.
+    adds its network and its views. USB's FlexMatch has a warm-up on STL-10 alone.
 
     There is no moving average. USB's own weights are on its release v.0.0.0, as pickles; the line
     that refuses one says how it is converted.
@@ -133,7 +134,7 @@ def crest(dataset: str) -> ml_collections.ConfigDict:
 
 
 def iomatch(dataset: str, **method_args: bool) -> ml_collections.ConfigDict:
-    """IOMatch's `config/openset_cv`: USB's recipe for a quarter of its length, by WRN-28-2."""
+    """IOMatch's `config/openset_cv`: USB's recipe, for a quarter of its length, with WRN-28-2."""
     config = usb("iomatch", dataset, **method_args)
     config.model_args = {}
     config.num_steps = 256 << 10

@@ -1,10 +1,10 @@
 """Methods that train in generations (`methods.method.Generations`): a chain of ordinary runs.
 
-`<workdir>/generation=<g>` is the run directory of each, or has one for each of several runs,
-`run=<i>`. Between two generations, averaged models predict the unlabelled images that have no
-label. Where the method picks some, `<workdir>/generation=<g>.json` is the `split.json` that the
-next one trains on; where it makes targets of them all, `generation=<g>.npz` has these. Whatever is
-there is taken up, so that the chain goes on at any instant.
+`<workdir>/generation=<g>` is the run directory of a generation, or holds `run=<i>`, one for each of
+its runs. The averaged models of one generation predict the unlabelled images for the next one. If
+the method picks images, `<workdir>/generation=<g>.json` is the `split.json` that generation g
+trains on. If it makes targets for all images, `generation=<g>.npz` has these. A chain that was
+stopped goes on with what is there.
 """
 
 import dataclasses
@@ -38,14 +38,14 @@ class Trained(NamedTuple):
 
 
 def train(experiment: Experiment, workdir: str) -> Trained:
-    """Trains an experiment, all its generations if its method has some, or what is left of them.
+    """Trains an experiment, or what is left of it; if its method has generations, all of them.
 
     Args:
       workdir: a path, or a URL.
 
     Raises:
-      UsageError: as `loop.train`; or generations are to be of a stream, at a URL, or trained by
-        several processes.
+      UsageError: as `loop.train`; or the method has generations, and the images are a stream, the
+        workdir is a URL, or there are several processes.
       RunError, Interrupted: as `loop.train`.
     """
     local = remote.local(workdir)
@@ -105,10 +105,10 @@ def _later(
     """The experiment of a later generation or run.
 
     Args:
-      seeds: by which its seed is above the first one's.
-      run: its directory; what that holds needs no weights to start with any more.
-      given: the split that it trains on, where there is such a file.
-      guessed: the targets, likewise.
+      seeds: what is added to the seed of the first one.
+      run: its directory. If this has a checkpoint, `config.init_from` is not read again.
+      given: file of the split that it trains on; if there is none, it is the first one's.
+      guessed: file of the targets, if there are any.
     """
     assert isinstance(first.dataset, Dataset)
     config = ml_collections.ConfigDict(first.config)
@@ -134,8 +134,14 @@ def _later(
 def _write_targets(
     first: Experiment, runs: list[Path], path: Path, make: Callable[[np.ndarray], np.ndarray]
 ) -> None:
-    """Writes what the next generation learns of each unlabelled image, in the split's order; of
-    those that are labelled, it is the label."""
+    """Writes targets `[unlabeled, C]` for the next generation, in the split's order.
+
+    The target of an image that is labelled too is its label.
+
+    Args:
+      runs: finished run directories of the generation before.
+      make: `Generations.targets`.
+    """
     assert isinstance(first.dataset, Dataset)
     images, split = first.dataset.images, first.split
     models = (trained.load(run, model=first.config["model"]) for run in runs)
@@ -152,7 +158,7 @@ def _write_targets(
 def _grown(
     first: Experiment, run: Path, pick: Callable[[np.ndarray, np.ndarray], np.ndarray]
 ) -> dict[str, Any]:
-    """A `split.json`: the first labelled images, and what a finished run gives labels to."""
+    """A `split.json`: the first labelled images, and those that a finished run gives a label."""
     assert isinstance(first.dataset, Dataset)
     split = first.split
     pool = np.setdiff1d(split.unlabeled, np.union1d(split.labeled, split.valid))

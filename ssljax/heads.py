@@ -1,4 +1,4 @@
-"""Further layers on a model's features, whose weights a method has beside the model's own."""
+"""Further layers on a model's features, whose weights are trained beside the model's own."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,7 +12,8 @@ PyTree = Any
 class Head(NamedTuple):
     """A small network on features. `head(params, features)` computes its outputs `[N, outputs]`.
 
-    Its weights are `params["heads"][head.name]`. They shrink and are averaged like the model's own.
+    Its weights are `params["heads"][head.name]`, which shrink and are averaged as the model's own
+    are.
     """
 
     name: str
@@ -22,7 +23,7 @@ class Head(NamedTuple):
     apply: Callable[[PyTree, jax.Array], jax.Array]
 
     def __call__(self, params: PyTree, features: jax.Array) -> jax.Array:
-        """What the head makes of `features [N, D]`, with the weights that params hold."""
+        """The outputs for `features [N, D]`, with the weights that `params` hold."""
         return self.apply(params["heads"][self.name], features)
 
 
@@ -30,9 +31,9 @@ def dense(name: str, outputs: int = 0, *, per_class: int = 0, bias: bool = True)
     """A dense layer, drawn like the model's own last one (Glorot's normal distribution).
 
     Args:
-      outputs: how many it has, beside those for each class.
-      per_class: outputs for each class.
-      bias: whether it adds one.
+      outputs: number of outputs, beside those for each class.
+      per_class: number of outputs for each class.
+      bias: whether it adds a bias.
     """
 
     def init(key, features, classes):
@@ -49,12 +50,12 @@ def mlp(
     normalized: bool = True,
     count: int = 1,
 ) -> Head:
-    """A dense layer as wide as the features, an activation, and a dense layer.
+    """A dense layer as wide as the features, an activation, and another dense layer.
 
     Args:
-      outputs: width of the embedding.
-      normalized: whether each output vector is scaled to length 1.
-      count: how many such networks there are, whose mean is the embedding (EPASS).
+      outputs: width E of the embedding `[N, E]`.
+      normalized: whether each embedding is scaled to length 1.
+      count: number of such networks, whose mean is the embedding (EPASS of USB).
     """
 
     def one(key, features):
@@ -81,7 +82,7 @@ def mlp(
 
 
 def normalize(rows: jax.Array) -> jax.Array:
-    """Rows `[N, D]`, each scaled to length 1; one of zeros stays."""
+    """Rows `[N, D]`, each scaled to length 1; a row of zeros stays."""
     square = jnp.sum(jnp.square(rows), axis=-1, keepdims=True)
     return rows * jax.lax.rsqrt(jnp.maximum(square, 1e-24))
 

@@ -151,7 +151,7 @@ def apply_interleaved(
 def weak_and_strong(
     apply: Apply, params: PyTree, batch: Any
 ) -> tuple[jax.Array, jax.Array, jax.Array, PyTree]:
-    """One pass over [labelled, weak, strong], with BatchNorm over all of it, as FixMatch has it.
+    """One pass over [labelled, weak, strong], with BatchNorm over all of it, as in FixMatch.
 
     Args:
       batch: `methods.method.Batch` with a weak and a strong view.
@@ -168,24 +168,25 @@ def weak_and_strong(
 
 
 def align(guesses: jax.Array, target: jax.Array, model: jax.Array) -> jax.Array:
-    """Guesses `[M, C]` times target / model, both `[C]`, normalised (ReMixMatch, 3.1)."""
+    """Guesses `[M, C]` times target / model, both `[C]`, normalised (ReMixMatch, 3.1; 10⁻⁶ is added
+    to both, as in AdaMatch, CReST and USB)."""
     aligned = guesses * ((target + 1e-6) / (model + 1e-6))[None]
     return aligned / jnp.sum(aligned, axis=-1, keepdims=True)
 
 
 def push(queue: jax.Array, rows: jax.Array) -> jax.Array:
-    """A queue `[N, D]` that rows `[n, D]` have entered at its end, and as many left."""
+    """A queue `[N, D]` after rows `[n, D]` have entered at its end and the oldest n have left."""
     return jnp.concatenate([queue, rows])[len(rows) :]
 
 
 def balance(guesses: jax.Array, queue: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Guesses `[M, C]` over the mean guess of the last steps, normalised (CoMatch, SimMatch).
+    """Guesses `[M, C]` divided by the mean guess of the last steps, normalised (CoMatch, SimMatch).
 
     Args:
-      queue: `[steps, C]` mean guesses of the steps before, at first 0.
+      queue: `[steps, C]` mean guesses of the steps before; rows of zeros at first.
 
     Returns:
-      The guesses, and the queue with the mean of these ones.
+      The guesses, and the queue with this step's mean guess.
     """
     queue = push(queue, jnp.mean(guesses, axis=0)[None])
     balanced = guesses / jnp.mean(queue, axis=0)[None]
@@ -195,13 +196,13 @@ def balance(guesses: jax.Array, queue: jax.Array) -> tuple[jax.Array, jax.Array]
 def write(
     table: jax.Array, index: jax.Array, rows: jax.Array, counts: jax.Array | None = None
 ) -> jax.Array:
-    """A table `[N, …]` with rows `[n, …]` at `index [n]`; of two at one place, the later one.
+    """A table `[N, …]` with rows `[n, …]` written at `index [n]`; the later one wins at one place.
 
     Args:
-      counts: `[n]` bool, which rows are written; None: all.
+      counts: `[n]` bool, which rows are written; None: all are.
     """
     order = jnp.arange(len(index))
-    index = index if counts is None else jnp.where(counts, index, len(table))  # that is nowhere
+    index = index if counts is None else jnp.where(counts, index, len(table))  # outside: dropped
     last = jnp.full(len(table), -1).at[index].max(order, mode="drop")
     wins = last.at[index].get(mode="fill", fill_value=-1) == order
     return table.at[jnp.where(wins, index, len(table))].set(rows, mode="drop")

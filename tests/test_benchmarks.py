@@ -43,24 +43,56 @@ def test_predict_is_measured_beside_the_evaluation_step(files, monkeypatch, caps
 
 
 @pytest.mark.slow
-def test_methods_stand_beside_each_other_sorted_by_error(tmp_path, monkeypatch, capsys):
+def test_methods_stand_beside_each_other_the_best_one_first(tmp_path, monkeypatch, capsys):
     flags = [
-        "--table=uneven", "--sets=2", f"--workdir={tmp_path}", "--methods", "supervised", "crest+",
-        "--config.num_steps=2", "--config.eval_every=2", "--config.model_args.filters=4",
+        "--table=uneven", "--sets=2", "--jobs=2", f"--workdir={tmp_path}", "--config.num_steps=2",
+        "--config.eval_every=2", "--config.model_args.filters=4",
     ]  # fmt: skip
-    for _ in range(2):  # the second time, nothing is trained
-        monkeypatch.setattr(sys, "argv", ["methods", *flags])
+
+    def printed(*more):
+        monkeypatch.setattr(sys, "argv", ["methods", *flags, *more])
         methods.main()
-        head, _, *rows = capsys.readouterr().out.splitlines()
-        assert head == "| method | error % | balanced error % |"
-        errors = [float(row.split("|")[3].split("±")[0]) for row in rows]
-        assert len(rows) == 2
-        assert errors == sorted(errors)
+        lines = capsys.readouterr().out.splitlines()
+        assert (tmp_path / "uneven.md").read_text().splitlines() == lines
+        return lines
+
+    head, _, row = printed("--methods=crest+")
+    assert head == "| method | accuracy % | balanced accuracy % |"
+    _, _, *rows = printed("--methods=supervised")
+    assert row in rows
+    found = [float(line.split("|")[3].split("±")[0]) for line in rows]
+    assert len(rows) == 2
+    assert found == sorted(found, reverse=True)
+    # What is done is not begun again.
+    monkeypatch.setattr(methods.subprocess, "call", lambda *args, **kwargs: 1)
+    assert printed("--methods=supervised,crest+")[2:] == rows
+    with pytest.raises(RuntimeError, match="abc/1 ended with exit code 1"):
+        printed("--methods=abc")
 
 
-def test_every_method_has_a_row():
+def test_a_row_that_is_not_there_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["methods", f"--workdir={tmp_path}", "--methods=abc,fix"])
+    with pytest.raises(SystemExit):
+        methods.main()
+    assert "--methods has fix; allowed: supervised, abc, adamatch" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_the_cost_of_a_step_is_compared_with_another_checkout(monkeypatch, capsys):
+    flags = ["--table=cost", f"--before={methods.ROOT}", "--methods=fixmatch", "--turns=1"]
+    monkeypatch.setattr(sys, "argv", ["methods", *flags, "--steps=3"])
+    methods.main()
+    head, _, row = capsys.readouterr().out.splitlines()
+    assert head == "| method | ms per step before | now | now / before |"
+    name, before, now, ratio = (cell.strip() for cell in row.split("|")[1:-1])
+    assert name == "`fixmatch`"
+    assert float(ratio) == pytest.approx(float(now) / float(before), abs=2e-3)
+
+
+def test_every_method_has_a_row(tmp_path):
     names = {x.__name__.rpartition(".")[2] for x in modules_of(ssljax.methods, without=["method"])}
-    assert {row.method for row in methods.rows("digits")} == names
+    assert {row.method for row in methods.Table("digits", tmp_path, 5, ()).rows()} == names
 
 
 def test_runs_are_compared_bit_by_bit(config, tmp_path):

@@ -143,6 +143,27 @@ def test_the_recipes_of_usb_have_its_values():
     assert overrides.load("comatch_stl10").method_args.contrast_weight == 5
 
 
+@pytest.mark.parametrize(
+    ("data", "weak", "decay"),
+    [
+        ("cifar10", "weak_cifar", 5e-4),
+        ("cifar100", "weak_cifar", 1e-3),
+        ("svhn", "weak_cifar", 5e-4),
+        ("stl10", "weak_stl10", 5e-4),
+    ],
+)
+@pytest.mark.parametrize("method", ["fixmatch", "freematch"])
+def test_usb_s_classic_recipes_compare_methods(data, weak, decay, method, untraced):
+    config = overrides.load(f"usb_classic_{data}", [f"method={method}"])
+    assert (config.augment.weak, config.augment.strong) == (weak, "usb_randaugment")
+    assert (config.optimizer.lr, config.optimizer.weight_decay) == (0.03, decay)
+    assert (config.batch_size, config.uratio, config.num_steps) == (64, 7, 1 << 20)
+    config.dataset, config.augment.weak, config.augment.strong = "digits.1@40-100", "none", "none"
+    experiment = recipe.build(config)
+    assert experiment.method.views == ("weak", "strong")
+    assert experiment.model.filters == 32
+
+
 def test_comatch_and_dash_have_their_authors_values():
     config = overrides.load("comatch_cifar10")
     assert (config.augment.strong, config.augment.recipe) == ("randaugment", "comatch")

@@ -92,6 +92,23 @@ def test_an_interrupted_chain_goes_on_bit_for_bit(chain, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+def test_hidden_labels_reach_no_generation(chain, tmp_path):
+    whole, _ = chain
+    config = config_of()
+    first = recipe.build(config)
+    labels = first.dataset.labels.copy()
+    hidden = np.setdiff1d(np.arange(len(labels)), first.split.labeled)
+    labels[hidden] = np.random.default_rng(0).permutation(labels[hidden])
+    data = first.dataset._replace(labels=labels), first.split
+    generations.train(recipe.build(config, data=data), str(tmp_path))
+    picked = [json.loads((x / "generation=1.json").read_text()) for x in (whole, tmp_path)]
+    assert picked[0] == picked[1]
+    for run in ("generation=0", "generation=1"):
+        one, other = final_state(whole / run)[1]["state"], final_state(tmp_path / run)[1]["state"]
+        np.testing.assert_equal(one, other)
+
+
+@pytest.mark.slow
 def test_arrays_can_be_learned_in_generations(tmp_path):
     data = datasets.digits()
     labels = np.where(np.arange(len(data.labels)) < 60, data.labels, -1)

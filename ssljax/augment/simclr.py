@@ -1,6 +1,7 @@
-"""SimCLR's view as CoMatch has it: a resized crop, a mirror, colour jitter, and grey at times.
+"""CoMatch's version of SimCLR's view: a resized crop, a mirror, colour jitter, and grey at times.
 
-`datasets/cifar.py` of salesforce/CoMatch, by torchvision's functions on Pillow's images.
+The source is `datasets/cifar.py` of salesforce/CoMatch, which calls torchvision's functions on
+Pillow's images.
 """
 
 import math
@@ -47,14 +48,14 @@ def draw(keys: jax.Array, height: int, width: int) -> Draws:
 def _draw(key, height, width):
     box_key, jitter_key = jax.random.split(key)
     u = jax.random.uniform(box_key, (2 * TRIES + 2,))
-    # `RandomResizedCrop.get_params`: the first of ten boxes that fit.
+    # `RandomResizedCrop.get_params` takes the first of ten boxes that fits.
     area = height * width * (AREA[0] + (AREA[1] - AREA[0]) * u[:TRIES])
     low, high = (math.log(ratio) for ratio in RATIO)
     ratio = jnp.exp(low + (high - low) * u[TRIES : 2 * TRIES])
     widths, heights = jnp.round(jnp.sqrt(area * ratio)), jnp.round(jnp.sqrt(area / ratio))
     fits = (widths > 0) & (widths <= width) & (heights > 0) & (heights <= height)
     first = jnp.argmax(fits)
-    # Where none does: the largest at the centre that is within the ratios.
+    # If none fits, it takes the largest box at the centre that is within the ratios.
     within = min(max(width / height, RATIO[0]), RATIO[1])
     central = min(width, round(height * within)), min(height, round(width / within))
     w, h = (
@@ -114,7 +115,7 @@ def hue(images: jax.Array, shift: jax.Array) -> jax.Array:
 
 
 def _to_hsv(images):
-    """`Image.convert("HSV")`, each int32 `[N, H, W]`, as `rgb2hsv_row` of Pillow's C code."""
+    """`Image.convert("HSV")`: three int32 `[N, H, W]`, as in `rgb2hsv_row` of Pillow's C code."""
     levels = images.astype(jnp.int32)
     high, low = jnp.max(levels, axis=-1), jnp.min(levels, axis=-1)
     spread = (high - low).astype(jnp.float32)
@@ -129,7 +130,7 @@ def _to_hsv(images):
 
 
 def _to_rgb(h, s, v):
-    """The way back, uint8 `[N, H, W, 3]`, as `hsv2rgb` of Pillow's C code."""
+    """The way back, uint8 `[N, H, W, 3]`, as in `hsv2rgb` of Pillow's C code."""
     sector = h * 6 // 255
     f = (h * 6 - sector * 255) / 255
     saturation = s / 255

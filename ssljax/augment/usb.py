@@ -1,8 +1,8 @@
-"""RandAugment as USB and TorchSSL have it: magnitudes drawn from ranges, and a random Cutout.
+"""The RandAugment of USB and TorchSSL: magnitudes drawn from ranges, and a random Cutout.
 
-`semilearn/datasets/augmentation/randaugment.py` of USB. Three operations are drawn with
-replacement and always applied, each with a magnitude of its own from the operation's range (the
-published argument m is not used); then a rectangle is painted.
+The source is `semilearn/datasets/augmentation/randaugment.py` of USB. Three operations are drawn
+with replacement and always applied, each with a magnitude of its own from the operation's range.
+The published argument m is not used. A rectangle is painted last.
 """
 
 from collections.abc import Callable
@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from ssljax.augment.layer import apply_layer
 
 LAYERS = 3
-COLOR = (125, 123, 114)  # of the rectangle; of images of one channel, its grey
-_GREY = 123
+COLOR = (125, 123, 114)  # of the rectangle
+_GREY = 123  # of the rectangle in images of one channel
 _LARGEST = 0.5  # side of the rectangle, as a share of the width
 
 
@@ -32,7 +32,7 @@ SHAPES = (
     Op("rotate", -30, 30),
     Op("shear_x", -0.3, 0.3),
     Op("shear_y", -0.3, 0.3),
-    Op("translate_x", -0.3, 0.3),  # shares of the width, and below of the height
+    Op("translate_x", -0.3, 0.3),  # a share of the width; of the height in translate_y
     Op("translate_y", -0.3, 0.3),
 )
 PLAIN = (Op("brightness", 0.05, 0.95), Op("equalize"), Op("identity"), Op("sharpness", 0.05, 0.95))
@@ -51,7 +51,7 @@ class Draws(NamedTuple):
 
     op: jax.Array  # [N, layers] int32, index into the operations
     magnitude: jax.Array  # [N, layers] in [0, 1), how far from an operation's low end
-    corner: jax.Array  # [N, 2] in [0, 1), column and row where the rectangle begins
+    corner: jax.Array  # [N, 2] in [0, 1), column and row of the rectangle's centre
     size: jax.Array  # [N] in [0, 1), of the rectangle
 
 
@@ -92,12 +92,13 @@ def _apply_layers(images, draws, ops):
 
 
 def cutout(images: jax.Array, corner: jax.Array, size: jax.Array) -> jax.Array:
-    """Paints a rectangle up to half the width large, whose last row and column belong to it.
+    """Paints a square of up to half the width, and one column and row more, as Pillow draws it.
 
     Args:
-      corner: `[N, 2]` in [0, 1): where it is about, column and row. (The published
-        `np.random.uniform(w)` draws from 1 to w.)
-      size: `[N]` in [0, 1): its side is that share of half the width.
+      images: uint8 `[N, H, W, 1 or 3]`.
+      corner: `[N, 2]` in [0, 1), column and row of its centre. The published
+        `np.random.uniform(w)` draws from 1 to w, from which this share is taken downwards.
+      size: `[N]` in [0, 1), the side of the square as a share of half the width.
     """
     height, width, channels = images.shape[1:]
     side = _LARGEST * size * width
@@ -116,7 +117,7 @@ def cutout(images: jax.Array, corner: jax.Array, size: jax.Array) -> jax.Array:
 
 
 def magnitude_grid(images: jax.Array, ops: tuple[Op, ...]) -> dict[str, jax.Array]:
-    """Each operation's name, and the one image at nine magnitudes of its range."""
+    """An operation's name -> an image `[1, H, W, C]` at nine magnitudes of its range, `[9, …]`."""
     levels = jnp.linspace(0, 0.999, 9)
     op = jnp.repeat(jnp.arange(len(ops)), len(levels))[:, None]
     nowhere = jnp.zeros((len(op), 2))

@@ -20,20 +20,20 @@ def abc(
 ) -> Method:
     """FixMatch with a second classifier, which learns each class equally often.
 
-    The model's own last layer is the balanced classifier, so that it is what is evaluated and
-    predicts; a further layer on the same features is FixMatch's. An image counts for the balanced
-    one with the probability N_min / N_c of its class, of labelled images by their labels;
-    of weak views' guesses this probability falls to it from 1, epoch by epoch, over the run. Two
-    strong views learn each guess: hard ones for FixMatch, the balanced classifier's own as they
-    are for itself. Weak, labelled and either strong views are passes of their own; the running
-    statistics move to the mean of all four (published: by each in turn, so that a momentum of
-    0.996 is the published 0.999).
+    The model's own last layer is the balanced classifier, which is evaluated and predicts. A
+    further layer on the same features is FixMatch's. A labelled image counts for the balanced one
+    with the probability N_min / N_c of its class. An unlabelled image counts with a probability
+    that falls, epoch by epoch over the run, from 1 to that of the class that it is guessed to be.
+    Two strong views learn each guess: FixMatch's classifier learns its own hard guess, and the
+    balanced classifier its own soft one. Weak, labelled and both strong views are passes of their
+    own. The running statistics move to the mean of all four; the published code moves them by each
+    in turn, so that a momentum of 0.996 is the published 0.999.
 
     Args:
       threshold: least probability (`>=`) of a guess that counts, 0..1.
       unlabeled_weight: weight of FixMatch's unlabelled loss (λu).
       abc_weight: weight of the balanced classifier's losses.
-      epochs: steps in which the probability falls.
+      epochs: of the run, in which the probability falls; at least 1.
     """
     check_probability(threshold=threshold)
     check_non_negative(unlabeled_weight=unlabeled_weight, abc_weight=abc_weight)
@@ -70,7 +70,6 @@ def abc(
         xe = jnp.mean(losses.cross_entropy(batch.adjusted(logits[1]), labels))
         xeu = jnp.mean(mask[None] * _errors(logits[2:], pseudo_labels))
 
-        # A guess at the end of the run counts as often as a label.
         passed = jnp.floor(progress.fraction * epochs) / epochs
         own_rate = 1 - passed * (1 - state["rate"][jnp.argmax(own, axis=-1)])
         counts = (noise[0] < state["rate"][batch.labels]).astype(jnp.float32)

@@ -22,20 +22,20 @@ def adamatch(
 ) -> Method:
     """FixMatch with guesses aligned to the labelled ones, and a threshold relative to those.
 
-    Labelled images have a weak and a strong view. Their logits are drawn, each for itself, between
-    those of a pass of their own, whose statistics are dropped, and those of the pass over all
-    images. A guess counts from a share of the mean confidence for weak labelled images up.
-    Guesses are aligned to the average prediction for these, from that of the last 128 steps; both
-    take in this step before they are used. λu rises over the first half of the run like half a
-    cosine, and over the second half from 1 to its last value.
+    Labelled images have a weak and a strong view, and two passes: alone, whose BatchNorm statistics
+    are dropped, and with the unlabelled images. Each of their logits is drawn uniformly between
+    those of the two passes. A guess counts if its confidence is at least a share of the mean
+    confidence for weak labelled images. Guesses are multiplied by the average prediction for these
+    images, and divided by the mean guess of the last 128 steps; both include this step. λu goes
+    like half a cosine from 0 to 1 over the first half of the run, and from 1 to its last value over
+    the second half.
 
     Args:
       threshold: the share, 0..1 (USB's recipes: 0.95).
       unlabeled_weight: weight of the unlabelled loss at the end (λu; the published flag `wu`).
       momentum: of the averages, 0..1.
-      variant: authors; or usb: one pass over weak labelled, weak and strong images, no logits
-        between, an average from the first step's mean in place of the last 128 steps, and λu
-        from the start.
+      variant: `authors`, or `usb`, which has one pass over weak labelled, weak and strong images,
+        an exponential average of guesses that begins with the first step's mean, and a constant λu.
     """
     check_probability(threshold=threshold, momentum=momentum)
     check_non_negative(unlabeled_weight=unlabeled_weight)
@@ -94,7 +94,12 @@ def adamatch(
 
 
 def _interpolated(apply, params, batch, key):
-    """Logits of labelled images' views, weak and strong; of weak and strong images; statistics."""
+    """The passes of the authors.
+
+    Returns:
+      Logits of labelled images, of their weak and strong views, each `[B, C]`; of weak views
+      without gradient and of strong views, `[M, C]`; new batch statistics.
+    """
     labeled = jnp.concatenate([batch.labeled, *batch.more_labeled])
     alone, _ = apply(params, labeled)
     among = batch._replace(labeled=labeled)
@@ -104,14 +109,15 @@ def _interpolated(apply, params, batch, key):
 
 
 def _joint(apply, params, batch, noise):
-    """As `_interpolated`, of the weak view alone."""
+    """As `_interpolated`, with one pass and the weak view of labelled images alone."""
     del noise
     x_logits, *others = losses.weak_and_strong(apply, params, batch)
     return [x_logits], *others
 
 
 def _risen(fraction, last):
-    """`ScheduleCosPhases(1, [(0.5, 1), (1, last)], start_value=0)` of `shared/train.py`."""
+    """λu at a share of the run, 0..1: `ScheduleCosPhases(1, [(0.5, 1), (1, last)], start_value=0)`
+    of `shared/train.py`."""
 
     def rise(start):
         return (1 - jnp.cos(jnp.pi * (fraction - start) / 0.5)) / 2

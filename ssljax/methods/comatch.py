@@ -37,12 +37,12 @@ def comatch(
 ) -> Method:
     """Guesses are smoothed over similar images, and embeddings learn which guesses are similar.
 
-    A queue has embeddings and guesses of the last steps' weak views, and labels of the labelled
-    images. Guesses are divided by their mean over the last steps, and mixed with the queue's
-    guesses, weighted by similarity. One strong view learns the guesses. The similarities of its
-    embeddings to those of another strong view learn the graph of guesses: the products of pairs
-    that are large enough, and 1 for an image with itself. Labelled images, the first strong view
-    and the second one have gradients.
+    A queue has the embeddings of the last steps' weak views and labelled images, with their guesses
+    and labels. Guesses are divided by their mean over the last steps, and mixed with the queue's
+    guesses, weighted by the similarity of embeddings. One strong view learns the guesses. The
+    similarities of its embeddings to those of another strong view learn the graph of guesses, whose
+    edges are the products of two images' guesses where these are large enough, and 1 for an image
+    with itself. Weak views have no gradient.
 
     Args:
       threshold: least probability (`>=`) of a guess that counts, 0..1.
@@ -51,13 +51,13 @@ def comatch(
       contrast_threshold: least product (`>=`) of the guesses of a pair that is an edge, 0..1.
       temperature: that divides similarities, above 0.
       smoothing: share of the guess itself in what is learned, 0..1 (α).
-      queue_steps: steps whose images the queue has. (USB's vision transformers: 32.)
-      smoothing_from: the step, counted from 0, from which guesses are smoothed (USB: 1024).
+      queue_steps: steps whose images the queue has (USB's vision transformers: 32).
+      smoothing_from: the step, counted from 0, from which guesses are mixed (USB: 1024).
       alignment_steps: steps whose mean guesses are averaged.
       embedding: width of the embedding.
-      projectors: heads whose mean is the embedding (3 in USB's recipes, by the name of EPASS).
-      second_view: augmentation of the second strong view: simclr, or strong (USB).
-      variant: authors, whose head has a leaky ReLU; or usb, whose head has a ReLU.
+      projectors: heads whose mean is the embedding (3 in USB's recipes, which call it EPASS).
+      second_view: augmentation of the second strong view, `simclr` or `strong` (USB's).
+      variant: `authors`, whose head has a leaky ReLU, or `usb`, whose head has a ReLU.
     """
     check_probability(threshold=threshold, contrast_threshold=contrast_threshold)
     check_probability(smoothing=smoothing)
@@ -116,7 +116,13 @@ _ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 
 
 def _contrast(strong, second, target, temperature, threshold):
-    """Cross-entropy of the similarities of embeddings against the graph of guesses, `[]`."""
+    """Cross-entropy of the similarities of embeddings against the graph of guesses, `[]`.
+
+    Args:
+      strong, second: `[M, D]` embeddings of the two strong views.
+      target: `[M, C]` guesses.
+      temperature, threshold: `temperature` and `contrast_threshold` of `comatch`.
+    """
     graph = jnp.where(jnp.eye(len(target), dtype=bool), 1.0, target @ target.T)
     graph = jnp.where(graph >= threshold, graph, 0.0)
     graph /= jnp.sum(graph, axis=-1, keepdims=True)

@@ -27,12 +27,12 @@ def crest(
 ) -> Method:
     """FixMatch in generations, each from fresh weights and with more labels of rare classes.
 
-    After a generation the averaged model predicts the unlabelled images. Of those that are given a
-    class, the surest become labelled images of the next generation: all of the rarest class's, and
-    of the c-th most frequent class's (N_(C+1-c) / N_1)^(1/α), where N are the labelled images of
-    each class from the start. With alignment, which is CReST+, guesses are aligned to these
-    frequencies to a power that falls from 1 to its last value, from the mean guess of the 128
-    steps before.
+    The averaged model of a generation predicts the unlabelled images. The surest images of each
+    class become labelled images of the next generation: all of the rarest class, and the share
+    (N_(C+1-c) / N_1)^(1/α) of the c-th most frequent one, where N_c is the number of its labelled
+    images in the first generation, in falling order. CReST+ aligns guesses too: it multiplies them
+    by these frequencies to a power, which falls from 1 to its last value over the generations, and
+    divides them by the mean guess of the 128 steps before.
 
     Args:
       threshold: least probability (`>=`) of a guess that counts, 0..1.
@@ -41,8 +41,9 @@ def crest(
       alpha: α, above 0.
       dist_align: whether guesses are aligned.
       last_power: the power in the last generation (the published `dalign_t`).
-      generation: which one this is, from 0; set where they are trained.
-      class_prior: the classes' frequencies at the start, set there too; (): those of the labels.
+      generation: which one this is, from 0; `generations.py` sets it.
+      class_prior: the classes' frequencies in the first generation, which `generations.py` sets;
+        (): those of the labelled images.
     """
     check_probability(threshold=threshold)
     check_non_negative(unlabeled_weight=unlabeled_weight, last_power=last_power)
@@ -102,7 +103,8 @@ def pick_labels(probabilities: np.ndarray, class_counts: np.ndarray, alpha: floa
 
     Args:
       probabilities: `[N, C]` of the images.
-      class_counts: `[C]` labelled images of each class.
+      class_counts: `[C]` labelled images of each class in the first generation.
+      alpha: α, above 0.
     """
     predicted, sureness = probabilities.argmax(axis=1), probabilities.max(axis=1)
     order = np.argsort(-class_counts, kind="stable")  # the most frequent class first

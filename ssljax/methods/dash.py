@@ -26,11 +26,12 @@ def dash(
 ) -> Method:
     """FixMatch that picks images by the loss of their guess, below a threshold that falls.
 
-    In the first epochs all images count. The mean ρ of the last losses before `start_epoch`, one
-    for each unlabelled image without a label, is the first threshold, which then falls by
-    γ every few epochs. Images count whose weak view has a smaller cross-entropy with its likeliest
-    class (`<`); the loss is a mean over these, times 0.9, and not over all. Strong views learn
-    sharpened guesses, and hard ones once the threshold has reached its least value.
+    All images count in the first epochs. ρ is the mean of the last unlabelled losses before
+    `start_epoch`, as many as there are unlabelled images without a label. The threshold begins at ρ
+    and is divided by γ every few epochs. An image counts if the cross-entropy of its weak view
+    with the likeliest class is below the threshold (`<`). The unlabelled loss is 0.9 times the mean
+    over the images that count, not over all. Strong views learn sharpened guesses, and later, when
+    the threshold has reached its least value, the likeliest class.
 
     Args:
       gamma: what the threshold is divided by (γ), above 0. (Arguments have the values of
@@ -50,6 +51,7 @@ def dash(
 
     def init(sizes):
         without_label = max(1, sizes.unlabeled - sizes.labeled)
+        # The sum and the number of the losses whose mean is ρ, and how many these are to be.
         return {"sum": jnp.zeros(()), "count": jnp.zeros(()), "last": jnp.int32(without_label)}
 
     def loss(params, ema_params, apply, batch, noise, state, progress):
@@ -74,7 +76,7 @@ def dash(
         xe = jnp.mean(losses.cross_entropy(batch.adjusted(x_logits), labels))
         xeu = _SCALE * jnp.sum(mask * errors) / jnp.maximum(jnp.sum(mask), 1)
 
-        # The last losses of the epoch before the start, of however many steps they are.
+        # How many losses come after each of these before the start; the last ones are noted.
         m, last = len(soft_error), state["last"]
         steps_left = -(-start_epoch * epoch_images // n) - 1 - progress.step
         later = jnp.arange(m)[::-1] + m * jnp.clip(steps_left, 0, last)
@@ -92,6 +94,6 @@ def dash(
 
 
 def _epoch(step, batch_size, epoch_images):
-    """step · batch_size // epoch_images, `[]` int32, though the product may overflow."""
+    """step · batch_size // epoch_images, `[]` int32, also where the product overflows int32."""
     whole, rest = jnp.divmod(step, epoch_images)
     return whole * batch_size + rest * batch_size // epoch_images

@@ -25,24 +25,26 @@ def debiaspl(
 ) -> Method:
     """FixMatch whose guesses lose what the model predicts too often anyway.
 
-    q is the average prediction for weak views, from uniform. τ · log q is taken from the logits of
-    weak views before they are guesses, and added to those of strong views before their loss: with
-    q before this step's average, and after it. With two views of each, strong ones learn three
-    guesses: of the mean logits, and of each weak view. The further loss (CLD) compares predictions
-    for strong views with the mean predictions for groups of weak ones; as published, a group is of
-    those whose *least* likely class is the same.
+    q is the average prediction for weak views, and begins uniform. A guess is the softmax of the
+    logits of a weak view minus τ · log q, with q of the steps before. The loss is of the logits of
+    strong views plus τ · log q, with q that includes this step. Both strong views learn three
+    guesses where there are two views of each kind: of the mean logits, and of each weak view. The
+    CLD loss compares predictions for strong views with the mean predictions for groups of weak
+    views. Such a group has the images whose *least* likely class is the same, as published.
+
+    The defaults are the values of the script for 1 % of ImageNet. The program's own are a threshold
+    of 0.7, τ = 1, no CLD loss and one view of each kind.
 
     Args:
-      threshold: least probability (`>=`) of a guess that counts, 0..1. (Arguments have the values
-        of the script for 1 % of ImageNet; the program's own are 0.7, 1, 0.999, 10, none and one.)
+      threshold: least probability (`>=`) of a guess that counts, 0..1.
       tau: strength of the debiasing (τ), 0 or more.
       momentum: of q, 0..1.
       unlabeled_weight: weight of the unlabelled loss (λu).
       cld_weight: weight of the CLD loss; 0: none.
       views: of each kind, 1 or 2.
-      teacher: whose weak views' guesses are: ema, the averaged weights in evaluation mode
-        (`config.ema_batch_stats` averages its statistics too, as published); or self, the model in
-        one pass over labelled, weak and strong images.
+      teacher: whose guesses these are: `ema`, the averaged weights in evaluation mode
+        (`config.ema_batch_stats` averages their statistics too, as published); or `self`, the model
+        in one pass over labelled, weak and strong images.
     """
     check_probability(threshold=threshold, momentum=momentum)
     check_non_negative(tau=tau, unlabeled_weight=unlabeled_weight, cld_weight=cld_weight)
@@ -96,7 +98,7 @@ def debiaspl(
 
 
 def _cld(strong, weak):
-    """Cross-level discrimination of predictions `[M, C]`, `[]`."""
+    """Cross-level discrimination, `[]`, of predictions for strong and weak views, each `[M, C]`."""
     group = jax.nn.one_hot(jnp.argmin(weak, axis=-1), weak.shape[-1])
     centres = (group.T @ weak) / jnp.maximum(jnp.sum(group, axis=0), 1)[:, None]
     return jnp.mean(losses.cross_entropy(strong @ centres.T / _CLD_TEMPERATURE, group))

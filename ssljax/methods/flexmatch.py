@@ -16,16 +16,17 @@ def flexmatch(
 ) -> Method:
     """FixMatch whose threshold is lower for classes that have been learned less.
 
-    The class in which each unlabelled image was last guessed confidently is remembered. A class's
-    share β of these, in the largest share, lowers its threshold to τ·β/(2 - β), with the shares of
-    the steps before. As published, images are remembered at the fixed threshold, and before
-    the first of them all images count. Of several views of an image in a batch, the last counts.
+    The state has the class of each unlabelled image's last confident guess. A class's number of
+    such images, divided by the largest such number, is β; its threshold is τ·β/(2 - β), with β of
+    the steps before. A guess is remembered from the fixed threshold τ up, as published. All images
+    count before the first guess is remembered. The last one wins where an image is twice in a
+    batch.
 
     Args:
       threshold: least probability (`>=`) of a guess that is remembered, 0..1 (τ).
       unlabeled_weight: weight of the unlabelled loss (λu).
-      thresh_warmup: whether the images without a confident guess yet are a class too where the
-        largest share is looked for, so that thresholds rise slowly at first.
+      thresh_warmup: whether the number of images without a confident guess yet can be the largest
+        number too, so that thresholds rise slowly at first.
     """
     check_probability(threshold=threshold)
     check_non_negative(unlabeled_weight=unlabeled_weight)
@@ -64,8 +65,14 @@ def flexmatch(
 
 
 def _shares(chosen, before, thresh_warmup):
-    """Each class's count over the largest one, `[C]`; as before while all images are alike."""
-    counts = jnp.bincount(chosen + 1, length=len(before) + 1)  # the first is of those without
+    """β `[C]`: each class's number of images, divided by the largest one. β stays as it was while
+    all images are of one class, or none has a guess.
+
+    Args:
+      chosen: `[unlabeled]` int32, each image's class; -1: none yet.
+      before: `[C]` β of the step before.
+    """
+    counts = jnp.bincount(chosen + 1, length=len(before) + 1)  # the first is of -1
     largest = jnp.max(counts if thresh_warmup else counts[1:])
     share = counts[1:] / jnp.maximum(largest, 1)
     return jnp.where(jnp.max(counts) < len(chosen), share, before)

@@ -21,10 +21,11 @@ def freematch(
 ) -> Method:
     """FixMatch whose thresholds are averages of what the model itself predicts.
 
-    τ is the average confidence; a class's threshold is τ times its average probability over that
-    of the likeliest class. The averages take in this step's weak views before they are used. The
-    fairness loss keeps the confident strong views' mean prediction near the averages, both over
-    the share of images predicted in a class; as published, it is minus a cross-entropy.
+    τ is the average confidence. A class's threshold is τ times its average probability, divided by
+    that of the likeliest class. The averages include this step's weak views. The fairness loss is
+    Σ a · log b: a is the average probabilities divided by the average shares of images that are
+    predicted in each class, b is the same of this step's confident strong views, and both sum to 1.
+    It is added with this sign, minus a cross-entropy, as published.
 
     Args:
       unlabeled_weight: weight of the unlabelled loss (λu).
@@ -85,7 +86,13 @@ def freematch(
 
 
 def _fairness(strong_logits, mask, probabilities, predicted):
-    """Σ a · log b of the modulated averages and batch means; 0 where no image is confident."""
+    """Σ a · log b, `[]`, see `freematch`; 0 where no image is confident.
+
+    Args:
+      strong_logits: `[M, C]`.
+      mask: `[M]` float32, 1 for a confident image, else 0.
+      probabilities, predicted: `[C]` averages.
+    """
     classes = strong_logits.shape[-1]
     strong = jax.nn.softmax(strong_logits)
     weights = (mask / jnp.maximum(jnp.sum(mask), 1))[:, None]
@@ -99,10 +106,11 @@ def _fairness(strong_logits, mask, probabilities, predicted):
 
 
 def _inverse(x):
-    """1 / x; of 0, 0."""
+    """1 / x, and 0 where x is 0."""
     return jnp.where(x > 0, 1 / jnp.where(x > 0, x, 1), 0)
 
 
 def _normalized(x):
+    """x `[C]` divided by its sum, where that is above 0."""
     total = jnp.sum(x)
     return x / jnp.where(total > 0, total, 1)

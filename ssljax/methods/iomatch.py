@@ -24,22 +24,23 @@ def iomatch(
     dist_align: bool = True,
     warmup_steps: int = 1024,
 ) -> Method:
-    """FixMatch for unlabelled images of which some belong to no class.
+    """FixMatch for unlabelled images some of which belong to no class.
 
-    For each class a head tells whether an image belongs to it. An image is foreign where the
-    guess, aligned to uniform, says so on average: these do not count for FixMatch's loss. A further
-    head, with a class for the foreign, learns the guess for strong views: each class's probability
-    times that of belonging, and the rest. The log `foreign` is the share of
-    images that are judged so.
+    A head says with which probability an image belongs to each class. An image is foreign if the
+    mean probability of not belonging, weighted by its guess, is 0.5 or more. The guess is aligned
+    to the uniform distribution. Foreign images do not count for FixMatch's loss. Another head has
+    one class more, for foreign images. It learns, for strong views, each class's guess times the
+    probability of belonging, and the rest for the class of foreign images. The log `foreign` is the
+    share of images that are judged to be foreign.
 
     Args:
       threshold: least probability (`>=`) of a guess that counts, 0..1.
-      open_threshold: as `threshold`, of the guess with the class of the foreign.
+      open_threshold: as `threshold`, of the guess with a class for foreign images.
       unlabeled_weight: weight of FixMatch's unlabelled loss (λu).
       one_vs_all_weight: weight of the loss of belonging (`mb_loss_ratio`).
-      open_weight: weight of the loss of the head with a class for the foreign (`op_loss_ratio`).
-      dist_align: whether guesses are aligned (the authors' CIFAR-10 recipes: not).
-      warmup_steps: steps of the first epoch, in which that loss is left out.
+      open_weight: weight of the loss of the head with one class more (`op_loss_ratio`).
+      dist_align: whether guesses are aligned (False in the authors' CIFAR-10 recipes).
+      warmup_steps: steps of the first epoch, which leaves the loss of that head out.
     """
     check_probability(threshold=threshold, open_threshold=open_threshold)
     check_non_negative(unlabeled_weight=unlabeled_weight, one_vs_all_weight=one_vs_all_weight)
@@ -87,8 +88,8 @@ def iomatch(
 
 
 def _open_set_head():
-    """Features -> probabilities of lying outside and inside of each class `[2, N, C]`, logits of
-    the classes and of the foreign `[N, C + 1]`."""
+    """A head: features `[N, D]` -> the probabilities of not belonging and of belonging to each
+    class, `[2, N, C]`, and logits of the classes and of foreign images, `[N, C + 1]`."""
     projection = heads.mlp("projection", _EMBEDDING, normalized=False)
     one_vs_all = heads.dense("one_vs_all", per_class=2, bias=False)
     opened = heads.dense("open", 1, per_class=1)
@@ -111,7 +112,12 @@ def _open_set_head():
 
 
 def _one_vs_all(belongs, labels):
-    """The loss of belonging, of the true class and of the wrong one that is worst, `[]`."""
+    """The loss of belonging, `[]`: of the true class, and of the worst of the others.
+
+    Args:
+      belongs: `[2, B, C]` probabilities of not belonging and of belonging.
+      labels: `[B, C]` one-hot.
+    """
     outside, inside = -jnp.log(belongs + 1e-8)
     return jnp.mean(jnp.sum(inside * labels, axis=-1)) + jnp.mean(
         jnp.max(outside * (1 - labels), axis=-1)

@@ -4,6 +4,7 @@ https://arxiv.org/abs/2203.06915; mingkai-zheng/simmatch, and `algorithms/simmat
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -30,16 +31,18 @@ def simmatch(
 ) -> Method:
     """Strong views learn a teacher's classes, and its similarities to the labelled images.
 
-    A bank has an embedding of each labelled image. The similarities of a weak view to these are
-    scaled by the guess for the class of each, and are what the strong view's similarities learn;
-    their sums by class are mixed into the guess. Guesses are divided by their mean over the last
-    steps. In the first epoch, guesses are learned alone, as they are. Of several views of a
-    labelled image in a batch, the last one enters the bank.
+    A bank has an embedding of each labelled image. The similarities of a weak view to these,
+    multiplied by the guess for the class of each, are what the strong view's similarities learn.
+    Their sums by class are mixed into the guess. Guesses are divided by their mean over the last
+    steps. The first epoch has the loss of guesses alone, which are not mixed yet. The last one wins
+    where a labelled image is twice in a batch.
+
+    The defaults are the values of the authors' ImageNet runs. USB's recipes have a threshold of
+    0.95, weights of 1, temperatures of 0.1 to 0.2, 32 alignment steps, three projectors, a bank
+    momentum of 0.7 and the teacher `self`.
 
     Args:
-      threshold: least probability (`>=`) of a guess that counts, 0..1. (Arguments have the values
-        of the authors' ImageNet runs; USB's recipes have 0.95, 1, 1 and 0.1 to 0.2 for these four,
-        and 32 alignment steps, three projectors, a bank momentum of 0.7 and the teacher self.)
+      threshold: least probability (`>=`) of a guess that counts, 0..1.
       unlabeled_weight: weight of the unlabelled loss (λu).
       instance_weight: weight of the loss of similarities (λin).
       temperature: that divides similarities, above 0.
@@ -48,11 +51,11 @@ def simmatch(
       alignment_steps: steps whose mean guesses are averaged.
       embedding: width of the embedding.
       projectors: heads whose mean is the embedding.
-      bank_momentum: share of its old embedding that an image in the bank keeps, 0..1. (USB then
-        scales over the images of the batch, and not each to length 1.)
-      teacher: whose guesses and bank these are: ema, the averaged weights with BatchNorm over
-        labelled and weak images; eman, the same in evaluation mode; or self, the model in one pass
-        over all.
+      bank_momentum: share of its old embedding that an image in the bank keeps, 0..1. The mixed
+        embedding is scaled to length 1 (USB scales over the images of the batch).
+      teacher: whose guesses and embeddings of labelled images these are: `ema`, the averaged
+        weights with BatchNorm over labelled and weak images; `eman`, the same in evaluation mode;
+        or `self`, the model in one pass over labelled, weak and strong images.
     """
     check_probability(threshold=threshold, smoothing=smoothing, bank_momentum=bank_momentum)
     check_non_negative(unlabeled_weight=unlabeled_weight, instance_weight=instance_weight)
@@ -104,7 +107,12 @@ def simmatch(
 
 
 def _remember(state, batch, embedding, momentum):
-    """The bank after a step with these embeddings of labelled images `[B, D]`."""
+    """The bank and its labels after a step.
+
+    Args:
+      embedding: `[B, D]` of the batch's labelled images.
+      momentum: `bank_momentum` of `simmatch`.
+    """
     old = state["bank"][batch.labeled_index]
     moved = heads.normalize(momentum * old + (1 - momentum) * embedding) if momentum else embedding
     return {
@@ -113,8 +121,9 @@ def _remember(state, batch, embedding, momentum):
     }
 
 
-# (apply, params, ema_params, batch, projection) -> logits and embeddings of labelled images and
-# strong views; of labelled images and weak views; new statistics.
+# Each teacher is (apply, params, ema_params, batch, projection) -> student, taught, statistics. The
+# student's are logits and embeddings of labelled images and strong views, those that are taught of
+# labelled images and weak views.
 
 
 def _by_average(apply, params, ema_params, batch, projection, *, evaluate=False):
@@ -131,10 +140,6 @@ def _by_average(apply, params, ema_params, batch, projection, *, evaluate=False)
     return split(params, *student), split(ema_params, *taught), student[2]
 
 
-def _by_average_in_evaluation(*args):
-    return _by_average(*args, evaluate=True)
-
-
 def _by_itself(apply, params, ema_params, batch, projection):
     del ema_params
     n, m = len(batch.labeled), len(batch.views[0])
@@ -147,6 +152,6 @@ def _by_itself(apply, params, ema_params, batch, projection):
 
 _TEACHERS: dict[str, Callable[..., Any]] = {
     "ema": _by_average,
-    "eman": _by_average_in_evaluation,
+    "eman": partial(_by_average, evaluate=True),
     "self": _by_itself,
 }

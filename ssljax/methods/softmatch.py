@@ -21,19 +21,19 @@ def softmatch(
 ) -> Method:
     """FixMatch without a threshold: less confident guesses count less.
 
-    Guesses are aligned to the uniform distribution first. The weight of one is 1 where its
-    confidence is above the average μ, and falls below that like a normal distribution of the
-    average variance σ² of confidences, over n²/2. The label is the likeliest class of the guess
-    before the alignment. The averages take in this step before they are used; the alignment's
-    begins with the first step's mean.
+    Guesses are aligned to the uniform distribution first. The weight of a guess is 1 where its
+    confidence c is at least the average confidence μ, and exp(-(c - μ)² / (2σ²/n²)) below it; σ² is
+    the average variance of confidences. The label is the likeliest class of the guess before the
+    alignment. All averages include this step. The average that guesses are divided by begins with
+    the first step's mean guess.
 
     Args:
       n_sigma: how fast weights fall (n): at μ - σ to exp(-n²/2), above 0.
       unlabeled_weight: weight of the unlabelled loss (λu).
       momentum: of the averages, 0..1.
       dist_align: whether guesses are aligned before they are weighed.
-      dist_uniform: whether to the uniform distribution, or to the average prediction for labelled
-        images.
+      dist_uniform: whether they are aligned to the uniform distribution; False: to the average
+        prediction for labelled images.
     """
     check_positive(n_sigma=n_sigma)
     check_non_negative(unlabeled_weight=unlabeled_weight)
@@ -44,8 +44,8 @@ def softmatch(
         return {
             "mean": jnp.array(1 / sizes.classes),  # μ
             "variance": jnp.array(1.0),  # σ²
-            "guesses": uniform,
-            "target": uniform,
+            "guesses": uniform,  # average guess, from the first step's on
+            "target": uniform,  # what guesses are aligned to
         }
 
     def average(old, new):

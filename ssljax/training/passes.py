@@ -135,7 +135,13 @@ class Network:
 
 
 def _shares(n: int, labeled: int, unlabeled: int) -> list[int]:
-    """The shares that `n` images of a call are: labelled ones, then of unlabelled views."""
+    """Lengths of the shares that `n` images of a call are: labelled ones, then unlabelled views.
+
+    A call that is not of whole shares is one share.
+
+    Args:
+      labeled, unlabeled: images of a share of each kind.
+    """
     if n % labeled or unlabeled <= labeled:
         return [labeled] * (n // labeled) if n % labeled == 0 else [n]
     before = n % unlabeled // labeled

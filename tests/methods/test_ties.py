@@ -31,28 +31,13 @@ def images(n):
     return jnp.zeros((n, 1, 1, 1))
 
 
-@pytest.mark.parametrize(
-    ("name", "arguments", "state", "counted"),
-    [
-        ("flexmatch", {"threshold": 0.5}, {"share": np.float32([1, 1])}, M),
-        ("flexmatch", {"threshold": 0.50001}, {"share": np.float32([1, 1])}, 0),
-        ("freematch", {"momentum": 0.5}, {"threshold": 0.5}, M),
-        ("freematch", {"momentum": 0.5}, {"threshold": 0.50001}, 0),
-        ("adamatch", {"threshold": 1.0}, {}, M),
-        ("adamatch", {"threshold": 1.0, "variant": "usb"}, {}, M),
-        # Dash counts what is below.
-        ("dash", {"min_threshold": math.log(2), "start_epoch": 1, "epoch_images": 1}, {}, 0),
-        ("dash", {"min_threshold": 0.69315, "start_epoch": 1, "epoch_images": 1}, {}, M),
-        ("debiaspl", {"threshold": 0.5}, None, M),
-        ("debiaspl", {"threshold": 0.50001}, None, 0),
-        ("simmatch", {"threshold": 0.5, "embedding": 2}, {}, M),
-        ("comatch", {"threshold": 0.5, "embedding": 2}, {}, M),
-        ("abc", {"threshold": 0.5}, {}, M),
-        ("abc", {"threshold": 0.50001}, {}, 0),
-        ("iomatch", {"threshold": 0.5}, {}, 0),  # belonging is a tie too: it is foreign
-    ],
-)
-def test_a_guess_at_the_threshold(name, arguments, state, counted):
+def aux_of(name, arguments, state):
+    """What the loss of a method returns beside its value.
+
+    Args:
+      state: the method's, or where it is a dict those parts of it that are not the initial ones;
+        None: the initial state.
+    """
     method = getattr(importlib.import_module(f"ssljax.methods.{name}"), name)(**arguments)
     initial = method.init(SIZES)
     key = jax.random.PRNGKey(0)
@@ -71,9 +56,46 @@ def test_a_guess_at_the_threshold(name, arguments, state, counted):
     progress = Progress(jnp.float32(step * B), jnp.float32(0), jnp.int32(step))
 
     @jax.jit
-    def mask():
+    def aux():
         noise = method.noise(key, batch)
-        return method.loss(params, params, Zeros(), batch, noise, state, progress)[1].mask
+        return method.loss(params, params, Zeros(), batch, noise, state, progress)[1]
 
-    assert mask().sum() == counted
-    assert mask().dtype == jnp.float32
+    return aux()
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "state", "counted"),
+    [
+        ("flexmatch", {"threshold": 0.5}, {"share": np.float32([1, 1])}, M),
+        ("flexmatch", {"threshold": 0.50001}, {"share": np.float32([1, 1])}, 0),
+        ("freematch", {"momentum": 0.5}, {"threshold": 0.5}, M),
+        ("freematch", {"momentum": 0.5}, {"threshold": 0.50001}, 0),
+        ("adamatch", {"threshold": 1.0}, {}, M),
+        ("adamatch", {"threshold": 1.0, "variant": "usb"}, {}, M),
+        # Dash counts what is below.
+        ("dash", {"min_threshold": math.log(2), "start_epoch": 1, "epoch_images": 1}, {}, 0),
+        ("dash", {"min_threshold": 0.69315, "start_epoch": 1, "epoch_images": 1}, {}, M),
+        ("debiaspl", {"threshold": 0.5}, None, M),
+        ("debiaspl", {"threshold": 0.50001}, None, 0),
+        ("simmatch", {"threshold": 0.5, "embedding": 2}, {}, M),
+        ("simmatch", {"threshold": 0.50001, "embedding": 2}, {}, 0),
+        ("comatch", {"threshold": 0.5, "embedding": 2}, {}, M),
+        ("comatch", {"threshold": 0.50001, "embedding": 2}, {}, 0),
+        ("crest", {"threshold": 0.5}, {}, M),
+        ("crest", {"threshold": 0.50001}, {}, 0),
+        ("softmatch", {"momentum": 0.5}, {"mean": 0.5}, M),  # at the average, a weight is 1
+        ("abc", {"threshold": 0.5}, {}, M),
+        ("abc", {"threshold": 0.50001}, {}, 0),
+        ("iomatch", {"threshold": 0.5}, {}, 0),  # belonging is a tie too: it is foreign
+    ],
+)
+def test_a_guess_at_the_threshold(name, arguments, state, counted):
+    mask = aux_of(name, arguments, state).mask
+    assert mask.sum() == counted
+    assert mask.dtype == jnp.float32
+
+
+@pytest.mark.parametrize(("threshold", "chosen"), [(0.5, 0), (0.50001, -1)])
+def test_flexmatch_remembers_a_guess_at_the_threshold(threshold, chosen):
+    aux = aux_of("flexmatch", {"threshold": threshold}, {})
+    np.testing.assert_array_equal(aux.state["chosen"], np.full(M, chosen))
