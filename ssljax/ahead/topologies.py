@@ -75,9 +75,7 @@ def find(name: str) -> Topology:
         jax.config.update("jax_platforms", "cpu")
     chip = CHIPS[kind]
     try:
-        found = topologies.get_topology_desc(
-            platform="tpu", topology_name=name, **chip.options
-        )
+        found = topologies.get_topology_desc(platform="tpu", topology_name=name, **chip.options)
     except jax.errors.JaxRuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise UsageError(

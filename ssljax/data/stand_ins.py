@@ -113,7 +113,7 @@ def _in_memory(shape: Shape) -> Dataset:
 
 
 def _streamed(shape: Shape, image_size: int) -> StreamedDataset:
-    labels, nothing, test_labels = _labels(shape, np.arange(0))
+    labels, _, test_labels = _labels(shape, np.arange(0))
     names = tuple(map(str, range(shape.classes)))
     return StreamedDataset(
         _index(labels), _index(test_labels), shape.classes, names, image_size or shape.height

@@ -105,6 +105,15 @@ def require_memory(data: TrainingData, devices: Sequence[jax.Device]) -> int:
     return size
 
 
+def memory_of(device: jax.Device) -> int | None:
+    """The bytes of a device that programs may use; None: it is a CPU, or not there."""
+    try:
+        stats = device.memory_stats()
+    except jax.errors.JaxRuntimeError:
+        return None
+    return stats.get("bytes_limit") if stats else None
+
+
 def require_room(what: str, size: int, devices: Sequence[jax.Device]) -> None:
     """Each device has room for `size` bytes of `what`. CPU devices share the machine's memory.
 
@@ -112,9 +121,8 @@ def require_room(what: str, size: int, devices: Sequence[jax.Device]) -> None:
       UsageError: one has not.
     """
     for device in local_devices(devices):
-        stats = device.memory_stats()
-        if stats and "bytes_limit" in stats:
-            memory.require(what, size, stats["bytes_limit"], f"the memory of {device}")
+        if limit := memory_of(device):
+            memory.require(what, size, limit, f"the memory of {device}")
     if devices[0].platform == "cpu":
         memory.require(
             f"{what}, on each of {len(local_devices(devices))} CPU devices",
