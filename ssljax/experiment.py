@@ -19,7 +19,15 @@ from ssljax.data.datasets import Dataset
 from ssljax.data.splits import Split
 from ssljax.data.streaming import StreamedDataset
 from ssljax.methods.method import Method, Sizes
-from ssljax.training import monitors, parallel, step_flops, step_memory
+from ssljax.training import (
+    devices,
+    fitting,
+    hosts,
+    monitors,
+    parallel,
+    step_flops,
+    step_memory,
+)
 from ssljax.training.pretrained import Pretrained
 from ssljax.training.state import TrainState, init_state
 from ssljax.training.step import SINGLE, make_eval_step, make_train_step
@@ -235,6 +243,26 @@ class Experiment:
         if isinstance(self.dataset, StreamedDataset):
             return parallel.compile_streamed_steps(self.train_step, self.devices)
         return parallel.compile_steps(self.train_step, self.devices)
+
+    def fitting_steps(self) -> parallel.TrainSteps:
+        """As `compile_steps`; on accelerators they are compiled now, and fit in their memory.
+
+        Raises:
+          UsageError: they do not; says which batch size about would.
+        """
+        limit = devices.memory_of(self.devices[0])
+        if limit is None or not hosts.is_single_process():  # of several, programs take other arrays
+            return self._steps
+        state = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(self.shapes["state"]))
+        compiled = fitting.compile_step(
+            self.lower_steps(),
+            batch_size=self.batch_size,
+            devices=len(self.devices),
+            unit=len(self.devices) * self.microbatches,
+            fixed=state + self.data_bytes,
+            limit=limit,
+        )
+        return self._steps._replace(program=compiled)
 
     def lower_steps(self) -> jax.stages.Lowered:
         """The program of a call of the steps, from shapes alone."""

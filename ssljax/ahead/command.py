@@ -8,7 +8,7 @@ import ml_collections
 
 from ssljax import recipe
 from ssljax.ahead import fit, topologies
-from ssljax.ahead.programs import Program, TooLarge, compile_program
+from ssljax.ahead.programs import Program, compile_program
 from ssljax.ahead.topologies import Topology
 from ssljax.checks import check_choice, prefix_errors
 from ssljax.data import stand_ins
@@ -17,6 +17,7 @@ from ssljax.data.memory import describe
 from ssljax.data.stand_ins import Shape
 from ssljax.errors import UsageError
 from ssljax.experiment import Experiment
+from ssljax.training.fitting import TooLarge
 
 Say = Callable[[str], None]
 Data = tuple[Any, Any]

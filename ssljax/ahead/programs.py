@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ssljax.errors import RunError
+from ssljax.training import fitting
 
 _COLLECTIVES = (
     "all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute",
@@ -18,7 +18,6 @@ _OPERATION = re.compile(r"^\s+(?:ROOT )?%?[\w.-]+ = (?P<type>.*?) (?P<name>[a-z]
 _SHAPE = re.compile(r"\b(?P<dtype>pred|bf16|[sufc]\d+\w*)\[(?P<sides>[\d,]*)\]")
 _WIDTHS = {"pred": 1, "bf16": 2}
 _TO_HOST = ("infeed", "outfeed", "send", "recv")
-_GIB = 1 << 30
 
 
 class Sent(NamedTuple):
@@ -42,28 +41,14 @@ class Program(NamedTuple):
     host_transfers: int
 
 
-class TooLarge(RunError):
-    """A program does not fit in the memory of its device."""
-
-    def __init__(self, needed: int | None, reason: str):
-        super().__init__(reason)
-        self.needed = needed  # bytes; None: the compiler does not say
-
-
 def compile_program(lowered: jax.stages.Lowered) -> Program:
     """Compiles a program and looks at it.
 
     Raises:
-      TooLarge: the compiler finds no way to fit it in the device's memory.
+      fitting.TooLarge: the compiler finds no way to fit it in the device's memory.
     """
     start, processor = time.perf_counter(), time.process_time()
-    try:
-        compiled = lowered.compile()
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        text = " ".join(str(error).split())
-        raise TooLarge(needed_memory(text), text[:200]) from error
+    compiled = fitting.compile_fitting(lowered)
     seconds, processor = time.perf_counter() - start, time.process_time() - processor
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
     cost = cost[0] if isinstance(cost, list) else cost or {}
@@ -73,20 +58,12 @@ def compile_program(lowered: jax.stages.Lowered) -> Program:
         processor_seconds=processor,
         arguments=memory.argument_size_in_bytes,
         temporaries=memory.temp_size_in_bytes,
-        peak=memory.peak_memory_in_bytes,
+        peak=fitting.peak(compiled),
         code=memory.generated_code_size_in_bytes,
         flops=cost.get("flops"),
         collectives=collectives(text),
         host_transfers=host_transfers(text),
     )
-
-
-def needed_memory(message: str) -> int | None:
-    """The bytes that a program needs, of what libtpu says of one that does not fit."""
-    found = re.search(r"(?:Used |temporaries \()(\d+(?:\.\d+)?)([GM])", message)
-    if not found:
-        return None
-    return int(float(found[1]) * (_GIB if found[2] == "G" else 1 << 20))
 
 
 def collectives(program: str) -> dict[str, Sent]:

@@ -32,7 +32,9 @@ class TrainSteps(NamedTuple):
     sums), with those of the steps. When they return, at most two steps are left to do.
     """
 
-    run: Callable[[TrainState, Metrics, Feed, int], tuple[TrainState, Metrics]]
+    program: Any  # a mapped function, or what is compiled of it
+    # (program, state, metric sums, feed, number of steps) -> (state, metric sums)
+    run: Callable[[Any, TrainState, Metrics, Feed, int], tuple[TrainState, Metrics]]
     # (state, metric sums, data or batch), arrays or shapes of one device -> the program of a call,
     # lowered: `.compile()` compiles it, for devices that are not there too.
     lower: Callable[[PyTree, PyTree, PyTree], jax.stages.Lowered]
@@ -40,7 +42,7 @@ class TrainSteps(NamedTuple):
     def __call__(
         self, state: TrainState, metric_sums: Metrics, feed: Feed, steps: int
     ) -> tuple[TrainState, Metrics]:
-        return self.run(state, metric_sums, feed, steps)
+        return self.run(self.program, state, metric_sums, feed, steps)
 
 
 class Evaluated(NamedTuple):
@@ -141,19 +143,19 @@ def compile_steps(
     if loop_on_device:
         looped = jax.pmap(many, AXIS, devices=devices, donate_argnums=(0, 1))
 
-        def run_looped(state, metric_sums, data, steps):
+        def run_looped(program, state, metric_sums, data, steps):
             count = replicate(np.int32(steps), devices)
-            return jax.block_until_ready(looped(state, metric_sums, data, count))
+            return jax.block_until_ready(program(state, metric_sums, data, count))
 
-        return TrainSteps(run_looped, _lower(looped, devices, np.int32(1)))
+        return TrainSteps(looped, run_looped, _lower(looped, devices, np.int32(1)))
     step = jax.pmap(once, AXIS, devices=devices, donate_argnums=(0, 1))
 
-    def run(state, metric_sums, data, steps):
+    def run(program, state, metric_sums, data, steps):
         for _ in range(steps):
-            state, metric_sums = jax.block_until_ready(step(state, metric_sums, data))
+            state, metric_sums = jax.block_until_ready(program(state, metric_sums, data))
         return state, metric_sums
 
-    return TrainSteps(run, _lower(step, devices))
+    return TrainSteps(step, run, _lower(step, devices))
 
 
 def compile_streamed_steps(
@@ -168,13 +170,13 @@ def compile_streamed_steps(
 
     step = jax.pmap(once, AXIS, devices=devices, donate_argnums=(0, 1))
 
-    def run(state, metric_sums, stream, steps):
+    def run(program, state, metric_sums, stream, steps):
         for _ in range(steps):
-            state, metric_sums, result = step(state, metric_sums, stream.next())
+            state, metric_sums, result = program(state, metric_sums, stream.next())
             stream.follow(result)
         return state, metric_sums
 
-    return TrainSteps(run, _lower(step, devices))
+    return TrainSteps(step, run, _lower(step, devices))
 
 
 def _lower(mapped: Any, devices: Sequence[jax.Device], *more: Any) -> Callable[..., Any]:
