@@ -36,8 +36,8 @@ def test_what_the_compiler_says_is_needed(message):
 
 def test_a_program_that_fits_is_compiled():
     lowered = jax.jit(lambda x: jnp.sort(x)[::2]).lower(jnp.zeros(1000))
-    compiled = fitting.compile_step(lowered, **SIZES, limit=10_000)
-    assert 6_000 <= fitting.peak(compiled) <= 12_000
+    compiled = fitting.compile_step(lowered, **SIZES, limit=100_000)
+    assert 6_000 <= fitting.peak(compiled) <= 20_000
     assert compiled(jnp.arange(1000.0)).shape == (500,)
     with pytest.raises(UsageError, match="a step needs .* kB where a device has 2.0 kB"):
         fitting.compile_step(lowered, **SIZES, limit=2_000)
@@ -63,15 +63,16 @@ def test_another_fault_of_the_compiler_is_its_own():
 
 
 def test_a_run_that_does_not_fit_leaves_nothing_behind(tmp_path, monkeypatch):
+    experiment = build(tiny_config("supervised"))
     monkeypatch.setattr(devices, "memory_of", lambda device: 100_000)
     with pytest.raises(UsageError, match="config.batch_size is 8, 8 per device: a step needs"):
-        loop.train(build(tiny_config("supervised")), tmp_path / "run")
+        loop.train(experiment, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_a_run_trains_with_what_was_compiled(tmp_path, monkeypatch):
-    monkeypatch.setattr(devices, "memory_of", lambda device: 10**9)
     experiment = build(tiny_config("supervised"), devices=2)
+    monkeypatch.setattr(devices, "memory_of", lambda device: 10**9)
     assert isinstance(experiment.fitting_steps().program, jax.stages.Compiled)
     found = loop.train(experiment, tmp_path / "run")
     assert found["step"] == 12
