@@ -103,3 +103,11 @@ def test_a_tpu_gathers_and_scatters_nothing_and_a_gpu_does(name):
     for platform, found in (("tpu", False), ("cuda", True), ("cpu", True)):
         program = traced.lower(lowering_platforms=(platform,)).as_text()
         assert bool(re.search(slow, program)) == found, platform
+
+
+def test_a_tpu_warps_large_images_one_after_another():
+    images = np.zeros((2, 72, 60, 3), np.uint8)
+    traced = jax.jit(ops.warp).trace(images, ops.identity_matrix(2))
+    tpu, cpu = (traced.lower(lowering_platforms=(p,)).as_text() for p in ("tpu", "cpu"))
+    assert "stablehlo.while" in tpu
+    assert "stablehlo.while" not in cpu
