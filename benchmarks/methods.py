@@ -161,11 +161,8 @@ def cost(methods: Sequence[str], before: Path, steps: int, turns: int) -> str:
     """A table of the fastest steps of both checkouts; other processes only ever make one slower."""
     lines = ["| method | ms per step before | now | now / before |", "| --- | --- | --- | --- |"]
     for method in methods:
-        times: dict[Path, list[float]] = {before: [], ROOT: []}
-        for _ in range(turns):
-            for checkout, found in times.items():
-                found.append(step_seconds(checkout, method, steps))
-        old, new = (1000 * min(found) for found in times.values())
+        pairs = [[step_seconds(x, method, steps) for x in (before, ROOT)] for _ in range(turns)]
+        old, new = (1000 * min(times) for times in zip(*pairs, strict=True))
         lines.append(f"| `{method}` | {old:.2f} | {new:.2f} | {new / old:.3f} |")
     return "\n".join([*lines, ""])
 

@@ -4,8 +4,8 @@
 
 It downloads EfficientNet-Lite0 once (Apache 2.0, 19 MB; needs `pip install 'ssljax[pretrained]'`),
 or `--config.init_from=<file>.safetensors` names its weights. Features are computed once for each
-image, some 50 a second on two cores, and kept; training on them takes seconds. `--mode=probe` with
-the same flags comes first: it needs these features too.
+image, about 50 images per second on two cores, and kept; training on them takes seconds.
+`--mode=probe` with the same flags comes first: it needs these features too.
 """
 
 import ml_collections

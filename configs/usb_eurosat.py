@@ -2,8 +2,8 @@
 
     ssljax --config=usb_eurosat --config.init_from=vit_small_patch2_32_mlp_im_1k_32.safetensors
 
-reads `eurosat/train/<class>/*` and `eurosat/test/<class>/*`: as in USB the first 80 % of each
-class's files, in the order of their names, and the others. Images get 32 of their 64 pixels a side.
+reads `eurosat/train/<class>/*`, which USB has as the first 80 % of each class's files in the order
+of their names, and `eurosat/test/<class>/*`, the others. Images are resized from 64 to 32 pixels.
 """
 
 import ml_collections

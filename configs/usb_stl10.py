@@ -1,6 +1,8 @@
 """USB's ViT-B/16 of MAE on STL-10 with 40 labels.
 
-ssljax --config=usb_stl10 --config.init_from=mae_pretrain_vit_base.safetensors
+    ssljax --config=usb_stl10 --config.init_from=mae_pretrain_vit_base.safetensors
+
+Its positions are resized from 14×14 to 6×6 patches with antialiasing, as timm does; USB has none.
 """
 
 import ml_collections

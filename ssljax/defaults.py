@@ -43,6 +43,7 @@ def get_config() -> ml_collections.ConfigDict:
     # Weights that training starts with: a run directory's averaged ones, a .safetensors or .npz
     # file, or hf://<owner>/<name>; "": random ones. A run that goes on does not read them again.
     config.init_from = ""
+    config.init_from_sha256 = ""  # of these weights; others are refused. "": any; a run records it
     # Which weights are trained: all; head, the last layer; last:N, the last N blocks and what
     # follows them; or lora:R, the head and updates of rank R of attention's projections. The others
     # have no gradient, no slot of the optimizer and no average.

@@ -1,8 +1,8 @@
 """An experiment that trains the last layer alone, on features that are computed once.
 
-Where all views are the images themselves, the features of an image are the same at every step. They
-take the place of images, `[N, 1, 1, D]`: what MixMatch mixes and VAT disturbs are features then.
-What is saved is what any experiment with `config.trainable="head"` saves.
+The features of an image are the same at every step if all views are the images themselves. They
+take the place of images, `[N, 1, 1, D]`: MixMatch then mixes features, and VAT disturbs them.
+Checkpoints are those of any experiment with `config.trainable="head"`.
 """
 
 import dataclasses

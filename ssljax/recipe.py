@@ -191,7 +191,9 @@ def _build(
     # What a run is, and whoever reads it, has nothing to do with who trains it.
     config.distributed = ml_collections.ConfigDict(_ALONE)
     _set_batch_size(config, len(run_devices), resumed_batch_size)
-    weights = pretrained.read(config.init_from) if config.init_from and not started else None
+    reads = config.init_from and not started
+    weights = pretrained.read(config.init_from, config.init_from_sha256) if reads else None
+    config.init_from_sha256 = weights.sha256 if weights else config.init_from_sha256
     dataset, split = data or parts.load_data(config)
     method = parts.make_method(config, split)
     steps_per_epoch = len(split.labeled) / config.batch_size

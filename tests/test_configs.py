@@ -106,6 +106,11 @@ def test_usb_s_schedules_are_published(name, lr, layer_decay, untraced):
     assert [float(experiment.schedule(k)) for k in steps] == pytest.approx(expected, rel=1e-5)
     assert config.optimizer.layer_decay == layer_decay
     assert (config.batch_size, config.uratio, config.ema_decay) == (8, 1, 0)
+    assert (config.num_steps, config.eval_every) == (204_800, 2048)
+    assert (config.optimizer.name, config.optimizer.weight_decay) == ("adamw", 5e-4)
+    model = experiment.model
+    assert (model.variant, model.drop_path) == ("usb", 0.2)
+    assert (model.patch, model.width) == ((16, 768) if name == "usb_stl10" else (2, 384))
 
 
 @pytest.mark.parametrize("data", ["cifar10", "svhn_noextra", "stl10"])

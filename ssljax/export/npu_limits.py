@@ -1,4 +1,4 @@
-"""What the runner of bundles for NPUs can train, and what it cannot."""
+"""Limits of the runner of bundles for NPUs: the experiments that it cannot train are refused."""
 
 from typing import Any
 

@@ -1,8 +1,8 @@
 """Self-training (Scudder, 1965; Lee, 2013) in rounds, each with a new student.
 
-A round's model predicts the unlabelled images, and the next one begins anew (from the weights of
-`config.init_from`, where there are some) and learns these predictions. With several runs a round
-they vote, as in V-PET (`algorithms/pet`, https://arxiv.org/abs/2509.07730).
+A round's model predicts the unlabelled images. The next round begins anew (from the weights of
+`config.init_from`, if given) and learns these predictions. If a round has several runs, they vote,
+as in V-PET (`algorithms/pet`, https://arxiv.org/abs/2509.07730).
 """
 
 import jax
@@ -98,10 +98,11 @@ def self_training(
 def make_targets(
     probabilities: np.ndarray, soft: bool, threshold: float, temperature: float
 ) -> np.ndarray:
-    """What the next round learns of each image, `[N, C]` float32; zeros: nothing.
+    """The targets of the next round, `[N, C]` float32; rows of zeros do not count.
 
     Args:
-      probabilities: `[R, N, C]` of R runs; the others as in `self_training`.
+      probabilities: `[R, N, C]` of R runs.
+      soft, threshold, temperature: see `self_training`.
     """
     mean = probabilities.mean(axis=0)
     classes = mean.shape[-1]

@@ -39,18 +39,17 @@ _STAGES = (
     Stage(1, 3, 1, 6, 320),
 )
 _MEAN = _STD = (0.5, 0.5, 0.5)
-_he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 class EfficientNetLite(nn.Module):
     """images `[N, H, W, C]` in [-1, 1] -> logits `[N, num_classes]`, features `[N, 1280]`; float32.
 
-    Of one channel all three are made. The features are the input of the head.
+    Images of one channel are repeated to three. The features are the input of the head.
     """
 
     num_classes: int
-    widen: float = 1.0  # channels, of those of the smallest network
-    deepen: float = 1.0  # blocks, likewise
+    widen: float = 1.0  # factor of the smallest network's channels
+    deepen: float = 1.0  # factor of its blocks
     resize: int = 0  # side in pixels that images get before the first layer; 0: as they are
     drop_path: float = 0.0  # how often the last block adds nothing; rises linearly (published: 0.2)
     dropout: float = 0.0  # share of the features that the head does not see (published: 0.2, 0.3)
@@ -99,7 +98,7 @@ class EfficientNetLite(nn.Module):
         )
 
     def translate(self, tensors: key_maps.Tensors) -> key_maps.Translated:
-        """timm's weights as this network's."""
+        """timm's tensors under this network's names."""
         return key_maps.translate(tensors, _TIMM)
 
     @nn.compact
@@ -108,12 +107,13 @@ class EfficientNetLite(nn.Module):
     ) -> tuple[jax.Array, jax.Array]:
         """
         Args:
-          keys: one random key per image `[N]`, for what is dropped in training.
+          keys: one random key per image, `[N]`, for drop path and dropout in training.
         """
         layers.require_keys(self, train, keys)
         dropped, blocks = keys if train else None, self.groups - 2
         block_type = nn.remat(Block, static_argnums=(3,)) if self.remat else Block
-        conv, norm = _conv(self), _norm(self)
+        conv = layers.conv(self, train=train, use_bias=False, kernel_init=layers.he_normal)
+        norm = layers.batch_norm(self, train=train)
         images = layers.resized(images, self.resize)
         x = layers.normalize(images, self.mean or _MEAN, self.std or _STD)
         x = conv(32, (3, 3), strides=2, name="conv_stem")(x)
@@ -166,20 +166,6 @@ class Block(nn.Module):
         if self.stride > 1 or inputs != stage.filters:
             return y
         return x + layers.drop_path(keys, y, self.drop_path)
-
-
-def _conv(model):
-    return partial(nn.Conv, use_bias=False, kernel_init=_he_normal, dtype=model.dtype)
-
-
-def _norm(model):
-    return partial(
-        nn.BatchNorm,
-        momentum=model.batch_norm_momentum,
-        epsilon=1e-3,
-        dtype=model.dtype,
-        axis_name=model.axis_name,
-    )
 
 
 def _relu6(x: jax.Array) -> jax.Array:

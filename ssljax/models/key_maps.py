@@ -24,25 +24,25 @@ def hwio(x: np.ndarray) -> np.ndarray:
 
 
 class Rule(NamedTuple):
-    """Where tensors of some names go."""
+    """The place of tensors whose names match a pattern."""
 
     pattern: str  # of the whole name
-    # Of the parameter, such as `block_\1/qkv/kernel`, with the groups of the pattern. "": the model
-    # has no place for it, and computes the same without. What follows a # orders the tensors that
-    # are put together along their last axis: query, key, value.
+    # Path of the parameter, such as `block_\1/qkv/kernel`, with the groups of the pattern. "": the
+    # model has no place for the tensor, and computes the same without it. The part behind a #
+    # orders tensors that are joined along their last axis: query, key, value.
     path: str
     change: Callable[[np.ndarray], np.ndarray] = same
 
 
 class Translated(NamedTuple):
-    """Tensors as a model has them."""
+    """Tensors under a model's names."""
 
     params: dict[str, np.ndarray]  # path -> array; statistics of BatchNorm end in mean and var
     sources: dict[str, tuple[str, ...]]  # path -> names of the tensors that it comes from
     without_place: list[str]  # names of tensors that no model of this kind needs
     unknown: list[str]  # names that no rule knows
     notes: Sequence[str] = ()  # what was done to fit them
-    # What the paths of parameters begin with that need not be there, or can be there in vain.
+    # Beginnings of paths: these parameters may be missing, or may be left out.
     may_be_new: tuple[str, ...] = ()
     may_be_left: tuple[str, ...] = ()
 

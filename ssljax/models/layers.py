@@ -1,4 +1,8 @@
-"""What the models share: initial weights and BatchNorm, as TensorFlow has them, not Flax."""
+"""Parts that the models share.
+
+Initial weights and BatchNorm are TensorFlow's, not Flax's. Pretrained networks resize and normalise
+their images here, and drop paths and features.
+"""
 
 import math
 from collections.abc import Callable, Sequence
@@ -76,9 +80,6 @@ def default_scales(images: jax.Array) -> int:
     return (images.shape[2] - 1).bit_length() - 2
 
 
-# Networks that are pretrained
-
-
 def check_normalization(model: Any) -> None:
     """Raises ValueError unless a model's `mean` and `std` are both empty, or of three channels."""
     lengths = len(model.mean), len(model.std)
@@ -98,7 +99,7 @@ def resized(images: jax.Array, side: int) -> jax.Array:
 
 
 def normalize(images: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
-    """Images `[N, H, W, 1 or 3]` in [-1, 1] -> `[N, H, W, 3]` as the weights know them.
+    """Images `[N, H, W, 1 or 3]` in [-1, 1] -> `[N, H, W, 3]` of about mean 0 and deviation 1.
 
     Args:
       mean, std: of the three channels, of images in 0..1.
@@ -112,8 +113,8 @@ def gelu(x: jax.Array) -> jax.Array:
     return 0.5 * x * (1 + jax.lax.erf(x * math.sqrt(0.5)))
 
 
-# What is dropped in training is drawn per image, from its key: it must not depend on which images
-# a device has.
+# What is dropped in training is drawn from each image's own key: it must not depend on which
+# images a device has.
 
 
 def require_keys(model: Any, train: bool, keys: jax.Array | None) -> None:
@@ -123,7 +124,7 @@ def require_keys(model: Any, train: bool, keys: jax.Array | None) -> None:
 
 
 def fold_in(keys: jax.Array | None, number: int) -> jax.Array | None:
-    """Other keys `[N]`, one per place in the network; None stays None."""
+    """Keys `[N]` for one place in the network, which has this number; None stays None."""
     if keys is None:
         return None
     return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, number)
@@ -143,7 +144,7 @@ def drop_path(keys: jax.Array | None, x: jax.Array, rate: float) -> jax.Array:
 
 
 def dropout(keys: jax.Array | None, x: jax.Array, rate: float) -> jax.Array:
-    """As `drop_path`, of single features."""
+    """Dropout (Srivastava et al., 2014) of single features, from one key per image, or None."""
     if keys is None or not rate:
         return x
     kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(keys)

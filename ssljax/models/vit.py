@@ -1,12 +1,12 @@
 """Vision transformers (Dosovitskiy et al., 2021), as their pretrained weights need them.
 
-What timm, DINOv2, OpenAI's CLIP, MAE and USB compute differs in details, which `variant` chooses:
+`variant` chooses among what timm, DINOv2, OpenAI's CLIP, MAE and USB compute, in details:
 
 `augreg`: the first ones, of big_vision and AugReg; a class token, exact GELU.
 `dinov2`, `dinov2_reg`: layer scale, and four registers, without a position for the class token.
-`clip`, `openclip`: CLIP's image tower: a norm before the blocks, no bias in the patches; QuickGELU
-in the weights of OpenAI, GELU in most others.
-`mae`: the mean of the patches, which has a norm of its own, and no class token in the end.
+`clip`, `openclip`: CLIP's image tower: a norm before the blocks, no bias in the patches; `clip` has
+QuickGELU, as OpenAI's weights need, and `openclip` GELU, as most others do.
+`mae`: features are the mean of the patches, which has a norm of its own, not the class token.
 `usb`: `augreg` with the head of PyTorch, for USB's recipes.
 """
 
@@ -26,11 +26,11 @@ from ssljax.models import key_maps, layers, vit_keys
 
 
 class Variant(NamedTuple):
-    """In what published vision transformers differ."""
+    """The details in which published vision transformers differ."""
 
     mean: tuple[float, ...]  # of the channels of the images that the weights are for, in 0..1
     std: tuple[float, ...]
-    registers: int = 0  # further tokens between the class token and the patches
+    registers: int = 0  # extra tokens between the class token and the patches
     class_position: bool = True  # whether the class token has a position of its own
     layer_scale: float = 0.0  # first value of the scales of what a block adds; 0: it has none
     pre_norm: bool = False  # whether tokens are normalised before the first block
@@ -68,9 +68,9 @@ _normal = nn.initializers.normal(0.02)
 class VisionTransformer(nn.Module):
     """images `[N, H, W, C]` in [-1, 1] -> logits `[N, num_classes]`, features `[N, width]`.
 
-    Both are float32. The height and the width are multiples of `patch`; of one channel all three
-    are made. The features are the input of the head: the class token after the last norm, or the
-    normalised mean of the patches.
+    Both are float32. The height and the width are multiples of `patch`. Images of one channel are
+    repeated to three. The features are the input of the head: the class token after the last norm,
+    or the normalised mean of the patches.
     """
 
     num_classes: int
@@ -99,6 +99,7 @@ class VisionTransformer(nn.Module):
             ("heads", 1000),
         ):
             check_range(name, getattr(self, name), 1, most)
+        check_range("resize", self.resize, 0, 1 << 14)
         if self.width % self.heads:
             raise ValueError(f"heads is {self.heads}; allowed: what divides width, {self.width}")
         layers.check_normalization(self)
@@ -122,13 +123,13 @@ class VisionTransformer(nn.Module):
         return {"norm": self.depth, "fc_norm": self.depth + 1, "head": self.depth + 1}.get(name, 0)
 
     def translate(self, tensors: key_maps.Tensors) -> key_maps.Translated:
-        """Other people's weights as this network's."""
+        """Tensors of others under this network's names."""
         return vit_keys.translate(tensors)
 
     def adapt(
         self, found: key_maps.Translated, image_shape: tuple[int, int, int]
     ) -> key_maps.Translated:
-        """Weights of images of another size as those for `image_shape`."""
+        """Weights for images of any size -> those for `image_shape`, (height, width, channels)."""
         height, width = (self.resize or side for side in image_shape[:2])
         grid, kind = (height // self.patch, width // self.patch), self.kind
         return vit_keys.adapt(
@@ -141,7 +142,7 @@ class VisionTransformer(nn.Module):
     ) -> tuple[jax.Array, jax.Array]:
         """
         Args:
-          keys: one random key per image `[N]`, for what is dropped in training.
+          keys: one random key per image, `[N]`, for drop path and dropout in training.
         """
         kind, dropped = self.kind, keys if train else None
         layers.require_keys(self, train, keys)
@@ -246,7 +247,7 @@ def _norm(kind: Variant, dtype: DTypeLike, name: str) -> nn.LayerNorm:
 
 
 def _uniform(bound: float) -> nn.initializers.Initializer:
-    """From -bound to bound."""
+    """Uniform numbers from -bound to bound."""
 
     def draw(key, shape, dtype=jnp.float32):
         return jax.random.uniform(key, shape, dtype, -bound, bound)

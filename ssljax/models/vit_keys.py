@@ -1,7 +1,8 @@
-"""What others call the weights of a vision transformer, and how they have them.
+"""The names and layouts in which others publish the weights of a vision transformer.
 
-timm and DINOv2 have one form, OpenAI and OpenCLIP another, the models of transformers (ViT, DINOv2,
-CLIP) a third; AugReg and big_vision are Flax's. Queries, keys and values are one layer in ours.
+timm and DINOv2 have one layout, OpenAI and OpenCLIP another, the models of transformers (ViT,
+DINOv2, CLIP) a third, and AugReg and big_vision Flax's. Queries, keys and values are one layer in
+ours.
 """
 
 import math
@@ -18,7 +19,7 @@ _FLAX_PREFIXES = ("", "opt/target/", "params/", "params/img/")
 
 
 def translate(tensors: key_maps.Tensors) -> key_maps.Translated:
-    """Tensors of any of these forms as the parameters of `vit.py`."""
+    """Tensors of any of these layouts -> the parameters of `vit.py`."""
     flax = next((p for p in _FLAX_PREFIXES if f"{p}embedding/kernel" in tensors), None)
     if flax is not None:
         tensors = {k.removeprefix(flax): x for k, x in tensors.items() if k.startswith(flax)}
@@ -29,7 +30,7 @@ def translate(tensors: key_maps.Tensors) -> key_maps.Translated:
 def adapt(
     found: key_maps.Translated, grid: tuple[int, int], *, class_position: bool, mean_pool: bool
 ) -> key_maps.Translated:
-    """Parameters as a network of other details has them.
+    """Parameters as a network with these details needs them.
 
     Args:
       grid: patches of the images, in height and width; positions are resized to it.
@@ -50,7 +51,7 @@ def adapt(
 def _with_positions(
     params: Mapping[str, np.ndarray], grid: tuple[int, int], class_position: bool
 ) -> tuple[dict[str, np.ndarray], list[str]]:
-    """With positions of this grid, and what was done to them."""
+    """The parameters with positions for this grid, and notes on what was changed."""
     params, position = dict(params), params.get("pos_embed")
     if position is None or position.ndim != 3:
         return params, []
@@ -69,7 +70,8 @@ def _with_positions(
 
 
 def _resized(position: np.ndarray, tokens: int, grid: tuple[int, int]) -> np.ndarray:
-    """Positions `[1, tokens + side², D]` for another grid, bicubic and antialiased as in timm."""
+    """Positions `[1, tokens + side², D]` -> `[1, tokens + height · width, D]` for a grid of so many
+    patches: bicubic and antialiased, as `resample_abs_pos_embed` of timm."""
     first, patches = position[:, :tokens], position[:, tokens:]
     side = math.isqrt(patches.shape[1])
     square = jnp.asarray(patches.reshape(1, side, side, -1))
@@ -172,7 +174,9 @@ _TRANSFORMERS = [
     *_separate(rf"{_TOWER}\.self_attn\.([qkv])_proj"),
     Rule(r"vision_model\.embeddings\.position_ids|visual_projection\..*|text_.*", ""),
 ]  # fmt: skip
-_TORCH = (*_TIMM, *_OPEN_CLIP, *_TRANSFORMERS)
+# Heads of USB's pretraining, which its own `load_checkpoint` (`nets/utils.py`) passes over.
+_OTHER_HEADS = Rule(r"(fc|classifier|mlp|head)\..*", "")
+_TORCH = (*_TIMM, *_OPEN_CLIP, *_TRANSFORMERS, _OTHER_HEADS)
 
 
 def _merge_heads(x: np.ndarray) -> np.ndarray:
@@ -181,7 +185,7 @@ def _merge_heads(x: np.ndarray) -> np.ndarray:
 
 
 def _merge_inputs(x: np.ndarray) -> np.ndarray:
-    """What heads are projected by, `[heads, size, D]` -> `[heads · size, D]`."""
+    """The projection of heads, `[heads, size, D]` -> `[heads · size, D]`."""
     return x.reshape(-1, x.shape[-1]) if x.ndim == 3 else x
 
 

@@ -1,7 +1,8 @@
-"""What a frozen network makes of images, computed once: in memory and, for later runs, on the disk.
+"""Features of images by a frozen network, computed once and kept in memory and, for later runs, on
+the disk.
 
-Features are kept under the hash of the network and of each image's pixels: new images are computed,
-and those that are known are not. Deleting a folder of them is always safe.
+Their keys are hashes of the network and of each image's pixels: only new images are computed.
+Deleting a folder of features is always safe.
 """
 
 import dataclasses
@@ -30,7 +31,7 @@ FOLDER = "~/.cache/ssljax/features"  # where features are kept between runs
 _EACH = {"cpu": 16}  # images that a device computes at once: on a core they stay in its cache
 _MANY = 128  # on others
 _KEPT = 2048  # images whose features are one file
-# What changes nothing about features: the head, and how the network is trained.
+# Fields of a model that do not change its features: they are of the head, or of training.
 _OF_TRAINING = {
     "num_classes", "axis_name", "remat", "frozen", "drop_path", "dropout", "batch_norm_momentum",
     "parent", "name",

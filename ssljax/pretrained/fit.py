@@ -118,7 +118,8 @@ def _wrong_shape(weights: Weights, found: Translated, path: str, shapes: Shapes)
 
 
 def _misfit(found: Translated, missing: list[str], extra: list[str]) -> str:
-    """What is missing, and what has no place: together they tell what was renamed."""
+    """A message with the missing parameters and the tensors without a place, which together show
+    what was renamed."""
     without = found.unknown + [source for path in extra for source in found.sources[path]]
     lacks = f"it lacks {some(missing)}" if missing else ""
     holds = f"it holds {some(without)}, without a place there" if without else ""

@@ -24,13 +24,21 @@ ALLOWED = (
     "hf://<owner>/<name>[/<file>]"
 )
 _HUB = re.compile(r"hf://([\w.-]+/[\w.-]+)(?:/([^@]+))?(?:@([\w./-]+))?")
-# What repositories of the hub call their weights, in the order in which they are looked for.
+# Names of weights in repositories of the hub, in the order in which they are looked for.
 _NAMES = ("model.safetensors", "open_clip_model.safetensors")
 _PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".tar")
+# Many keep the weights under a name, as MAE and USB do, and some share memory between tensors.
+_CONVERSION = (
+    "import torch, safetensors.torch as s; "
+    "w = torch.load({source!r}, map_location='cpu', weights_only=True); "
+    "w = w.get('model', w.get('state_dict', w)); "
+    "s.save_file({{k.removeprefix('module.'): v.clone().contiguous() for k, v in w.items()}}, "
+    "{made!r})"
+)
 
 
 class Weights(NamedTuple):
-    """Named tensors of a network, of a file or of a run."""
+    """Named tensors of a network, from a file or a run."""
 
     tensors: Mapping[str, np.ndarray]
     name: str  # where they are, as it was given
@@ -41,7 +49,7 @@ class Weights(NamedTuple):
 
 
 def read(where: str) -> Weights:
-    """The tensors of a file, as they are there; those of 16 bits as float32.
+    """The tensors of a file, unchanged but for those of 16 bits, which become float32.
 
     Args:
       where: a path, or `hf://<owner>/<name>[/<file>][@<revision>]`.
@@ -63,9 +71,8 @@ def _local(where: str) -> Path:
         made = path.with_suffix(".safetensors").name
         raise UsageError(
             f"{FIELD} {where} is a pickle of PyTorch, which can run any code and is not read; "
-            'where you trust it, make a .safetensors of it: python -c "import torch, '
-            f"safetensors.torch as s; s.save_file({{k: v.contiguous() for k, v in torch.load("
-            f"'{path.name}', map_location='cpu', weights_only=True).items()}}, '{made}')\""
+            f'where you trust it, make a .safetensors of it: python -c "'
+            f'{_CONVERSION.format(source=path.name, made=made)}"'
         )
     if "://" in where or path.suffix not in (".safetensors", ".npz"):
         raise UsageError(f"{FIELD} is {where}; allowed: {ALLOWED}")
@@ -113,24 +120,23 @@ def _downloaded(where: str) -> Path:
         from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
     except ModuleNotFoundError as error:
         raise _missing(where, error) from error
-    for name in [file] if file else _NAMES:
+    names, is_reached = [file] if file else _NAMES, True
+    for name in names:
         try:
             return Path(hf_hub_download(repo, name, revision=revision))
-        except LocalEntryNotFoundError as error:
-            raise _unreachable(where, repo, name, Path(constants.HF_HUB_CACHE)) from error
+        except LocalEntryNotFoundError:
+            is_reached = False
         except EntryNotFoundError:
             continue
         except Exception as error:  # no such repository, no access, no disk: many kinds
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise UsageError(f"{FIELD} {where} cannot be downloaded: {reason}") from error
-    raise UsageError(f"{FIELD} {where} has no {file or ' and no '.join(_NAMES)}")
-
-
-def _unreachable(where: str, repo: str, name: str, cache: Path) -> UsageError:
-    folder = cache / f"models--{repo.replace('/', '--')}"
-    return UsageError(
-        f"{FIELD} {where}: the hub cannot be reached, and {name} is not in its cache, {folder} "
-        "($HF_HOME says where that is)"
+    if is_reached:
+        raise UsageError(f"{FIELD} {where} has no {' and no '.join(names)}")
+    folder = Path(constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}"
+    raise UsageError(
+        f"{FIELD} {where}: the hub cannot be reached, and its cache, {folder}, has no "
+        f"{' and no '.join(names)} ($HF_HOME says where the cache is)"
     )
 
 

@@ -1,1 +1,1 @@
-"""What is in frozen features for a few labels: the bar that training has to beat."""
+"""`--mode=probe`: how good frozen features are with a few labels, the bar for training."""

@@ -10,9 +10,9 @@ import scipy.sparse as sparse
 
 _STRENGTHS = tuple(10.0**k for k in range(-4, 2))  # inverse regularisation that is chosen from
 _FOLDS = 5  # of the cross-validation that chooses
-_NEIGHBOURS = 20  # at most, that a class is decided by
+_NEIGHBOURS = 20  # that decide on a class, at most
 _EDGES = 20  # neighbours that labels spread to
-_ALPHA = 0.99  # share of what a label has from its neighbours
+_ALPHA = 0.99  # share of its neighbours in an image's label
 _STEPS = 100
 _MOST = 20_000  # images of the graph along which labels spread
 
@@ -31,11 +31,11 @@ class Standard:
 def linear(features: np.ndarray, labels: np.ndarray, asked: np.ndarray) -> np.ndarray:
     """Logistic regression; cross-validation of its log loss chooses the regularisation.
 
-    With one image of a class there is nothing to validate on: it is 10⁻².
+    The inverse regularisation is 10⁻² if a class has a single image: none is left to validate on.
 
     Args:
       features: standardised, see `Standard`.
-      asked: `[m, D]`, whose classes are asked for.
+      asked: `[m, D]`, images whose classes are predicted; standardised too.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold, cross_val_score
@@ -56,8 +56,8 @@ def linear(features: np.ndarray, labels: np.ndarray, asked: np.ndarray) -> np.nd
 
 
 def neighbours(features: np.ndarray, labels: np.ndarray, asked: np.ndarray) -> np.ndarray:
-    """The class of most of the nearest labelled images, by cosine; as many as the rarest class
-    has."""
+    """The class that most of the k nearest labelled images by cosine have, the near ones counting
+    more; k is the number of images of the rarest class, at most 20."""
     from sklearn.neighbors import KNeighborsClassifier
 
     rarest = int(np.bincount(labels)[np.unique(labels)].min())
@@ -74,7 +74,7 @@ class Propagation:
 
     Args:
       pool: features of all training images, labelled or not.
-      asked: features of the images whose classes are asked for; they are no part of the graph.
+      asked: features of the images whose classes are predicted; they are no part of the graph.
     """
 
     def __init__(self, pool: np.ndarray, asked: np.ndarray):

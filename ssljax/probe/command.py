@@ -49,7 +49,9 @@ def probe(
     """
     with missing_knobs():
         overrides.choose_arguments(config)
-        weights = pretrained.read(config.init_from) if config.init_from else None
+        weights = None
+        if config.init_from:
+            weights = pretrained.read(config.init_from, config.init_from_sha256)
         data, split = parts.load_data(config)
         if not isinstance(data, Dataset):
             raise UsageError(f"config.dataset {config.dataset} is streamed; allowed: in memory")
@@ -69,7 +71,7 @@ def probe(
         "images": len(images.asked),
         "labels": wanted,
         "rows": measure.as_records(rows),
-        "bound": measure.as_records([best])[0] if best else None,
+        "bound": measure.as_records([best])[0],
         "verdict": sentence,
     }
     workdir.mkdir(parents=True, exist_ok=True)
@@ -94,14 +96,13 @@ def _images(data: Dataset, split: Split, features: Features | None) -> Images:
         return features.of(images, title)
 
     valid = labeled_validation(data, split)
-    labels = data.labels.copy()
-    labels[split.valid] = -1
+    labels = data.labels
     if len(data.test_labels):
         part, asked, truth = "test", data.test_images, data.test_labels
-    elif len(valid):
-        part, asked, truth = "validation", data.images[valid], data.labels[valid]
     else:
-        part, asked, truth = "held-out", data.images[:0], data.labels[:0]
+        part, asked, truth = "validation", data.images[valid], data.labels[valid]
+        labels = labels.copy()
+        labels[split.valid] = -1  # errors are counted on these
     return Images(
         of(data.images, "training images"), labels, of(asked, f"{part} images"), truth, part,
         data.num_classes,

@@ -20,9 +20,9 @@ class Images(NamedTuple):
 
     pool: np.ndarray  # [N, D] float32, of all training images
     labels: np.ndarray  # [N], -1: none, or not to be used
-    asked: np.ndarray  # [M, D] of those on which errors are counted; M = 0: of the pool's others
+    asked: np.ndarray  # [M, D] float32, of the images on which errors are counted
     asked_labels: np.ndarray  # [M]
-    part: str  # what these are: test, validation or held-out
+    part: str  # what these are: test or validation
     classes: int
 
 
@@ -39,7 +39,7 @@ class Row(NamedTuple):
 
     @property
     def std(self) -> float | None:
-        """With n − 1 in its denominator; None: of one set."""
+        """The standard deviation with n − 1 in its denominator; None for a single set."""
         return statistics.stdev(self.errors) if len(self.errors) > 1 else None
 
     def __str__(self) -> str:
@@ -48,27 +48,25 @@ class Row(NamedTuple):
 
 
 def sizes(images: Images, given: Sequence[int], wanted: int | None) -> list[int]:
-    """Numbers of labelled images to try, rising: those that are given, or 1, 2, 5 … per class; and
-    what the data set's name asks for.
+    """Numbers of labelled images to try, rising: those that are given, or 1, 2, 5 … per class and
+    the number that the data set's name has.
 
     Raises:
       ValueError: one is more than there are labels, or fewer than classes.
     """
     known = np.bincount(images.labels[images.labels >= 0], minlength=images.classes)
     total = int(known.sum())
-    # Without test images some labelled ones must be left to count errors on.
-    most = total if len(images.asked) else total - max(images.classes, total // 5)
     for size in given:
-        if not images.classes <= size <= most:
-            raise ValueError(f"labels is {size}; allowed: from {images.classes} to {most}")
+        if not images.classes <= size <= total:
+            raise ValueError(f"labels is {size}; allowed: from {images.classes} to {total}")
     chosen = {*given} or {n * images.classes for n in PER_CLASS if n <= known.min()}
     if wanted is not None and not given:
         chosen.add(wanted)
-    fitting = sorted(size for size in chosen if images.classes <= size <= most)
+    fitting = sorted(size for size in chosen if images.classes <= size <= total)
     if not fitting:
         raise ValueError(
-            f"{total} training images have a label, of {images.classes} classes; allowed: enough "
-            "for one per class, and without test images as many again"
+            f"{total} training images have a label, of {images.classes} classes; allowed: at least "
+            "one per class"
         )
     return fitting
 
@@ -76,8 +74,8 @@ def sizes(images: Images, given: Sequence[int], wanted: int | None) -> list[int]
 def measure(
     images: Images, tried: Sequence[int], sets: int, *, balanced: bool = False
 ) -> list[Row]:
-    """The errors of each classifier with each number of labels, on the labelled sets of seeds 1,
-    2, …, which are those of a data set's name.
+    """The errors of each classifier with each number of labels, on the labelled sets of the seeds
+    1, 2, … (those of a data set's name, where the labels are all that it has).
 
     Args:
       tried: numbers of labelled images.
@@ -85,9 +83,8 @@ def measure(
       balanced: see `splits.make_split`.
     """
     standard = classifiers.Standard(images.pool)
-    scaled = standard(images.pool)
-    of_test = standard(images.asked) if len(images.asked) else None
-    shared = classifiers.Propagation(images.pool, images.asked) if of_test is not None else None
+    pool, asked = standard(images.pool), standard(images.asked)
+    propagation = classifiers.Propagation(images.pool, images.asked)
     rows = []
     for size in tried:
         errors: dict[str, list[float]] = {method: [] for method in METHODS}
@@ -97,47 +94,43 @@ def measure(
                 balanced=balanced,
             ).labeled  # fmt: skip
             labels = images.labels[drawn]
-            if of_test is not None and shared is not None:
-                asked, raw, truth = of_test, images.asked, images.asked_labels
-                propagation = shared
-            else:
-                rest = np.setdiff1d(np.flatnonzero(images.labels >= 0), drawn)
-                asked, raw, truth = scaled[rest], images.pool[rest], images.labels[rest]
-                propagation = classifiers.Propagation(images.pool, raw)
             found = (
-                classifiers.linear(scaled[drawn], labels, asked),
-                classifiers.neighbours(images.pool[drawn], labels, raw),
+                classifiers.linear(pool[drawn], labels, asked),
+                classifiers.neighbours(images.pool[drawn], labels, images.asked),
                 propagation(drawn, labels, images.classes),
             )
             for method, predicted in zip(METHODS, found, strict=True):
-                errors[method].append(100 * float(np.mean(predicted != truth)))
+                errors[method].append(_error(predicted, images))
         made = [Row(method, size, tuple(errors[method])) for method in METHODS]
         LOG.info("%d labels: %s", size, ", ".join(f"{r.method} {r}" for r in made))
         rows += made
     return rows
 
 
-def bound(images: Images) -> Row | None:
-    """The linear probe with all labels, or 10,000 of them; None: there is nothing to count on."""
+def _error(predicted: np.ndarray, images: Images) -> float:
+    """The error in % of predicted classes `[M]`."""
+    return 100 * float(np.mean(predicted != images.asked_labels))
+
+
+def bound(images: Images) -> Row:
+    """The linear probe with all labels, or 10,000 of them."""
     known = np.flatnonzero(images.labels >= 0)
-    if not len(images.asked):
-        return None
     if len(known) > _BOUND:
         known = np.sort(np.random.RandomState(0).choice(known, _BOUND, replace=False))
     standard = classifiers.Standard(images.pool)
     predicted = classifiers.linear(
         standard(images.pool[known]), images.labels[known], standard(images.asked)
     )
-    error = 100 * float(np.mean(predicted != images.asked_labels))
-    return Row("linear probe", len(known), (error,))
+    return Row("linear probe", len(known), (_error(predicted, images),))
 
 
-def verdict(rows: Sequence[Row], best: Row | None, wanted: int | None) -> str:
+def verdict(rows: Sequence[Row], best: Row, wanted: int | None) -> str:
     """A sentence on whether semi-supervised training is likely to pay.
 
     Args:
-      best: of the linear probe with all labels.
-      wanted: the number of labels that it is about; None: the middle one that was tried.
+      best: of the linear probe with all labels, see `bound`.
+      wanted: the number of labels that the sentence is about; where it was not tried, or is None,
+        the middle one of those that were.
     """
     tried = sorted({row.labels for row in rows})
     size = wanted if wanted in tried else tried[len(tried) // 2]
@@ -145,12 +138,12 @@ def verdict(rows: Sequence[Row], best: Row | None, wanted: int | None) -> str:
     probe, spread = at["linear probe"], at["label propagation"]
     said = f"With {size} labels the linear probe errs by {probe} %"
     noise = max(probe.std or 0.0, 0.5)
-    if best is not None and best.labels > size and probe.mean - best.mean < noise:
+    if best.labels > size and probe.mean - best.mean < noise:
         return (
             f"{said}, and with {best.labels} by {best} %: more labels would change little, so that "
             "semi-supervised training is unlikely to pay."
         )
-    room = f", with {best.labels} labels by {best} %" if best and best.labels > size else ""
+    room = f", with {best.labels} labels by {best} %" if best.labels > size else ""
     gain = _gain(probe, spread)
     if gain.mean > gain.error:
         return (

@@ -1,4 +1,4 @@
-"""What `--mode=probe` has found, to stand before the runs: the bar that they have to beat."""
+"""Results of `--mode=probe` as the first rows of a report: the bar that its runs have to beat."""
 
 import os
 from collections.abc import Collection, Sequence

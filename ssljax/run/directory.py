@@ -74,9 +74,8 @@ def open_directory(workdir: Path, experiment: Experiment) -> None:
         write_sealed(workdir / INIT_FROM, experiment.start.record)
     write_sealed(workdir / "data.json", experiment.data_record)
     write_sealed(workdir / "split.json", split)
-    write_sealed(
-        workdir / "config.json", experiment.config
-    )  # last: with it the directory is a run's
+    config = experiment.config | _recorded_checksum(workdir / INIT_FROM)
+    write_sealed(workdir / "config.json", config)  # last: with it the directory is a run's
 
 
 def require_same(workdir: Path, experiment: Experiment) -> None:
@@ -87,6 +86,11 @@ def require_same(workdir: Path, experiment: Experiment) -> None:
     """
     resume.require_same_run(workdir, experiment.config, fingerprint(experiment.split))
     resume.require_same_data(str(workdir), runs.data_record(workdir), experiment.data_record)
+
+
+def _recorded_checksum(path: Path) -> dict[str, Any]:
+    """The checksum of the weights that a run has started with, which it does not read again."""
+    return {"init_from_sha256": read_json(path, sha256=str)["sha256"]} if path.exists() else {}
 
 
 def _require_same_weights(path: Path, record: dict[str, Any]) -> None:

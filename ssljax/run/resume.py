@@ -24,6 +24,7 @@ RESUMABLE = frozenset(
         "eval_every",
         "feature_cache",
         "health.stop_on",
+        "init_from_sha256",  # `init_from.json` decides, until there is a checkpoint
         "keep_checkpoints",
         "log_every",
         "num_epochs",

@@ -23,27 +23,35 @@ PyTree = Any
 
 
 class Pretrained(NamedTuple):
-    """Weights of a network, and whose they are."""
+    """Weights of a network, and where they come from."""
 
-    params: PyTree  # nested dicts of float32 arrays; what is missing is drawn
-    batch_stats: PyTree  # so; {}: the network has none
+    params: PyTree  # nested dicts of float32 arrays; missing ones are drawn
+    batch_stats: PyTree  # the same; {}: the network has none
     class_names: tuple[str, ...]  # that the last layer knows; (): unknown, or it is drawn
     lines: tuple[str, ...]  # where they are from, what was left out, and what is new
     record: dict[str, Any]  # what `init_from.json` of a run holds
 
 
-def read(source: str) -> Weights:
-    """The weights of a run directory or a file, as they are there.
+def read(source: str, sha256: str = "") -> Weights:
+    """The weights of a run directory or a file, under their own names.
 
-    Of a run these are the moving average's in the newest checkpoint; neither its recipe nor its
-    data are looked at.
+    A run gives the moving average's weights in its newest checkpoint; its recipe and data are not
+    read.
+
+    Args:
+      sha256: the checksum that they must have, hexadecimal; "": any.
 
     Raises:
-      UsageError: there is none, it holds no checkpoint, or that cannot be read.
+      UsageError: there is none, it holds no checkpoint, it cannot be read, or it has another
+        checksum.
     """
-    if "://" not in source and Path(paths.expand(source, FIELD)).is_dir():
-        return _of_run(source)
-    return weight_files.read(source)
+    is_run = "://" not in source and Path(paths.expand(source, FIELD)).is_dir()
+    found = _of_run(source) if is_run else weight_files.read(source)
+    if sha256 not in ("", found.sha256):
+        raise UsageError(
+            f"{FIELD} {source} has the SHA-256 {found.sha256}; allowed by {FIELD}_sha256: {sha256}"
+        )
+    return found
 
 
 def _of_run(source: str) -> Weights:

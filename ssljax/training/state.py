@@ -16,7 +16,7 @@ PyTree = Any
 
 
 class Weights(NamedTuple):
-    """What a network is called with, see `Trainable`."""
+    """The arguments of a network's call, see `Trainable`."""
 
     params: PyTree  # what is trained
     batch_stats: PyTree
@@ -28,7 +28,7 @@ class Weights(NamedTuple):
 class TrainState:
     """The state of training after `step` steps, a pytree.
 
-    Where nothing is frozen, `frozen` is no part of it: so were the checkpoints of older versions.
+    `frozen` is part of it only if something is frozen: checkpoints of older versions have none.
     """
 
     step: jax.Array  # [] int32

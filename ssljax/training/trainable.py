@@ -1,7 +1,7 @@
 """Which parameters are trained, and how the others take part: `config.trainable`.
 
-What is frozen has no gradient, no slot of the optimizer and no average: the step differentiates by
-the trained part alone, and puts both together where the network is called.
+Frozen parameters have no gradient, no slot of the optimizer and no average: the step differentiates
+by the trained part alone, and puts both together where the network is called.
 """
 
 import re
@@ -47,7 +47,7 @@ def parse(text: str) -> tuple[str, int]:
 
 
 def make_trainable(text: str, *, head: str, group: Callable[[str], int], groups: int) -> Trainable:
-    """What `config.trainable` says of a network.
+    """Reads `config.trainable` for one network.
 
     `head` trains the last layer, `last:N` the last N blocks with what comes after them, `lora:R`
     (Hu et al., 2022) the head and an update A·B of rank R of attention's projections: A is drawn,

@@ -108,6 +108,7 @@ CASES = {
         ), M, (4,), (4,),
     ),
     "relu6": (lambda x: jnp.clip(4 * x, 0, 6), M),
+    "bicubic resize": (lambda x: layers.resized(x, 12), T4),
     "erf": (jax.scipy.special.erf, M),
     "exp": (jnp.exp, M),
     "expm1": (jnp.expm1, M),

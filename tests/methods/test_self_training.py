@@ -1,7 +1,9 @@
 """Self-training: what a round learns, what it is given, and the rounds as runs."""
 
 import json
+import shutil
 
+import jax
 import numpy as np
 import pytest
 
@@ -136,6 +138,25 @@ def test_what_is_finished_is_taken_up(rounds, monkeypatch):
     after = generations.train(recipe.build(config(runs=2), max_devices=1), str(workdir))
     assert steps == [4, 4, 4]
     assert after.results == before.results
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        ("generation=1", "generation=1.npz", "generation=0/run=1"),
+        ("generation=1/checkpoints", "generation=1/results.json"),
+    ],
+)
+def test_a_chain_that_was_cut_goes_on_to_the_same_end(rounds, missing, tmp_path):
+    workdir, before = rounds
+    shutil.copytree(workdir, tmp_path / "cut")
+    for name in missing:
+        path = tmp_path / "cut" / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    after = generations.train(recipe.build(config(runs=2), max_devices=1), str(tmp_path / "cut"))
+    found, expected = (trained.load(x).state for x in (after.workdir, before.workdir))
+    for part in ("params", "ema", "method"):
+        jax.tree.map(np.testing.assert_array_equal, found[part], expected[part])
 
 
 def test_a_stream_has_no_rounds(rounds, tmp_path):

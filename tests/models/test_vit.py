@@ -6,9 +6,13 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+import ssljax.methods
 from helpers import reference_vit as reference
 from helpers.backbones import FOLDER, relative_difference
+from helpers.tiny import tiny_vit
+from ssljax import recipe
 from ssljax.augment.ops import to_float
+from ssljax.lookup import modules_of
 from ssljax.models import layers, vit, vit_keys
 from ssljax.pretrained.fit import fit
 from ssljax.pretrained.weight_files import Weights
@@ -119,6 +123,7 @@ def test_a_size_that_patches_do_not_divide_is_refused():
     [
         ({"variant": "swin"}, "variant is 'swin'; allowed: augreg, dinov2"),
         ({"heads": 5}, "heads is 5; allowed: what divides width, 12"),
+        ({"resize": -1}, "resize is -1; allowed: from 0 to 16384"),
         ({"drop_path": 1.5}, "drop_path is 1.5; allowed: from 0 to 1"),
         ({"mean": (0.5,)}, r"mean is \(0.5,\) and std \(\); allowed: three numbers each"),
     ],
@@ -203,3 +208,22 @@ def test_heads_are_drawn_as_their_variant_says():
         head = made["params"]["head"]
         assert np.std(head["kernel"]) == pytest.approx(spread, rel=0.05)
         assert (np.abs(head["bias"]).max() > 0) == (variant == "usb")
+
+
+METHODS = [x.__name__.rpartition(".")[2] for x in modules_of(ssljax.methods, without=["method"])]
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "fixmatch",
+        *(pytest.param(x, marks=pytest.mark.slow) for x in METHODS if x != "fixmatch"),
+    ],
+)
+def test_a_step_of_each_method_can_be_traced(method):
+    """A network without BatchNorm, of which a part is trained."""
+    config = tiny_vit(method, drop_path=0.2)
+    config.trainable = "lora:2"
+    state = recipe.build(config, max_devices=1).shapes["state"]
+    assert not state.batch_stats
+    assert {*state.params} >= {"block_0", "block_1", "head"}

@@ -52,13 +52,26 @@ def test_positions_are_resized_and_the_line_says_so():
     assert "; positions of 3×3 patches resized to 2×2" in found.lines[0]
 
 
-@pytest.mark.parametrize("name", ["blocks.1.attn.qkv.weight", "norm.bias", "cls_token"])
-def test_a_dropped_tensor_is_named(name):
+@pytest.mark.parametrize("name", ["fc", "mlp.0", "head.2", "classifier"])
+def test_heads_of_usb_s_pretraining_are_passed_over(name):
+    other = {f"{name}.weight": np.zeros((3, 7), np.float32)}
+    found = fitted(reference.tensors() | other)
+    assert found.lines[1:] == (f"left out: {name}.weight", "drawn anew: head/bias, head/kernel")
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("blocks.1.attn.qkv.weight", "block_1/qkv/kernel"),
+        ("norm.bias", "norm/bias"),
+        ("cls_token", "cls_token"),
+    ],
+)
+def test_a_dropped_tensor_is_named(name, path):
     tensors = reference.tensors()
     del tensors[name]
-    with pytest.raises(
-        UsageError, match="config.init_from x.safetensors does not .* it lacks .*; allowed: all"
-    ):
+    message = f"config.init_from x.safetensors does not .* it lacks {path}; allowed: all"
+    with pytest.raises(UsageError, match=message):
         fitted(tensors)
 
 

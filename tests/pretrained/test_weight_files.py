@@ -1,6 +1,8 @@
 import hashlib
 import pickle
+import re
 import sys
+from types import ModuleType
 
 import ml_dtypes
 import numpy as np
@@ -54,6 +56,31 @@ def test_a_pickle_is_not_opened_and_the_line_says_how_it_is_converted(tmp_path, 
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("nested", ["model", "state_dict", None])
+def test_the_conversion_of_a_pickle_gives_plain_names(nested, tmp_path, monkeypatch):
+    """Run as the line has it, with a stand-in for PyTorch."""
+
+    class Tensor(list):
+        clone = contiguous = lambda self: Tensor(self)
+
+    weights, saved = {"module.a": Tensor([1]), "b": Tensor([2])}, {}
+    file, loads = tmp_path / "weights.pth", []
+    file.touch()
+    torch, safe = ModuleType("torch"), ModuleType("safetensors.torch")
+    torch.load = lambda *args, **options: (
+        loads.append((args, options)) or ({nested: weights} if nested else weights)
+    )
+    safe.save_file = lambda tensors, path: saved.update({path: tensors})
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    monkeypatch.setitem(sys.modules, "safetensors.torch", safe)
+    monkeypatch.setattr(safetensors, "torch", safe, raising=False)
+    with pytest.raises(UsageError) as error:
+        weight_files.read(str(file))
+    exec(re.search(r'python -c "(.*)"$', str(error.value))[1], {})
+    assert loads == [(("weights.pth",), {"map_location": "cpu", "weights_only": True})]
+    assert saved == {"weights.safetensors": {"a": [1], "b": [2]}}
+
+
 def test_an_npz_with_a_pickle_in_it_is_refused(tmp_path):
     path = tmp_path / "weights.npz"
     np.savez(path, x=np.array([{}], object))
@@ -99,18 +126,21 @@ class TestHub:
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
         return tmp_path
 
-    def test_a_cached_file_is_read(self, cache):
+    @pytest.mark.parametrize("name", ["model.safetensors", "open_clip_model.safetensors"])
+    def test_a_cached_file_is_read(self, name, cache):
         folder = cache / "models--timm--vit" / "snapshots" / ("0" * 40)
         folder.mkdir(parents=True)
         (cache / "models--timm--vit" / "refs").mkdir()
         (cache / "models--timm--vit" / "refs" / "main").write_text("0" * 40)
-        safetensors.numpy.save_file(TENSORS, folder / "model.safetensors")
+        safetensors.numpy.save_file(TENSORS, folder / name)
         assert [*weight_files.read("hf://timm/vit").tensors] == ["a.weight", "b"]
-        assert [*weight_files.read("hf://timm/vit/model.safetensors").tensors] == ["a.weight", "b"]
+        assert [*weight_files.read(f"hf://timm/vit/{name}").tensors] == ["a.weight", "b"]
 
     def test_offline_the_line_says_where_it_looked(self, cache):
         with pytest.raises(UsageError) as error:
             weight_files.read("hf://timm/vit_tiny")
-        assert str(cache / "models--timm--vit_tiny") in str(error.value)
-        assert "cannot be reached, and model.safetensors is not in its cache" in str(error.value)
+        assert (
+            f"cannot be reached, and its cache, {cache}/models--timm--vit_tiny, has no "
+            "model.safetensors and no open_clip_model.safetensors"
+        ) in str(error.value)
         assert "\n" not in str(error.value)

@@ -7,17 +7,13 @@ from ssljax.probe import measure
 from ssljax.probe.measure import Images, Row
 
 
-def images(*, test=True, count=200):
-    pool, labels = clusters(1, count)
-    asked, truth = clusters(2, 60 if test else 0)
-    return Images(pool, labels, asked, truth, "test" if test else "held-out", CLASSES)
+def images():
+    return Images(*clusters(1, 200), *clusters(2, 60), "test", CLASSES)
 
 
 def test_numbers_of_labels_are_1_2_5_per_class_and_what_is_asked_for():
     assert measure.sizes(images(), (), 37) == [4, 8, 20, 37, 40, 80]
     assert measure.sizes(images(), (8, 40), 37) == [8, 40]
-    # Without test images a fifth of the labelled ones is left.
-    assert max(measure.sizes(images(test=False, count=60), (), 60)) <= 48
     with pytest.raises(ValueError, match="labels is 3; allowed: from 4 to 200"):
         measure.sizes(images(), (3,), None)
     few = images()._replace(labels=np.where(np.arange(200) < 3, 0, -1))
@@ -39,12 +35,6 @@ def test_labelled_sets_are_those_of_the_data_sets_names(monkeypatch):
         (method, n) for n in (4, 8) for method in measure.METHODS
     ]
     assert all(len(row.errors) == 3 and row.mean < 10 for row in rows)
-
-
-def test_without_test_images_errors_are_of_those_that_were_not_drawn():
-    rows = measure.measure(images(test=False, count=60), [8], 2)
-    assert all(row.mean < 15 for row in rows)
-    assert measure.bound(images(test=False)) is None
 
 
 def test_the_bound_has_all_labels():
@@ -89,8 +79,11 @@ def test_the_sentence_follows_from_the_errors(probe, spread, best, message):
     assert said.endswith(".")
 
 
-def test_without_a_bound_the_gain_alone_decides():
-    assert "likely to pay" in measure.verdict(rows((9.0, 9.1), (5.0, 5.2)), None, None)
+def test_a_bound_of_no_more_labels_says_nothing_and_the_gain_alone_decides():
+    same = row("linear probe", 40, 9.0)
+    said = measure.verdict(rows((9.0, 9.1), (5.0, 5.2)), same, None)
+    assert said.startswith("With 40 labels the linear probe errs by 9.05 ± 0.07 %; spreading")
+    assert "is likely to pay" in said
 
 
 def test_the_table_has_a_column_for_each_classifier():

@@ -87,6 +87,8 @@ def test_a_run_records_whose_weights_it_starts_with_and_goes_on_without_them(oth
         "init_from": str(source), "step": 3, "sha256": pretrained.checksum(model.variables)
     }  # fmt: skip
 
+    assert json.loads((workdir / "config.json").read_text())["init_from_sha256"] == record["sha256"]
+
     # Killed before its first checkpoint, it needs the same weights again.
     assert directory.begun(workdir) == (8, False)
     directory.open_directory(workdir, experiment)
@@ -103,7 +105,20 @@ def test_a_run_records_whose_weights_it_starts_with_and_goes_on_without_them(oth
         recipe.build(config)
     begun = directory.begun(tmp_path / "begun")
     assert begun == (8, True)
-    assert recipe.build(config, max_devices=1, **begun._asdict()).start is None
+    resumed = recipe.build(config_from(other), max_devices=1, **begun._asdict())
+    assert resumed.start is None
+    directory.open_directory(tmp_path / "begun", resumed)
+    kept = json.loads((tmp_path / "begun/config.json").read_text())["init_from_sha256"]
+    assert kept == record["sha256"]
+
+
+def test_a_recipe_can_name_the_checksum_of_its_weights(other, untraced):
+    known = pretrained.checksum(trained.load(other).variables)
+    config = config_from(other, init_from_sha256=known)
+    assert recipe.build(config, max_devices=1).config["init_from_sha256"] == known
+    message = f"has the SHA-256 {known}; allowed by config.init_from_sha256: {'0' * 64}"
+    with pytest.raises(UsageError, match=message):
+        recipe.build(config_from(other, init_from_sha256="0" * 64), max_devices=1)
 
 
 def test_all_seeds_start_with_the_same_weights(other, tmp_path, untraced):
@@ -187,8 +202,8 @@ def test_a_recorded_recipe_opens_no_weights(other, tmp_path, monkeypatch):
     config = config_from(other)
     workdir = untrained(recipe.build(config), tmp_path / "run", step=2)
 
-    def read(source):
-        raise AssertionError(source)
+    def read(*args):
+        raise AssertionError(args)
 
     monkeypatch.setattr(pretrained, "read", read)
     monkeypatch.setattr(npu_export.npu_bundle, "write", lambda *args, **options: None)

@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from benchmarks import fine_tuning
 from helpers.steps import run_steps
 from helpers.tiny import build, tiny_config, tiny_vit
 from ssljax import network, recipe
@@ -57,6 +58,22 @@ def test_the_rest_stands_once_and_has_no_slot_and_no_average(kind, names):
     assert {*state.frozen} >= {"cls_token", "pos_embed", "patch_embed"}
     slots = [x for x in jax.tree.leaves(state.opt_state) if x.shape]
     assert sum(x.size for x in slots) == 2 * sum(x.size for x in jax.tree.leaves(state.params))
+
+
+@pytest.mark.slow
+def test_the_costs_of_each_choice_are_a_table():
+    found = {
+        kind: fine_tuning.experiment(kind, "vit_tiny", batch_size=2, uratio=1, side=32)
+        for kind in fine_tuning.KINDS
+    }
+    rows = [fine_tuning.row(x) for x in found.values()]
+    assert [cells[0] for cells in rows] == ["`all`", "`last:2`", "`lora:8`", "`head`"]
+    assert rows[-1][1] == f"{192 * 10 + 10:,}"
+    memory = [x.step_bytes for x in found.values()]
+    assert memory[0] > memory[1] > memory[3]
+    assert memory[0] > memory[2] > memory[3]
+    states = [float(cells[2]) for cells in rows]
+    assert states[0] == pytest.approx(4 * states[3], rel=0.05)  # weights, average, two moments
 
 
 def test_updates_of_low_rank_are_of_attention_s_projections():
