@@ -14,7 +14,7 @@ from ssljax import exits, flags, interrupts, log, overrides, paths, recipe_files
 from ssljax.errors import UsageError
 from ssljax.flags import Command
 from ssljax.log import LOG
-from ssljax.modes import labeling, probing
+from ssljax.modes import compiling, labeling, probing
 from ssljax.storage import files, flock
 
 
@@ -55,7 +55,7 @@ def _train(command: Command) -> None:
         return _sweep(command)
     config = command.config()
 
-    from ssljax import experiment, generations, recipe, trained
+    from ssljax import description, generations, recipe, trained
     from ssljax.inference import calibrate
     from ssljax.run import evaluate, results, seeds
     from ssljax.storage import remote
@@ -67,7 +67,7 @@ def _train(command: Command) -> None:
         begun = hosts.broadcast_from_first(lambda: _open(workdir, config))
         first, *others = recipe.build_seeds(config, **begun)
         if hosts.is_first():
-            LOG.info("%s\nrun directory: %s", experiment.describe(first), workdir)
+            LOG.info("%s\nrun directory: %s", description.describe(first), workdir)
         if others:
             if remote.is_remote(workdir):
                 raise UsageError(f"--workdir={workdir} is remote; allowed with num_seeds: a path")
@@ -303,6 +303,7 @@ _RUN: dict[str, Callable[[Command], None]] = {
     "export": _export,
     "import_npu": _import_bundle,
     "probe": probing.probe,
+    "compile": compiling.compile_,
     "data": _show_data,
     "augment": _show_views,
     "recipes": _list_recipes,

@@ -52,6 +52,9 @@ def get_config() -> ml_collections.ConfigDict:
     # --mode=probe; "": in ~/.cache/ssljax/features.
     config.feature_cache = ""
     config.remat = False  # whether blocks are computed again for the gradient, to save memory
+    # In how many parts, one after another, each device computes its share of the batch, to save
+    # memory. The gradient is their mean; BatchNorm normalises each part on its own.
+    config.microbatches = 1
     config.bfloat16 = False  # whether the network computes in bfloat16; weights are float32
     config.sync_bn = True  # BatchNorm over all devices' images; False: each device its own
 

@@ -13,13 +13,21 @@ import optax
 
 from ssljax import losses
 from ssljax.augment.augmentation import Augmentation
-from ssljax.data import check, fingerprint, memory, splits, streaming
+from ssljax.data import fingerprint, splits, streaming
 from ssljax.data.batches import RawBatch, TrainingData
 from ssljax.data.datasets import Dataset
 from ssljax.data.splits import Split
 from ssljax.data.streaming import StreamedDataset
 from ssljax.methods.method import Method, Sizes
-from ssljax.training import monitors, parallel, step_memory
+from ssljax.training import (
+    devices,
+    fitting,
+    hosts,
+    monitors,
+    parallel,
+    step_flops,
+    step_memory,
+)
 from ssljax.training.pretrained import Pretrained
 from ssljax.training.state import TrainState, init_state
 from ssljax.training.step import SINGLE, make_eval_step, make_train_step
@@ -27,7 +35,6 @@ from ssljax.training.stream import Feed, Stream
 from ssljax.training.trainable import Trainable
 
 # What may go wrong in training, see `run/health.py`.
-_ROUNDS = 3  # times that an average must be able to forget where it began
 HEALTH_KINDS = ("non_finite", "mask_rate", "collapse")
 
 
@@ -48,6 +55,7 @@ class Experiment:
     seed: int
     batch_size: int
     uratio: int
+    microbatches: int
     ema_decay: float
     ema_batch_stats: bool
     logit_adjustment: float  # τ of the labelled loss, see `losses.logit_adjustment`; 0: none
@@ -175,6 +183,9 @@ class Experiment:
             average_batch_stats=self.ema_batch_stats,
             trainable=self.trainable,
             adjustment=self.adjustment,
+            microbatches=self.microbatches,
+            looped=self.devices[0].platform != "cpu",
+            image_shape=self.dataset.image_shape,
             **options,
         )
 
@@ -192,25 +203,34 @@ class Experiment:
         return self._traced[1]
 
     @property
+    def step_flops(self) -> int:
+        """The multiplications and additions of a device in a step, see `training/step_flops.py`."""
+        return self._traced[2]
+
+    @property
     def data_bytes(self) -> int:
         """How much memory the data need on each device; of a stream nothing stays there."""
         resident = isinstance(self.dataset, Dataset)
         return sum(x.nbytes for x in self.data_like()) if resident else 0
 
     @functools.cached_property
-    def _traced(self) -> tuple[dict[str, Any], int]:
+    def _traced(self) -> tuple[dict[str, Any], int, int]:
         state = jax.eval_shape(self._initialize, self._key())
-        streamed = isinstance(self.dataset, StreamedDataset)
-        data = self._batch_shape() if streamed else self.data_like()
-        sums, program = parallel.trace_step(self.train_step, state, data, self.devices)
-        return {"state": state, "window": sums}, step_memory.estimate(program)
+        like, platform = self._read_like(), self.devices[0].platform
+        sums, program = parallel.trace_step(self.train_step, state, like, self.devices)
+        shapes = {"state": state, "window": sums}
+        return (
+            shapes,
+            step_memory.estimate(program, platform),
+            step_flops.count(program, platform),
+        )
 
     def evaluator(self) -> parallel.Evaluate:
         """The exact evaluation, which is compiled once."""
         return self._evaluator
 
     @functools.cached_property
-    def _evaluator(self) -> parallel.Evaluate:
+    def _evaluator(self) -> parallel.Evaluator:
         step = make_eval_step(self.model)
         return parallel.compile_evaluate(step, self.devices, batch_size=self.eval_batch_size)
 
@@ -223,6 +243,36 @@ class Experiment:
         if isinstance(self.dataset, StreamedDataset):
             return parallel.compile_streamed_steps(self.train_step, self.devices)
         return parallel.compile_steps(self.train_step, self.devices)
+
+    def fitting_steps(self) -> parallel.TrainSteps:
+        """As `compile_steps`; on accelerators they are compiled now, and fit in their memory.
+
+        Raises:
+          UsageError: they do not; says which batch size about would.
+        """
+        limit = devices.memory_of(self.devices[0])
+        if limit is None or not hosts.is_single_process():  # of several, programs take other arrays
+            return self._steps
+        state = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(self.shapes["state"]))
+        compiled = fitting.compile_step(
+            self.lower_steps(),
+            batch_size=self.batch_size,
+            devices=len(self.devices),
+            unit=len(self.devices) * self.microbatches,
+            fixed=state + self.data_bytes,
+            limit=limit,
+        )
+        return self._steps._replace(program=compiled)
+
+    def lower_steps(self) -> jax.stages.Lowered:
+        """The program of a call of the steps, from shapes alone."""
+        shapes = self.shapes
+        return self.compile_steps().lower(shapes["state"], shapes["window"], self._read_like())
+
+    def lower_evaluation(self) -> jax.stages.Lowered:
+        """The program of the evaluation of one batch and model, from shapes alone."""
+        weights = self.shapes["state"].weights("ema")
+        return self._evaluator.lower(weights, self.dataset.image_shape)
 
     def feed(self, step: int) -> AbstractContextManager[Feed]:
         """What the steps read from `step` on, on the devices."""
@@ -246,27 +296,19 @@ class Experiment:
         """Labelled and unlabelled images that a step reads."""
         return self.batch_size, self.batch_size * self.uratio if self.method.views else 0
 
-    def _batch_shape(self) -> RawBatch:
-        """What each device reads in a step of a stream."""
-        labeled, unlabeled = (total // len(self.devices) for total in self._sizes())
-
-        def images(size: int) -> Any:
-            return jax.ShapeDtypeStruct((size, *self.dataset.image_shape), np.uint8)
-
-        def numbers(size: int) -> Any:
-            return jax.ShapeDtypeStruct((size,), np.int32)
-
-        raw = RawBatch(images(labeled), numbers(labeled), numbers(labeled))
-        if not unlabeled:
-            return raw
-        return RawBatch(*raw[:3], images(unlabeled), numbers(unlabeled), numbers(unlabeled))
+    def _read_like(self) -> TrainingData | RawBatch:
+        """Arrays or shapes of what each device reads in a call of the steps."""
+        if not isinstance(self.dataset, StreamedDataset):
+            return self.data_like()
+        shares = tuple(total // len(self.devices) for total in self._sizes())
+        return streaming.batch_like(shares, self.dataset.image_shape)
 
     def data(self) -> TrainingData:
         """What the step reads of a data set in memory, on the host."""
         assert isinstance(self.dataset, Dataset)
         labels = self.dataset.labels.astype(np.int32)
         return TrainingData(
-            images=self.dataset.images,
+            images=self.dataset.images.reshape(len(labels), -1),
             labeled=self.split.labeled.astype(np.int32),
             labels=labels[self.split.labeled],
             unlabeled=self.split.unlabeled.astype(np.int32),
@@ -284,67 +326,3 @@ class Experiment:
         """Probabilities `[N, classes]` of uint8 images by `model`, a `trained.Trained`."""
         found: np.ndarray = model.predict_proba(images)
         return found
-
-
-def notes(experiment: Experiment) -> list[str]:
-    """What may be amiss with a run, a line each; nothing where all is well."""
-    lines, steps = [], experiment.num_steps
-    rates = {
-        "config.ema_decay": experiment.ema_decay,
-        "config.model_args.batch_norm_momentum": getattr(
-            experiment.model, "batch_norm_momentum", 0.0
-        ),
-    }
-    for knob, decay in rates.items():
-        if 0 < decay < 1 and steps * (1 - decay) < _ROUNDS:
-            fitting = max(0.5, 1 - 10 / steps)
-            lines.append(
-                f"note: {knob} is {decay}, which averages over more steps than the {steps} of this "
-                f"run: at most {fitting:.3g} would fit"
-            )
-    start, names = experiment.start, experiment.dataset.class_names
-    if start and start.class_names and start.class_names != names:
-        pairs = enumerate(zip(start.class_names, names, strict=True))
-        c = next(c for c, (theirs, ours) in pairs if theirs != ours)
-        lines.append(
-            f"note: the last layer of config.init_from knows other classes: {c} is "
-            f"{start.class_names[c]!r} there, and {names[c]!r} here"
-        )
-    overlap = len(np.intersect1d(experiment.split.valid, experiment.split.labeled))
-    if overlap:
-        lines.append(
-            f"note: {overlap} of the {len(experiment.split.valid)} validation images are labelled "
-            "images that are trained on; config.unlabeled=strict keeps them apart"
-        )
-    own_images = experiment.config["dataset"].startswith(("folder:", "npz:", "arrays."))
-    if own_images and isinstance(experiment.dataset, Dataset):
-        odd = check.lines(experiment.dataset, experiment.split)
-        lines += [f"note: {line}" for line in odd]
-    return lines
-
-
-def describe(experiment: Experiment) -> str:
-    """What will be trained, on what, in three lines, and notes."""
-    data, split, start = experiment.dataset, experiment.split, experiment.start
-    height, width, channels = data.image_shape
-    where = "data: read from storage step by step, as uint8 images"
-    if isinstance(data, Dataset):
-        size = memory.describe(experiment.data_bytes)
-        where = f"data on each device: {size} of {experiment.holds} and indices"
-    where += f"; a step needs about {memory.describe(experiment.step_bytes)} more there"
-    state = experiment.shapes["state"]
-    trained, frozen = (
-        sum(x.size for x in jax.tree.leaves(t)) for t in (state.params, state.frozen)
-    )
-    weights = f"{trained:,} weights" + (f" to train on {frozen:,} frozen ones" if frozen else "")
-    return (
-        f"{experiment.config['dataset']}: {len(split.labeled)} labelled, {len(split.unlabeled)} "
-        f"unlabelled, {len(split.valid)} validation, {len(data.test_labels)} test images of "
-        f"{height}×{width}×{channels}\n"
-        f"{where}\n"
-        f"{experiment.config['method']}: {experiment.config['model']} with {weights}, "
-        f"{experiment.num_steps} steps of {experiment.images_per_step} images on "
-        f"{len(experiment.devices)} {experiment.devices[0].platform} device(s)"
-        + "".join(f"\n{line}" for line in (start.lines if start else ()))
-        + "".join(f"\n{line}" for line in notes(experiment))
-    )

@@ -43,25 +43,16 @@ _OF_EXPORT = (
     "workdir", "config", KNOB, "output", "format", "weights", "input", "batch_sizes", "opset",
     "limit", "overwrite",
 )  # fmt: skip
+_OF_PREDICT = (
+    "workdir", KNOB, "images", "output", "weights", "max_error", "logit_adjustment", "overwrite",
+)  # fmt: skip
 MODES: dict[str, Mode] = {
     "train": Mode(
         "trains a recipe, or goes on where it was interrupted; the default.",
         ("config", KNOB, "workdir", "sweep", "sweep_index", "sweep_list"),
     ),
     "eval": Mode("evaluates a run's newest checkpoint again.", ("workdir", KNOB)),
-    "predict": Mode(
-        "predicts the classes of images with a run's model.",
-        (
-            "workdir",
-            KNOB,
-            "images",
-            "output",
-            "weights",
-            "max_error",
-            "logit_adjustment",
-            "overwrite",
-        ),
-    ),
+    "predict": Mode("predicts the classes of images with a run's model.", _OF_PREDICT),
     "label_next": Mode(
         "chooses the images without a label that are worth labelling next.",
         ("workdir", "config", KNOB, "budget", "strategy", "output", "overwrite"),
@@ -89,6 +80,10 @@ MODES: dict[str, Mode] = {
     "probe": Mode(
         "tries a few labels on the features of a network: the first thing for new images.",
         ("config", KNOB, "workdir", "label_counts", "sets"),
+    ),
+    "compile": Mode(
+        "says what a recipe needs on TPUs that are not there: does it fit? Reads no data.",
+        ("config", KNOB, "topology", "fit", "data_shape", "output", "overwrite"),
     ),
     "data": Mode("shows a recipe's data and split; trains nothing.", ("config", KNOB, "workdir")),
     "augment": Mode(
@@ -200,14 +195,21 @@ def define_flags() -> flags.FlagValues:
         "Numbers of labelled images to try, by default 1, 2, 5 … per class.",
     )  # fmt: skip
     define(flags.DEFINE_integer, "sets", 5, "Labelled sets of each number.", lower_bound=1)
+    define(
+        flags.DEFINE_string, "topology", None,
+        "The chips that are compiled for: v5e:2x4, v4:2x2x1, v5p:2x2x1, v6e:2x4 and larger ones.",
+    )  # fmt: skip
+    define(flags.DEFINE_bool, "fit", False, "Looks for the largest batch that fits.")
+    define(
+        flags.DEFINE_list, "data_shape", [],
+        "Of data that are not known: images,height,width,channels,classes.",
+    )  # fmt: skip
     define(flags.DEFINE_integer, "count", 8, "How many images are shown.", lower_bound=1)
     define(flags.DEFINE_enum, "format", None, list(_EXPORTS), "What is written.")
     define(
-        flags.DEFINE_string,
-        "output",
-        None,
-        "The directory that is written; with --mode=add_labels, the file.",
-    )
+        flags.DEFINE_string, "output", None,
+        "The directory that is written; with --mode=add_labels or compile, the file.",
+    )  # fmt: skip
     define(flags.DEFINE_string, "bundle", None, "The bundle that is read.")
     define(flags.DEFINE_bool, "overwrite", False, "Replaces an output directory that has files.")
     define(flags.DEFINE_enum, "weights", "ema", ["ema", "raw"], "Which weights are used.")

@@ -13,8 +13,9 @@ import numpy as np
 from ssljax import defaults, generations, log, network, overrides, recipe, spelling
 from ssljax.data.datasets import Dataset
 from ssljax.data.splits import Split
+from ssljax.description import describe
 from ssljax.errors import UsageError
-from ssljax.experiment import Experiment, describe
+from ssljax.experiment import Experiment
 from ssljax.inference import calibrate
 from ssljax.log import LOG, printable
 from ssljax.run import directory

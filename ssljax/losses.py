@@ -1,5 +1,6 @@
 """Array functions shared by methods. Losses are per example; methods reduce them visibly."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 PyTree = Any
-Apply = Callable[[PyTree, jax.Array], tuple[jax.Array, PyTree]]  # see `methods.method`
+Apply = Callable[[PyTree, Any], tuple[jax.Array, PyTree]]  # see `methods.method`
 
 
 def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
@@ -83,6 +84,32 @@ def mixup(values: jax.Array, lam: jax.Array, permutation: jax.Array) -> jax.Arra
     return lam * values + (1 - lam) * values[permutation]
 
 
+@dataclasses.dataclass(frozen=True)
+class Mixed:
+    """Images that are to be mixed as `mixup` does, `[n, ...]`: a device can mix its rows alone."""
+
+    images: jax.Array  # [N, ...]
+    lam: jax.Array  # [n] in 0..1, the share of a row's own image
+    own: jax.Array  # [n] integers, where it is in images
+    partner: jax.Array  # [n] integers, where the image is that it is mixed with
+
+    def __len__(self) -> int:
+        return len(self.lam)
+
+    def __getitem__(self, rows: Any) -> "Mixed":
+        return Mixed(self.images, self.lam[rows], self.own[rows], self.partner[rows])
+
+    def value(self) -> jax.Array:
+        """The mixed images."""
+        lam = self.lam.reshape(-1, *[1] * (self.images.ndim - 1))
+        return lam * self.images[self.own] + (1 - lam) * self.images[self.partner]
+
+
+def mixed(images: jax.Array, lam: jax.Array, permutation: jax.Array) -> Mixed:
+    """`mixup(images, lam, permutation)`, not yet computed, for `apply_interleaved`."""
+    return Mixed(images, lam, jnp.arange(len(images)), permutation)
+
+
 def interleave(parts: Sequence[jax.Array]) -> list[jax.Array]:
     """Mixes n equally long arrays `[B, ...]`: slice i of part 0 changes places with that of part i.
 
@@ -102,7 +129,7 @@ def interleave(parts: Sequence[jax.Array]) -> list[jax.Array]:
 def apply_interleaved(
     apply: Apply,
     params: PyTree,
-    images: jax.Array,
+    images: jax.Array | Mixed,
     n: int,
 ) -> tuple[jax.Array, list[PyTree]]:
     """Passes n equally long parts of a batch through the network as n interleaved sub-batches.
@@ -110,12 +137,13 @@ def apply_interleaved(
     Each sub-batch is normalised on its own, and holds a share of part 0, the labelled images.
 
     Args:
-      images: `[n · B, H, W, C]`, part after part.
+      images: `[n · B, H, W, C]`, part after part; `Mixed`, so that a device mixes its rows alone.
 
     Returns:
       Logits `[n · B, C]` in the order of images, and the statistics after each sub-batch.
     """
-    outputs = [apply(params, sub_batch) for sub_batch in interleave(jnp.split(images, n))]
+    rows = interleave(jnp.split(jnp.arange(len(images)), n))
+    outputs = [apply(params, images[sub_batch]) for sub_batch in rows]
     logits = interleave([logits for logits, _ in outputs])
     return jnp.concatenate(logits), [batch_stats for _, batch_stats in outputs]
 

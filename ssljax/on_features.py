@@ -100,7 +100,7 @@ class OnFeatures(Experiment):
         return LastLayer(self.dataset.num_classes, head, getattr(self.model, "dtype", jnp.float32))
 
     @functools.cached_property
-    def _evaluator(self) -> parallel.Evaluate:
+    def _evaluator(self) -> parallel.Evaluator:
         evaluate = parallel.compile_evaluate(
             make_eval_step(self._last_layer), self.devices, batch_size=self.eval_batch_size
         )
@@ -110,7 +110,7 @@ class OnFeatures(Experiment):
         ) -> dict[str, parallel.Evaluated]:
             return evaluate(weights, self._as_images(images), labels)
 
-        return on_features
+        return evaluate._replace(run=on_features)
 
 
 def kind(

@@ -7,12 +7,13 @@ import dataclasses
 import functools
 import logging
 import math
+from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
 import ml_collections
 
-from ssljax import network, on_features, overrides, parts
+from ssljax import network, on_features, overrides, parts, requirements
 from ssljax.checks import check_choice, check_range, missing_knobs, prefix_errors
 from ssljax.data import splits
 from ssljax.data.datasets import Dataset
@@ -37,6 +38,7 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
     "batch_size": (1, math.inf, False),
     "uratio": (1, math.inf, False),
     "per_worker_batch_size": (0, math.inf, False),
+    "microbatches": (1, 1 << 20, False),
     "num_steps": (1, _MOST_STEPS, False),
     "num_epochs": (0, math.inf, False),
     "steps_per_run": (1, math.inf, False),
@@ -89,6 +91,7 @@ def build(
     batch_size: int | None = None,
     started: bool = False,
     max_devices: int | None = None,
+    on: Sequence[jax.Device] | None = None,
     once: bool = True,
 ) -> Experiment:
     """Builds every part that `config` names, for all devices or the first `max_devices`.
@@ -98,13 +101,16 @@ def build(
       batch_size: of the run that is resumed, None: a new one. What a run is must not depend on the
         machine that resumes it, as `per_worker_batch_size` does.
       started: whether the run has a checkpoint, so that `config.init_from` is not read.
+      on: the devices, which need not be there; None: those that JAX finds.
       once: whether features can be computed once, see `on_features.py`.
 
     Raises:
       UsageError: a knob is unknown, missing or out of range, or the parts do not fit together.
     """
     with missing_knobs():
-        return _build(config, data, batch_size, started, max_devices, once)
+        _check_ranges(config)
+        run_devices = list(on) if on is not None else network.available()[:max_devices]
+        return _build(config, data, batch_size, started, run_devices, once)
 
 
 def build_seeds(
@@ -176,11 +182,9 @@ def _build(
     data: tuple[Dataset | StreamedDataset, Split] | None,
     resumed_batch_size: int | None,
     started: bool,
-    max_devices: int | None,
+    run_devices: list[jax.Device],
     once: bool,
 ) -> Experiment:
-    _check_ranges(config)
-    run_devices = network.available()[:max_devices]
     devices.require_even(run_devices)
     config = config.copy_and_resolve_references()
     overrides.choose_arguments(config)
@@ -213,6 +217,7 @@ def _build(
         seed=config.seed,
         batch_size=config.batch_size,
         uratio=config.uratio,
+        microbatches=config.microbatches,
         ema_decay=config.ema_decay,
         ema_batch_stats=config.ema_batch_stats,
         logit_adjustment=config.logit_adjustment,
@@ -230,9 +235,10 @@ def _build(
         start=weights
         and pretrained.fitted(weights, model, config.model, image_shape=dataset.image_shape),
     )
-    _require_adjustable(experiment)
-    _require_room(experiment)
-    _check_batch_stats(config, experiment)
+    requirements.require_adjustable(experiment)
+    requirements.require_divisible(experiment)
+    requirements.require_room(experiment)
+    requirements.check_batch_stats(experiment)
     return experiment
 
 
@@ -243,54 +249,6 @@ def _set_num_steps(config: ml_collections.ConfigDict, steps_per_epoch: float) ->
         with prefix_errors(f"config.num_epochs is {config.num_epochs}"):
             check_range("num_steps", steps, 0, _MOST_STEPS)
         config.num_steps = math.ceil(steps)
-
-
-def _require_adjustable(experiment: Experiment) -> None:
-    """Refuses logit adjustment where a class has no labels, or the method knows nothing of it."""
-    given = f"config.logit_adjustment is {experiment.logit_adjustment}"
-    if experiment.logit_adjustment and not experiment.method.adjustable:
-        raise UsageError(
-            f"{given}; allowed for config.method {experiment.config['method']!r}: 0, as its "
-            "labelled loss is not of Batch.adjusted (Method.adjustable)"
-        )
-    with prefix_errors(given):
-        experiment.adjustment  # noqa: B018
-
-
-def _require_room(experiment: Experiment) -> None:
-    """Refuses data, steps and models that the devices cannot hold, before anything is compiled."""
-    if isinstance(experiment.dataset, Dataset):
-        devices.require_memory(experiment.data_like(), experiment.devices)
-    count, shape = experiment.images_per_step, experiment.dataset.image_shape
-    devices.require_room(
-        f"config.batch_size is {experiment.batch_size} and config.uratio {experiment.uratio}: the "
-        f"{count:,} images of a step",
-        4 * count * math.prod(shape) // len(experiment.devices),  # float32, and nothing else yet
-        experiment.devices,
-    )
-    method = experiment.config["method"]
-    # Sizes that do not fit together show while the step is traced.
-    with prefix_errors(f"config.method {method!r}" if "." in method else "config"):
-        state = experiment.shapes["state"]
-    devices.require_room(
-        f"config.model is {experiment.config['model']}: the state of training",
-        sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(state)),
-        experiment.devices,
-    )
-    devices.require_step(
-        experiment.step_bytes, experiment.data_bytes, experiment.batch_size, experiment.devices
-    )
-
-
-def _check_batch_stats(config: ml_collections.ConfigDict, experiment: Experiment) -> None:
-    """Refuses a network of one's own whose statistics cannot be those of all devices' images."""
-    several = config.sync_bn and len(experiment.devices) > 1
-    has_statistics = bool(jax.tree.leaves(experiment.shapes["state"].batch_stats))
-    if several and has_statistics and not hasattr(experiment.model, "axis_name"):
-        raise UsageError(
-            f"config.sync_bn is True for {len(experiment.devices)} devices; allowed for "
-            f"config.model {config.model!r}, which has batch_stats and no argument axis_name: False"
-        )
 
 
 def _network(config: ml_collections.ConfigDict, dataset: Dataset | StreamedDataset) -> nn.Module:

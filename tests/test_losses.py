@@ -156,3 +156,19 @@ def test_of_two_rows_for_one_place_the_later_one_is_written():
     written = losses.write(table, index, rows, counts)
     np.testing.assert_array_equal(written[np.array([4, 0, 2])], rows[np.array([0, 1, 3])])
     np.testing.assert_array_equal(written[np.array([1, 3, 5])], np.full((3, 2), -1.0))
+
+
+def test_rows_that_are_mixed_later_are_those_that_are_mixed_now():
+    lam, partner = jnp.array([1.0, 0.75, 0.5, 0.6]), jnp.array([1, 2, 0, 3])
+    images = jnp.arange(24.0).reshape(4, 2, 1, 3)
+    later = losses.mixed(images, lam, partner)
+    close(later.value(), losses.mixup(images, lam, partner))
+    assert len(later[1:]) == 3
+    close(later[jnp.array([2, 0])].value(), losses.mixup(images, lam, partner)[jnp.array([2, 0])])
+
+    def apply(params, images):
+        return images.value()[:, 0, 0] + params, jnp.max(images.lam)
+
+    logits, largest = losses.apply_interleaved(apply, 10.0, later, 2)
+    close(logits, losses.mixup(images, lam, partner)[:, 0, 0] + 10)
+    close(largest, [1.0, 0.75])  # rows 0 and 3, then 2 and 1

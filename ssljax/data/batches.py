@@ -11,7 +11,8 @@ Array = jax.Array | np.ndarray
 class TrainingData(NamedTuple):
     """The full training data, replicated on every device."""
 
-    images: Array  # [N, H, W, C] uint8
+    # [N, H·W·C] uint8, each image a row, which a TPU need not pad; or [N, H, W, C]
+    images: Array
     labeled: Array  # [L] int32, indices into images
     labels: Array  # [L] int32, labels of `labeled`
     unlabeled: Array  # [U] int32, indices into images

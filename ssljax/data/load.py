@@ -73,7 +73,7 @@ def load(
         data = (_stream if stream else _read)(name.dataset, data_dir, image_size)
         data = data._replace(class_names=tuple(map(printable, data.class_names)))
         data, split = (
-            _given(path, data) if path else (data, _split(name, data, unlabeled, balanced))
+            _given(path, data) if path else (data, split_of(name, data, unlabeled, balanced))
         )
     _judge(dataset, data, split)
     if not len(data.test_labels) and not len(labeled_validation(data, split)):
@@ -215,9 +215,10 @@ def _stream(name: str, data_dir: str, image_size: int) -> StreamedDataset:
     return StreamedDataset(train, test, len(names), tuple(names), image_size, num_valid)
 
 
-def _split(
+def split_of(
     name: SplitName, data: Dataset | StreamedDataset, unlabeled: str, balanced: bool
 ) -> Split:
+    """The split that a name says, drawn by the labels of its data; see `load`."""
     num_train = len(data.labels) - data.num_valid
     if data.num_valid and name.valid:
         raise UsageError(

@@ -23,6 +23,7 @@ def look_up(
     keys: Sequence[jax.Array],
     sizes: tuple[int, int],
     rows: tuple[jax.Array, jax.Array],
+    image_shape: tuple[int, ...] | None = None,
 ) -> RawBatch:
     """Returns the rows of one step's batch that belong to this device.
 
@@ -30,14 +31,20 @@ def look_up(
       keys: keys of the orders of labelled and of unlabelled images.
       sizes: labelled and unlabelled images per step, over all devices; 0 unlabelled: none are read.
       rows: indices of this device's labelled and unlabelled rows, int32.
+      image_shape: shape of images that the data hold as rows of pixels.
     """
+
+    def pick(places):
+        images = data.images[places]
+        return images.reshape(-1, *image_shape) if images.ndim == 2 else images
+
     chosen = _chosen(keys[0], step, len(data.labeled), sizes[0], rows[0])
-    raw = RawBatch(data.images[data.labeled[chosen]], data.labels[chosen], chosen)
+    raw = RawBatch(pick(data.labeled[chosen]), data.labels[chosen], chosen)
     if not sizes[1]:
         return raw
     chosen = _chosen(keys[1], step, len(data.unlabeled), sizes[1], rows[1])
     return raw._replace(
-        unlabeled=data.images[data.unlabeled[chosen]],
+        unlabeled=pick(data.unlabeled[chosen]),
         unlabeled_labels=data.unlabeled_labels[chosen],
         unlabeled_index=chosen,
     )

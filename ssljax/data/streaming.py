@@ -84,6 +84,26 @@ class StreamedDataset(NamedTuple):
         return _evaluation(self.test_index, indices, size, self.image_size)
 
 
+def batch_like(sizes: tuple[int, int], image_shape: tuple[int, int, int]) -> RawBatch:
+    """Black images, which take no memory, and labels of a batch.
+
+    Args:
+      sizes: labelled and unlabelled images; of the latter 0: none.
+    """
+
+    def images(size: int) -> np.ndarray:
+        return np.broadcast_to(np.uint8(0), (size, *image_shape))
+
+    def numbers(size: int) -> np.ndarray:
+        return np.zeros(size, np.int32)
+
+    labeled, unlabeled = sizes
+    raw = RawBatch(images(labeled), numbers(labeled), numbers(labeled))
+    if not unlabeled:
+        return raw
+    return RawBatch(*raw[:3], images(unlabeled), numbers(unlabeled), numbers(unlabeled))
+
+
 def batches(
     data: StreamedDataset,
     split: Split,

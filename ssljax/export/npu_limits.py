@@ -21,6 +21,7 @@ WEAK: dict[str, dict[str, Any]] = {
 # Values of knobs that it knows, the defaults first.
 _KNOBS: dict[str, tuple[Any, ...]] = {
     "trainable": ("all",),
+    "microbatches": (1,),
     "optimizer.name": ("adam", "sgd", "keras_sgd"),
     "optimizer.schedule": ("constant", "cosine", "staircase"),
     "optimizer.cosine_level": (7.0,),

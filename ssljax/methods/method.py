@@ -80,6 +80,8 @@ class Apply(Protocol):
     def __call__(self, params: PyTree, images: jax.Array) -> tuple[jax.Array, PyTree]:
         """Images `[N, H, W, C]` -> logits `[N, C]` float32, new batch statistics; to train.
 
+        Images can be `losses.Mixed` too.
+
         BatchNorm normalises over exactly the images of one call; the returned statistics are
         this step's old ones moved towards those of the call.
         """

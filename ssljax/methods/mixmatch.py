@@ -64,7 +64,7 @@ def mixmatch(
         )
         guess = jax.lax.stop_gradient(losses.sharpen(guess, temperature))
         targets = jnp.concatenate([jax.nn.one_hot(batch.labels, guess.shape[-1])] + [guess] * k)
-        images = losses.mixup(jnp.concatenate([batch.labeled, *batch.views]), **noise)
+        images = losses.mixed(jnp.concatenate([batch.labeled, *batch.views]), **noise)
         targets = losses.mixup(targets, **noise)
 
         # Labelled images are in every sub-batch of B. The first one, which holds a share of every

@@ -84,7 +84,7 @@ def remixmatch(
         kl = jnp.mean(losses.cross_entropy(logits[1], guesses[0]))
 
         labels = jax.nn.one_hot(batch.labels, guesses[0].shape[-1])
-        images = losses.mixup(jnp.concatenate([batch.labeled, *views]), **noise)
+        images = losses.mixed(jnp.concatenate([batch.labeled, *views]), **noise)
         targets = losses.mixup(jnp.concatenate([labels, *guesses]), **noise)
         mixed, batch_stats = losses.apply_interleaved(apply, params, images, 1 + len(views))
         xe = jnp.mean(losses.cross_entropy(batch.adjusted(mixed[:n]), targets[:n]))

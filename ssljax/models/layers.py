@@ -5,7 +5,7 @@ their images here, and drop paths and features.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -55,6 +55,24 @@ def batch_norm(model: Any, *, train: bool) -> partial[nn.BatchNorm]:
         dtype=model.dtype,
         axis_name=model.axis_name,
     )
+
+
+def run_block(model: Any, block: Callable[..., jax.Array], x: jax.Array, *layers: Any) -> jax.Array:
+    """`block(x, *layers)`, within a model's compact method.
+
+    Where the model has `remat`, only x is kept, and the gradient computes the rest once more.
+    BatchNorm moves its statistics once, and computes those of the batch again.
+
+    Args:
+      layers: partial Flax modules, which the block calls; their names are the same either way.
+    """
+    if not model.remat:
+        return block(x, *layers)
+
+    def again(model: Any, x: jax.Array) -> jax.Array:
+        return block(x, *(partial(layer, parent=model) for layer in layers))
+
+    return nn.remat(again)(model, x)
 
 
 def default_scales(images: jax.Array) -> int:

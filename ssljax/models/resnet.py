@@ -29,6 +29,7 @@ class ResNet(nn.Module):
     blocks: tuple[int, ...]  # residual blocks at each of the four resolutions
     bottleneck: bool = True  # 1×1, 3×3, 1×1 to four times the channels; False: 3×3, 3×3
     batch_norm_momentum: float = 0.9  # of the running statistics
+    remat: bool = False  # whether blocks are computed again for the gradient, to save memory
     dtype: DTypeLike = jnp.float32  # of the computation; parameters and statistics are float32
     axis_name: str | None = None  # devices whose statistics BatchNorm shares while training
 
@@ -56,7 +57,8 @@ class ResNet(nn.Module):
         for scale, repeat in enumerate(self.blocks):
             for i in range(repeat):
                 stride = 2 if scale > 0 and i == 0 else 1
-                x = block(x, 64 << scale, stride, conv, norm)
+                sized = partial(block, filters=64 << scale, stride=stride)
+                x = layers.run_block(self, sized, x, conv, norm)
         features = jnp.mean(x, axis=(1, 2))
         dense = nn.Dense(
             self.num_classes, kernel_init=nn.initializers.normal(0.01), dtype=self.dtype
@@ -64,14 +66,14 @@ class ResNet(nn.Module):
         return dense(features).astype(jnp.float32), features.astype(jnp.float32)
 
 
-def _bottleneck(x: Any, filters: int, stride: int, conv: Any, norm: Any) -> Any:
+def _bottleneck(x: Any, conv: Any, norm: Any, *, filters: int, stride: int) -> Any:
     y = nn.relu(norm()(conv(filters, (1, 1))(x)))
     y = nn.relu(norm()(conv(filters, (3, 3), strides=stride)(y)))
     y = norm()(conv(4 * filters, (1, 1))(y))
     return nn.relu(y + _shortcut(x, 4 * filters, stride, conv, norm))
 
 
-def _basic(x: Any, filters: int, stride: int, conv: Any, norm: Any) -> Any:
+def _basic(x: Any, conv: Any, norm: Any, *, filters: int, stride: int) -> Any:
     y = nn.relu(norm()(conv(filters, (3, 3), strides=stride)(x)))
     y = norm()(conv(filters, (3, 3))(y))
     return nn.relu(y + _shortcut(x, filters, stride, conv, norm))

@@ -30,6 +30,7 @@ class WideResNet(nn.Module):
     repeat: int = 4  # residual blocks a scale
     scales: int | None = None  # resolutions; None: ceil(log2(width)) - 2
     batch_norm_momentum: float = 0.999  # of the running statistics; lower it for short runs
+    remat: bool = False  # whether blocks are computed again for the gradient, to save memory
     dtype: DTypeLike = jnp.float32  # of the computation; parameters and statistics are float32
     axis_name: str | None = None  # devices whose statistics BatchNorm shares while training
 
@@ -48,14 +49,17 @@ class WideResNet(nn.Module):
             for block in range(self.repeat):
                 first = scale == block == 0
                 stride = 2 if scale > 0 and block == 0 else 1
-                x = _block(x, self.filters << scale, stride, norm, conv, activate_shortcut=first)
+                sized = partial(
+                    _block, filters=self.filters << scale, stride=stride, activate_shortcut=first
+                )
+                x = layers.run_block(self, sized, x, conv, norm)
         x = _leaky_relu(norm()(x))
         features = jnp.mean(x, axis=(1, 2))
         dense = nn.Dense(self.num_classes, kernel_init=layers.glorot_normal, dtype=self.dtype)
         return dense(features).astype(jnp.float32), features.astype(jnp.float32)
 
 
-def _block(x, filters, stride, norm, conv, *, activate_shortcut):
+def _block(x, conv, norm, *, filters, stride, activate_shortcut):
     """A pre-activation residual block; called inside the module's compact method."""
     y = _leaky_relu(norm()(x))
     if activate_shortcut:

@@ -103,6 +103,7 @@ def train(experiment: Experiment, workdir: Path, *, home: str = "") -> dict[str,
     hosts.require_same(_description(experiment, home or str(workdir)))
     shapes = experiment.shapes
     empty = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes["window"])
+    steps = experiment.fitting_steps()
     hosts.barrier()
     with telling_of_storage(workdir), ExitStack() as stack:
         writer = RunWriter(experiment, workdir, home)
@@ -111,7 +112,7 @@ def train(experiment: Experiment, workdir: Path, *, home: str = "") -> dict[str,
             saved = {"state": experiment.init_state(), "window": empty}
         experiment.begin(saved["state"])
         run(
-            Program([Member(experiment, writer)], experiment.compile_steps(), experiment.feed),
+            Program([Member(experiment, writer)], steps, experiment.feed),
             saved,
             empty,
         )

@@ -18,7 +18,10 @@ _PROGRAM_BYTES = 1_500_000_000
 
 
 def local_devices(devices: Sequence[jax.Device]) -> list[jax.Device]:
-    """The devices local to this process, of those of a run."""
+    """The devices local to this process, of those of a run: all of them, where there is no other
+    one, though machines that are not there are several hosts'."""
+    if jax.process_count() == 1:
+        return list(devices)
     return [device for device in devices if device.process_index == jax.process_index()]
 
 
@@ -102,6 +105,15 @@ def require_memory(data: TrainingData, devices: Sequence[jax.Device]) -> int:
     return size
 
 
+def memory_of(device: jax.Device) -> int | None:
+    """The bytes of a device that programs may use; None: it is a CPU, or not there."""
+    try:
+        stats = device.memory_stats()
+    except jax.errors.JaxRuntimeError:
+        return None
+    return stats.get("bytes_limit") if stats else None
+
+
 def require_room(what: str, size: int, devices: Sequence[jax.Device]) -> None:
     """Each device has room for `size` bytes of `what`. CPU devices share the machine's memory.
 
@@ -109,9 +121,8 @@ def require_room(what: str, size: int, devices: Sequence[jax.Device]) -> None:
       UsageError: one has not.
     """
     for device in local_devices(devices):
-        stats = device.memory_stats()
-        if stats and "bytes_limit" in stats:
-            memory.require(what, size, stats["bytes_limit"], f"the memory of {device}")
+        if limit := memory_of(device):
+            memory.require(what, size, limit, f"the memory of {device}")
     if devices[0].platform == "cpu":
         memory.require(
             f"{what}, on each of {len(local_devices(devices))} CPU devices",

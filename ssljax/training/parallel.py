@@ -23,9 +23,26 @@ from ssljax.training.stream import Feed
 
 PyTree = Any
 AXIS = "devices"
-# (state, metric sums, feed, number of steps) -> (state, metric sums), with those of the steps.
-# When it returns, at most two steps are left to do.
-TrainSteps = Callable[[TrainState, Metrics, Feed, int], tuple[TrainState, Metrics]]
+
+
+class TrainSteps(NamedTuple):
+    """Steps that are compiled for the devices of a run.
+
+    They are called with (state, metric sums, feed, number of steps) and return (state, metric
+    sums), with those of the steps. When they return, at most two steps are left to do.
+    """
+
+    program: Any  # a mapped function, or what is compiled of it
+    # (program, state, metric sums, feed, number of steps) -> (state, metric sums)
+    run: Callable[[Any, TrainState, Metrics, Feed, int], tuple[TrainState, Metrics]]
+    # (state, metric sums, data or batch), arrays or shapes of one device -> the program of a call,
+    # lowered: `.compile()` compiles it, for devices that are not there too.
+    lower: Callable[[PyTree, PyTree, PyTree], jax.stages.Lowered]
+
+    def __call__(
+        self, state: TrainState, metric_sums: Metrics, feed: Feed, steps: int
+    ) -> tuple[TrainState, Metrics]:
+        return self.run(self.program, state, metric_sums, feed, steps)
 
 
 class Evaluated(NamedTuple):
@@ -38,6 +55,19 @@ class Evaluated(NamedTuple):
 
 # (weights by name, images, labels) -> what is found, by that name
 Evaluate = Callable[[Mapping[str, Weights], np.ndarray, np.ndarray], dict[str, Evaluated]]
+
+
+class Evaluator(NamedTuple):
+    """An evaluation that is compiled for the devices of a run, see `compile_evaluate`."""
+
+    run: Evaluate
+    # (weights, image shape), arrays or shapes of one device -> its program, lowered
+    lower: Callable[[PyTree, tuple[int, ...]], jax.stages.Lowered]
+
+    def __call__(
+        self, weights: Mapping[str, Weights], images: np.ndarray, labels: np.ndarray
+    ) -> dict[str, Evaluated]:
+        return self.run(weights, images, labels)
 
 
 def local_rows(size: int, devices: Sequence[jax.Device]) -> np.ndarray:
@@ -113,19 +143,19 @@ def compile_steps(
     if loop_on_device:
         looped = jax.pmap(many, AXIS, devices=devices, donate_argnums=(0, 1))
 
-        def run_looped(state, metric_sums, data, steps):
+        def run_looped(program, state, metric_sums, data, steps):
             count = replicate(np.int32(steps), devices)
-            return jax.block_until_ready(looped(state, metric_sums, data, count))
+            return jax.block_until_ready(program(state, metric_sums, data, count))
 
-        return run_looped
+        return TrainSteps(looped, run_looped, _lower(looped, devices, np.int32(1)))
     step = jax.pmap(once, AXIS, devices=devices, donate_argnums=(0, 1))
 
-    def run(state, metric_sums, data, steps):
+    def run(program, state, metric_sums, data, steps):
         for _ in range(steps):
-            state, metric_sums = jax.block_until_ready(step(state, metric_sums, data))
+            state, metric_sums = jax.block_until_ready(program(state, metric_sums, data))
         return state, metric_sums
 
-    return run
+    return TrainSteps(step, run, _lower(step, devices))
 
 
 def compile_streamed_steps(
@@ -140,13 +170,24 @@ def compile_streamed_steps(
 
     step = jax.pmap(once, AXIS, devices=devices, donate_argnums=(0, 1))
 
-    def run(state, metric_sums, stream, steps):
+    def run(program, state, metric_sums, stream, steps):
         for _ in range(steps):
-            state, metric_sums, result = step(state, metric_sums, stream.next())
+            state, metric_sums, result = program(state, metric_sums, stream.next())
             stream.follow(result)
         return state, metric_sums
 
-    return run
+    return TrainSteps(step, run, _lower(step, devices))
+
+
+def _lower(mapped: Any, devices: Sequence[jax.Device], *more: Any) -> Callable[..., Any]:
+    """Lowers a mapped function for arguments of one device, and more."""
+    return lambda *arguments: mapped.lower(*_stacked((*arguments, *more), devices))
+
+
+def _stacked(tree: PyTree, devices: Sequence[jax.Device]) -> Any:
+    """The shapes of replicated arrays, of those of one device."""
+    count = len(local_devices(devices))
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((count, *x.shape), x.dtype), tree)
 
 
 def trace_step(
@@ -160,12 +201,8 @@ def trace_step(
     Args:
       state, data: arrays or shapes of one device's.
     """
-
-    def stacked(x):
-        return jax.ShapeDtypeStruct((len(local_devices(devices)), *x.shape), x.dtype)
-
     step = jax.pmap(train_step, AXIS, devices=devices)
-    arguments = jax.tree.map(stacked, (state, data))
+    arguments = _stacked((state, data), devices)
     program, (_, metrics) = jax.make_jaxpr(step, return_shape=True)(*arguments)
     shapes = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape[1:], s.dtype), metrics)
     return shapes, program.jaxpr
@@ -176,7 +213,7 @@ def compile_evaluate(
     devices: Sequence[jax.Device],
     *,
     batch_size: int,
-) -> Evaluate:
+) -> Evaluator:
     """Compiles exact evaluation: every image counts once, whatever the batch size and devices.
 
     Returns:
@@ -205,7 +242,14 @@ def compile_evaluate(
             found[kind] = Evaluated(fetch(sums), predicted, confidence)
         return found
 
-    return evaluate
+    def lower(weights, image_shape):
+        like = jax.ShapeDtypeStruct
+        numbers = like((each,), np.int32), like((each,), np.float32)
+        return mapped.lower(
+            *_stacked((weights, like((each, *image_shape), np.uint8), *numbers), devices)
+        )
+
+    return Evaluator(evaluate, lower)
 
 
 def _local_values(x: jax.Array) -> np.ndarray:

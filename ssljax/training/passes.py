@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ssljax import losses
 from ssljax.network import merged
 from ssljax.training.replica import Replica
 from ssljax.training.trainable import ALL, Trainable
@@ -101,12 +102,12 @@ class Network:
     def _rows(self, n):
         """Where a call's images of this device are in those of all devices, `[n]` int32.
 
-        A device has its share of the labelled images and of each unlabelled view. A call is of
+        A replica has its share of the labelled images and of each unlabelled view. A call is of
         whole shares, the labelled ones first.
         """
-        if self._replica.axis is None:
+        size, index = self._replica.count, self._replica.index
+        if size == 1:
             return jnp.arange(n)
-        size, index = self._replica.size, jax.lax.axis_index(self._replica.axis)
         if self._spread:
             return index + size * jnp.arange(n)
         rows, start = [], 0
@@ -116,7 +117,10 @@ class Network:
         return jnp.concatenate(rows)
 
     def _mine(self, images):
-        """The rows that this device computes."""
+        """The rows that this device computes; of mixed images these alone are mixed."""
+        if isinstance(images, losses.Mixed):
+            share = len(images) // self._replica.size
+            return (images[self._rows(share)] if self._spread else images).value()
         if not self._spread:
             return images
         rows = images.reshape(-1, self._replica.size, *images.shape[1:])

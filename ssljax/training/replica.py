@@ -9,20 +9,35 @@ PyTree = Any
 
 
 class Replica(NamedTuple):
-    """Which of several devices, running one step together, this one is."""
+    """Which of several devices, running one step together, this one is.
+
+    One that computes its share of the batch in parts is as many replicas, one after another.
+    """
 
     axis: str | None  # the mapped axis; None: a single device
-    size: int
+    size: int  # devices
+    parts: int = 1  # of each device's share
+    part: jax.Array | int = 0  # [] which one this is
+
+    @property
+    def count(self) -> int:
+        """Of how many replicas this is one."""
+        return self.size * self.parts
+
+    @property
+    def index(self) -> jax.Array | int:
+        """[] which one, in the order of the batch."""
+        device = jax.lax.axis_index(self.axis) if self.axis else 0
+        return device * self.parts + self.part
 
     def rows(self, n: int) -> jax.Array:
-        """The rows of a batch of `n` that belong to this device, `[n / size]` int32."""
-        share = n // self.size
-        index = jax.lax.axis_index(self.axis) if self.axis else 0
-        return index * share + jnp.arange(share)
+        """The rows of a batch of `n` that belong to this replica, `[n / count]` int32."""
+        share = n // self.count
+        return self.index * share + jnp.arange(share)
 
     def local_key(self, key: jax.Array) -> jax.Array:
-        """A key for what this device draws for itself."""
-        return jax.random.fold_in(key, jax.lax.axis_index(self.axis) if self.axis else 0)
+        """A key for what this replica draws for itself."""
+        return jax.random.fold_in(key, self.index)
 
     def gather(self, rows: jax.Array) -> jax.Array:
         """Every device's rows, in order: the whole batch."""

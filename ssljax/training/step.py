@@ -18,6 +18,7 @@ from ssljax.data.batches import RawBatch, TrainingData
 from ssljax.data.sampling import look_up
 from ssljax.methods.method import Aux, Batch, Method, Progress
 from ssljax.network import merged
+from ssljax.training.microbatches import accumulated
 from ssljax.training.monitors import Metrics, class_monitors, monitors
 from ssljax.training.optim import moving_average
 from ssljax.training.passes import Network
@@ -49,6 +50,9 @@ def make_train_step(
     average_batch_stats: bool = False,
     adjustment: np.ndarray | None = None,
     trainable: Trainable = ALL,
+    microbatches: int = 1,
+    looped: bool = False,
+    image_shape: tuple[int, ...] | None = None,
     replica: Replica = SINGLE,
     with_guesses: bool = False,
 ) -> Callable[..., Any]:
@@ -62,6 +66,9 @@ def make_train_step(
       average_batch_stats: whether the moving average has BatchNorm statistics of its own.
       adjustment: `[classes]` float32, see `Batch.adjustment`.
       trainable: which parameters are trained.
+      microbatches: in how many parts, which divide it, a device computes its share of the batch.
+      looped: whether these are a loop on the device, see `accumulated`.
+      image_shape: of images that `TrainingData` holds as rows of pixels.
       replica: the device the step runs on.
       with_guesses: whether the step returns what it guessed on this device.
     """
@@ -76,17 +83,22 @@ def make_train_step(
         sizes = batch_size, batch_size * uratio if method.views else 0
         raw = data
         if isinstance(data, TrainingData):
-            raw = look_up(data, state.step, order_keys, sizes, rows)
+            raw = look_up(data, state.step, order_keys, sizes, rows, image_shape)
         batch, unlabeled_labels = _augment(raw, rows, augment_key, method, views, replica)
-        noise = _noise(method, noise_key, batch, replica)
-        batch = batch._replace(adjustment=adjustment)
+        noise = _noise(method, noise_key, _floats(batch), replica)
         progress = _progress(state.step, batch_size, num_steps)
-        network = _network(model, method, state, model_key, replica, rows, trainable)
 
-        def loss(params):
-            return _loss(method, params, state, network, batch, noise, progress)
+        def gradient(part, batch, noise):
+            own = replica._replace(parts=microbatches, part=part)
+            network = _network(model, method, state, model_key, own, batch, trainable)
+            batch = _floats(batch)._replace(adjustment=adjustment)
 
-        (value, aux), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
+            def loss(params):
+                return _loss(method, params, state, network, batch, noise, progress)
+
+            return jax.value_and_grad(loss, has_aux=True)(state.params)
+
+        (value, aux), grads = accumulated(gradient, (batch, noise), microbatches, looped=looped)
         updates, opt_state = optimizer.update(replica.mean(grads), state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         logs = aux.logs | {"loss/total": value, "learning_rate": schedule(state.step)}
@@ -123,7 +135,7 @@ def _average(state, decay, average_batch_stats):
     return state.replace(ema=ema, ema_batch_stats=statistics)
 
 
-def _network(model, method, state, key, replica, rows, trainable):
+def _network(model, method, state, key, replica, batch, trainable):
     """The network as the method calls it in this step."""
     return Network(
         model,
@@ -132,7 +144,7 @@ def _network(model, method, state, key, replica, rows, trainable):
         key=key,
         replica=replica,
         whole=method.joint,
-        sizes=(len(rows[0]), len(rows[1])),
+        sizes=(len(batch.labeled), len(batch.views[0]) if batch.views else 1),
         trainable=trainable,
         frozen=state.frozen,
     )
@@ -166,33 +178,64 @@ def _check_logs(aux):
 
 
 def _augment(raw, rows, augment_key, method, views, replica):
-    """The batch that the method is given, and the labels of its unlabelled images `[M]`."""
-
-    def augment(images, rows, view, key):
-        images = views[view](_keys(key, rows), images)
-        return _input(replica.gather(images) if method.joint else images)
-
-    names = method.labeled_view, *method.views, *method.more_labeled_views
-    key, *keys = jax.random.split(augment_key, len(names))
-    labeled = augment(raw.labeled, rows[0], method.labeled_view, key)
-    unlabeled = [augment(raw.unlabeled, rows[1], *x) for x in zip(method.views, keys, strict=False)]
-    more_keys = keys[len(method.views) :]
-    more = [
-        augment(raw.labeled, rows[0], *x)
-        for x in zip(method.more_labeled_views, more_keys, strict=True)
-    ]
+    """The method's batch, of images as they are read, and the labels of unlabelled ones `[M]`."""
+    labeled, unlabeled = (raw.labeled, rows[0]), (raw.unlabeled, rows[1])
+    sources = [(method.labeled_view, *labeled)]
+    sources += [(name, *unlabeled) for name in method.views]
+    sources += [(name, *labeled) for name in method.more_labeled_views]
+    seen = _seen(sources, augment_key, views)
     if method.joint:
+        seen = _gathered(seen, replica)
         raw = raw._replace(labeled=None, unlabeled=None)
         raw = jax.tree.map(replica.gather, raw)
+    others = 1 + len(method.views)
     batch = Batch(
-        labeled=labeled,
+        labeled=seen[0],
         labels=raw.labels,
-        views=tuple(unlabeled),
+        views=tuple(seen[1:others]),
         labeled_index=raw.labeled_index,
         unlabeled_index=raw.unlabeled_index,
-        more_labeled=tuple(more),
+        more_labeled=tuple(seen[others:]),
     )
     return batch, raw.unlabeled_labels
+
+
+def _seen(sources, key, views):
+    """The images of each of several sources, (view, images, rows), as its view shows them.
+
+    A view is called once, for all its sources: an image's key is its own.
+    """
+    keys = jax.random.split(key, len(sources))
+    keys = [_keys(key, rows) for key, (_, _, rows) in zip(keys, sources, strict=True)]
+    seen = [None] * len(sources)
+    for view in dict.fromkeys(name for name, _, _ in sources):
+        own = [i for i, (name, _, _) in enumerate(sources) if name == view]
+        images = jnp.concatenate([sources[i][1] for i in own])
+        images = views[view](jnp.concatenate([keys[i] for i in own]), images)
+        for i, part in zip(own, _split(images, [len(keys[i]) for i in own]), strict=True):
+            seen[i] = part
+    return seen
+
+
+def _gathered(parts, replica):
+    """All devices' rows of each of several arrays, in order, by one transfer."""
+    every = replica.gather(jnp.concatenate(parts)[None])  # [devices, rows, …]
+    parts = _split(every, [len(part) for part in parts], axis=1)
+    return [part.reshape(-1, *part.shape[2:]) for part in parts]
+
+
+def _split(array, lengths, axis=0):
+    """An array in parts of these lengths."""
+    return jnp.split(array, np.cumsum(lengths)[:-1], axis)
+
+
+def _floats(batch):
+    """The batch whose images are what the network is given."""
+    images = {
+        name: jax.tree.map(_input, getattr(batch, name))
+        for name in ("labeled", "views", "more_labeled")
+    }
+    return batch._replace(**images)
 
 
 def _input(images):

@@ -21,18 +21,19 @@ _FUSED = frozenset({
 _FACTOR = 1.35
 
 
-def estimate(program: Any) -> int:
+def estimate(program: Any, platform: str = "cpu") -> int:
     """Bytes that a traced program holds at once at most, without its arguments.
 
     Each result is held from the operation that makes it to the last one that reads it.
 
     Args:
       program: a jaxpr, as `jax.make_jaxpr` returns it in `.jaxpr`.
+      platform: of the devices that it is for, of the branches of `lax.platform_dependent`.
     """
-    return int(_FACTOR * _peak(program))
+    return int(_FACTOR * _peak(program, platform))
 
 
-def _peak(jaxpr: Any) -> int:
+def _peak(jaxpr: Any, platform: str) -> int:
     last: dict[Any, int] = {}
     readers: Counter[Any] = Counter()
     reads = [[v for v in eqn.invars if not isinstance(v, Literal)] for eqn in jaxpr.eqns]
@@ -49,15 +50,19 @@ def _peak(jaxpr: Any) -> int:
                 fused = eqn.primitive.name in _FUSED and readers[variable] == 1
                 held[variable] = 0 if fused else _bytes(variable)
                 made += held[variable]
-        inside = max((_peak(inner) for inner in _inner(eqn)), default=0)
+        inside = max((_peak(inner, platform) for inner in inner_programs(eqn, platform)), default=0)
         now += made
         most = max(most, now + max(0, inside - made))
         now -= sum(held.pop(v, 0) for v in set(reads[i]) if last[v] == i)
     return most
 
 
-def _inner(eqn: Any) -> Iterator[Any]:
+def inner_programs(eqn: Any, platform: str) -> Iterator[Any]:
     """The programs that an operation runs: a loop's body, a compiled function."""
+    if platforms := eqn.params.get("branches_platforms"):
+        branches = zip(eqn.params["branches"], platforms, strict=True)
+        yield next(branch.jaxpr for branch, its in branches if its is None or platform in its)
+        return
     for parameter in jax.tree.leaves(
         list(eqn.params.values()), is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr")
     ):

@@ -165,6 +165,7 @@ def _steps_of_jax(experiment, steps):
             batch_size=experiment.batch_size, uratio=experiment.uratio,
             num_steps=experiment.num_steps,
             ema_decay=experiment.ema_decay, adjustment=experiment.adjustment,
+            image_shape=experiment.dataset.image_shape,
         )  # fmt: skip
         step, data = jax.jit(train_step), experiment.data()
         state = experiment.init_state()

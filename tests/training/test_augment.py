@@ -17,6 +17,7 @@ from ssljax.augment import ctaugment
 from ssljax.augment.ctaugment_spaces import CIFAR
 from ssljax.errors import Interrupted
 from ssljax.run import loop
+from ssljax.training import parallel, step_memory
 
 
 def cta_config(method):
@@ -120,3 +121,33 @@ def test_supervised_training_on_strong_views_differs_from_weak_ones():
     config.method_args = dict(view="strong")
     strong, _ = run_steps(build(config), 1)
     assert largest_difference(weak.params, strong.params) > 1e-4
+
+
+def test_each_view_is_one_call_and_all_images_are_sent_at_once():
+    """Three strong views, and a strong one of the labelled images."""
+    config = tiny_config("remixmatch")
+    config.method_args.strong_views = 3
+    experiment, calls = build(config, devices=2), []
+
+    def counting(name, view):
+        return lambda keys, images: calls.append((name, len(images))) or view(keys, images)
+
+    def views(state):
+        found = experiment.augmentation.views(state)
+        return {name: counting(name, view) for name, view in found.items()}
+
+    augmentation = experiment.augmentation._replace(views=views)
+    step = dataclasses.replace(experiment, augmentation=augmentation).train_step
+    _, program = parallel.trace_step(
+        step, experiment.shapes["state"], experiment.data(), experiment.devices
+    )
+    assert sorted(calls) == [("strong", 4 * 4), ("weak", 4)]
+    assert len(list(gathers_of_pixels(program))) == 1
+
+
+def gathers_of_pixels(program):
+    for eqn in program.eqns:
+        if eqn.primitive.name == "all_gather" and eqn.outvars[0].aval.dtype == np.uint8:
+            yield eqn
+        for inner in step_memory.inner_programs(eqn, "cpu"):
+            yield from gathers_of_pixels(inner)

@@ -8,6 +8,7 @@ import pytest
 
 from helpers.steps import largest_difference, run_steps, weights
 from helpers.tiny import build, tiny_vit
+from ssljax import losses
 from ssljax.training.passes import Network, _shares
 from ssljax.training.replica import SINGLE, Replica
 
@@ -113,3 +114,27 @@ def test_steps_with_drop_path_are_the_same_on_one_device_and_on_two(method):
     two, _ = run_steps(build(config, 2), 2)
     one, _ = run_steps(build(config, 1), 2)
     assert largest_difference(weights(one), weights(two)) < 2e-4
+
+
+def test_a_device_mixes_its_own_rows_alone():
+    seen = []
+
+    class Pixels(nn.Module):
+        @nn.compact
+        def __call__(self, images, *, train):
+            seen.append(images.shape)
+            return images[:, 0, 0], images[:, 0, 0]
+
+    images, lam = jnp.arange(8.0).reshape(8, 1, 1, 1), jnp.linspace(0.5, 1, 8)
+    permutation = jnp.array([3, 0, 1, 7, 6, 5, 2, 4])
+
+    def call(_):
+        two = Replica("devices", 2)
+        options = dict(batch_stats={}, averaged={}, key=None, replica=two, whole=True)
+        mixed = losses.mixed(images, lam, permutation)
+        return Network(Pixels(), **options)({}, mixed)[0][:, 0]
+
+    found = jax.pmap(call, "devices", devices=jax.devices()[:2])(np.arange(2))
+    expected = losses.mixup(images, lam, permutation)[:, 0, 0, 0]
+    np.testing.assert_allclose(found, [expected, expected], rtol=1e-6)
+    assert {*seen} == {(4, 1, 1, 1)}

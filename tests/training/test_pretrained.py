@@ -12,8 +12,8 @@ from helpers.run_directories import untrained
 from helpers.steps import run_steps
 from helpers.tiny import build, tiny_config
 from ssljax import cli, recipe, trained
+from ssljax.description import describe, notes
 from ssljax.errors import UsageError
-from ssljax.experiment import describe, notes
 from ssljax.export import npu_export
 from ssljax.run import directory, seeds
 from ssljax.storage.checkpoints import Checkpoints

@@ -39,5 +39,15 @@ def test_a_gradient_holds_what_the_forward_pass_made():
     assert many - few == pytest.approx(10 * 4000)
 
 
+@pytest.mark.parametrize(("platform", "times"), [("tpu", 9), ("cpu", 2), ("gpu", 2)])
+def test_of_branches_for_platforms_one_is_run(platform, times):
+    def function(x):
+        branches = [lambda x, n=n: jnp.sort(jnp.tile(x, n))[:1000] for n in (9, 2)]
+        return jax.lax.platform_dependent(x, tpu=branches[0], default=branches[1])
+
+    estimate = step_memory.estimate(jax.make_jaxpr(function)(X).jaxpr, platform)
+    assert times * 4000 <= estimate / step_memory._FACTOR <= (2 * times + 1) * 4000
+
+
 def test_keys_and_numbers_do_no_harm():
     assert step_memory.estimate(jax.make_jaxpr(lambda s: jax.random.key(s))(np.int32(1)).jaxpr) >= 0

@@ -232,5 +232,7 @@ def test_remat_is_of_networks_that_have_it(untraced):
     assert recipe.build(config, max_devices=1).model.remat
     config = tiny_config("supervised")
     config.remat = True
-    with pytest.raises(UsageError, match="config.remat is True; allowed for config.model 'wide_r"):
+    assert recipe.build(config, max_devices=1).model.remat
+    config.model, config.model_args = "convnet", dict(filters=4, scales=1)
+    with pytest.raises(UsageError, match="config.remat is True; allowed for config.model 'convnet"):
         recipe.build(config, max_devices=1)

@@ -1,0 +1,1 @@
+"""Programs compiled for chips that are not there: `--mode=compile`."""

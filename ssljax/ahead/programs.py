@@ -1,0 +1,99 @@
+"""What a compiled program says of itself: its memory, arithmetic, transfers and size."""
+
+import re
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from ssljax.training import fitting
+
+_COLLECTIVES = (
+    "all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute",
+    "collective-broadcast",
+)  # fmt: skip
+_OPERATION = re.compile(r"^\s+(?:ROOT )?%?[\w.-]+ = (?P<type>.*?) (?P<name>[a-z][a-z0-9-]*)\(")
+_SHAPE = re.compile(r"\b(?P<dtype>pred|bf16|[sufc]\d+\w*)\[(?P<sides>[\d,]*)\]")
+_WIDTHS = {"pred": 1, "bf16": 2}
+_TO_HOST = ("infeed", "outfeed", "send", "recv")
+
+
+class Sent(NamedTuple):
+    """What the collectives of a kind send."""
+
+    count: int  # operations in the program
+    size: int  # bytes of their results on a device
+
+
+class Program(NamedTuple):
+    """Figures of a program on one of its devices; sizes are in bytes."""
+
+    seconds: float  # that it took to compile
+    processor_seconds: float  # of all cores, for that
+    arguments: int
+    temporaries: int
+    peak: int  # of all that is held at once
+    code: int
+    flops: float | None  # of one step, as XLA counts them: loops once; None: it does not say
+    collectives: Mapping[str, Sent]
+    host_transfers: int
+
+
+def compile_program(lowered: jax.stages.Lowered) -> Program:
+    """Compiles a program and looks at it.
+
+    Raises:
+      fitting.TooLarge: the compiler finds no way to fit it in the device's memory.
+    """
+    start, processor = time.perf_counter(), time.process_time()
+    compiled = fitting.compile_fitting(lowered)
+    seconds, processor = time.perf_counter() - start, time.process_time() - processor
+    memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
+    cost = cost[0] if isinstance(cost, list) else cost or {}
+    text = compiled.as_text() or ""
+    return Program(
+        seconds=seconds,
+        processor_seconds=processor,
+        arguments=memory.argument_size_in_bytes,
+        temporaries=memory.temp_size_in_bytes,
+        peak=fitting.peak(compiled),
+        code=memory.generated_code_size_in_bytes,
+        flops=cost.get("flops"),
+        collectives=collectives(text),
+        host_transfers=host_transfers(text),
+    )
+
+
+def collectives(program: str) -> dict[str, Sent]:
+    """What the devices of a program in HLO's text form send each other, by the operation's name."""
+    found: dict[str, Sent] = {}
+    for kind, name in _operations(program):
+        base = name.removesuffix("-start")
+        if base not in _COLLECTIVES:
+            continue
+        sizes = [_bytes(shape) for shape in _SHAPE.finditer(kind)]
+        if name.endswith("-start") and base != "all-reduce":  # its operands, then its results
+            sizes = sizes[len(sizes) // 2 :] if base == "all-gather" else [max(sizes, default=0)]
+        before = found.get(base, Sent(0, 0))
+        found[base] = Sent(before.count + 1, before.size + sum(sizes))
+    return found
+
+
+def host_transfers(program: str) -> int:
+    """How many operations of a program exchange something with the host while it runs."""
+    names = [name.removesuffix("-done") for _, name in _operations(program)]
+    calls = re.findall(r'custom_call_target="([^"]*)"', program)
+    return sum(name in _TO_HOST for name in names) + sum("callback" in call for call in calls)
+
+
+def _operations(program: str) -> list[tuple[str, str]]:
+    """The type and the name of every operation."""
+    lines = map(_OPERATION.match, program.splitlines())
+    return [(line["type"], line["name"]) for line in lines if line]
+
+
+def _bytes(shape: Any) -> int:
+    width = _WIDTHS.get(shape["dtype"]) or int(re.findall(r"\d+", shape["dtype"])[0]) / 8
+    return int(np.prod([int(side) for side in shape["sides"].split(",") if side]) * width)
