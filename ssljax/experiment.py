@@ -300,8 +300,8 @@ class Experiment:
         """Arrays or shapes of what each device reads in a call of the steps."""
         if not isinstance(self.dataset, StreamedDataset):
             return self.data_like()
-        shares = tuple(total // len(self.devices) for total in self._sizes())
-        return streaming.batch_like(shares, self.dataset.image_shape)
+        labeled, unlabeled = (total // len(self.devices) for total in self._sizes())
+        return streaming.batch_like((labeled, unlabeled), self.dataset.image_shape)
 
     def data(self) -> TrainingData:
         """What the step reads of a data set in memory, on the host."""

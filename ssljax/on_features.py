@@ -110,7 +110,7 @@ class OnFeatures(Experiment):
         ) -> dict[str, parallel.Evaluated]:
             return evaluate(weights, self._as_images(images), labels)
 
-        return evaluate._replace(run=on_features)
+        return dataclasses.replace(evaluate, run=on_features)
 
 
 def kind(

@@ -1,5 +1,6 @@
 """`--mode=compile`: what a recipe's step and evaluation need on chips that are not there."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -172,7 +173,7 @@ def table(programs: dict[str, Program | TooLarge], memory: int, counted: int) ->
     rows.append(["arithmetic, as counted before", *ours])
     kinds = {k for p in programs.values() if isinstance(p, Program) for k in p.collectives}
     for kind in sorted(kinds):
-        row(kind, lambda p, kind=kind: _sent(p, kind))
+        row(kind, functools.partial(_sent, kind=kind))
     row("transfers to or from the host", lambda p: str(p.host_transfers or "none"))
     row("code", lambda p: describe(p.code))
     row("compiled in", lambda p: f"{p.seconds:.0f} s, {p.processor_seconds:.0f} s of processors")
@@ -185,7 +186,7 @@ def _flops(number: float) -> str:
 
 def _sent(program: Program, kind: str) -> str:
     sent = program.collectives.get(kind)
-    return f"{sent.count}, {describe(sent.size)}" if sent else "none"
+    return f"{sent.operations}, {describe(sent.size)}" if sent else "none"
 
 
 def _record(program: Program | TooLarge) -> dict[str, Any]:

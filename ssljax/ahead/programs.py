@@ -23,7 +23,7 @@ _TO_HOST = ("infeed", "outfeed", "send", "recv")
 class Sent(NamedTuple):
     """What the collectives of a kind send."""
 
-    count: int  # operations in the program
+    operations: int  # of the program
     size: int  # bytes of their results on a device
 
 
@@ -50,7 +50,8 @@ def compile_program(lowered: jax.stages.Lowered) -> Program:
     start, processor = time.perf_counter(), time.process_time()
     compiled = fitting.compile_fitting(lowered)
     seconds, processor = time.perf_counter() - start, time.process_time() - processor
-    memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
+    memory: Any = compiled.memory_analysis()
+    cost: Any = compiled.cost_analysis()
     cost = cost[0] if isinstance(cost, list) else cost or {}
     text = compiled.as_text() or ""
     return Program(
@@ -77,7 +78,7 @@ def collectives(program: str) -> dict[str, Sent]:
         if name.endswith("-start") and base != "all-reduce":  # its operands, then its results
             sizes = sizes[len(sizes) // 2 :] if base == "all-gather" else [max(sizes, default=0)]
         before = found.get(base, Sent(0, 0))
-        found[base] = Sent(before.count + 1, before.size + sum(sizes))
+        found[base] = Sent(before.operations + 1, before.size + sum(sizes))
     return found
 
 

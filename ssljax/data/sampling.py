@@ -36,7 +36,7 @@ def look_up(
 
     def pick(places):
         images = data.images[places]
-        return images.reshape(-1, *image_shape) if images.ndim == 2 else images
+        return images.reshape(-1, *(image_shape or ())) if images.ndim == 2 else images
 
     chosen = _chosen(keys[0], step, len(data.labeled), sizes[0], rows[0])
     raw = RawBatch(pick(data.labeled[chosen]), data.labels[chosen], chosen)

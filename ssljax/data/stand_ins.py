@@ -87,9 +87,9 @@ def load(
       UsageError: it is not known.
     """
     if fold := imagenet_folds.parse(dataset):
-        data = _streamed(shape or _IMAGENET, image_size)
-        labeled = imagenet_folds.draw(*fold, data.labels)
-        return data, Split(labeled, np.arange(len(data.labels)), np.arange(0))
+        images = _streamed(shape or _IMAGENET, image_size)
+        labeled = imagenet_folds.draw(*fold, images.labels)
+        return images, Split(labeled, np.arange(len(images.labels)), np.arange(0))
     name = splits.parse(dataset)
     shape = shape or SHAPES.get(name.dataset)
     if shape is None:

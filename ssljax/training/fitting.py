@@ -1,6 +1,7 @@
 """Whether a compiled step fits in the memory of an accelerator, before any is run."""
 
 import re
+from typing import Any
 
 import jax
 
@@ -41,7 +42,7 @@ def needed_memory(message: str) -> int | None:
 
 def peak(compiled: jax.stages.Compiled) -> int:
     """The bytes of all that a program holds at once."""
-    memory = compiled.memory_analysis()
+    memory: Any = compiled.memory_analysis()
     held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     most: int = memory.peak_memory_in_bytes or held + memory.temp_size_in_bytes
     return most
@@ -64,9 +65,10 @@ def compile_step(
     """
     try:
         compiled = compile_fitting(lowered)
-        needed: int | None = peak(compiled)
-        if needed <= limit:
+        held = peak(compiled)
+        if held <= limit:
             return compiled
+        needed: int | None = held
     except TooLarge as error:
         needed = error.needed
     uses = f"needs {describe(needed)}" if needed else "does not fit"

@@ -5,6 +5,7 @@ device of this process, all entries equal. Functions take all devices of the run
 which they divide a batch.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -57,7 +58,8 @@ class Evaluated(NamedTuple):
 Evaluate = Callable[[Mapping[str, Weights], np.ndarray, np.ndarray], dict[str, Evaluated]]
 
 
-class Evaluator(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Evaluator:
     """An evaluation that is compiled for the devices of a run, see `compile_evaluate`."""
 
     run: Evaluate

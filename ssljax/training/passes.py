@@ -105,7 +105,7 @@ class Network:
         A replica has its share of the labelled images and of each unlabelled view. A call is of
         whole shares, the labelled ones first.
         """
-        size, index = self._replica.count, self._replica.index
+        size, index = self._replica.replicas, self._replica.number
         if size == 1:
             return jnp.arange(n)
         if self._spread:

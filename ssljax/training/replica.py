@@ -20,24 +20,24 @@ class Replica(NamedTuple):
     part: jax.Array | int = 0  # [] which one this is
 
     @property
-    def count(self) -> int:
+    def replicas(self) -> int:
         """Of how many replicas this is one."""
         return self.size * self.parts
 
     @property
-    def index(self) -> jax.Array | int:
+    def number(self) -> jax.Array | int:
         """[] which one, in the order of the batch."""
         device = jax.lax.axis_index(self.axis) if self.axis else 0
         return device * self.parts + self.part
 
     def rows(self, n: int) -> jax.Array:
-        """The rows of a batch of `n` that belong to this replica, `[n / count]` int32."""
-        share = n // self.count
-        return self.index * share + jnp.arange(share)
+        """The rows of a batch of `n` that belong to this replica, `[n / replicas]` int32."""
+        share = n // self.replicas
+        return self.number * share + jnp.arange(share)
 
     def local_key(self, key: jax.Array) -> jax.Array:
         """A key for what this replica draws for itself."""
-        return jax.random.fold_in(key, self.index)
+        return jax.random.fold_in(key, self.number)
 
     def gather(self, rows: jax.Array) -> jax.Array:
         """Every device's rows, in order: the whole batch."""

@@ -205,8 +205,8 @@ def _seen(sources, key, views):
 
     A view is called once, for all its sources: an image's key is its own.
     """
-    keys = jax.random.split(key, len(sources))
-    keys = [_keys(key, rows) for key, (_, _, rows) in zip(keys, sources, strict=True)]
+    drawn = jax.random.split(key, len(sources))
+    keys = [_keys(key, rows) for key, (_, _, rows) in zip(drawn, sources, strict=True)]
     seen = [None] * len(sources)
     for view in dict.fromkeys(name for name, _, _ in sources):
         own = [i for i, (name, _, _) in enumerate(sources) if name == view]

@@ -48,7 +48,7 @@ def test_what_is_printed_and_written(two_chips, tmp_path, capsys, monkeypatch):
     found = json.loads((tmp_path / "out/found.json").read_text())
     assert [*tmp_path.rglob("*")] == [tmp_path / "out", tmp_path / "out/found.json"]
     assert found["step"]["fits"]
-    assert found["step"]["collectives"]["all-reduce"]["count"] > 2
+    assert found["step"]["collectives"]["all-reduce"]["operations"] > 2
     assert found["counted_flops"] > 1e5
     assert found["devices"] == 2
     assert "out/found.json exists; --overwrite" in refused(
