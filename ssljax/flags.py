@@ -190,20 +190,12 @@ def define_flags() -> flags.FlagValues:
     define(flags.DEFINE_bool, "oracle", False, "Reports the best error on the test set too.")
     define(flags.DEFINE_bool, "follow", False, "Reports again whenever a run goes on.")
     _define_labeling(define)
+    _define_compile(define)
     define(
         flags.DEFINE_list, "label_counts", [],
         "Numbers of labelled images to try, by default 1, 2, 5 … per class.",
     )  # fmt: skip
     define(flags.DEFINE_integer, "sets", 5, "Labelled sets of each number.", lower_bound=1)
-    define(
-        flags.DEFINE_string, "topology", None,
-        "The chips that are compiled for: v5e:2x4, v4:2x2x1, v5p:2x2x1, v6e:2x4 and larger ones.",
-    )  # fmt: skip
-    define(flags.DEFINE_bool, "fit", False, "Looks for the largest batch that fits.")
-    define(
-        flags.DEFINE_list, "data_shape", [],
-        "Of data that are not known: images,height,width,channels,classes.",
-    )  # fmt: skip
     define(flags.DEFINE_integer, "count", 8, "How many images are shown.", lower_bound=1)
     define(flags.DEFINE_enum, "format", None, list(_EXPORTS), "What is written.")
     define(
@@ -227,6 +219,19 @@ def define_flags() -> flags.FlagValues:
         "Images of the parity report, spread over the classes, by default all; 0: no report.",
     )  # fmt: skip
     return values
+
+
+def _define_compile(define: Callable[..., None]) -> None:
+    """The flags of `modes/compiling.py`."""
+    define(
+        flags.DEFINE_string, "topology", None,
+        "The chips that are compiled for: v5e:2x4, v4:2x2x1, v5p:2x2x1, v6e:2x4 and larger ones.",
+    )  # fmt: skip
+    define(flags.DEFINE_bool, "fit", False, "Looks for the largest batch that fits.")
+    define(
+        flags.DEFINE_list, "data_shape", [],
+        "Of data that are not known: images,height,width,channels,classes.",
+    )  # fmt: skip
 
 
 def _define_labeling(define: Callable[..., None]) -> None:

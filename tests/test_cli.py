@@ -68,6 +68,7 @@ def test_a_tilde_is_the_home_directory(args, tmp_path, capsys, monkeypatch):
         ("--mode=label_next", DIGITS, "--budget=2", "--output={}/x"),
         ("--mode=label_errors", "--workdir=run", "--output={}/x"),
         ("--mode=add_labels", DIGITS, "--labels=file", "--output={}/x"),
+        ("--mode=compile", DIGITS, "--topology=v5e:2x4", "--output={}/x"),
     ],
 )
 def test_a_place_where_nothing_can_be_made_is_refused(

@@ -101,9 +101,7 @@ def make_train_step(
         (value, aux), grads = accumulated(gradient, (batch, noise), microbatches, looped=looped)
         updates, opt_state = optimizer.update(replica.mean(grads), state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        logs = aux.logs | {"loss/total": value, "learning_rate": schedule(state.step)}
-        metrics = {name: Average(jnp.asarray(x), jnp.ones(())) for name, x in logs.items()}
-        metrics |= monitors(aux, unlabeled_labels) | class_monitors(aux, unlabeled_labels)
+        metrics = _metrics(value, aux, schedule(state.step), unlabeled_labels)
         after = state.replace(
             step=state.step + 1,
             params=params,
@@ -120,6 +118,13 @@ def make_train_step(
         return (*result, Guesses(aux.guess, aux.mask)) if with_guesses else result
 
     return train_step
+
+
+def _metrics(value, aux, learning_rate, unlabeled_labels):
+    """The logs of a step on this device, and what to watch in its guesses."""
+    logs = aux.logs | {"loss/total": value, "learning_rate": learning_rate}
+    metrics = {name: Average(jnp.asarray(x), jnp.ones(())) for name, x in logs.items()}
+    return metrics | monitors(aux, unlabeled_labels) | class_monitors(aux, unlabeled_labels)
 
 
 def _progress(step, batch_size, num_steps):
