@@ -238,7 +238,9 @@ def test_the_map_of_files_names_every_module():
             assert path.name in text, path.name
         elif path.is_dir() and path.name != "__pycache__":
             assert f"{path.name}/" in text, path.name
-    there = {path.name for folder in ("ssljax", "configs") for path in (ROOT / folder).rglob("*.py")}
+    there = {
+        path.name for folder in ("ssljax", "configs") for path in (ROOT / folder).rglob("*.py")
+    }
     there |= {path.name for path in ROOT.glob("*.py")}
     named = set(re.findall(r"\b(\w+\.py)\b", text.split("## Map of files")[1]))
     assert not named - there

@@ -10,7 +10,7 @@ from ssljax import network, overrides, parts, recipe
 from ssljax.data import memory
 from ssljax.data.splits import Split
 from ssljax.errors import RunError, UsageError
-from ssljax.experiment import describe
+from ssljax.description import describe
 from ssljax.network import make_model
 from ssljax.training import devices
 

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from ssljax import paths
-from ssljax.data import stand_ins
 from ssljax.errors import UsageError
 from ssljax.flags import Command
 from ssljax.storage import files, runs
@@ -16,6 +15,7 @@ def compile_(command: Command) -> None:
         _require_free(output, overwrite=command.overwrite)
 
     from ssljax.ahead import command as ahead
+    from ssljax.data import stand_ins
 
     found = ahead.compile_recipe(
         config,

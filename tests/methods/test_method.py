@@ -100,6 +100,7 @@ class Linear:
         self.kernel = kernel
 
     def __call__(self, params, images):
+        images = images.value() if isinstance(images, losses.Mixed) else images
         return images.reshape(-1, 4) @ params["dense"], {}
 
     def with_features(self, params, images):

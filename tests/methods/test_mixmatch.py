@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from helpers import golden
+from ssljax import losses
 from ssljax.methods.method import Batch, Progress
 from ssljax.methods.mixmatch import mixmatch
 
@@ -26,6 +27,7 @@ def network():
     calls = []
 
     def apply(params, images):
+        images = images.value() if isinstance(images, losses.Mixed) else images
         calls.append(images)
         rows = images.reshape(-1, 2)
         rows = rows - jnp.mean(rows, axis=0, keepdims=True)
