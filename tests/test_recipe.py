@@ -9,8 +9,8 @@ from helpers.tiny import tiny_config
 from ssljax import network, overrides, parts, recipe
 from ssljax.data import memory
 from ssljax.data.splits import Split
-from ssljax.errors import RunError, UsageError
 from ssljax.description import describe
+from ssljax.errors import RunError, UsageError
 from ssljax.network import make_model
 from ssljax.training import devices
 
