@@ -268,7 +268,14 @@ def test_the_method_of_the_page_trains(tmp_path, monkeypatch):
     assert row["loss/total"] == pytest.approx(total, rel=1e-5)
 
 
-@pytest.mark.parametrize("title", ["A model", "A data set", "An augmentation"])
+@pytest.mark.parametrize(
+    "title",
+    [
+        "A model",
+        pytest.param("A data set", marks=pytest.mark.slow),
+        pytest.param("An augmentation", marks=pytest.mark.slow),
+    ],
+)
 def test_what_the_page_adds_trains(title, tmp_path, monkeypatch):
     section = (ROOT / "docs/extend.md").read_text().split(f"## {title}\n")[1].split("\n## ")[0]
     (code,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)

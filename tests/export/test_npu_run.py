@@ -103,6 +103,7 @@ def rows_of(output):
     return [{k: v for k, v in row.items() if k != "images_per_second"} for row in rows]
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_as_if_it_had_not_been(python, bundle, tmp_path):
     whole, parted = tmp_path / "whole", tmp_path / "parted"
     printed = python(INTERRUPTED, bundle, whole, parted, 3)

@@ -144,7 +144,9 @@ def test_what_is_finished_is_taken_up(rounds, monkeypatch):
     "missing",
     [
         ("generation=1", "generation=1.npz", "generation=0/run=1"),
-        ("generation=1/checkpoints", "generation=1/results.json"),
+        pytest.param(
+            ("generation=1/checkpoints", "generation=1/results.json"), marks=pytest.mark.slow
+        ),
     ],
 )
 def test_a_chain_that_was_cut_goes_on_to_the_same_end(rounds, missing, tmp_path):
