@@ -95,8 +95,9 @@ def test_temperature_and_trust_hold_on_images_that_the_run_has_never_seen(tmp_pa
     ]
     mean = {name: np.mean([row[name] for row in rows]) for name in rows[0] if "_" in name}
     assert mean["loss_after"] < mean["loss_before"]
-    # On 360 images the calibration error of perfect probabilities is about 0.03: it is noise here.
-    assert mean["ece_after"] < mean["ece_before"] + 0.005
+    # On 360 images the calibration error of perfect probabilities is about 0.03, so that the
+    # difference is mostly noise here.
+    assert mean["ece_after"] < mean["ece_before"] + 0.01
     errors = [row["error"] for row in rows if row["error"] is not None]
     assert len(errors) >= 5  # otherwise nothing is guaranteed, and nothing tested
     assert sum(error > 0.1 for error in errors) <= 1
