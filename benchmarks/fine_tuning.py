@@ -8,7 +8,6 @@ trained: the state and the checkpoint are exact, the step's memory is the estima
 """
 
 import argparse
-import math
 
 import jax
 
@@ -35,11 +34,9 @@ def experiment(trainable: str, model: str, batch_size: int, uratio: int, side: i
 
 def row(found: Experiment) -> tuple[str, str, str, str]:
     """The cells of an experiment, see `HEADING`."""
-    state = found.shapes["state"]
-    trained = sum(math.prod(x.shape) for x in jax.tree.leaves(state.params))
-    size = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(state))
+    trained = sum(x.size for x in jax.tree.leaves(found.shapes["state"].params))
     kind = f"`{found.config['trainable']}`"
-    return kind, f"{trained:,}", f"{size / 1e6:.0f}", f"{found.step_bytes / 1e9:.1f}"
+    return kind, f"{trained:,}", f"{found.state_bytes / 1e6:.0f}", f"{found.step_bytes / 1e9:.1f}"
 
 
 def main() -> None:

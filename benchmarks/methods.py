@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ssljax import recipe_files
-from ssljax.storage.files import write_bytes, write_json
+from ssljax.storage.files import write_json, write_text
 
 ROOT = Path(__file__).parents[1]
 
@@ -150,7 +150,7 @@ def train(table: Table, rows: Sequence[Row], jobs: int) -> None:
         for row, of_row in zip(rows, runs, strict=True):
             found = [run.result() for run in of_row]
             mean, deviation = spread(found, f"test_{SCORES[table.name][-1]}")
-            write_bytes(path, table.markdown().encode())
+            write_text(path, table.markdown())
             print(f"{row.name}: {mean:.2f} ± {deviation:.2f}", file=sys.stderr, flush=True)
     finally:
         pool.shutdown(cancel_futures=True)

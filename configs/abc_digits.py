@@ -7,7 +7,4 @@ from configs import digits
 
 def get_config() -> ml_collections.ConfigDict:
     """The published method, with FixMatch's ratio and optimizer, as `fixmatch_digits`."""
-    config = digits.digits("abc")
-    config.unlabeled = "all"
-    config.uratio = 7
-    return config
+    return digits.fixmatch_ratio("abc")

@@ -7,7 +7,4 @@ from configs import digits
 
 def get_config() -> ml_collections.ConfigDict:
     """The published method and ratio, with a second strong view like the first."""
-    config = digits.digits("comatch", second_view="strong")
-    config.unlabeled = "all"
-    config.uratio = 7
-    return config
+    return digits.fixmatch_ratio("comatch", second_view="strong")

@@ -7,11 +7,4 @@ from configs import published
 
 def get_config() -> ml_collections.ConfigDict:
     """USB's values and variant."""
-    return published.usb(
-        "comatch",
-        "svhn.1@40-0",
-        smoothing_from=1024,
-        projectors=3,
-        second_view="strong",
-        variant="usb",
-    )
+    return published.usb_comatch("svhn.1@40-0")

@@ -7,8 +7,6 @@ from configs import digits
 
 def get_config() -> ml_collections.ConfigDict:
     """The published method with FixMatch's ratio, in four generations of 500 steps."""
-    config = digits.digits("crest", generations=4)
-    config.unlabeled = "all"
-    config.uratio = 7
+    config = digits.fixmatch_ratio("crest", generations=4)
     config.num_steps = 500
     return config

@@ -7,7 +7,4 @@ from configs import digits
 
 def get_config() -> ml_collections.ConfigDict:
     """The published method and ratio, with epochs of ten steps."""
-    config = digits.digits("dash", epoch_images=80)
-    config.unlabeled = "all"
-    config.uratio = 7
-    return config
+    return digits.fixmatch_ratio("dash", epoch_images=80)

@@ -7,7 +7,7 @@ from configs import digits
 
 def get_config() -> ml_collections.ConfigDict:
     """FixMatch's threshold, weight and views, with debiased guesses."""
-    config = digits.digits(
+    return digits.fixmatch_ratio(
         "debiaspl",
         threshold=0.95,
         unlabeled_weight=1.0,
@@ -16,6 +16,3 @@ def get_config() -> ml_collections.ConfigDict:
         views=1,
         teacher="self",
     )
-    config.unlabeled = "all"
-    config.uratio = 7
-    return config

@@ -29,6 +29,14 @@ def digits(method: str, **method_args: float | str) -> ml_collections.ConfigDict
     return config
 
 
+def fixmatch_ratio(method: str, **method_args: float | str) -> ml_collections.ConfigDict:
+    """As `digits`, with seven unlabelled images, of all, for each labelled one."""
+    config = digits(method, **method_args)
+    config.unlabeled = "all"
+    config.uratio = 7
+    return config
+
+
 def adam(config: ml_collections.ConfigDict) -> None:
     """What the recipes of the MixMatch paper share: its optimizer, with half of its batch."""
     config.batch_size = 32

@@ -7,7 +7,4 @@ from configs import digits
 
 def get_config() -> ml_collections.ConfigDict:
     """The published method with the published threshold and ratio, as `fixmatch_digits`."""
-    config = digits.digits("flexmatch")
-    config.unlabeled = "all"
-    config.uratio = 7
-    return config
+    return digits.fixmatch_ratio("flexmatch")

@@ -7,7 +7,4 @@ from configs import digits
 
 def get_config() -> ml_collections.ConfigDict:
     """The authors' CIFAR-10 arguments and ratio, with a short first epoch."""
-    config = digits.digits("iomatch", dist_align=False, warmup_steps=40)
-    config.unlabeled = "all"
-    config.uratio = 7
-    return config
+    return digits.fixmatch_ratio("iomatch", dist_align=False, warmup_steps=40)

@@ -8,6 +8,8 @@ published run of the same recipe needs. Methods and networks have the published 
 only what differs is said here.
 """
 
+from collections.abc import Mapping
+
 import ml_collections
 
 from configs import base
@@ -141,19 +143,24 @@ def iomatch(dataset: str, **method_args: bool) -> ml_collections.ConfigDict:
     return config
 
 
+# SimMatch's arguments in USB's recipes for small images.
+SIMMATCH: Mapping[str, float | str] = dict(
+    threshold=0.95, unlabeled_weight=1.0, instance_weight=1.0, alignment_steps=32,
+    bank_momentum=0.7, teacher="self",
+)  # fmt: skip
+
+
 def simmatch(dataset: str) -> ml_collections.ConfigDict:
     """SimMatch as USB has it for small images; the authors' CIFAR code is not published."""
+    return usb("simmatch", dataset, projectors=3, **SIMMATCH)
+
+
+def usb_comatch(dataset: str, **method_args: float) -> ml_collections.ConfigDict:
+    """CoMatch with USB's values and variant."""
     return usb(
-        "simmatch",
-        dataset,
-        threshold=0.95,
-        unlabeled_weight=1.0,
-        instance_weight=1.0,
-        alignment_steps=32,
-        projectors=3,
-        bank_momentum=0.7,
-        teacher="self",
-    )
+        "comatch", dataset, smoothing_from=1024, projectors=3, second_view="strong", variant="usb",
+        **method_args,
+    )  # fmt: skip
 
 
 def comatch(dataset: str) -> ml_collections.ConfigDict:

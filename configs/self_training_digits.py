@@ -7,8 +7,6 @@ from configs import digits
 
 def get_config() -> ml_collections.ConfigDict:
     """The supervised baseline's knobs, for a third of its length a round."""
-    config = digits.digits("self_training")
-    config.unlabeled = "all"
-    config.uratio = 7
+    config = digits.fixmatch_ratio("self_training")
     config.num_steps = 700
     return config

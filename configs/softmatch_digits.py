@@ -7,7 +7,4 @@ from configs import digits
 
 def get_config() -> ml_collections.ConfigDict:
     """The published method and ratio, with averages over a hundred steps."""
-    config = digits.digits("softmatch", momentum=0.99)
-    config.unlabeled = "all"
-    config.uratio = 7
-    return config
+    return digits.fixmatch_ratio("softmatch", momentum=0.99)

@@ -59,9 +59,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.sync_bn = True  # BatchNorm over all devices' images; False: each device its own
 
     # Augmentation. weak: a function in ssljax/augment/policies.py, of labelled images and of weak
-    # views; strong: one in ssljax/augment/augmentation.py (none, strong_digits, randaugment,
-    # ctaugment); recipe: ranges of the last two, cifar or imagenet, as suits the data set, or
-    # remixmatch, CTAugment as ReMixMatch has it.
+    # views; strong: one in ssljax/augment/augmentation.py (none, horizontal_flip, strong_digits,
+    # randaugment, usb_randaugment, ctaugment); recipe: ranges of the last three. cifar or imagenet
+    # suits the data set (usb_randaugment: cifar); or comatch of randaugment, no_color of
+    # usb_randaugment, and remixmatch of ctaugment.
     config.augment = ml_collections.ConfigDict()
     config.augment.weak = "weak_digits"
     config.augment.strong = "strong_digits"

@@ -76,7 +76,9 @@ class Experiment:
     @property
     def images_per_step(self) -> int:
         """Images that enter the network in a step, each view counted."""
-        return self.batch_size * (1 + self.uratio * len(self.method.views))
+        method = self.method
+        labeled = 1 + len(method.more_labeled_views)
+        return self.batch_size * (labeled + self.uratio * len(method.views))
 
     @property
     def sizes(self) -> Sizes:
@@ -208,6 +210,11 @@ class Experiment:
         return self._traced[2]
 
     @property
+    def state_bytes(self) -> int:
+        """How much memory the state of training needs on each device."""
+        return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(self.shapes["state"]))
+
+    @property
     def data_bytes(self) -> int:
         """How much memory the data need on each device; of a stream nothing stays there."""
         resident = isinstance(self.dataset, Dataset)
@@ -253,13 +260,12 @@ class Experiment:
         limit = devices.memory_of(self.devices[0])
         if limit is None or not hosts.is_single_process():  # of several, programs take other arrays
             return self._steps
-        state = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(self.shapes["state"]))
         compiled = fitting.compile_step(
             self.lower_steps(),
             batch_size=self.batch_size,
             devices=len(self.devices),
             unit=len(self.devices) * self.microbatches,
-            fixed=state + self.data_bytes,
+            fixed=self.state_bytes + self.data_bytes,
             limit=limit,
         )
         return self._steps._replace(program=compiled)

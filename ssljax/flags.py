@@ -230,7 +230,7 @@ def _define_compile(define: Callable[..., None]) -> None:
     define(flags.DEFINE_bool, "fit", False, "Looks for the largest batch that fits.")
     define(
         flags.DEFINE_list, "data_shape", [],
-        "Of data that are not known: images,height,width,channels,classes.",
+        "The sizes of a data set that is not known: images,height,width,channels,classes.",
     )  # fmt: skip
 
 

@@ -114,8 +114,10 @@ def _later(
     config = ml_collections.ConfigDict(first.config)
     config.seed += seeds
     dataset, split = first.dataset, first.split
+    generations = first.method.generations
     if number:
         config.method_args.generation = number
+    if number and generations and generations.pick:
         config.method_args.class_prior = tuple(float(count) for count in first.class_counts)
     if given.exists():
         config.split_file, config.labels_per_class = str(given), "natural"

@@ -196,7 +196,9 @@ def balance(guesses: jax.Array, queue: jax.Array) -> tuple[jax.Array, jax.Array]
 def write(
     table: jax.Array, index: jax.Array, rows: jax.Array, counts: jax.Array | None = None
 ) -> jax.Array:
-    """A table `[N, …]` with rows `[n, …]` written at `index [n]`; the later one wins at one place.
+    """A table `[N, …]` with rows `[n, …]` written at `index [n]`.
+
+    Of several rows for one place, the last is written.
 
     Args:
       counts: `[n]` bool, which rows are written; None: all are.

@@ -46,8 +46,10 @@ class Groups(NamedTuple):
 
 
 def groups_of(model: nn.Module) -> Groups:
-    """Those that a model tells of itself, by `group` and `groups`; else two: the rest and a head,
-    which is called as Flax calls the first dense layer."""
+    """Returns the parts that a model defines by `group` and `groups`.
+
+    A model without them has two: its head, named as Flax names a first dense layer, and the rest.
+    """
     if hasattr(model, "group"):
         return Groups("head", model.group, model.groups)
     return Groups("Dense_0", lambda name: int(name == "Dense_0"), 2)

@@ -30,6 +30,8 @@ from ssljax.training import parallel
 from ssljax.training.state import TrainState, Weights
 from ssljax.training.step import make_eval_step
 
+PyTree = Any
+
 
 class LastLayer(nn.Module):
     """features `[N, 1, 1, D]` -> logits `[N, num_classes]`, features `[N, D]`; float32."""
@@ -56,11 +58,12 @@ class OnFeatures(Experiment):
     def begin(self, state: TrainState) -> None:
         if "_features" not in self.__dict__:
             params = {**state.frozen, **state.params}
-            features = Features(
-                self.model, params, state.batch_stats, devices=jax.local_devices(),
-                folder=self.feature_cache,
-            )  # fmt: skip
-            self.__dict__["_features"] = features
+            self.__dict__["_features"] = self._features_by(params, state.batch_stats)
+
+    def _features_by(self, params: PyTree, batch_stats: PyTree) -> Features:
+        return Features(
+            self.model, params, batch_stats, devices=jax.local_devices(), folder=self.feature_cache
+        )
 
     @functools.cached_property
     def _of_training(self) -> np.ndarray:
@@ -75,9 +78,7 @@ class OnFeatures(Experiment):
 
     def probabilities(self, model: Any, images: np.ndarray) -> np.ndarray:
         params, batch_stats = model.variables["params"], model.variables.get("batch_stats", {})
-        features = Features(
-            self.model, params, batch_stats, devices=jax.local_devices(), folder=self.feature_cache
-        ).of(images)
+        features = self._features_by(params, batch_stats).of(images)
         head = {self._last_layer.head: params[self._last_layer.head]}
         logits, _ = self._last_layer.apply({"params": head}, features[:, None, None], train=False)
         return np.asarray(jax.nn.softmax(logits / model.temperature))

@@ -193,7 +193,8 @@ def _build(
     _set_batch_size(config, len(run_devices), resumed_batch_size)
     reads = config.init_from and not started
     weights = pretrained.read(config.init_from, config.init_from_sha256) if reads else None
-    config.init_from_sha256 = weights.sha256 if weights else config.init_from_sha256
+    if weights:
+        config.init_from_sha256 = weights.sha256
     dataset, split = data or parts.load_data(config)
     method = parts.make_method(config, split)
     steps_per_epoch = len(split.labeled) / config.batch_size
@@ -235,10 +236,7 @@ def _build(
         start=weights
         and pretrained.fitted(weights, model, config.model, image_shape=dataset.image_shape),
     )
-    requirements.require_adjustable(experiment)
-    requirements.require_divisible(experiment)
-    requirements.require_room(experiment)
-    requirements.check_batch_stats(experiment)
+    requirements.require_trainable(experiment)
     return experiment
 
 

@@ -6,10 +6,21 @@ import math
 import jax
 
 from ssljax.checks import prefix_errors
-from ssljax.data.datasets import Dataset
 from ssljax.errors import UsageError
 from ssljax.experiment import Experiment
 from ssljax.training import devices
+
+
+def require_trainable(experiment: Experiment) -> None:
+    """Checks all that follows, the cheapest first.
+
+    Raises:
+      UsageError: the parts do not fit together, or they do not fit in memory.
+    """
+    require_adjustable(experiment)
+    require_divisible(experiment)
+    require_room(experiment)
+    check_batch_stats(experiment)
 
 
 def require_adjustable(experiment: Experiment) -> None:
@@ -25,13 +36,15 @@ def require_adjustable(experiment: Experiment) -> None:
 
 
 def require_divisible(experiment: Experiment) -> None:
-    """Refuses microbatches of a method that needs the whole batch, or that are no whole ones."""
+    """Refuses microbatches if the method needs the whole batch, or if they would not be equal."""
     parts, share = experiment.microbatches, experiment.batch_size // len(experiment.devices)
     given = f"config.microbatches is {parts}"
-    if parts > 1 and experiment.method.joint:
+    generations = experiment.method.generations
+    has_targets = generations is not None and generations.targets is not None
+    if parts > 1 and (experiment.method.joint or has_targets):
         raise UsageError(
             f"{given}; allowed for config.method {experiment.config['method']!r}: 1, as its loss "
-            "combines the images of the whole batch, or has a state (Method.joint)"
+            "combines the images of the whole batch, or has a state"
         )
     if share % parts:
         raise UsageError(
@@ -41,8 +54,7 @@ def require_divisible(experiment: Experiment) -> None:
 
 def require_room(experiment: Experiment) -> None:
     """Refuses data, steps and models that the devices cannot hold, before anything is compiled."""
-    if isinstance(experiment.dataset, Dataset):
-        devices.require_memory(experiment.data_like(), experiment.devices)
+    devices.require_room("the data", experiment.data_bytes, experiment.devices)
     count, shape = experiment.images_per_step, experiment.dataset.image_shape
     devices.require_room(
         f"config.batch_size is {experiment.batch_size} and config.uratio {experiment.uratio}: the "
@@ -53,10 +65,10 @@ def require_room(experiment: Experiment) -> None:
     method = experiment.config["method"]
     # Sizes that do not fit together show while the step is traced.
     with prefix_errors(f"config.method {method!r}" if "." in method else "config"):
-        state = experiment.shapes["state"]
+        state_bytes = experiment.state_bytes
     devices.require_room(
         f"config.model is {experiment.config['model']}: the state of training",
-        sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(state)),
+        state_bytes,
         experiment.devices,
     )
     devices.require_step(

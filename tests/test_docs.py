@@ -244,6 +244,9 @@ def test_the_map_of_files_names_every_module():
     there |= {path.name for path in ROOT.glob("*.py")}
     named = set(re.findall(r"\b(\w+\.py)\b", text.split("## Map of files")[1]))
     assert not named - there
+    for folder in ("export", "inference", "report", "run"):
+        files = {path.name for path in (package / folder).glob("*.py")} - {"__init__.py"}
+        assert files <= named, folder
 
 
 def test_the_method_of_the_page_trains(tmp_path, monkeypatch):

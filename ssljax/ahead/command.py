@@ -29,9 +29,9 @@ def compile_recipe(
     topology: str,
     *,
     name: str,
-    shape: Shape | None = None,
-    largest: bool = False,
-    say: Say = print,
+    shape: Shape | None,
+    largest: bool,
+    say: Say,
 ) -> dict[str, Any]:
     """Compiles a recipe's step and evaluation, reads no data, and says what they need.
 
@@ -113,18 +113,18 @@ def _largest(
 ) -> int:
     """The largest batch whose step fits, to an eighth of it; 0: none does."""
     unit = len(place.devices) * experiment.microbatches
-    known = {experiment.batch_size // unit: fits_now}
+    start = experiment.batch_size // unit
 
     def fits(units: int) -> bool:
-        if units not in known:
-            changed = config.copy_and_resolve_references()
-            changed.per_worker_batch_size, changed.batch_size = 0, units * unit
-            program = _compiled(_build(changed, place, data).lower_steps())
-            known[units] = isinstance(program, Program)
-            say(f"a batch of {units * unit} {_verdict(program)}")
-        return known[units]
+        if units == start:
+            return fits_now
+        changed = config.copy_and_resolve_references()
+        changed.per_worker_batch_size, changed.batch_size = 0, units * unit
+        program = _compiled(_build(changed, place, data).lower_steps())
+        say(f"a batch of {units * unit} {_verdict(program)}")
+        return isinstance(program, Program)
 
-    found = fit.largest(fits, experiment.batch_size // unit) * unit
+    found = fit.largest(fits, start) * unit
     say(
         f"the largest batch that fits, to an eighth of it: {found} labelled images per step, "
         f"{found // len(place.devices)} per chip"

@@ -1,12 +1,12 @@
 """What a compiled program says of itself: its memory, arithmetic, transfers and size."""
 
+import math
 import re
 import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from ssljax.training import fitting
 
@@ -97,4 +97,4 @@ def _operations(program: str) -> list[tuple[str, str]]:
 
 def _bytes(shape: Any) -> int:
     width = _WIDTHS.get(shape["dtype"]) or int(re.findall(r"\d+", shape["dtype"])[0]) / 8
-    return int(np.prod([int(side) for side in shape["sides"].split(",") if side]) * width)
+    return int(math.prod(int(side) for side in shape["sides"].split(",") if side) * width)

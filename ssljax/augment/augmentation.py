@@ -93,12 +93,12 @@ def randaugment(
     """
     _require("randaugment_num_layers", randaugment_num_layers, 0, math.inf)
     _require("randaugment_prob_to_apply", randaugment_prob_to_apply, 0, 1)
-    most = {"imagenet": 1, "comatch": 10}.get(recipe, 9)
-    _require("randaugment_magnitude", randaugment_magnitude, 0, most)
+    space = _space(recipe, ra.SEARCH_SPACES)
+    _require("randaugment_magnitude", randaugment_magnitude, 0, int(max(space.levels)))
     _require("randaugment_num_levels", randaugment_num_levels, 1, math.inf)
     strong = partial(
         ra.randaugment,
-        space=_space(recipe, ra.SEARCH_SPACES),
+        space=space,
         layers=randaugment_num_layers,
         probability=randaugment_prob_to_apply,
         magnitude=randaugment_magnitude,
@@ -107,18 +107,16 @@ def randaugment(
     if randaugment_num_levels is not None and recipe != "imagenet":
         raise ValueError("randaugment_num_levels is of recipe imagenet only")
     views = {"weak": weak, "strong": _after(weak, strong)}
-    shown = ra.SEARCH_SPACES[recipe]
     return Augmentation(
         lambda state: views,
-        partial(ra.magnitude_grid, space=shown),
-        partial(ra.magnitudes, shown),
+        partial(ra.magnitude_grid, space=space),
+        partial(ra.magnitudes, space),
     )
 
 
 def usb_randaugment(weak: View, recipe: str) -> Augmentation:
     """The weak view, then USB's RandAugment; recipes: cifar, and no_color (TissueMNIST)."""
-    check_choice("recipe", recipe, usb.SPACES)
-    space = usb.SPACES[recipe]
+    space = _space(recipe, usb.SPACES)
     views = {"weak": weak, "strong": _after(weak, partial(usb.randaugment, ops=space))}
     return Augmentation(
         lambda state: views, partial(usb.magnitude_grid, ops=space), partial(usb.magnitudes, space)

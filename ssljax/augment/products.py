@@ -64,8 +64,13 @@ def take(images: jax.Array, y: jax.Array, x: jax.Array) -> jax.Array:
 
 
 def crop(padded: jax.Array, offset: jax.Array, height: int, width: int) -> jax.Array:
-    """Crops of `[B, H, W, C]` at offset int `[B, 2]`: of all rows, and then of all columns, those
-    that a select finds to be meant."""
+    """Crops `[B, height, width, C]` of images `[B, H, W, C]`.
+
+    All shifts along an axis are taken one after another, and a select keeps each image's own.
+
+    Args:
+      offset: int `[B, 2]`, (row, column) of each crop's first pixel.
+    """
     for axis, size in ((1, height), (2, width)):
         at = offset[:, axis - 1].reshape(-1, 1, 1, 1)
         found = jax.lax.slice_in_dim(padded, 0, size, axis=axis)

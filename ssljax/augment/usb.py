@@ -6,7 +6,7 @@ The published argument m is not used. A rectangle is painted last.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,10 @@ class Op(NamedTuple):
     low: float = 1
     high: float = 1
     whole: Callable[[jax.Array], jax.Array] = lambda magnitude: magnitude
+
+    def parameter(self, share: Any) -> Any:
+        """The magnitude at a share of the range, 0..1, in the units of `low` and `high`."""
+        return self.whole(self.low + (self.high - self.low) * share)
 
 
 SHAPES = (
@@ -58,11 +62,9 @@ class Draws(NamedTuple):
     size: jax.Array  # [N] in [0, 1), of the rectangle
 
 
-def randaugment(
-    keys: jax.Array, images: jax.Array, *, ops: tuple[Op, ...], layers: int = LAYERS
-) -> jax.Array:
+def randaugment(keys: jax.Array, images: jax.Array, *, ops: tuple[Op, ...]) -> jax.Array:
     """Applies random operations and the Cutout to `images [N, H, W, 1 or 3]` uint8."""
-    return apply(images, draw(keys, len(ops), layers), ops)
+    return apply(images, draw(keys, len(ops), LAYERS), ops)
 
 
 def draw(keys: jax.Array, ops: int, layers: int) -> Draws:
@@ -84,7 +86,7 @@ def _apply_layers(images, draws, ops):
         op, magnitude = drawn
         parameter = jnp.zeros(len(images))
         for index, entry in enumerate(ops):
-            value = entry.whole(entry.low + (entry.high - entry.low) * magnitude)
+            value = entry.parameter(magnitude)
             value *= {"translate_x": images.shape[2], "translate_y": images.shape[1]}.get(
                 entry.name, 1
             )
@@ -131,7 +133,4 @@ def magnitude_grid(images: jax.Array, ops: tuple[Op, ...]) -> dict[str, jax.Arra
 
 def magnitudes(ops: tuple[Op, ...]) -> dict[str, list[float]]:
     """The parameter of each of `magnitude_grid`'s images, in the units of `Op`."""
-    return {
-        op.name: [float(op.whole(op.low + (op.high - op.low) * level)) for level in _SHOWN]
-        for op in ops
-    }
+    return {op.name: [float(op.parameter(level)) for level in _SHOWN] for op in ops}

@@ -11,7 +11,8 @@ Array = jax.Array | np.ndarray
 class TrainingData(NamedTuple):
     """The full training data, replicated on every device."""
 
-    # [N, H·W·C] uint8, each image a row, which a TPU need not pad; or [N, H, W, C]
+    # [N, H·W·C] uint8, one image per row, which a TPU need not pad; or [N, H, W, C]: uint8 images,
+    # or float32 features with H = W = 1, see `on_features.py`
     images: Array
     labeled: Array  # [L] int32, indices into images
     labels: Array  # [L] int32, labels of `labeled`

@@ -76,7 +76,7 @@ def load(
     stream: bool,
     shape: Shape | None = None,
 ) -> tuple[Dataset | StreamedDataset, Split]:
-    """As `load.load`, of black images.
+    """Returns black images and their split, as `load.load` does for real ones.
 
     Args:
       dataset, unlabeled, image_size, stream: as there.
@@ -108,26 +108,27 @@ def _in_memory(shape: Shape) -> Dataset:
         np.broadcast_to(np.uint8(0), (count, *sides)) for count in (shape.images, shape.test_images)
     )
     names = tuple(map(str, range(shape.classes)))
-    data = Dataset(images, *_labels(shape, test_images), shape.classes, names)
+    labels, test_labels = _labels(shape)
+    data = Dataset(images, labels, test_images, test_labels, shape.classes, names)
     return data._replace(folds={1000: lambda seed: np.arange(1000)} if shape.labels else {})
 
 
 def _streamed(shape: Shape, image_size: int) -> StreamedDataset:
-    labels, _, test_labels = _labels(shape, np.arange(0))
+    labels, test_labels = _labels(shape)
     names = tuple(map(str, range(shape.classes)))
     return StreamedDataset(
         _index(labels), _index(test_labels), shape.classes, names, image_size or shape.height
     )
 
 
-def _labels(shape: Shape, test_images: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Those of training images, the test images, and their labels."""
+def _labels(shape: Shape) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the labels of the training images, -1: none, and of the test images, int64."""
     labels = np.arange(shape.images) % shape.classes
     labels[shape.labels if shape.labels is not None else shape.images :] = -1
-    return labels, test_images, np.arange(shape.test_images) % shape.classes
+    return labels, np.arange(shape.test_images) % shape.classes
 
 
 def _index(labels: np.ndarray) -> ImageIndex:
-    """Of images in one file that is not there."""
+    """Returns an index of images in one file that does not exist."""
     nothing = np.broadcast_to(np.int64(0), len(labels))
     return ImageIndex(np.array(["-"]), nothing, nothing, nothing, labels, nothing)

@@ -8,7 +8,6 @@ interrupted run continues as if it had not been interrupted. The output director
 checkpoints, `metrics.jsonl` and `results.json`, with the names used by ssljax. The bundle has
 checksums, `SHA256SUMS`, and so has each checkpoint, `manifest-<step>.json`: both are verified
 first.
-`SHA256SUMS`, and so has each checkpoint, `manifest-<step>.json`: both are compared first.
 """
 
 import argparse

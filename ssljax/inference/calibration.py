@@ -24,7 +24,7 @@ def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """The temperature by which probabilities have the least cross-entropy (Guo et al., 2017).
+    """The temperature at which probabilities have the least cross-entropy (Guo et al., 2017).
 
     Few images say little, so that this is the most likely temperature under a log-normal prior
     around 1, and 1 itself where the gain over it can be chance (a likelihood-ratio test at 5 %).

@@ -6,7 +6,7 @@ from pathlib import Path
 import ml_collections
 import numpy as np
 
-from ssljax import evaluation, parts, paths, recorded, trained
+from ssljax import evaluation, parts, recorded, trained
 from ssljax.data import sources, split_file
 from ssljax.data.datasets import Dataset
 from ssljax.data.sources import Source
@@ -20,7 +20,7 @@ from ssljax.inference.foreign import Foreign
 from ssljax.inference.predict import Summary
 from ssljax.inference.table import Mark
 from ssljax.log import printable
-from ssljax.storage import output_directory, runs
+from ssljax.storage import output_directory
 from ssljax.storage.files import write_json
 from ssljax.trained import Trained
 
@@ -210,10 +210,7 @@ def extend_split(
     Returns:
       A line that describes the output.
     """
-    if output.is_dir() or (output.exists() and not overwrite):
-        raise UsageError(f"--output {output} exists; --overwrite replaces a file")
-    runs.require_none(output, "--output")
-    paths.require_writable(output.parent, "--output")
+    output_directory.require_free_file(output, overwrite=overwrite)
     given_labels = add_labels.read(labels)
     if config is not None:
         data, split = parts.load_data(config)

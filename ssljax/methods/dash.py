@@ -34,8 +34,8 @@ def dash(
     the threshold has reached its least value, the likeliest class.
 
     Args:
-      gamma: what the threshold is divided by (γ), above 0. (Arguments have the values of
-        `start_train.sh`; the script's own are 1.004, 1, 1 and 1 for these four.)
+      gamma: what the threshold is divided by (γ), above 0. (The defaults are those of
+        `start_train.sh`. `dash.py` itself has 1.004 here, and 1 for the next three.)
       temperature: of the sharpening (T), above 0.
       start_epoch: the epoch, counted from 0, from which images are picked.
       drop_epochs: epochs between two falls of the threshold.

@@ -19,8 +19,8 @@ def flexmatch(
     The state has the class of each unlabelled image's last confident guess. A class's number of
     such images, divided by the largest such number, is β; its threshold is τ·β/(2 - β), with β of
     the steps before. A guess is remembered from the fixed threshold τ up, as published. All images
-    count before the first guess is remembered. The last one wins where an image is twice in a
-    batch.
+    count before the first guess is remembered. Of an image that is twice in a batch the last
+    guess is remembered.
 
     Args:
       threshold: least probability (`>=`) of a guess that is remembered, 0..1 (τ).

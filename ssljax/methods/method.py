@@ -1,9 +1,9 @@
 """The contract between a learning method and the training step.
 
 A method is a NamedTuple of pure functions. It never sees devices, optimizers or the labels of
-unlabelled images, and decides no random numbers in its loss: `noise` draws them, or the key of
-those whose number depends on the classes, so that the loss can be tested with numbers worked out
-by hand and exported as a graph.
+unlabelled images. Its loss draws no random numbers: `noise` draws them, or a key where their number
+depends on the classes. So the loss can be tested with numbers worked out by hand and exported as a
+graph.
 """
 
 from collections.abc import Callable
@@ -49,7 +49,7 @@ class Progress(NamedTuple):
 
 
 class Sizes(NamedTuple):
-    """What the state of a method may depend on, of the data that it is to learn from."""
+    """What a method's first state may depend on: sizes of the data and of a step, and guesses."""
 
     classes: int
     class_counts: np.ndarray  # [classes] int64, labelled images of each class
@@ -106,15 +106,17 @@ class Apply(Protocol):
 
 
 class Generations(NamedTuple):
-    """Training again and again, each time with what the generation before says of the images.
+    """Training in generations: each learns from what the one before predicts for the images.
 
-    Each generation is a run of its own. A method that has them takes two arguments: `generation`,
-    which one it is, from 0, and `class_prior`, the class counts of the first one's labelled images.
+    Each generation is a separate run. A method that has them takes the argument `generation`, which
+    one it is, from 0; with `pick` also `class_prior`, the class counts of the first one's labelled
+    images.
     """
 
     number: int
     # (probabilities [N, C] of the unlabelled images without a label, class counts [C] of the
-    # first labelled images) -> labels [N] for the next generation, -1: none; None: none gets one
+    # first labelled images) -> labels [N] for the next generation, -1: no label; where pick is None
+    # no image gets one
     pick: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
     # (probabilities [R, N, C] that the runs of a generation give the unlabelled images) -> what the
     # next one is given as `Sizes.guesses`; None: nothing

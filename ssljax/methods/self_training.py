@@ -31,14 +31,14 @@ def self_training(
     labeled_weight: float = 1.0,
     view: str = "weak",
     generation: int = 0,
-    class_prior: tuple[float, ...] = (),
 ) -> Method:
-    """The first round learns the labelled images; each later one, those and the predictions of the
-    round before for the unlabelled ones, which stay the same throughout the round.
+    """The first round learns the labelled images. Each later round also learns the predictions of
+    the round before for the unlabelled images, which stay the same throughout the round.
 
     Args:
       rounds: how many there are, each a run directory, `generation=<round>`.
-      runs: how many, of seeds that count up, predict together in all rounds but the last.
+      runs: number of runs, whose seeds count up and which predict together in all rounds but the
+        last.
       soft: whether the predictions are probabilities, the mean over the runs; else the class with
         most votes.
       threshold: least mean probability of the likeliest class for an image to count, 0..1.
@@ -47,7 +47,6 @@ def self_training(
       labeled_weight: of that on labelled ones in later rounds (V-PET: 0).
       view: of the unlabelled images, weak or strong.
       generation: which round this is, from 0; set where they are trained.
-      class_prior: set there too, and not used.
     """
     check_range("rounds", rounds, 1, 1000)
     check_range("runs", runs, 1, 100)
@@ -56,7 +55,6 @@ def self_training(
     check_non_negative(unlabeled_weight=unlabeled_weight, labeled_weight=labeled_weight)
     check_choice("view", view, ("weak", "strong"))
     check_range("generation", generation, 0, rounds - 1)
-    del class_prior
     first = generation == 0
 
     def init(sizes):

@@ -34,8 +34,8 @@ def simmatch(
     A bank has an embedding of each labelled image. The similarities of a weak view to these,
     multiplied by the guess for the class of each, are what the strong view's similarities learn.
     Their sums by class are mixed into the guess. Guesses are divided by their mean over the last
-    steps. The first epoch has the loss of guesses alone, which are not mixed yet. The last one wins
-    where a labelled image is twice in a batch.
+    steps. The first epoch has the loss of guesses alone, which are not mixed yet. Of a
+    labelled image that is twice in a batch the last embedding is kept.
 
     The defaults are the values of the authors' ImageNet runs. USB's recipes have a threshold of
     0.95, weights of 1, temperatures of 0.1 to 0.2, 32 alignment steps, three projectors, a bank

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from ssljax import losses
-from ssljax.checks import check_non_negative, check_positive, check_probability
+from ssljax.checks import check_non_negative, check_positive, check_probability, check_range
 from ssljax.methods.method import Aux, Method, no_noise
 
 
@@ -55,6 +55,7 @@ def softmatch(
         del ema_params, noise
         passed = losses.weak_and_strong(apply, params, batch)
         x_logits, weak_logits, strong_logits, batch_stats = passed
+        check_range("batch_size · uratio", len(weak_logits), 2)  # one has no variance
         classes = x_logits.shape[-1]
 
         guess = jax.nn.softmax(weak_logits)

@@ -69,15 +69,11 @@ def depthwise(
         return plain(images, kernel)
 
     def shifted(images: jax.Array, kernel: jax.Array) -> jax.Array:
-        size, lengths = kernel.shape[:2], images.shape[1:3]
-        outs = [-(-length // stride) for length, stride in zip(lengths, strides, strict=True)]
-        margins = [_margin(*sizes) for sizes in zip(lengths, outs, size, strides, strict=True)]
-        images = jnp.pad(images, ((0, 0), *margins, (0, 0)))
-        rows, columns = (stride * out for stride, out in zip(strides, outs, strict=True))
+        size = kernel.shape[:2]
+        outs = [-(-n // stride) for n, stride in zip(images.shape[1:3], strides, strict=True)]
         total = jnp.zeros((), images.dtype)
-        for i, j in np.ndindex(*size):
-            part = images[:, i : i + rows : strides[0], j : j + columns : strides[1]]
-            total = total + part * kernel[i, j][None, None]
+        for place, seen in zip(np.ndindex(*size), _seen(images, outs, size, strides), strict=True):
+            total = total + seen * kernel[place][None, None]
         return total
 
     return lax.platform_dependent(images, kernel, cpu=shifted, default=plain)
@@ -136,25 +132,26 @@ def _shifted(images, cotangent):
 
 def _gathered(images, cotangent, size, stride):
     """The gradient by a kernel of `size`: what its positions saw, side by side."""
-    _, height, width, filters = cotangent.shape
-    channels = images.shape[3]
-    margins = [
-        _margin(length, out, size, stride)
-        for length, out in zip(images.shape[1:3], (height, width), strict=True)
-    ]
+    outs, channels, filters = cotangent.shape[1:3], images.shape[3], cotangent.shape[3]
 
     def factors(x, g):
-        x = jnp.pad(x, ((0, 0), *margins, (0, 0)))
-        rows, columns = stride * height, stride * width
-        seen = [
-            x[:, i : i + rows : stride, j : j + columns : stride]
-            for i in range(size)
-            for j in range(size)
-        ]
-        return jnp.concatenate(seen, axis=3), g
+        return jnp.concatenate(_seen(x, outs, (size, size), (stride, stride)), axis=3), g
 
     total = _summed(factors, images, cotangent, (size * size * channels, filters))
     return total.reshape(size, size, channels, filters)
+
+
+def _seen(images, outs, size, strides):
+    """What each position of a kernel sees, row by row: `[N, *outs, C]`, padded as "SAME"."""
+    margins = [
+        _margin(*sizes) for sizes in zip(images.shape[1:3], outs, size, strides, strict=True)
+    ]
+    images = jnp.pad(images, ((0, 0), *margins, (0, 0)))
+    rows, columns = (stride * out for stride, out in zip(strides, outs, strict=True))
+    return [
+        images[:, i : i + rows : strides[0], j : j + columns : strides[1]]
+        for i, j in np.ndindex(*size)
+    ]
 
 
 def _margin(length, out, size, stride):

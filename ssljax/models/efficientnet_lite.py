@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from ssljax.checks import check_probability, check_range
+from ssljax.checks import check_range
 from ssljax.models import convolution, key_maps, layers
 from ssljax.models.key_maps import hwio, torch_layer, torch_norm, transposed
 
@@ -63,11 +63,9 @@ class EfficientNetLite(nn.Module):
 
     def __post_init__(self) -> None:
         check_range("widen", self.widen, 0, 100, open_low=True)
-        check_range("resize", self.resize, 0, 1 << 14)
         check_range("deepen", self.deepen, 0, 100, open_low=True)
-        check_probability(drop_path=self.drop_path, dropout=self.dropout)
         layers.check_sizes(self)
-        layers.check_normalization(self)
+        layers.check_pretrained(self)
         super().__post_init__()
 
     @property

@@ -22,7 +22,10 @@ glorot_uniform = nn.initializers.glorot_uniform()  # TensorFlow's default
 
 
 # What a field of a model may count up to: what is beyond would be traced for hours.
-_MOST = {"filters": 1 << 30, "repeat": 1000, "scales": 30}
+_MOST = {
+    "filters": 1 << 30, "repeat": 1000, "scales": 30,
+    "patch": 1 << 12, "width": 1 << 16, "depth": 1000, "heads": 1000,
+}  # fmt: skip
 
 
 def check_sizes(model: Any) -> None:
@@ -80,8 +83,12 @@ def default_scales(images: jax.Array) -> int:
     return (images.shape[2] - 1).bit_length() - 2
 
 
-def check_normalization(model: Any) -> None:
-    """Raises ValueError unless a model's `mean` and `std` are both empty, or of three channels."""
+def check_pretrained(model: Any) -> None:
+    """Raises ValueError for a field of networks with published weights that is out of range; `mean`
+    and `std` are both empty, or of three channels."""
+    check_range("resize", model.resize, 0, 1 << 14)
+    for name in ("drop_path", "dropout"):
+        check_range(name, getattr(model, name), 0, 0.99)  # at 1 all is dropped: 0 / 0
     lengths = len(model.mean), len(model.std)
     if lengths not in ((0, 0), (3, 3)) or any(std <= 0 for std in model.std):
         raise ValueError(

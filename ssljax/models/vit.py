@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from ssljax.checks import check_choice, check_probability, check_range
+from ssljax.checks import check_choice
 from ssljax.models import key_maps, layers, vit_keys
 
 
@@ -91,18 +91,10 @@ class VisionTransformer(nn.Module):
 
     def __post_init__(self) -> None:
         check_choice("variant", self.variant, VARIANTS)
-        check_probability(drop_path=self.drop_path, dropout=self.dropout)
-        for name, most in (
-            ("patch", 1 << 12),
-            ("width", 1 << 16),
-            ("depth", 1000),
-            ("heads", 1000),
-        ):
-            check_range(name, getattr(self, name), 1, most)
-        check_range("resize", self.resize, 0, 1 << 14)
+        layers.check_sizes(self)
+        layers.check_pretrained(self)
         if self.width % self.heads:
             raise ValueError(f"heads is {self.heads}; allowed: what divides width, {self.width}")
-        layers.check_normalization(self)
         super().__post_init__()
 
     @property

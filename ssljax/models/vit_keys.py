@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssljax.models import key_maps
-from ssljax.models.key_maps import Rule, hwio, same, torch_layer, torch_norm, transposed
+from ssljax.models.key_maps import Rule, hwio, torch_layer, torch_norm, transposed
 
 _FLAX_PREFIXES = ("", "opt/target/", "params/", "params/img/")
 
@@ -204,7 +204,7 @@ _FLAX = (
     _plain(rf"{_ENCODER}/LayerNorm_[12]", r"block_\1/norm2"),
     Rule(rf"{_ATTENTION}/(query|key|value)/(kernel|bias)", r"block_\1/qkv/\3#\2", _merge_heads),
     Rule(rf"{_ATTENTION}/out/kernel", r"block_\1/proj/kernel", _merge_inputs),
-    Rule(rf"{_ATTENTION}/out/bias", r"block_\1/proj/bias", same),
+    Rule(rf"{_ATTENTION}/out/bias", r"block_\1/proj/bias"),
     _plain(rf"{_ENCODER}/MlpBlock_[013]/Dense_0", r"block_\1/fc1"),
     _plain(rf"{_ENCODER}/MlpBlock_[013]/Dense_1", r"block_\1/fc2"),
     _plain("Transformer/encoder_norm", "norm"),

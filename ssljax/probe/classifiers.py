@@ -43,7 +43,7 @@ def linear(features: np.ndarray, labels: np.ndarray, asked: np.ndarray) -> np.nd
     def model(strength: float) -> Any:
         return LogisticRegression(C=strength, max_iter=300, tol=1e-3)
 
-    folds = min(_FOLDS, int(np.bincount(labels)[np.unique(labels)].min()))
+    folds = min(_FOLDS, _rarest(labels))
     best = 1e-2
     if folds > 1:
         parts = StratifiedKFold(folds, shuffle=True, random_state=0)
@@ -60,8 +60,7 @@ def neighbours(features: np.ndarray, labels: np.ndarray, asked: np.ndarray) -> n
     more; k is the number of images of the rarest class, at most 20."""
     from sklearn.neighbors import KNeighborsClassifier
 
-    rarest = int(np.bincount(labels)[np.unique(labels)].min())
-    count = min(_NEIGHBOURS, max(1, rarest))
+    count = min(_NEIGHBOURS, _rarest(labels))
     model = KNeighborsClassifier(count, metric="cosine", weights="distance")
     return model.fit(_unit(features), labels).predict(_unit(asked))
 
@@ -123,3 +122,8 @@ def _near(rows: np.ndarray, columns: np.ndarray, count: int) -> Any:
 
 def _unit(features: np.ndarray) -> np.ndarray:
     return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+
+
+def _rarest(labels: np.ndarray) -> int:
+    """The number of images of the rarest class among labels `[n]`, 1 or more."""
+    return int(np.bincount(labels)[np.unique(labels)].min())

@@ -8,15 +8,13 @@ from typing import Any
 from ssljax import lookup, recipe_files
 from ssljax.errors import UsageError
 from ssljax.log import printable
-from ssljax.overrides import complete, flatten
 from ssljax.report.runs import Run
-from ssljax.run.resume import RESUMABLE
+from ssljax.run import resume
 
 # Knobs that decide how far a run goes and which images it sees, beside those that decide its steps.
 _LENGTH = frozenset({"num_steps", "num_epochs", "eval_every", "log_every", "split_file"})
 # What belongs to the machine, and to the program that trained several seeds at once.
-_MACHINE = (RESUMABLE - _LENGTH) | {"cpu_devices", "num_seeds"}
-_GROUPS = ("distributed.", "stage.")
+_MACHINE = resume.RESUMABLE - _LENGTH
 _OPEN = ("method_args.", "model_args.")  # knobs that a recipe need not have
 
 
@@ -75,11 +73,7 @@ def _text(value: Any) -> str | None:
 
 
 def _knobs(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        knob: value
-        for knob, value in flatten(config).items()
-        if knob not in _MACHINE and not knob.startswith(_GROUPS)
-    }
+    return {knob: value for knob, value in resume.knobs(config).items() if knob not in _MACHINE}
 
 
 @functools.cache
@@ -92,16 +86,9 @@ def _recipes(method: str) -> tuple[tuple[str, dict[str, Any]], ...]:
             continue
         try:
             with recipe_files.running(path) as module:
-                recorded = _listed(module.get_config().to_dict())
+                config = module.get_config().to_dict()
         except UsageError:  # it needs what is not installed
             continue
-        if recorded["method"] == method:
-            found.append((name, _knobs(complete(recorded))))
+        if config["method"] == method:
+            found.append((name, _knobs(config)))
     return tuple(found)
-
-
-def _listed(value: Any) -> Any:
-    """The value with lists in place of tuples, as JSON has them."""
-    if isinstance(value, dict):
-        return {key: _listed(part) for key, part in value.items()}
-    return list(value) if isinstance(value, tuple) else value

@@ -29,7 +29,7 @@ class Spread(NamedTuple):
 
     mean: float
     std: float | None
-    runs: int = 0  # that it is over; 0: whoever published it does not say
+    runs: int = 0  # number of runs; 0: the source does not say
 
 
 @dataclasses.dataclass(frozen=True)

@@ -39,13 +39,14 @@ def make(
       remarks: lines under the table.
       refresh: seconds after which a browser reads it again; 0: never.
     """
-    curves = pictures.curves(groups)
+    curves = drawing.curves(groups)
     sections = [_section(group, number) for number, group in enumerate(groups, 1)]
     readable = [run for run in runs if run.config]
+    differing = grouping.differing_knobs(readable)
     tables = {
         "results": page_tables.results(table, groups) if table.cells else None,
         "runs": page_tables.runs(runs, output),
-        "differing": page_tables.differing(readable),
+        "differing": page_tables.differing(readable, differing),
     }
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("ssljax.report", "."),
@@ -69,7 +70,7 @@ def make(
         sections=sections,
         is_calibrated=any(run.calibration for run in runs),
         commands=[(run.name, line) for run in readable if (line := command(run))],
-        common=_common(readable, grouping.differing_knobs(readable)),
+        common=_common(readable, differing),
         machines=_machines(runs),
     )
     drawn = [picture for of_data in curves.values() for picture in of_data]

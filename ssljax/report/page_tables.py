@@ -1,6 +1,6 @@
 """What the tables of the page show."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ssljax.report import facts, html_table
@@ -88,9 +88,8 @@ def _two(figure: float | None) -> str:
     return "" if figure is None else f"{figure:.2f}"
 
 
-def differing(found: Sequence[Run]) -> HtmlTable | None:
-    """The knobs that differ between the runs; None: there are none."""
-    knobs = grouping.differing_knobs(found)
+def differing(found: Sequence[Run], knobs: Mapping[str, Sequence[str]]) -> HtmlTable | None:
+    """The table of `groups.differing_knobs`; None: there are none."""
     if not knobs:
         return None
     columns = [Column("run", wraps=True), *(Column(knob, wraps=True) for knob in knobs)]

@@ -11,7 +11,6 @@ from ssljax import fonts, reliability
 from ssljax.reliability import BINS
 from ssljax.report import groups as grouping
 from ssljax.report import plots
-from ssljax.report.curves import curves as curves
 from ssljax.report.groups import Group
 from ssljax.report.picture import Picture, drawn, of_run
 from ssljax.report.records import Calibration, Predictions

@@ -108,8 +108,8 @@ def line_label(group: Group) -> str:
 def some_steps(steps: Collection[int], most: int = _TICKS) -> list[int]:
     """The last of some steps, and before it others that are far enough apart for their labels."""
     chosen: list[int] = []
+    apart = 0.95 * max(steps, default=0) / most  # 0.95: evaluations can be unevenly spaced
     for step in sorted(steps, reverse=True):
-        apart = 0.95 * max(steps) / most  # where evaluations do not divide the steps evenly
         if not chosen or (chosen[-1] - step >= apart and step >= apart / 2):
             chosen.append(step)
     return chosen[::-1]

@@ -31,7 +31,7 @@ class Sheet(NamedTuple):
 
     run: str
     picture: Picture  # in one piece
-    strips: Sequence[Strip]  # []: nobody knows the names, or there are too many classes
+    strips: Sequence[Strip]  # []: the names are not known, or there are too many classes
     classes: str  # what the rows of the picture are
 
 
@@ -64,7 +64,10 @@ def _strips(run: Run, whole: Picture) -> list[Strip]:
                 for c, row in enumerate(names)
                 if row
             ]
-    except (OSError, KeyError, TypeError, ValueError, RecursionError, SyntaxError):
+    except (
+        OSError, KeyError, TypeError, ValueError, RecursionError, SyntaxError,
+        Image.DecompressionBombError,
+    ):  # fmt: skip
         return []
 
 

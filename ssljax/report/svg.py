@@ -16,7 +16,6 @@ STYLE: Any = {
     "axes.labelcolor": INK,
     "axes.spines.right": False,
     "axes.spines.top": False,
-    "axes.titlesize": 10,
     "figure.constrained_layout.use": True,
     "figure.facecolor": PAPER,
     "font.family": "DejaVu Sans",  # which `fonts` knows the letters of

@@ -44,7 +44,7 @@ class Table(NamedTuple):
     value_heading: list[str]
     values: list[list[str | int | float | None]]
     before: int = 0  # rows before those of runs
-    # For each of `cells`, how many runs its ± is over; 0: it has none, or nobody says.
+    # For each of `cells`, how many runs its ± is over; 0: it has none, or the source does not say.
     counts: Sequence[Sequence[int]] = ()
 
     @property
@@ -63,8 +63,8 @@ def make(
     oracle: bool,
     probes: Sequence[Published] = (),
 ) -> Table:
-    """The probes, a row a group, then the published ones. Columns without content are left out of
-    `cells`; so are balanced accuracy and macro F1 where all classes are evenly frequent.
+    """The probes, one row per group, then the published rows. Columns without content are left out
+    of `cells`; so are balanced accuracy and macro F1 where all classes are evenly frequent.
 
     Args:
       published, probes: rows that are no runs'.

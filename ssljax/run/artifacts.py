@@ -59,7 +59,7 @@ def _note_start(
     """Adds a start to `environment.json`, unless it is as the one before.
 
     Args:
-      images_per_step: by which a report works out times; 0: it is not recorded.
+      images_per_step: images that enter the network in a step, for the report's times; 0: omitted.
     """
     path = workdir / "environment.json"
     try:

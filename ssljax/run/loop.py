@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, NoReturn
 import jax
 import numpy as np
 
+from ssljax import interrupts
 from ssljax.data import splits
 from ssljax.data.labels import are_uneven
 from ssljax.errors import Interrupted, RunError
@@ -21,6 +22,7 @@ from ssljax.run.progress import ProgressBar
 from ssljax.run.signals import Stop, Stopped, stop_signal
 from ssljax.run.watchdog import Watchdog
 from ssljax.run.writer import RunWriter
+from ssljax.storage.checkpoints import newest_step
 from ssljax.storage.files import telling_of_storage
 from ssljax.training import devices, hosts, parallel
 from ssljax.training.monitors import Metrics
@@ -96,14 +98,14 @@ def train(experiment: Experiment, workdir: Path, *, home: str = "") -> dict[str,
 
     Raises:
       UsageError: the directory holds another run or an unreadable checkpoint, or another process
-        trains there.
+        trains there; or a step does not fit in the memory of a device.
       RunError: the run is not healthy, or the disk is full.
       Interrupted: SIGINT, SIGTERM or SIGHUP arrived; the state was saved first.
     """
     hosts.require_same(_description(experiment, home or str(workdir)))
     shapes = experiment.shapes
     empty = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes["window"])
-    steps = experiment.fitting_steps()
+    steps = _steps(experiment, workdir)
     hosts.barrier()
     with telling_of_storage(workdir), ExitStack() as stack:
         writer = RunWriter(experiment, workdir, home)
@@ -120,6 +122,22 @@ def train(experiment: Experiment, workdir: Path, *, home: str = "") -> dict[str,
         if hosts.is_first():
             artifacts.tell_what_is_there(workdir)
         return found
+
+
+def _steps(experiment: Experiment, workdir: Path) -> parallel.TrainSteps:
+    """Returns the steps, compiled before anything is written if that tells whether they fit.
+
+    Raises:
+      UsageError: a step does not fit in the memory of a device.
+      Ended: a signal arrived while they were compiled.
+    """
+    if newest_step(workdir) == experiment.num_steps:
+        return experiment.compile_steps()  # nothing is left to train
+    with stop_signal() as stop:
+        steps = experiment.fitting_steps()
+    if stop.signum:
+        raise interrupts.Ended(stop.signum)
+    return steps
 
 
 def _description(experiment: Experiment, workdir: str) -> dict[str, Any]:

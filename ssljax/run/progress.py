@@ -25,7 +25,6 @@ class ProgressBar:
 
     The speed counts only completed steps: with a stream, the last two steps begun may still be
     running.
-    be.
     """
 
     def __init__(

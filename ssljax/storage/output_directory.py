@@ -33,6 +33,18 @@ def require_free(output: Path, *, overwrite: bool) -> None:
     runs.require_none(output, "--output")
 
 
+def require_free_file(output: Path, *, overwrite: bool) -> None:
+    """Checks that an output file can be created or replaced.
+
+    Raises:
+      UsageError: it must not be replaced, is a directory, or is part of a run.
+    """
+    if output.is_dir() or (output.exists() and not overwrite):
+        raise UsageError(f"--output {output} exists; --overwrite replaces a file")
+    runs.require_none(output, "--output")
+    paths.require_writable(output.parent, "--output")
+
+
 @contextmanager
 def replaced(output: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Yields a new directory that replaces `output` at the end; on failure, nothing changes.

@@ -10,7 +10,6 @@ from jax._src import xla_bridge  # no public way to ask whether it has begun
 
 from ssljax import paths
 from ssljax.data import memory
-from ssljax.data.batches import TrainingData
 from ssljax.errors import RunError, UsageError
 
 # What the libraries, the compiler and Python need beside the step.
@@ -18,8 +17,10 @@ _PROGRAM_BYTES = 1_500_000_000
 
 
 def local_devices(devices: Sequence[jax.Device]) -> list[jax.Device]:
-    """The devices local to this process, of those of a run: all of them, where there is no other
-    one, though machines that are not there are several hosts'."""
+    """Returns those devices of a run that are local to this process.
+
+    A single process has all of them, even absent chips that would belong to several hosts.
+    """
     if jax.process_count() == 1:
         return list(devices)
     return [device for device in devices if device.process_index == jax.process_index()]
@@ -92,17 +93,6 @@ def require_even(devices: Sequence[jax.Device]) -> None:
     if len(set(counts.values())) > 1:
         each = ", ".join(f"{count} on process {i}" for i, count in sorted(counts.items()))
         raise UsageError(f"the devices of a run are {each}; allowed: as many on each")
-
-
-def require_memory(data: TrainingData, devices: Sequence[jax.Device]) -> int:
-    """How many bytes of `data` each device will hold: all of it.
-
-    Raises:
-      UsageError: that is more than a device has.
-    """
-    size = sum(x.nbytes for x in data)
-    require_room("the data", size, devices)
-    return size
 
 
 def memory_of(device: jax.Device) -> int | None:

@@ -35,7 +35,7 @@ def compile_fitting(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
 
 
 def needed_memory(message: str) -> int | None:
-    """The bytes that a program needs, of what libtpu says of one that does not fit."""
+    """Returns the bytes a program needs, read from libtpu's error message; None: it names none."""
     found = re.search(r"(?:Used |temporaries \()(\d+(?:\.\d+)?)([GM])", message)
     return int(float(found[1]) * _UNITS[found[2]]) if found else None
 

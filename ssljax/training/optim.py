@@ -36,7 +36,7 @@ def make_schedule(
       warmup_epochs: of the staircase.
       warmup_steps: of the others, which rise linearly from 0 over them; k and K are then counted
         from their end (USB's `get_cosine_schedule_with_warmup`).
-      cosine_level: what 7 is, 0 to 8: CReST has 1, AdaMatch 16 · arccos(0.25) / π.
+      cosine_level: the factor 7 of `cosine`, 0 to 8: CReST has 1, AdaMatch 16 · arccos(0.25) / π.
 
     Raises:
       ValueError: unknown name, or a warm-up or epochs that are out of range.
@@ -44,14 +44,14 @@ def make_schedule(
     if warmup_steps and (name == "staircase" or not 0 < warmup_steps < steps):
         allowed = "0, and warmup_epochs" if name == "staircase" else f"below {steps}, num_steps"
         raise ValueError(
-            f"optimizer.warmup_steps is {warmup_steps}; allowed for schedule {name!r}: {allowed}"
+            f"warmup_steps is {warmup_steps}; allowed for schedule {name!r}: {allowed}"
         )
     left = steps - warmup_steps
     if name == "constant":
         schedule = optax.constant_schedule(lr)
     elif name == "cosine":
         if not 0 <= cosine_level <= 8:
-            raise ValueError(f"optimizer.cosine_level is {cosine_level}; allowed: from 0 to 8")
+            raise ValueError(f"cosine_level is {cosine_level}; allowed: from 0 to 8")
         angle = cosine_level * jnp.pi / 16
         schedule = lambda k: lr * jnp.cos(angle * jnp.minimum(k / left, 1.0))  # noqa: E731
     elif name == "cosine_to_zero":

@@ -182,12 +182,12 @@ def compile_streamed_steps(
 
 
 def _lower(mapped: Any, devices: Sequence[jax.Device], *more: Any) -> Callable[..., Any]:
-    """Lowers a mapped function for arguments of one device, and more."""
+    """Returns a function that lowers `mapped` for one device's arguments, followed by `more`."""
     return lambda *arguments: mapped.lower(*_stacked((*arguments, *more), devices))
 
 
 def _stacked(tree: PyTree, devices: Sequence[jax.Device]) -> Any:
-    """The shapes of replicated arrays, of those of one device."""
+    """Returns the shapes of replicated arrays, given one device's arrays or shapes."""
     count = len(local_devices(devices))
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct((count, *x.shape), x.dtype), tree)
 

@@ -28,7 +28,7 @@ def estimate(program: Any, platform: str = "cpu") -> int:
 
     Args:
       program: a jaxpr, as `jax.make_jaxpr` returns it in `.jaxpr`.
-      platform: of the devices that it is for, of the branches of `lax.platform_dependent`.
+      platform: that of its devices, which chooses the branches of `lax.platform_dependent`.
     """
     return int(_FACTOR * _peak(program, platform))
 

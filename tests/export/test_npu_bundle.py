@@ -132,6 +132,11 @@ def test_uniform_numbers_make_the_views_that_keys_make():
         ("fixmatch", {"augment.strong": "ctaugment"}, "config.augment.strong 'ctaugment' is not"),
         ("fixmatch", {"augment.weak": "weak_odd"}, "config.augment.weak 'weak_odd' is not known"),
         ("supervised", {"model": "shake_resnet"}, "config.model 'shake_resnet' draws random numb"),
+        (
+            "supervised",
+            {"optimizer.name": "adamw"},
+            "config.optimizer.name is 'adamw'; allowed",
+        ),
         ("supervised", {"bfloat16": True}, "config.bfloat16 is True; --precision of the runner"),
     ],
 )

@@ -7,6 +7,9 @@ import pytest
 
 from helpers import golden, golden_steps
 from helpers.golden_steps import SIZES, B, one_hot
+from helpers.tiny import tiny_config
+from ssljax import recipe
+from ssljax.errors import UsageError
 from ssljax.methods.softmatch import softmatch
 
 
@@ -77,3 +80,10 @@ def test_state_and_arguments():
     for name, value in (("momentum", 1.5), ("n_sigma", 0.0), ("unlabeled_weight", -1.0)):
         with pytest.raises(ValueError, match=f"{name} is {value}; allowed"):
             softmatch(**{name: value})
+
+
+def test_one_unlabelled_image_per_step_has_no_variance():
+    config = tiny_config("softmatch")
+    config.batch_size = config.uratio = 1
+    with pytest.raises(UsageError, match="batch_size · uratio is 1; allowed: from 2"):
+        recipe.build(config, max_devices=1)

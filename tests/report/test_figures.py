@@ -217,3 +217,11 @@ def test_a_sheet_that_says_what_does_not_fit_is_shown_in_one_piece(tmp_path, cha
     assert not sheet.strips
     assert sheet.picture.data == (run / "labelled.png").read_bytes()
     assert sheet.classes == "<class 0>, <class 1>"
+
+
+def test_a_sheet_that_is_too_large_to_be_opened_is_shown_in_one_piece(tmp_path, monkeypatch):
+    run = make(tmp_path / "run", evaluations=2, classes=2)
+    labelled(run, {"left": 20, "names": [["a"], ["b"]]})
+    (group,) = grouped(run)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # Pillow refuses more than twice as many
+    assert not sheets.sheets(group)[0].strips

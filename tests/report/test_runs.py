@@ -12,14 +12,14 @@ import pytest
 
 from helpers.run_directories import make, write
 from ssljax import cli
+from ssljax.report import curves, pictures, report, runs
 from ssljax.report import groups as grouping
-from ssljax.report import pictures, report, runs
 
 
 @pytest.fixture
 def undrawn(monkeypatch):
     """Skips curves and diagrams, which take seconds."""
-    monkeypatch.setattr(pictures, "curves", lambda groups: {})
+    monkeypatch.setattr(curves, "curves", lambda groups: {})
     monkeypatch.setattr(pictures, "of_group", lambda group, number: [])
 
 

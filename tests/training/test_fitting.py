@@ -1,10 +1,13 @@
 """Steps that do not fit in the memory of an accelerator are refused before one is run."""
 
+import signal
+
 import jax
 import jax.numpy as jnp
 import pytest
 
 from helpers.tiny import build, tiny_config
+from ssljax import interrupts
 from ssljax.errors import UsageError
 from ssljax.run import loop
 from ssljax.training import devices, fitting
@@ -76,3 +79,19 @@ def test_a_run_trains_with_what_was_compiled(tmp_path, monkeypatch):
     assert isinstance(experiment.fitting_steps().program, jax.stages.Compiled)
     found = loop.train(experiment, tmp_path / "run")
     assert found["step"] == 12
+    # A complete run is not compiled again.
+    monkeypatch.setattr(fitting, "compile_step", None)
+    assert loop.train(experiment, tmp_path / "run") == found
+
+
+def test_a_signal_while_the_steps_are_compiled_ends_the_run_before_it_begins(tmp_path, monkeypatch):
+    experiment = build(tiny_config("supervised"))
+    monkeypatch.setattr(devices, "memory_of", lambda device: 10**9)
+
+    def interrupted(*args, **options):
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(fitting, "compile_step", interrupted)
+    with pytest.raises(interrupts.Ended):
+        loop.train(experiment, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

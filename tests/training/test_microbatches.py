@@ -80,6 +80,7 @@ def test_a_state_cannot_be_accumulated():
     ("method", "parts", "message"),
     [
         ("mixmatch", 2, "config.microbatches is 2; allowed for config.method 'mixmatch': 1, as"),
+        ("self_training", 2, "allowed for config.method 'self_training': 1, as its loss"),
         ("fixmatch", 3, "is 3; allowed: what divides the 8 labelled images of each device"),
         ("fixmatch", 0, "config.microbatches is 0; allowed: from 1"),
     ],

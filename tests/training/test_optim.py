@@ -275,7 +275,7 @@ def test_the_usual_cosine_ends_at_zero():
 @pytest.mark.parametrize(
     ("name", "steps", "message"),
     [
-        ("cosine", 100, "optimizer.warmup_steps is 100; allowed for schedule 'cosine': below 100"),
+        ("cosine", 100, "warmup_steps is 100; allowed for schedule 'cosine': below 100"),
         ("staircase", 5, "warmup_steps is 5; allowed for schedule 'staircase': 0, and warmup_epo"),
     ],
 )
