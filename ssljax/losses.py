@@ -106,7 +106,7 @@ class Mixed:
 
 
 def mixed(images: jax.Array, lam: jax.Array, permutation: jax.Array) -> Mixed:
-    """`mixup(images, lam, permutation)`, not yet computed, for `apply_interleaved`."""
+    """`mixup(images, lam, permutation)`, not yet computed, so that `apply` can mix the rows of each device alone."""
     return Mixed(images, lam, jnp.arange(len(images)), permutation)
 
 

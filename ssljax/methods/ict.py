@@ -42,7 +42,7 @@ def ict(
         guess = jax.lax.stop_gradient(jax.nn.softmax(teacher_logits))
         reverse = jnp.arange(len(images))[::-1]
         targets = losses.mixup(guess, noise, reverse)
-        logits, _ = apply(params, losses.mixup(images, noise, reverse))
+        logits, _ = apply(params, losses.mixed(images, noise, reverse))
 
         labels = jax.nn.one_hot(batch.labels, x_logits.shape[-1])
         xe = jnp.mean(losses.cross_entropy(batch.adjusted(x_logits), labels))

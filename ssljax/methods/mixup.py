@@ -34,7 +34,7 @@ def mixup(*, beta: float = 0.75, use_unlabeled: bool = False) -> Method:
 
     def loss(params, ema_params, apply, batch, noise, state, progress):
         del ema_params, progress
-        x_logits, batch_stats = apply(params, losses.mixup(batch.labeled, **noise[0]))
+        x_logits, batch_stats = apply(params, losses.mixed(batch.labeled, **noise[0]))
         labels = jax.nn.one_hot(batch.labels, x_logits.shape[-1])
         targets = losses.mixup(labels, **noise[0])
         xe = jnp.mean(losses.cross_entropy(batch.adjusted(x_logits), targets))
@@ -43,7 +43,7 @@ def mixup(*, beta: float = 0.75, use_unlabeled: bool = False) -> Method:
 
         (images,) = batch.views
         guess = jax.lax.stop_gradient(jax.nn.softmax(apply(params, images)[0]))
-        logits, _ = apply(params, losses.mixup(images, **noise[1]))
+        logits, _ = apply(params, losses.mixed(images, **noise[1]))
         xeu = jnp.mean(losses.cross_entropy(logits, losses.mixup(guess, **noise[1])))
         return xe + xeu, Aux(batch_stats, state, {"loss/xe": xe, "loss/xeu": xeu}, guess)
 
