@@ -95,6 +95,7 @@ def test_every_method_has_a_row(tmp_path):
     assert {row.method for row in methods.Table("digits", tmp_path, 5, ()).rows()} == names
 
 
+@pytest.mark.slow
 def test_runs_are_compared_bit_by_bit(config, tmp_path):
     config.num_steps = config.eval_every = 1
     for name, seed in (("a", 0), ("b", 1)):

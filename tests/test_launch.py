@@ -57,6 +57,7 @@ def test_launch_py_ends_with_the_exit_code_of_the_command():
     assert result.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_train_and_eval_print_the_same_figures(tmp_path, capsys):
     trained = launch(*TINY, f"--workdir={tmp_path}")
     assert trained.returncode == 0, trained.stderr

@@ -92,6 +92,7 @@ def test_every_hue_is_turned_as_by_pillow():
     np.testing.assert_array_equal(unchanged, images)
 
 
+@pytest.mark.slow
 def test_one_channel():
     images = np.random.default_rng(0).integers(0, 256, (5, 9, 9, 1), dtype=np.uint8)
     assert policies.PLAIN["simclr"](keys(5), images).shape == images.shape

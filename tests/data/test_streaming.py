@@ -97,9 +97,8 @@ def rows_of(workdir):
     ]
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param("supervised_imagenet", marks=pytest.mark.slow), "fixmatch_imagenet"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["supervised_imagenet", "fixmatch_imagenet"])
 def test_published_recipes_run_and_resume_with_the_same_batches(
     name, data_dir, tmp_path, monkeypatch, capsys
 ):

@@ -210,6 +210,7 @@ def test_onnx_has_the_opset_that_is_asked_for_and_passes_the_checker(run, tmp_pa
         export.export(run, tmp_path, format="onnx", opset=3, limit=0, overwrite=True)
 
 
+@pytest.mark.slow
 def test_neither_training_code_nor_data_is_needed(run, tmp_path):
     script = """if True:
         import sys

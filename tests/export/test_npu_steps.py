@@ -33,9 +33,7 @@ SCRIPT = Path(__file__).parents[1] / "helpers/npu_steps.py"
 # division amplifies to the size of the others; therefore ten steps are compared only for a network
 # without such biases.
 TEN_STEPS = ("mixmatch without biases", "fixmatch")
-SLOW_CASES = [
-    pytest.param(name, marks=pytest.mark.slow) for name in ("fixmatch", "mixmatch without biases")
-]
+CASES = ("mixmatch", "fixmatch", "mixmatch without biases")
 
 
 class WithoutBiases(nn.Module):
@@ -230,7 +228,8 @@ def assert_close(found, expected, names, tolerance):
     assert difference <= tolerance, (difference, names[0])
 
 
-@pytest.mark.parametrize("name", ["mixmatch", *SLOW_CASES])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
 def test_loss_metrics_and_gradients_are_those_of_jax(name, found, make_case):
     case, found = make_case(name), found(name)["as JAX"]
     metrics = {n for n in case.found if n.startswith("0/metric/")}

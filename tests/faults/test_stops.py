@@ -40,6 +40,7 @@ def test_a_signal_saves_and_leaves(signum, tmp_path):
     assert not list(tmp_path.glob("events.out.*"))
 
 
+@pytest.mark.slow
 def test_a_signal_before_the_first_step_leaves_soon(tmp_path):
     process = start(tmp_path, *LIGHT)
     wait(process, (tmp_path / "config.json").exists)

@@ -140,13 +140,12 @@ def test_what_is_finished_is_taken_up(rounds, monkeypatch):
     assert after.results == before.results
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "missing",
     [
         ("generation=1", "generation=1.npz", "generation=0/run=1"),
-        pytest.param(
-            ("generation=1/checkpoints", "generation=1/results.json"), marks=pytest.mark.slow
-        ),
+        ("generation=1/checkpoints", "generation=1/results.json"),
     ],
 )
 def test_a_chain_that_was_cut_goes_on_to_the_same_end(rounds, missing, tmp_path):

@@ -26,7 +26,14 @@ def loss_of(model, batch_stats):
     return loss
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "wide_resnet",
+        pytest.param("basic", marks=pytest.mark.slow),
+        pytest.param("bottleneck", marks=pytest.mark.slow),
+    ],
+)
 def test_the_loss_and_the_statistics_are_the_same_bit_for_bit(name):
     plain, again = MODELS[name](), MODELS[name](remat=True)
     variables, renamed = (

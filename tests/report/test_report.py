@@ -104,6 +104,7 @@ def test_names_of_any_kind_are_shown(tmp_path):
     assert "folder:/caf\\xe9/$_$" in page_of(tmp_path).text
 
 
+@pytest.mark.slow
 def test_ctaugment_s_heat_map_is_on_the_page(tmp_path):
     run = make(tmp_path / "run")
     report.write([run], tmp_path / "without")
@@ -326,6 +327,7 @@ def test_a_curve_s_band_is_the_standard_deviation_over_the_runs(tmp_path):
     np.testing.assert_allclose(stds, np.std(values, axis=0, ddof=1))
 
 
+@pytest.mark.slow
 def test_following_writes_again_when_a_run_goes_on(tmp_path, monkeypatch):
     run = make(tmp_path / "run", steps=100)
     said, sleeps = [], []
@@ -360,6 +362,7 @@ def launch(*args):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_table_and_writes_beside_the_runs(tmp_path):
     make(tmp_path / "runs" / "a", seed=1)
     make(tmp_path / "more", seed=2)

@@ -18,6 +18,7 @@ from ssljax.run import artifacts, evaluate, loop, metrics
 from ssljax.training import parallel
 
 
+@pytest.mark.slow
 def test_a_real_run_can_be_reported(config, tmp_path):
     loop.train(build(config), tmp_path / "run")
     run = read(tmp_path / "run", "run")

@@ -181,6 +181,7 @@ def test_a_signal_between_two_evaluations_changes_nothing(config, tmp_path, monk
     jax.tree.map(np.testing.assert_array_equal, whole, cut)
 
 
+@pytest.mark.slow
 def test_a_killed_run_continues_bit_for_bit(tmp_path):
     """Compares a process that is killed with this one, which continues in its place."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"

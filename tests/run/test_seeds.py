@@ -37,6 +37,7 @@ def assert_close(one, two):
             np.testing.assert_allclose(x, y, atol=TOLERANCE, rtol=1e-4, err_msg=name)
 
 
+@pytest.mark.slow
 def test_each_seed_equals_the_run_with_that_seed_alone(tmp_path):
     config = seeds_config(num_seeds=2)
     results = seeds.train(recipe.build_seeds(config), tmp_path / "all")

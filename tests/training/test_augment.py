@@ -29,6 +29,7 @@ def cta_config(method):
     return config
 
 
+@pytest.mark.slow
 def test_four_devices_learn_the_rates_that_one_learns():
     four, _ = run_steps(build(cta_config("supervised"), devices=4), 2)
     one, _ = run_steps(build(cta_config("supervised")), 2)

@@ -20,7 +20,8 @@ def in_parts(config, parts, **changes):
     return config
 
 
-@pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [1, 2])
 def test_two_microbatches_are_one_for_a_network_without_batch_norm(devices):
     config = tiny_vit("fixmatch", drop_path=0.5)  # what is dropped is an image's own
     config.method_args.threshold = 0.1
