@@ -106,7 +106,7 @@ class Mixed:
 
 
 def mixed(images: jax.Array, lam: jax.Array, permutation: jax.Array) -> Mixed:
-    """`mixup(images, lam, permutation)`, not yet computed, so that `apply` can mix the rows of each device alone."""
+    """`mixup(images, lam, permutation)`, not yet computed: a device can mix its rows alone."""
     return Mixed(images, lam, jnp.arange(len(images)), permutation)
 
 
