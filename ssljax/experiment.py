@@ -114,10 +114,18 @@ class Experiment:
 
     def init_state(self) -> TrainState:
         """The state before the first step, on the host."""
-        state: TrainState = jax.device_get(self._initialize(self._key()))
         if self.start is None:
-            return state
-        return state.starting_with(self.start.params, self.start.batch_stats)
+            return jax.device_get(self._initialize(self._key()))  # type: ignore[no-any-return]
+
+        # As one program, so that XLA compiles no draws of weights that are replaced: compiling
+        # those of a pretrained network takes longer than training its last layer.
+        @jax.jit
+        def start(key: jax.Array, params: Any, batch_stats: Any) -> TrainState:
+            return self._initialize(key).starting_with(params, batch_stats)
+
+        return jax.device_get(  # type: ignore[no-any-return]
+            start(self._key(), self.start.params, self.start.batch_stats)
+        )
 
     def _key(self) -> jax.Array:
         return jax.random.PRNGKey(self.seed)
