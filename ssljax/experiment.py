@@ -115,7 +115,7 @@ class Experiment:
     def init_state(self) -> TrainState:
         """The state before the first step, on the host."""
         if self.start is None:
-            return jax.device_get(self._initialize(self._key()))  # type: ignore[no-any-return]
+            return jax.device_get(self._initialize(self._key()))
 
         # As one program, so that XLA compiles no draws of weights that are replaced: compiling
         # those of a pretrained network takes longer than training its last layer.
@@ -123,9 +123,8 @@ class Experiment:
         def start(key: jax.Array, params: Any, batch_stats: Any) -> TrainState:
             return self._initialize(key).starting_with(params, batch_stats)
 
-        return jax.device_get(  # type: ignore[no-any-return]
-            start(self._key(), self.start.params, self.start.batch_stats)
-        )
+        state = start(self._key(), self.start.params, self.start.batch_stats)
+        return jax.device_get(state)
 
     def _key(self) -> jax.Array:
         return jax.random.PRNGKey(self.seed)
