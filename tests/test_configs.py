@@ -77,7 +77,7 @@ SMALL = (
 @pytest.mark.parametrize(
     ("name", "views", "groups", "trainable"),
     [
-        ("photos_cpu", ("weak", "weak"), 18, "head"),
+        ("photos_cpu", ("weak", "strong"), 18, "head"),
         ("photos_pretrained", ("weak", "strong"), 14, "lora:8"),
         ("usb_cifar100", ("weak", "strong"), 14, "all"),
         ("usb_eurosat", ("weak", "strong"), 14, "all"),
