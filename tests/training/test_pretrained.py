@@ -184,7 +184,7 @@ def test_the_last_layer_is_drawn_where_classes_differ_in_number(other, tmp_path,
     theirs = trained.load(other).variables["params"]
     assert state.params["Dense_0"]["kernel"].shape == (4, 2)
     np.testing.assert_array_equal(state.ema["Conv_0"]["kernel"], theirs["Conv_0"]["kernel"])
-    assert "drawn anew: Dense_0/bias, Dense_0/kernel" in describe(experiment)
+    assert "randomly initialised: Dense_0/bias, Dense_0/kernel" in describe(experiment)
     assert "knows other classes" not in describe(experiment)
 
 
