@@ -150,7 +150,7 @@ def test_what_holds_no_weights_is_one_line(other, tmp_path):
         (tmp_path / "unstarted", "unstarted holds no checkpoint yet"),
         (other.parent, "config.init_from=.* holds no run itself; below it are .*/run"),
         (tmp_path / "damaged", "the last checkpoint, .*, cannot be read"),
-        (tmp_path / "strange", "its checkpoint of step 5 is no state of training: KeyError"),
+        (tmp_path / "strange", "its checkpoint of step 5 is not a training state: KeyError"),
     ):
         with pytest.raises(UsageError, match=message) as caught:
             recipe.build(config_from(source))
