@@ -108,7 +108,7 @@ def test_another_variant_is_told():
 
 def test_a_network_without_names_of_others_is_refused():
     model = resnet.resnet18(num_classes=5)
-    with pytest.raises(UsageError, match="config.model 'resnet18' has no names for other people"):
+    with pytest.raises(UsageError, match="config.model 'resnet18' cannot load published weights"):
         fit(Weights({}, "x", ""), model, "resnet18", image_shape=SHAPE)
 
 
