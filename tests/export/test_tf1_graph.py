@@ -206,7 +206,7 @@ B, C = jax.export.symbolic_shape("b, c")
         (lambda x: x[1:3], [(B, 4)], "gather"),
         (lambda x: x.reshape(-1), [(B, C)], None),
         (lambda x: jnp.concatenate([x, x]) + 1, [(B, 4)], None),
-        (lambda x: jnp.ones(2 * x.shape[0]), [(B, 4)], "the length 2.b, which is no dimension"),
+        (lambda x: jnp.ones(2 * x.shape[0]), [(B, 4)], "the length 2.b, which is not a dimension"),
         (lambda x: x.reshape(x.shape[1], x.shape[0]), [(B, C)], "two unknown dimensions"),
         (lambda x: x * jnp.arange(x.shape[0])[:, None], [(B, 4)], "cannot be exported as tf1"),
     ],
