@@ -227,7 +227,7 @@ def test_an_export_never_writes_over_a_run(run, part, capsys):
 def test_nothing_else_is_written_into_a_run(run, tmp_path, capsys):
     (tmp_path / "report.tex").write_text("a thesis")
     for args, message in (
-        (["--mode=report", f"--workdir={run}", f"--output={tmp_path}"], "is of no report"),
+        (["--mode=report", f"--workdir={run}", f"--output={tmp_path}"], "is not from a report"),
         (["--config=supervised_digits", f"--workdir={run}/checkpoints/9"], "is a part of the run"),
         (["--mode=import_npu", f"--bundle={tmp_path}", f"--workdir={run}/checkpoints/9"], ""),
         (["--mode=data", "--config=supervised_digits", f"--workdir={run}"], "holds a run"),

@@ -1,9 +1,9 @@
-"""`config.augment` -> the views of a run, and how they learn.
+"""Turns `config.augment` into the views of a run, and how they learn.
 
-`config.augment.strong` names a function of this file. Each is given the weak view, the name of the
-search space that suits the data set (`recipe`) and those of its other arguments that are knobs too,
-and returns an `Augmentation`. These arguments have the names of fixmatch's imagenet code, and None
-is what the space has.
+`config.augment.strong` names a function of this file. Each function takes the weak view, the name
+of the search space for the data set (`recipe`) and optional arguments, which are config fields, and
+returns an `Augmentation`. These arguments have their names from FixMatch's ImageNet code; None
+means the value of the search space.
 """
 
 import math
@@ -31,21 +31,21 @@ def _no_state() -> PyTree:
 
 
 class Augmentation(NamedTuple):
-    """The views of a run. What an augmentation has learned is its state, a pytree.
+    """The views of a run. An augmentation that learns has a state, a pytree.
 
-    One that learns has `probe` and `update`: the step applies `probe` to labelled images, has the
-    EMA model classify them, and passes `update` the probability of each true label.
+    Such an augmentation has `probe` and `update`: the step applies `probe` to labelled images, has
+    the EMA model classify them, and passes `update` the probability of each true label.
     """
 
     views: Callable[[PyTree], Mapping[str, View]]  # state -> {"weak", "strong"}
-    # A batch of one image -> each operation's name and the image at increasing magnitudes.
+    # A batch of one image -> per operation, its name and the image at increasing magnitudes.
     magnitude_grid: Callable[[jax.Array], Mapping[str, jax.Array]]
-    # The parameters at which `magnitude_grid` shows an operation, in the units of its kernel.
+    # The parameters with which `magnitude_grid` shows an operation, in the units of its kernel.
     magnitudes: Callable[[], Mapping[str, Sequence[float]]] = dict
     init: Callable[[], PyTree] = _no_state
-    # (keys [N], images [N, H, W, C], state) -> images, what was applied: a pytree of [N, …]
+    # (keys [N], images [N, H, W, C], state) -> images, applied operations (a pytree of [N, …])
     probe: Callable[[jax.Array, jax.Array, PyTree], tuple[jax.Array, PyTree]] | None = None
-    # (state, what was applied, match [N] in 0..1) -> state
+    # (state, applied operations, match [N] in 0..1) -> state
     update: Callable[[PyTree, PyTree, jax.Array], PyTree] | None = None
     # The state as a picture: uint8 [height, width, 3].
     picture: Callable[[PyTree], np.ndarray] | None = None
@@ -58,14 +58,14 @@ def none(weak: View, recipe: str) -> Augmentation:
 
 
 def horizontal_flip(weak: View, recipe: str) -> Augmentation:
-    """Both views are weak ones, mirrored half of the time."""
+    """Both views are weak views, mirrored with probability 0.5."""
     del recipe
     both = _after(weak, policies.flip)
     return Augmentation(lambda state: {"weak": both, "strong": both}, lambda image: {})
 
 
 def strong_digits(weak: View, recipe: str) -> Augmentation:
-    """The strong view for images of 8×8 pixels, which needs no weak one before it."""
+    """The strong view for images of 8×8 pixels, which does not start from a weak view."""
     del recipe
     views = {"weak": weak, "strong": policies.strong_digits}
     return Augmentation(
@@ -85,10 +85,10 @@ def randaugment(
     """The weak view, then RandAugment; spaces: cifar, imagenet, comatch.
 
     Args:
-      randaugment_num_layers: operations drawn for an image.
-      randaugment_prob_to_apply: probability of applying each, 0..1.
-      randaugment_magnitude: one level for all, 0..1 for imagenet, 1..9 for cifar, 0..10 for
-        comatch.
+      randaugment_num_layers: number of operations per image.
+      randaugment_prob_to_apply: probability of applying each operation, 0..1.
+      randaugment_magnitude: one level for all operations, 0..1 for imagenet, 1..9 for cifar, 0..10
+        for comatch.
       randaugment_num_levels: n, to draw levels from 0, 1/n, …, 1; imagenet only.
     """
     _require("randaugment_num_layers", randaugment_num_layers, 0, math.inf)
@@ -137,12 +137,12 @@ def ctaugment(
     """The weak view, then CTAugment; spaces: cifar, remixmatch, imagenet. The state is its rates.
 
     Args:
-      cta_num_layers: operations drawn for an image.
-      cta_confidence_threshold: bins whose rate is below this share of the best are not drawn.
-      cta_decay: of the moving averages that rates are, 0..1.
+      cta_num_layers: number of operations per image.
+      cta_confidence_threshold: bins whose rate is below this fraction of the best are not drawn.
+      cta_decay: decay of the moving averages that the rates are, 0..1.
       cta_epsilon: least rate.
       cta_prob_to_apply: probability of applying each operation to a training view, 0..1.
-      cta_num_levels: bins of each level.
+      cta_num_levels: number of bins per level.
     """
     _require("cta_num_layers", cta_num_layers, 1, math.inf)
     _require("cta_confidence_threshold", cta_confidence_threshold, 0, 1)
@@ -188,7 +188,7 @@ def ctaugment(
     )
 
 
-# As fixmatch's imagenet code names them.
+# The names in FixMatch's ImageNet code.
 noop = partial(none)
 cta = partial(ctaugment)
 

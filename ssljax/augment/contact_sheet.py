@@ -1,4 +1,4 @@
-"""What an augmentation does, as one picture: views of some images, and each operation's range."""
+"""A picture of an augmentation: views of some images, and each operation at several magnitudes."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,10 +11,10 @@ from PIL import Image, ImageDraw
 from ssljax import fonts
 from ssljax.augment.augmentation import Augmentation
 
-_WEAK, _STRONG = 3, 6  # views of each kind
+_WEAK, _STRONG = 3, 6  # number of views of each kind
 _LABEL, _TITLE, _GAP = 96, 16, 4  # pixels
-_FONT = 9  # pixels, of the values on the images
-_LEAST_SIDE = 48  # smaller images are enlarged by a whole number
+_FONT = 9  # size of the values on the images, in pixels
+_LEAST_SIDE = 48  # pixels; smaller images are enlarged by an integer factor
 
 
 def draw(
@@ -22,13 +22,13 @@ def draw(
 ) -> np.ndarray:
     """Draws the sheet: uint8 `[height, width, 3]`.
 
-    One row per image: the original, 3 weak and 6 strong views, as before the first step. Below,
-    one row per operation: the first image at increasing magnitude, with the value of the
-    operation's parameter on each.
+    The sheet has one row per image: the original, 3 weak and 6 strong views, as before the first
+    step. Below is one row per operation: the first image at increasing magnitude, with the value of
+    the operation's parameter on each.
 
     Args:
       images: uint8 `[N, H, W, 1 or 3]`.
-      magnitude_grid: whether it has the operations' rows, which take seconds to compile.
+      magnitude_grid: whether to draw the operations' rows, which take seconds to compile.
     """
     views = {n: jax.jit(view) for n, view in augmentation.views(augmentation.init()).items()}
     names = ["weak"] * _WEAK + ["strong"] * _STRONG
@@ -43,9 +43,9 @@ def draw(
 
 
 def _values(magnitudes: Sequence[float]) -> list[str]:
-    """The texts of an operation's parameters; [] where they are all the same and so change nothing.
+    """The texts of an operation's parameters; [] if they are all the same and so change nothing.
 
-    They have up to three digits: `0.1`, `0.28`, `-15`.
+    They have up to three significant digits: `0.1`, `0.28`, `-15`.
     """
     if len({*magnitudes}) < 2:
         return []
@@ -58,11 +58,11 @@ def _tile(
     title: Sequence[str],
     values: Mapping[str, Sequence[str]],
 ) -> np.ndarray:
-    """Rows of a label and images of one shape.
+    """Draws rows of a label and images, which all have the same shape.
 
     Args:
-      title: heads the columns.
-      values: by a row's label, a text for each of its images, which is written on it.
+      title: headings of the columns.
+      values: a row's label -> one text per image of the row, which is written on the image.
     """
     height, width, channels = rows[0][1][0].shape
     scale = -(-_LEAST_SIDE // min(height, width))
@@ -86,7 +86,7 @@ def _tile(
 
 
 def _write_on(canvas: ImageDraw.ImageDraw, corner: tuple[int, int], text: str) -> None:
-    """Writes a text in black on white, above and to the right of a corner."""
+    """Writes a text in black on white, with its lower left corner at (x, y)."""
     font = fonts.font(_FONT)
     left, bottom = corner
     right, top = left + int(font.getlength(text)) + 2, bottom - _FONT - 2

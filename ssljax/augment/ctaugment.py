@@ -1,11 +1,11 @@
 """CTAugment (ReMixMatch, Berthelot et al., 2020): RandAugment that learns which levels to use.
 
-The range of an operation's level, 0 to 1, is cut into bins, and each bin has a rate: a moving
+The range of an operation's level, 0 to 1, is divided into bins, and each bin has a rate: a moving
 average of how well the network still recognises *probes*, labelled images that an operation at a
 level of that bin has changed. Training views draw only from bins whose rate is near the best.
 
-An axis of size 2 in shapes below counts an operation's levels: rescale has two, its scale and its
-filter, where other operations use the first alone.
+An axis of size 2 in the shapes below counts an operation's levels: rescale has two, its scale and
+its filter; other operations use only the first.
 """
 
 from typing import NamedTuple
@@ -19,31 +19,31 @@ from ssljax.augment.ctaugment_spaces import BinnedOp, SearchSpace
 from ssljax.augment.layer import apply_layer
 from ssljax.augment.resample import RESCALE_METHODS, rescale
 
-Rates = jax.Array  # float32 [operations, 2, bins]; where an operation has fewer, the rest is unused
+Rates = jax.Array  # float32 [operations, 2, bins]; operations with fewer bins leave the rest unused
 
 
 class Policy(NamedTuple):
-    """What was drawn for N images and L layers."""
+    """The random choices for N images and L layers."""
 
     op: jax.Array  # [N, L] int32, index into SearchSpace.ops, -1: not applied
     level: jax.Array  # [N, L, 2] float32 in [0, 1)
     centre: jax.Array  # [N, L + 1, 2] float32, centres of Cutout as shares of H and W, in [0, 1)
-    cutout: jax.Array  # [N] float32, level of the Cutout at the end
+    cutout: jax.Array  # [N] float32, level of the final Cutout
 
 
 def bin_counts(space: SearchSpace) -> np.ndarray:
-    """`[operations, 2]` int: the bins of each level."""
+    """The number of bins of each level, `[operations, 2]` int."""
     return np.array([(*op.bins, 0, 0)[:2] for op in space.ops])
 
 
 def init(space: SearchSpace) -> Rates:
-    """Rates before the first update: all ones."""
+    """The rates before the first update, which are all 1."""
     counts = bin_counts(space)
     return jnp.ones((*counts.shape, counts.max()))
 
 
 def probabilities(rates: Rates, space: SearchSpace) -> jax.Array:
-    """The probability of each bin in training views, the shape of rates; unused ones have 0."""
+    """The probability of each bin in training views, shaped like `rates`; 0 for unused bins."""
     used = np.arange(rates.shape[-1]) < bin_counts(space)[..., None]
     weights = jnp.maximum(rates, space.epsilon) if space.epsilon else rates + (1 - space.decay)
     share = weights / jnp.max(jnp.where(used, weights, 0), axis=-1, keepdims=True, initial=1e-9)
@@ -53,11 +53,11 @@ def probabilities(rates: Rates, space: SearchSpace) -> jax.Array:
 
 
 def sample(keys: jax.Array, rates: Rates, space: SearchSpace, *, probe: bool) -> Policy:
-    """Draws for N images from `keys [N]`.
+    """Draws the policy of N images from `keys [N]`.
 
     Args:
-      probe: whether the images are to learn from: levels are uniform and every operation is
-        applied, without Cutout at the end. Otherwise levels are drawn by their bins' rates.
+      probe: whether the images are probes: levels are uniform and every operation is applied,
+        without the final Cutout. Otherwise levels are drawn by their bins' rates.
     """
     n, depth = len(keys), space.depth
     size = 8 * depth + 2
@@ -76,21 +76,24 @@ def sample(keys: jax.Array, rates: Rates, space: SearchSpace, *, probe: bool) ->
 
 
 def _draw_levels(bins, within, op, rates, space):
-    """A bin by its probability, a level uniformly within it: all `[N, L, 2]`, uniform and drawn."""
+    """Draws a bin by its probability, and a level uniformly within the bin, `[N, L, 2]`.
+
+    `bins` and `within` are uniform random numbers `[N, L, 2]` for the two draws.
+    """
     share, count = probabilities(rates, space), bin_counts(space)
-    if space.between:  # as many segments as neighbours, each as likely as its two ends together
+    if space.between:  # a segment per pair of neighbours, with the sum of their probabilities
         count = np.maximum(count - 1, 0)
         used = np.arange(share.shape[-1] - 1) < count[..., None]
         share = jnp.where(used, share[..., 1:] + share[..., :-1], 0)
     total = jnp.cumsum(share, axis=-1)[op]  # [N, L, 2, bins]
     chosen = jnp.sum(bins[..., None] * total[..., -1:] >= total, axis=-1)
     parts = jnp.asarray(count)[op]
-    # Where there are no bins nothing reads the level.
+    # Operations without bins do not read the level.
     return jnp.where(parts > 0, (chosen + within) / jnp.maximum(parts, 1), within)
 
 
 def apply(images: jax.Array, policy: Policy, space: SearchSpace) -> jax.Array:
-    """Applies to `images [N, H, W, 1 or 3]` uint8 what was drawn."""
+    """Applies a policy to `images [N, H, W, 1 or 3]` uint8."""
     names = [op.name for op in space.ops]
 
     def layer(images, drawn):
@@ -116,7 +119,7 @@ def apply(images: jax.Array, policy: Policy, space: SearchSpace) -> jax.Array:
 
 
 def _cutout(images, level, centre):
-    """Up to half of the shorter side at level 1; at level 0, nothing."""
+    """Paints a square of up to half of the shorter side at level 1, and of no pixels at 0."""
     height, width = images.shape[1:3]
     size = 1 + jnp.floor(level * min(height, width) * 0.499).astype(jnp.int32)
     centre = jnp.floor(centre * jnp.array([[height, width]])).astype(jnp.int32)
@@ -124,18 +127,18 @@ def _cutout(images, level, centre):
 
 
 def update(rates: Rates, policy: Policy, match: jax.Array, space: SearchSpace) -> Rates:
-    """Learns from probes: each bin they touched moves towards their match.
+    """Learns from probes: the rate of each bin they used moves towards their match.
 
     Args:
-      policy: what was applied to the N probes.
-      match: float32 `[N]`, the probability, 0 to 1, that the EMA model gives to the true label.
+      policy: the policy that was applied to the N probes.
+      match: float32 `[N]`, the EMA model's probability of the true label, 0..1.
     """
     count = jnp.asarray(bin_counts(space))[policy.op]  # [N, L, 2]
     chosen = jnp.floor(policy.level * count * space.bin_share).astype(jnp.int32)
     row = 2 * policy.op[..., None] + jnp.arange(2)[None, None, :]
     touched = (count > 0) & (policy.op >= 0)[..., None]
-    # Every touched bin as an index into the flat rates, in the order of images, layers and
-    # levels; what touched nothing is out of range, and dropped.
+    # Every used bin as an index into the flat rates, in the order of images, layers and levels.
+    # Entries without a bin get an index out of range, and are dropped.
     index = jnp.where(touched, row * rates.shape[-1] + chosen, rates.size).reshape(-1)
     match = jnp.broadcast_to(match[:, None, None], count.shape).reshape(-1)
     flat = rates.reshape(-1)
@@ -144,7 +147,7 @@ def update(rates: Rates, policy: Policy, match: jax.Array, space: SearchSpace) -
     if space.average:
         mean = zeros.at[index].add(match, mode="drop") / jnp.maximum(times, 1)
         flat = jnp.where(times > 0, flat + rest * (mean - flat), flat)
-    else:  # one after the other: the k-th last of a bin's updates has decayed k - 1 times
+    else:  # one after another: the k-th last update of a bin has decayed k - 1 times
         order = jnp.arange(len(index))
         later = (index[:, None] == index[None, :]) & (order[:, None] < order[None, :])
         weight = rest * space.decay ** later.sum(axis=1)
@@ -154,13 +157,13 @@ def update(rates: Rates, policy: Policy, match: jax.Array, space: SearchSpace) -
 
 
 def magnitude_grid(images: jax.Array, space: SearchSpace) -> dict[str, jax.Array]:
-    """Each operation's name, and the one image at the middle of each bin of its level."""
+    """Each operation's name -> the single image of `images` at the middle of each level bin."""
     levels = [_middles(op) for op in space.ops]
     counts, level = [*map(len, levels)], np.concatenate(levels)
     total = len(level)
     policy = Policy(
         op=jnp.asarray(np.repeat(np.arange(len(counts)), counts)[:, None]),
-        # The second level is bicubic's.
+        # The second level selects the bicubic filter.
         level=jnp.asarray(np.stack([level, np.full(total, 0.2)], axis=-1)[:, None], jnp.float32),
         centre=jnp.full((total, 2, 2), 0.5),
         cutout=jnp.zeros(total),
@@ -170,7 +173,7 @@ def magnitude_grid(images: jax.Array, space: SearchSpace) -> dict[str, jax.Array
 
 
 def magnitudes(space: SearchSpace) -> dict[str, list[float]]:
-    """The parameter of each of `magnitude_grid`'s images, in Pillow's units."""
+    """The parameter of each image of `magnitude_grid`, in Pillow's units."""
     return {op.name: [float(op.parameter(level)) for level in _middles(op)] for op in space.ops}
 
 

@@ -1,7 +1,7 @@
-"""What CTAugment can draw, and how it learns, in the published codes.
+"""The published search spaces of CTAugment, and how it learns in them.
 
-CIFAR is fixmatch, libml/ctaugment.py; REMIXMATCH is remixmatch, libml/ctaugment.py; IMAGENET is
-fixmatch, imagenet/augment/ct_augment.py.
+CIFAR is from fixmatch, libml/ctaugment.py; REMIXMATCH from remixmatch, libml/ctaugment.py; IMAGENET
+from fixmatch, imagenet/augment/ct_augment.py.
 """
 
 from collections.abc import Callable
@@ -12,26 +12,26 @@ import jax.numpy as jnp
 
 
 class BinnedOp(NamedTuple):
-    """An operation of a space, whose levels have bins."""
+    """An operation of a search space, whose levels are divided into bins."""
 
-    name: str  # in `layer.py`, or rescale, cutout or identity
-    bins: tuple[int, ...]  # of each level; () learns nothing
+    name: str  # a name in `layer.py`, or rescale, cutout or identity
+    bins: tuple[int, ...]  # number of bins per level; (): learns nothing
     parameter: Callable[[jax.Array], jax.Array]  # level in [0, 1) -> Pillow's units
 
 
 class SearchSpace(NamedTuple):
-    """What can be drawn, and how rates are learned."""
+    """The operations that can be drawn, and how their rates are learned."""
 
     ops: tuple[BinnedOp, ...]
-    depth: int  # operations drawn for an image, with replacement
-    probability: float  # of applying each of them to a training view; probes: always
-    threshold: float  # bins whose rate is below this share of the best are not drawn
-    decay: float  # of the moving average that a rate is
-    epsilon: float  # least rate, and what is added to each probability; 0: see `probabilities`
-    average: bool  # whether one step's updates of a bin are averaged, or follow each other
-    bin_share: float  # how far, as a share of the bins, a level just below 1 reaches
-    cutout: float  # level of the Cutout at the end of training views; 0: none
-    fill: int  # level, 0..255, of what warps leave empty
+    depth: int  # number of operations per image, drawn with replacement
+    probability: float  # probability of applying each operation to a training view; probes: 1
+    threshold: float  # bins whose rate is below this fraction of the best are not drawn
+    decay: float  # decay of the moving average that a rate is
+    epsilon: float  # least rate, and the addend of each probability; 0: see `probabilities`
+    average: bool  # whether a step's updates of a bin are averaged, or applied one after another
+    bin_share: float  # share of the bins that a level just below 1 reaches
+    cutout: float  # level of the final Cutout of training views; 0: none
+    fill: int  # level, 0..255, of the pixels that warps leave empty
     between: bool = False  # whether levels are drawn between the centres of neighbouring bins
 
 
@@ -74,7 +74,7 @@ CIFAR = SearchSpace(
         BinnedOp("shear_y", (17,), _signed(0.3)),
         BinnedOp("smooth", (17,), _level),
         BinnedOp("solarize", (17,), _whole(255.999)),
-        # Pixels, in the published code: with nearest neighbours these two do nothing.
+        # The published code takes these as pixels: with nearest neighbours they change nothing.
         BinnedOp("translate_x", (17,), _signed(0.3)),
         BinnedOp("translate_y", (17,), _signed(0.3)),
     ),
@@ -97,8 +97,8 @@ def _reversed(level):
     return 1 - level
 
 
-# Not the published pixels: its rescale crops the top and left sides only, its blur and smooth
-# filter the border too. Here they are Pillow's, as for CIFAR.
+# The pixels differ from the published code: its rescale crops only the top and left sides, and its
+# blur and smooth filter the border too. Here these operations are Pillow's, as for CIFAR.
 IMAGENET = SearchSpace(
     ops=(
         BinnedOp("autocontrast", (15,), _reversed),

@@ -1,4 +1,4 @@
-"""CTAugment's rates as a picture: one row per operation, one column per bin."""
+"""A picture of CTAugment's rates: one row per operation, one column per bin."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,13 +11,16 @@ _CELL, _LABEL = 16, 96  # pixels
 
 
 def draw(rates: np.ndarray, space: SearchSpace) -> np.ndarray:
-    """uint8 `[height, width, 3]`: rates from 0, black, to 1, white; bins that are not drawn red.
+    """Draws rates from 0 (black) to 1 (white); bins that training views do not use are red.
 
     Args:
       rates: float32 `[operations, 2, bins]` of ctaugment.
+
+    Returns:
+      uint8 `[height, width, 3]`.
     """
     probability = np.asarray(probabilities(jnp.asarray(rates), space))
-    left_out = probability < 0.01  # ImageNet's space adds 0.001 to what it leaves out
+    left_out = probability < 0.01  # ImageNet's space adds 0.001 to the probability of these bins
     rows = [
         (op.name, rates[i, k, :bins], left_out[i, k, :bins])
         for i, op in enumerate(space.ops)

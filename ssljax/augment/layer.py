@@ -1,8 +1,8 @@
-"""One layer of a policy: each image's own operation, at the cost of one.
+"""One layer of a policy: a different operation for each image, at the cost of one.
 
 The operations of a policy share the kernels of `ops.py`. A layer runs each kernel once for the
-whole batch; the operation that an image drew decides the kernel's arguments for that image, and
-every other kernel is given the identity.
+batch. The operation drawn for an image decides the arguments of its kernel for that image; all
+other kernels get the identity as argument.
 """
 
 import functools
@@ -29,8 +29,8 @@ def _free(table: Callable[[jax.Array, jax.Array], jax.Array]) -> Argument:
     return lambda images, parameter: table(images[..., :1], parameter)
 
 
-# Operations by kernel. The parameter is in Pillow's units, as in `ops.py`; of the blended
-# operations it is the level, 0 for the image itself and 1 for the operation's result.
+# The operations of each kernel. The parameter is in Pillow's units, as in `ops.py`; for blended
+# operations it is the level, 0 for the original image and 1 for the operation's result.
 _MATRICES: dict[str, Argument] = {
     "rotate": lambda images, degrees: ops.rotate_matrix(degrees, *images.shape[1:3]),
     "shear_x": lambda images, s: ops.shear_x_matrix(s),
@@ -54,7 +54,7 @@ _FILTERS: dict[str, Argument] = {
     "smooth": lambda images, level: jnp.full(len(images), ops.SMOOTH),
     "color": lambda images, factor: jnp.full(len(images), ops.COLOR),
 }
-# The published code drops alpha for these: what a warp left empty is black from then on.
+# The published code drops alpha for these: pixels that a warp left empty are black from then on.
 _OPAQUE = ("autocontrast", "equalize", "invert", "posterize", "solarize", "solarize_add")
 
 
@@ -70,14 +70,14 @@ def apply_layer(
     """Applies one operation to each image, with one warp, one lookup and one filter_blend.
 
     Args:
-      images: uint8 `[B, H, W, C]`, C as of Pillow's modes L, LA, RGB and RGBA: a second or fourth
-        channel is alpha, which only warps change and the operations without alpha set to 255.
+      images: uint8 `[B, H, W, C]` with C as in Pillow's modes L, LA, RGB and RGBA: a second or
+        fourth channel is alpha. Warps change it, and operations without alpha set it to 255.
       op: int32 `[B]`, index into names; any other number, or a name that is not in this file,
-        leaves the image alone.
+        does not change the image.
       parameter: float32 `[B]`, in Pillow's units.
       names: the operations that can be drawn, at most once each.
-      fill: level, 0 to 255, of what a warp leaves empty, in all channels.
-      method: of a warp, see `ops.warp`.
+      fill: level, 0 to 255, of pixels that a warp leaves empty, in all channels.
+      method: interpolation of warps, see `ops.warp`.
 
     Returns:
       uint8 `[B, H, W, C]`.
@@ -118,7 +118,7 @@ def _select(
     images: jax.Array,
     parameter: jax.Array,
 ) -> jax.Array:
-    """A kernel's argument `[B, …]`: the identity, but that of its operation where one is drawn."""
+    """A kernel's argument `[B, …]`: that of the drawn operation, or else the identity."""
     selected = identity
     for name, chosen in drawn.items():
         chosen = chosen.reshape(-1, *[1] * (identity.ndim - 1))
@@ -129,11 +129,11 @@ def _select(
 def _if_any(
     drawn: Mapping[str, jax.Array], kernel: Callable[[jax.Array], jax.Array], x: jax.Array
 ) -> jax.Array:
-    """`kernel(x)` if an image drew one of its operations, else x.
+    """`kernel(x)` if one of its operations is drawn for any image, else x.
 
-    It saves little work, but a conditional is what XLA's CPU compiler does not merge with its
-    neighbours: merged, two gathers cost four times as much, as the first is done anew for every
-    value that the second reads.
+    This saves little work, but it keeps XLA's CPU compiler from fusing the kernel with the next
+    ones: fused, two gathers cost four times as much, as the first is repeated for every value that
+    the second reads.
     """
     if not drawn:
         return x

@@ -1,12 +1,12 @@
 """Deterministic image operations, batched, equal to Pillow's on 8-bit images.
 
 Images are `uint8 [B, H, W, C]` with C = 1 (Pillow's mode "L") or 3 ("RGB"), in and out. Every
-parameter is one value an image, `[B]`, or a scalar for all of them, in Pillow's units. Everything
-works under jit, vmap and pmap. A wrong shape, dtype or name is a ValueError.
+parameter is one value per image, `[B]`, or a scalar for all of them, in Pillow's units. Everything
+works under jit, vmap and pmap. A wrong shape, dtype or name raises ValueError.
 
-Choosing an operation per image by `vmap(lax.switch)` would compute them all. So there are three
-kernels and every operation is a view of one; a policy runs each kernel once, and an operation that
-an image did not draw gives its kernel the identity:
+Choosing an operation per image by `vmap(lax.switch)` would compute all operations. So there are
+three kernels, and every operation is a special case of one. A policy runs each kernel once, with
+the identity as argument for images that have no operation of this kernel:
 
     warp(images, matrix)                  rotate, shear, translate: select among `*_matrix`
     lookup(images, table)                 autocontrast … contrast: select among `*_table`
@@ -14,7 +14,7 @@ an image did not draw gives its kernel the identity:
 
 CTAugment's blended variants (autocontrast, equalize, invert) are lookups too, in the table
 `blend(identity_table(…), equalize_table(…), level)`. `rescale` is in `resample.py`. On TPUs the
-kernels that read or write single values are those of `products.py`, with the same result.
+kernels in `products.py` replace gathers and scatters, with the same result.
 """
 
 import functools
@@ -33,7 +33,7 @@ IDENTITY, SHARPNESS, BLUR, SMOOTH, COLOR = range(5)  # choices of filter_blend
 
 
 def to_float(images: jax.Array) -> jax.Array:
-    """Pixels 0..255 -> float32 -1..1, the scaling of all published recipes."""
+    """Scales pixels from 0..255 to float32 -1..1, as all published recipes do."""
     return images.astype(jnp.float32) / 127.5 - 1
 
 
@@ -53,9 +53,9 @@ def per_image(name: str, value: ArrayLike, batch: int, dtype: DTypeLike = jnp.fl
 
 
 def blend(a: jax.Array, b: jax.Array, level: ArrayLike) -> jax.Array:
-    """`Image.blend(a, b, level)`: a at level 0, b at level 1, extrapolated and clipped beyond.
+    """`Image.blend(a, b, level)`: a at level 0, b at level 1; other levels extrapolate and clip.
 
-    a and b: uint8 `[B, …]` of one shape, images or tables.
+    a and b are uint8 `[B, …]` of the same shape, images or tables.
     """
     if a.dtype != jnp.uint8 or b.dtype != jnp.uint8 or a.shape != b.shape:
         found = f"{a.dtype} {list(a.shape)} and {b.dtype} {list(b.shape)}"
@@ -67,9 +67,9 @@ def blend(a: jax.Array, b: jax.Array, level: ArrayLike) -> jax.Array:
 
 
 def _rounded(product: jax.Array) -> jax.Array:
-    """The same product, hidden from fused multiply-add.
+    """The same product, protected from fused multiply-add.
 
-    FMA does not round the product before it adds, and the sum may then truncate to another level.
+    FMA does not round the product before the addition, so the sum could truncate to another level.
     """
     return jnp.maximum(product, -1e9)
 
@@ -80,7 +80,7 @@ def _rounded(product: jax.Array) -> jax.Array:
 def warp(
     images: jax.Array, matrix: jax.Array, *, fill: int = 0, method: str = "nearest"
 ) -> jax.Array:
-    """One affine map an image: `Image.transform(size, AFFINE, matrix, method, fillcolor=fill)`.
+    """One affine map per image: `Image.transform(size, AFFINE, matrix, method, fillcolor=fill)`.
 
     Args:
       images: uint8 `[B, H, W, C]`; a second or fourth channel, alpha, moves with the others.
@@ -111,14 +111,14 @@ def warp(
 
 
 def _warp(images, matrix, *, fill, method):
-    """`warp` of arguments that are allowed."""
+    """`warp` without the checks of its arguments."""
     height, width = images.shape[1:3]
     row, column = jnp.arange(height)[None, :, None], jnp.arange(width)[None, None, :]
 
     def source(a, b, c):
         if method != "nearest":
             return a * (column + 0.5) + b * (row + 0.5) + c
-        # Pillow then steps by multiples of 1/65536 of a pixel, and their rounding adds up.
+        # Pillow steps by multiples of 1/65536 of a pixel here, and their rounding errors add up.
         a, b, c = (jnp.floor(v * 65536 + 0.5).astype(jnp.int32) for v in (a, b, c + a / 2 + b / 2))
         return (a * column + b * row + c) >> 16
 
@@ -135,7 +135,7 @@ def _check_level(name: str, value: int) -> None:
 
 
 def _take(images: jax.Array, y: jax.Array, x: jax.Array) -> jax.Array:
-    """Pixels at integer positions `[B, H, W]`, those outside clipped to the border."""
+    """Pixels at integer positions `[B, H, W]`; positions outside are clipped to the border."""
     batch, height, width, channels = images.shape
     y, x = jnp.clip(y, 0, height - 1), jnp.clip(x, 0, width - 1)
 
@@ -160,7 +160,10 @@ def _interpolate(images: jax.Array, y: jax.Array, x: jax.Array, method: str) -> 
 
 
 def _curve(points: list[jax.Array], t: jax.Array) -> jax.Array:
-    """A line through 2 points or a cubic through 4, t of the way between the middle ones."""
+    """The value of a line through 2 points or a cubic through 4.
+
+    t is the position between the two middle points, 0..1.
+    """
     if len(points) == 2:
         a, b = points
         return a + (b - a) * t
@@ -169,12 +172,12 @@ def _curve(points: list[jax.Array], t: jax.Array) -> jax.Array:
 
 
 def identity_matrix(batch: int) -> jax.Array:
-    """`[batch, 6]`: the warp that changes nothing."""
+    """The matrices `[batch, 6]` of the warp that changes nothing."""
     return jnp.tile(jnp.array([[1, 0, 0, 0, 1, 0]], jnp.float32), (batch, 1))
 
 
 def _identity_but(column: int, value: jax.Array) -> jax.Array:
-    """The identity's `[B, 6]` with `value [B]` in one column."""
+    """The identity matrices `[B, 6]` with `value [B]` in one column."""
     return jnp.where(jnp.arange(6) == column, value[:, None], identity_matrix(len(value)))
 
 
@@ -182,7 +185,7 @@ def rotate_matrix(degrees: jax.Array, height: int, width: int) -> jax.Array:
     """`[B, 6]` of `Image.rotate`: counter-clockwise by degrees `[B]` about the image's centre."""
     angle = jnp.deg2rad(degrees)
     sin, cos = jnp.sin(angle), jnp.cos(angle)
-    versine = 2 * jnp.sin(angle / 2) ** 2  # 1 - cos without its cancellation
+    versine = 2 * jnp.sin(angle / 2) ** 2  # 1 - cos, without cancellation of digits
     x, y = width / 2, height / 2
     return jnp.stack([cos, -sin, x * versine + y * sin, sin, cos, y * versine - x * sin], axis=-1)
 
@@ -248,8 +251,8 @@ def shift(images: jax.Array, pad: int, offset: jax.Array) -> jax.Array:
     Args:
       images: uint8 `[B, H, W, C]`.
       pad: pixels on each side, fewer than H and W.
-      offset: int `[B, 2]`, row and column of the crop in the padded image, 0 to 2·pad; pad, pad
-        gives the image back.
+      offset: int `[B, 2]`, row and column of the crop in the padded image, 0 to 2·pad; (pad, pad)
+        is the original image.
     """
     check_images(images)
     if not 0 <= pad < min(images.shape[1:3]):
@@ -268,7 +271,7 @@ def shift(images: jax.Array, pad: int, offset: jax.Array) -> jax.Array:
 def cutout(images: jax.Array, size: ArrayLike, centre: jax.Array, *, fill: int = 127) -> jax.Array:
     """Paints a square, clipped at the borders.
 
-    The published codes paint `2 * (size // 2)` pixels: for their result round an odd size down.
+    The published code paints `2 * (size // 2)` pixels; round an odd size down for the same result.
 
     Args:
       images: uint8 `[B, H, W, C]`.
@@ -321,12 +324,13 @@ def lookup(images: jax.Array, table: jax.Array) -> jax.Array:
 
 
 def histogram(images: jax.Array) -> jax.Array:
-    """`Image.histogram()`: int32 `[B, C, 256]`, how many pixels of a channel have each level."""
+    """`Image.histogram()`: the number of pixels per channel and level, int32 `[B, C, 256]`."""
     batch, _, _, channels = images.shape
 
     def scattered(images):
         first = 256 * jnp.arange(batch * channels).reshape(batch, 1, 1, channels)
-        # A flat scatter-add: on a CPU core 20 times as fast as sorting, 500 times as one-hot sums.
+        # On a CPU core this flat scatter-add is 20 times as fast as sorting, and 500 times as fast
+        # as sums of one-hot vectors.
         counts = jnp.zeros(batch * channels * 256, jnp.int32)
         counts = counts.at[(first + images).reshape(-1)].add(1, mode="promise_in_bounds")
         return counts.reshape(batch, channels, 256)
@@ -335,12 +339,12 @@ def histogram(images: jax.Array) -> jax.Array:
 
 
 def identity_table(batch: int, channels: int) -> jax.Array:
-    """`[batch, channels, 256]`: the lookup that changes nothing."""
+    """The tables `[batch, channels, 256]` of the lookup that changes nothing."""
     return jnp.broadcast_to(jnp.arange(256, dtype=jnp.uint8), (batch, channels, 256))
 
 
 def _levels(images: jax.Array) -> jax.Array:
-    """int32 `[B, C, 256]` to compute the images' tables from; checks the images."""
+    """Levels 0..255, int32 `[B, C, 256]`, to compute tables from; also checks the images."""
     check_images(images)
     return identity_table(images.shape[0], images.shape[3]).astype(jnp.int32)
 
@@ -350,16 +354,16 @@ def _column(name: str, value: ArrayLike, images: jax.Array) -> jax.Array:
 
 
 def autocontrast_table(images: jax.Array) -> jax.Array:
-    """`ImageOps.autocontrast`: each channel stretched to 0..255; a constant one is left alone."""
+    """`ImageOps.autocontrast`: stretches each channel to 0..255, except constant channels."""
     levels = _levels(images)
-    # Channel by channel: 20 times as fast on a CPU as a reduction over the axes before the last.
+    # Separate channels are 20 times as fast on a CPU as a reduction over all axes but the last.
     channels = jnp.unstack(images, axis=3)
     low, high = (
         jnp.stack([extreme(channel, axis=(1, 2)) for channel in channels], axis=1)[..., None]
         for extreme in (jnp.min, jnp.max)
     )
-    # Pillow truncates a double that is often a whole number but for its rounding errors (the top
-    # level becomes 255 or 254), so nothing less than doubles will do. 256 numbers a channel.
+    # Pillow truncates a double that is often an integer up to rounding errors (the top level
+    # becomes 255 or 254), so doubles are necessary here. They are only 256 numbers per channel.
     with jax.enable_x64(True):
         bottom, top = low.astype(jnp.float64), high.astype(jnp.float64)
         scale = 255 / jnp.maximum(top - bottom, 1)
@@ -369,7 +373,7 @@ def autocontrast_table(images: jax.Array) -> jax.Array:
 
 
 def equalize_table(images: jax.Array) -> jax.Array:
-    """`ImageOps.equalize`: each channel's histogram made as even as a table can."""
+    """`ImageOps.equalize`: makes each channel's histogram as even as a table can."""
     levels, counts = _levels(images), histogram(images)
     brightest = jnp.where(counts > 0, levels, 0).max(axis=-1, keepdims=True)
     step = jnp.where(levels < brightest, counts, 0).sum(axis=-1, keepdims=True) // 255
@@ -384,13 +388,13 @@ def invert_table(images: jax.Array) -> jax.Array:
 
 
 def posterize_table(images: jax.Array, bits: ArrayLike) -> jax.Array:
-    """`ImageOps.posterize`: keeps the highest bits, int `[B]` in 0..8."""
+    """`ImageOps.posterize`: keeps the highest `bits`, int `[B]` in 0..8."""
     mask = 255 << (8 - _column("bits", bits, images))
     return (_levels(images) & mask).astype(jnp.uint8)
 
 
 def solarize_table(images: jax.Array, threshold: ArrayLike) -> jax.Array:
-    """`ImageOps.solarize`: inverts the levels from threshold, int `[B]` in 0..256, upwards."""
+    """`ImageOps.solarize`: inverts the levels of at least `threshold`, int `[B]` in 0..256."""
     levels, threshold = _levels(images), _column("threshold", threshold, images)
     return jnp.where(levels < threshold, levels, 255 - levels).astype(jnp.uint8)
 
@@ -398,7 +402,7 @@ def solarize_table(images: jax.Array, threshold: ArrayLike) -> jax.Array:
 def solarize_add_table(
     images: jax.Array, amount: ArrayLike, threshold: ArrayLike = 128
 ) -> jax.Array:
-    """RandAugment's solarize_add: adds amount, int `[B]`, to the levels below threshold, clips."""
+    """RandAugment's solarize_add: adds `amount`, int `[B]`, to levels below threshold; clips."""
     levels, threshold = _levels(images), _column("threshold", threshold, images)
     added = jnp.clip(levels + _column("amount", amount, images), 0, 255)
     return jnp.where(levels < threshold, added, levels).astype(jnp.uint8)
@@ -443,7 +447,7 @@ def invert(images: jax.Array) -> jax.Array:
 
 
 def posterize(images: jax.Array, bits: ArrayLike) -> jax.Array:
-    """`ImageOps.posterize`; bits kept, 0..8."""
+    """`ImageOps.posterize`; keeps 0..8 bits."""
     return lookup(images, posterize_table(images, bits))
 
 
@@ -469,8 +473,8 @@ def contrast(images: jax.Array, factor: ArrayLike) -> jax.Array:
 
 # Mixing neighbours and channels: small filters.
 
-# Weights of a pixel, of the 3×3 square around it, and of the 16 pixels around that square; and how
-# many pixels next to the border Pillow leaves unfiltered. One row a choice.
+# The weights of a pixel, of the 3×3 square around it, and of the 16 pixels around that square; and
+# the number of pixels next to the border that Pillow leaves unfiltered. One row per choice.
 _SMOOTH = (4 / 13, 1 / 13, 0, 1)  # ImageFilter.SMOOTH is 5 and eight times 1, over 13
 _FILTERS = np.array(
     [(1, 0, 0, 0), _SMOOTH, (0, 0, 1 / 16, 2), _SMOOTH, (1, 0, 0, 0)], dtype=np.float32
@@ -478,13 +482,13 @@ _FILTERS = np.array(
 
 
 def filter_blend(images: jax.Array, choice: ArrayLike, factor: ArrayLike) -> jax.Array:
-    """One of sharpness, blur, smooth and color for each image.
+    """Applies sharpness, blur, smooth or color to each image.
 
     Args:
       images: uint8 `[B, H, W, C]`.
       choice: int `[B]`: IDENTITY, SHARPNESS, BLUR, SMOOTH or COLOR of this module.
-      factor: `[B]`. SHARPNESS and COLOR: ImageEnhance's factor (0 smoothed or grey, 1 the image,
-        2 exaggerated). BLUR and SMOOTH: `Image.blend(image, filtered, factor)`, 1 is the filter.
+      factor: `[B]`. SHARPNESS and COLOR: ImageEnhance's factor (0: smoothed or grey, 1: the image,
+        2: exaggerated). BLUR and SMOOTH: `Image.blend(image, filtered, factor)`; 1: the filter.
 
     Returns:
       uint8 `[B, H, W, C]`.
@@ -497,8 +501,9 @@ def filter_blend(images: jax.Array, choice: ArrayLike, factor: ArrayLike) -> jax
     is_color = (choice == COLOR)[:, None, None, None]
     is_enhance = is_color | (choice == SHARPNESS)[:, None, None, None]
 
-    # Sums of shifted copies. Written so that XLA's CPU compiler vectorises the whole kernel: it
-    # stores the padded copy, and a grey or a mask computed after it would be in the inner loop.
+    # The filters are sums of shifted copies, written so that XLA's CPU compiler vectorises the
+    # complete kernel: it stores the padded copy, and a grey image or a mask computed after it would
+    # be in the inner loop.
     source = jnp.where(is_color, _grey(images), images).astype(jnp.int16)
     padded = jnp.pad(source, ((0, 0), (2, 2), (2, 2), (0, 0)))
     near = _sum_of_slices(padded, (1, 2, 3), height, axis=1)
@@ -521,7 +526,7 @@ def _sum_of_slices(x: jax.Array, starts: Iterable[int], size: int, axis: int) ->
 
 
 def _border_distance(height: int, width: int, channels: int) -> np.ndarray:
-    """float32 `[1, H, W, C]`: pixels between this one and the nearest border."""
+    """The number of pixels between each pixel and the nearest border, float32 `[1, H, W, C]`."""
     rows, columns = np.indices((height, width))
     distance = np.minimum.reduce([rows, height - 1 - rows, columns, width - 1 - columns])
     return np.repeat(distance[None, :, :, None], channels, axis=-1).astype(np.float32)

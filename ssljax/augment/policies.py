@@ -1,7 +1,7 @@
-"""Views that learn nothing: what a method sees of an image. (keys, images) -> images.
+"""Views without a learned state, (keys, images) -> images.
 
-`keys [N]` holds one random key per image, so that an image's view does not depend on the batch or
-the device it is in; `images [N, H, W, C]` are uint8, and so is the result.
+`keys [N]` has one random key per image, so that an image's view does not depend on its batch or its
+device; `images [N, H, W, C]` are uint8, and so is the result.
 """
 
 import jax
@@ -13,13 +13,13 @@ from ssljax.augment.simclr import simclr
 
 
 def none(keys: jax.Array, images: jax.Array) -> jax.Array:
-    """The image as it is."""
+    """The unchanged images."""
     del keys
     return images
 
 
 def flip(keys: jax.Array, images: jax.Array) -> jax.Array:
-    """Mirrors half of the images."""
+    """Mirrors each image with probability 0.5."""
     return ops.flip(images, jax.vmap(jax.random.bernoulli)(keys))
 
 
@@ -39,20 +39,22 @@ def weak_stl10(keys: jax.Array, images: jax.Array) -> jax.Array:
 
 
 def weak_eurosat(keys: jax.Array, images: jax.Array) -> jax.Array:
-    """As `weak_cifar`, and turns half of the images upside down: they are seen from above."""
+    """Like `weak_cifar`, and flips half of the images vertically, as they are aerial images."""
     keys, turned = jnp.unstack(jax.vmap(jax.random.split)(keys), axis=1)
     upside_down = jax.vmap(jax.random.bernoulli)(turned)[:, None, None, None]
     return weak_cifar(keys, jnp.where(upside_down, images[:, ::-1], images))
 
 
 def weak_photos(keys: jax.Array, images: jax.Array) -> jax.Array:
-    """Mirrors half of the images and shifts all by up to an eighth of their smaller side,
-    reflecting at the border, as `weak_cifar` does with 32 pixels."""
+    """Mirrors half of the images and shifts all by up to 1/8 of their smaller side.
+
+    The shift reflects at the border. For 32 pixels the view is that of `weak_cifar`.
+    """
     return _flip_and_shift(keys, images, pad=min(images.shape[1:3]) // 8)
 
 
 def _flip_and_shift(keys, images, *, pad, flip=0.5):
-    """fixmatch, libml/augment.py: flips with probability `flip`; all offsets are as likely."""
+    """Flips with probability `flip` and shifts by a uniform offset (fixmatch, libml/augment.py)."""
     height, width = images.shape[1:3]
     if min(height, width) <= pad:
         raise ValueError(
@@ -73,15 +75,16 @@ def weak_digits(keys: jax.Array, images: jax.Array) -> jax.Array:
 def strong_digits(keys: jax.Array, images: jax.Array) -> jax.Array:
     """A random affine map, brightness, contrast and Cutout, for images of 8×8 pixels.
 
-    Rotation by up to ±20°, shears up to ±0.25 and translations up to ±1.5 pixels, interpolated (at
-    this size whole pixels are coarse); brightness and contrast by 0.5 to 1.5; a 2×2 Cutout.
+    Rotations are up to ±20°, shears up to ±0.25 and translations up to ±1.5 pixels, interpolated
+    (at this size, steps of one pixel are coarse). Factors of brightness and contrast are 0.5 to
+    1.5. Cutout paints 2×2 pixels.
     """
     draws = jax.vmap(lambda key: jax.random.uniform(key, (9,)))(keys)
     return strong_digits_from_uniform(draws, images)
 
 
 def strong_digits_from_uniform(draws: jax.Array, images: jax.Array) -> jax.Array:
-    """`strong_digits` of numbers in [0, 1), `[N, 9]`."""
+    """`strong_digits` with random numbers `[N, 9]` in [0, 1) as argument."""
     draws = 2 * draws - 1
     images = _distort_digits(images, draws[:, :7])
     centre = (draws[:, 7:] + 1) / 2 * jnp.array(images.shape[1:3])[None]
@@ -92,13 +95,13 @@ def strong_digits_from_uniform(draws: jax.Array, images: jax.Array) -> jax.Array
 _DISTORTIONS = ("rotate", "shear_x", "shear_y", "move_x", "move_y", "brightness", "contrast")
 
 
-# The ranges of `strong_digits`: degrees, shares, pixels, and how far a factor is from 1.
+# The ranges of `strong_digits`: degrees, shares, pixels, and differences of factors from 1.
 _EXTREMES = dict(zip(_DISTORTIONS, (20.0, 0.25, 0.25, 1.5, 1.5, 0.5, 0.5), strict=True))
-_STRENGTHS = np.linspace(-1, 1, 9, dtype=np.float32)  # of `digits_magnitude_grid`
+_STRENGTHS = np.linspace(-1, 1, 9, dtype=np.float32)  # strengths of `digits_magnitude_grid`
 
 
 def digits_magnitudes() -> dict[str, list[float]]:
-    """The parameter of each image of `digits_magnitude_grid`; of the last two, a factor."""
+    """The parameter of each image of `digits_magnitude_grid`; a factor for the last two rows."""
     return {
         name: [
             float((1 if name in ("brightness", "contrast") else 0) + extreme * x)
@@ -109,7 +112,7 @@ def digits_magnitudes() -> dict[str, list[float]]:
 
 
 def digits_magnitude_grid(images: jax.Array) -> dict[str, jax.Array]:
-    """Each of `strong_digits`' distortions, and the one image at 9 strengths of it."""
+    """Each distortion of `strong_digits` -> the single image of `images` at its 9 strengths."""
     strengths = jnp.asarray(_STRENGTHS)[None, :, None] * jnp.eye(7)[:, None, :]
     images = jnp.repeat(images, 9, axis=0)
     rows = [_distort_digits(images, row) for row in strengths]
@@ -117,7 +120,7 @@ def digits_magnitude_grid(images: jax.Array) -> dict[str, jax.Array]:
 
 
 def _distort_digits(images, strengths):
-    """`strong_digits` without Cutout; strengths `[N, 7]` in -1..1, 0 changes nothing."""
+    """`strong_digits` without Cutout; strengths `[N, 7]` are in -1..1, and 0 changes nothing."""
     angle, shear_x, shear_y, move_x, move_y, brightness, contrast = strengths.T
     most = _EXTREMES
     matrix = _affine(
@@ -134,7 +137,7 @@ def _distort_digits(images, strengths):
 
 
 def _affine(shape, degrees, shear_x, shear_y, move_x, move_y):
-    """`[N, 6]` inverse maps about the image centre: move, then shear, then rotate."""
+    """Inverse maps `[N, 6]` about the image centre: move, then shear, then rotate."""
     n, height, width, _ = shape
     cos, sin = jnp.cos(jnp.deg2rad(degrees)), jnp.sin(jnp.deg2rad(degrees))
     a, b = cos + shear_x * sin, shear_x * cos - sin
@@ -145,5 +148,5 @@ def _affine(shape, degrees, shear_x, shear_y, move_x, move_y):
     return jnp.stack([jnp.broadcast_to(x, (n,)) for x in (a, b, c, d, e, f)], axis=-1)
 
 
-# Views that a method can name without a knob.
+# Views that a method can name and that are no fields of `config.augment`.
 PLAIN = {"none": none, "simclr": simclr}

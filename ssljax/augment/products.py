@@ -1,9 +1,9 @@
-"""Kernels of `ops.py` without gathers and scatters, for TPUs: the same pixels, bit for bit.
+"""Kernels of `ops.py` without gathers and scatters, for TPUs, with bit-identical results.
 
 A TPU gathers and scatters one value after another, at 7 to 10 cycles each. Products with one-hot
 vectors, masked sums and selects take 3 to 50 times fewer cycles there (docs/performance.md), and
-far more time elsewhere. They are exact: levels are whole numbers up to 255, which bfloat16 holds,
-and sums have a single term or count up to 2^24, which float32 holds.
+far more time on other devices. They are exact: levels are integers up to 255, which bfloat16 can
+represent, and sums have a single term or count up to 2^24, which float32 can represent.
 """
 
 from collections.abc import Callable
@@ -12,13 +12,13 @@ import jax
 import jax.numpy as jnp
 
 _HOT = jnp.bfloat16
-# Images of more pixels are not warped by products, whose cost grows with a side more than that of
-# gathers; there `of_some` pays.
+# Images with more pixels are not warped by products, whose cost grows faster with the image side
+# than that of gathers. For them it pays to warp only the images that need it, by `of_some`.
 MOST_PIXELS = 64 * 64
 
 
 def lookup(images: jax.Array, table: jax.Array) -> jax.Array:
-    """`ops.lookup` of 16 rows of 16 levels: a product chooses the row, a masked sum the column.
+    """`ops.lookup` in 16 rows of 16 levels: a product selects the row, a masked sum the column.
 
     Args:
       images: uint8 `[B, H, W, C]`.
@@ -39,7 +39,7 @@ def lookup(images: jax.Array, table: jax.Array) -> jax.Array:
 
 
 def histogram(images: jax.Array) -> jax.Array:
-    """`ops.histogram`, int32 `[B, C, 256]`: how often a level has these high and these low bits."""
+    """`ops.histogram`, int32 `[B, C, 256]`, which counts pairs of high and low bits of a level."""
     batch, height, width, channels = images.shape
     levels = images.reshape(batch, height * width, channels)
     high, low = (jax.nn.one_hot(bits, 16, dtype=_HOT) for bits in (levels >> 4, levels & 15))
@@ -48,7 +48,7 @@ def histogram(images: jax.Array) -> jax.Array:
 
 
 def take(images: jax.Array, y: jax.Array, x: jax.Array) -> jax.Array:
-    """Pixels at positions within the images: a product chooses the row, a masked sum the column.
+    """Pixels at positions within the images: a product selects the row, a masked sum the column.
 
     Args:
       images: uint8 `[B, H, W, C]`.
@@ -66,7 +66,7 @@ def take(images: jax.Array, y: jax.Array, x: jax.Array) -> jax.Array:
 def crop(padded: jax.Array, offset: jax.Array, height: int, width: int) -> jax.Array:
     """Crops `[B, height, width, C]` of images `[B, H, W, C]`.
 
-    All shifts along an axis are taken one after another, and a select keeps each image's own.
+    All shifts along an axis are computed one after another, and a select keeps that of each image.
 
     Args:
       offset: int `[B, 2]`, (row, column) of each crop's first pixel.
@@ -87,13 +87,13 @@ def of_some(
     argument: jax.Array,
     needed: jax.Array,
 ) -> jax.Array:
-    """`kernel(images, argument)` of the images that need it, one after another.
+    """Applies `kernel(images, argument)` to the images that need it, one after another.
 
     Args:
       kernel: (`[1, H, W, C]`, `[1, …]`) -> `[1, H, W, C]`.
       images: `[B, H, W, C]`.
       argument: `[B, …]`.
-      needed: bool `[B]`; the other images stay as they are.
+      needed: bool `[B]`; the other images do not change.
     """
     order = jnp.argsort(~needed)
 

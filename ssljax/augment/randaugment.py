@@ -1,4 +1,4 @@
-"""RandAugment as FixMatch uses it: operations and levels drawn uniformly, nothing learned."""
+"""RandAugment as in FixMatch: operations and levels are drawn uniformly, and nothing is learned."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -13,30 +13,30 @@ from ssljax.checks import check_non_negative, check_probability
 
 
 class Op(NamedTuple):
-    """An operation of a space."""
+    """An operation of a search space."""
 
-    name: str  # in `layer.py`; "identity" is in no kernel
+    name: str  # a name in `layer.py`; "identity" is in no kernel
     parameter: Callable[[float], float] = lambda level: 1  # level -> Pillow's units
-    signed: bool = False  # negated half of the time
+    signed: bool = False  # whether the parameter is negated with probability 0.5
 
 
 class SearchSpace(NamedTuple):
-    """What can be drawn."""
+    """The operations and levels that can be drawn."""
 
     ops: tuple[Op, ...]
     levels: tuple[float, ...]
-    layers: int  # operations drawn for an image, with replacement
-    probability: float  # of applying each of them
-    fill: int  # level, 0..255, of what warps leave empty and of Cutout
-    # Whether it is filled after the last layer, as what RGBA images have transparent, instead of
-    # in each warp. Operations that Pillow does without alpha make it black for good.
+    layers: int  # number of operations per image, drawn with replacement
+    probability: float  # probability of applying each operation
+    fill: int  # level, 0..255, of Cutout and of pixels that warps leave empty
+    # Whether empty pixels are transparent (as in RGBA images) and filled after the last layer,
+    # instead of in each warp. Operations without alpha in Pillow make them black permanently.
     transparent: bool
     cutout: int  # side of Cutout's square in pixels; 0: no Cutout
-    method: str = "nearest"  # how warps find a pixel between others
+    method: str = "nearest"  # interpolation of warps
 
 
 class Draws(NamedTuple):
-    """What was drawn for N images and L layers."""
+    """The random choices for N images and L layers."""
 
     op: jax.Array  # [N, L] int32, index into SearchSpace.ops, -1: not applied
     level: jax.Array  # [N, L] int32, index into SearchSpace.levels
@@ -44,7 +44,7 @@ class Draws(NamedTuple):
     centre: jax.Array  # [N, 2] float32, row and column of Cutout as shares of H and W, in [0, 1)
 
 
-# fixmatch, libml/augment.py ("rac") and third_party/auto_augment/augmentations.py; L in 1..9.
+# From fixmatch, libml/augment.py ("rac") and third_party/auto_augment/augmentations.py; L in 1..9.
 CIFAR = SearchSpace(
     ops=(
         Op("identity"),
@@ -65,11 +65,11 @@ CIFAR = SearchSpace(
     levels=tuple(range(1, 10)),
     layers=2,
     probability=0.5,
-    fill=127,  # the published float code has 127.5, [-1, 1]'s zero
+    fill=127,  # the published code, which has floats in [-1, 1], has 0 there: 127.5
     transparent=True,
     cutout=16,
 )
-# fixmatch, imagenet/augment/rand_augment.py and augment_ops.py; level k/10, k in 0..10. Its
+# From fixmatch, imagenet/augment/rand_augment.py and augment_ops.py; level k/10, k in 0..10. Its
 # solarize stores the threshold in 8 bits, so that 256 is 255. At 0 bits posterize gives black.
 IMAGENET = SearchSpace(
     ops=(
@@ -97,8 +97,8 @@ IMAGENET = SearchSpace(
     transparent=False,
     cutout=0,
 )
-# CoMatch, datasets/randaugment.py: RandomAugment(2, 10), whose level is always the last. Its pixels
-# are OpenCV's; these are Pillow's.
+# From CoMatch, datasets/randaugment.py: RandomAugment(2, 10), whose level is always the last. The
+# published code uses OpenCV's operations; these are Pillow's.
 COMATCH = SearchSpace(
     ops=(
         Op("identity"),
@@ -142,9 +142,9 @@ def randaugment(
     Args:
       keys: `[N]`, one per image.
       images: uint8 `[N, H, W, 1 or 3]`.
-      space: CIFAR or IMAGENET, or one like them.
-      layers: how many operations; None, here and below: as in the space.
-      probability: of applying each, 0..1.
+      space: CIFAR, IMAGENET or another search space.
+      layers: number of operations; None, here and below: the value of the space.
+      probability: probability of applying each operation, 0..1.
       magnitude: one level, in the space's scale, for all operations.
       num_levels: n, to draw levels from 0, 1/n, …, 1.
 
@@ -169,7 +169,7 @@ def adapted(
     magnitude: float | None = None,
     num_levels: int | None = None,
 ) -> SearchSpace:
-    """A space with other numbers; the arguments are those of `randaugment`.
+    """A search space with other values; the arguments are those of `randaugment`.
 
     Raises:
       ValueError: layers or the probability is out of range.
@@ -187,18 +187,18 @@ def adapted(
 
 
 def draw(keys: jax.Array, space: SearchSpace) -> Draws:
-    """Draws for N images from `keys [N]`."""
+    """Draws the choices for N images from `keys [N]`."""
     numbers = (uniform_numbers(space),)
     return from_uniform(jax.vmap(lambda key: jax.random.uniform(key, numbers))(keys), space)
 
 
 def uniform_numbers(space: SearchSpace) -> int:
-    """How many random numbers an image takes."""
+    """The number of random numbers per image."""
     return 4 * space.layers + 2
 
 
 def from_uniform(uniform: jax.Array, space: SearchSpace) -> Draws:
-    """Draws for N images from numbers in [0, 1), `[N, uniform_numbers(space)]`."""
+    """The choices for N images from numbers in [0, 1), `[N, uniform_numbers(space)]`."""
     op, applied, level, sign = jnp.split(uniform[:, :-2], 4, axis=1)
     op = jnp.floor(op * len(space.ops)).astype(jnp.int32)
     return Draws(
@@ -210,7 +210,7 @@ def from_uniform(uniform: jax.Array, space: SearchSpace) -> Draws:
 
 
 def apply(images: jax.Array, draws: Draws, space: SearchSpace) -> jax.Array:
-    """Applies to `images [N, H, W, 1 or 3]` uint8 what was drawn.
+    """Applies the choices to `images [N, H, W, 1 or 3]` uint8.
 
     Raises:
       ValueError: Cutout is as large as the images.
@@ -221,7 +221,7 @@ def apply(images: jax.Array, draws: Draws, space: SearchSpace) -> jax.Array:
             f"space has a Cutout of {space.cutout} pixels; allowed for images of "
             f"{height}×{width}: less than {min(height, width)}"
         )
-    # In Python's doubles, as published: int(level * 256 / 10) is sensitive to rounding.
+    # Python's doubles, as in the published code: int(level * 256 / 10) is sensitive to rounding.
     table = np.array([[op.parameter(x) for x in space.levels] for op in space.ops], np.float32)
     parameter = jnp.asarray(table)[draws.op, draws.level]
     signed = jnp.asarray([op.signed for op in space.ops])[draws.op]
@@ -251,7 +251,7 @@ def apply(images: jax.Array, draws: Draws, space: SearchSpace) -> jax.Array:
 
 
 def magnitude_grid(images: jax.Array, space: SearchSpace) -> dict[str, jax.Array]:
-    """Each operation's name, and the one image at each level of the space, without Cutout."""
+    """Each operation's name -> the single image of `images` at each level, without Cutout."""
     op, level = np.indices((len(space.ops), len(space.levels))).reshape(2, -1, 1)
     draws = Draws(
         op=jnp.asarray(op),
@@ -265,5 +265,5 @@ def magnitude_grid(images: jax.Array, space: SearchSpace) -> dict[str, jax.Array
 
 
 def magnitudes(space: SearchSpace) -> dict[str, list[float]]:
-    """The parameter of each of `magnitude_grid`'s images, in Pillow's units."""
+    """The parameter of each image of `magnitude_grid`, in Pillow's units."""
     return {op.name: [op.parameter(level) for level in space.levels] for op in space.ops}

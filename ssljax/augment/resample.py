@@ -1,4 +1,4 @@
-"""`rescale`: Pillow's crop and resize, batched, with one of its six filters for each image."""
+"""Pillow's crop and resize, batched, with one of its six filters for each image."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ from jax.typing import ArrayLike
 
 from ssljax.augment.ops import check_images, per_image
 
-# CTAugment's order: the index of a filter is rescale's `method`.
+# The order is CTAugment's; the index of a filter is rescale's `method`.
 RESCALE_METHODS = ("lanczos", "bicubic", "bilinear", "box", "hamming", "nearest")
 
 
@@ -15,12 +15,12 @@ def rescale(images: jax.Array, scale: ArrayLike, method: ArrayLike) -> jax.Array
 
     Args:
       images: uint8 `[B, H, W, C]`.
-      scale: `[B]` in 0..1: a quarter of it is the share of H and of W cropped from each side.
+      scale: `[B]` in 0..1; a quarter of it is the share of H and of W cropped from each side.
       method: int `[B]`, index into RESCALE_METHODS.
 
     Returns:
-      uint8 `[B, H, W, C]`, up to 2 levels from Pillow's, which has 22-bit weights. "nearest" may
-      take the other pixel where the source is on a pixel border, up to Pillow's rounding errors.
+      uint8 `[B, H, W, C]`, within 2 levels of Pillow's result, which has 22-bit weights. "nearest"
+      may take the other neighbour where the source is on a pixel border, up to rounding errors.
     """
     check_images(images)
     batch, height, width, _ = images.shape
@@ -38,14 +38,14 @@ def rescale(images: jax.Array, scale: ArrayLike, method: ArrayLike) -> jax.Array
 def crop(
     images: jax.Array, top: jax.Array, height: jax.Array, left: jax.Array, width: jax.Array
 ) -> jax.Array:
-    """A box of each image, resized to the image's size by Pillow's bilinear filter.
+    """Crops a box of each image, and resizes it to the image's size by Pillow's bilinear filter.
 
     Args:
       images: uint8 `[B, H, W, C]`.
       top, height, left, width: int `[B]`, the box in pixels, within the image.
 
     Returns:
-      uint8 `[B, H, W, C]`, up to 2 levels from Pillow's, which has 22-bit weights.
+      uint8 `[B, H, W, C]`, within 2 levels of Pillow's result, which has 22-bit weights.
     """
     check_images(images)
     method = jnp.full(len(images), RESCALE_METHODS.index("bilinear"))
@@ -53,7 +53,7 @@ def crop(
 
 
 def _resize(images, top, height, left, width, method):
-    """Pillow's two passes, with 8-bit levels in between."""
+    """Resizes in Pillow's two passes, with 8-bit levels in between."""
     rows, columns = images.shape[1:3]
     images = _resample("box,byxc->byoc", _weights(columns, left, width, method), images)
     return _resample("boy,byxc->boxc", _weights(rows, top, height, method), images)
@@ -66,14 +66,14 @@ def _resample(equation: str, weights: jax.Array, images: jax.Array) -> jax.Array
 
 
 def _weights(size: int, start: jax.Array, length: jax.Array, method: jax.Array) -> jax.Array:
-    """`[B, size, size]`: an output pixel's weights over the input pixels, as `precompute_coeffs`.
+    """The weights `[B, size, size]` of each output pixel over the input pixels.
 
-    The box is `[start, start + length)`, each `[B]`. The result is never smaller than it, so the
-    filters are never widened.
+    This is Pillow's `precompute_coeffs`. The box is `[start, start + length)`, each `[B]`. The
+    result is never smaller than the box, so the filters are never widened.
     """
     length = length.astype(jnp.int32)[:, None]
-    # An output pixel's centre, within the crop, is at `source` + `fraction` input pixels. Integers,
-    # because float32 would leave too few digits for the fraction.
+    # The centre of an output pixel, within the crop, is at `source` + `fraction` input pixels. The
+    # division is one of integers, because float32 has too few digits for the fraction.
     source, remainder = jnp.divmod((2 * jnp.arange(size)[None, :] + 1) * length, 2 * size)
     fraction = (remainder / (2 * size))[:, :, None]
     pixel = jnp.arange(size)[None, None, :] - start[:, None, None]
@@ -95,7 +95,7 @@ def _filter(step: jax.Array, x: jax.Array, method: jax.Array) -> jax.Array:
             jnp.where(d < 2, ((2.5 - 0.5 * d) * d - 4) * d + 2, 0),
         ),
         "bilinear": jnp.maximum(1 - d, 0),
-        "box": nearest,  # the same, as nothing shrinks
+        "box": nearest,  # the same filter, as the image is never reduced
         "hamming": jnp.where(d < 1, sinc * (0.54 + 0.46 * jnp.cos(jnp.pi * d)), 0),
         "nearest": nearest,
     }

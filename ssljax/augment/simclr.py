@@ -1,4 +1,4 @@
-"""CoMatch's version of SimCLR's view: a resized crop, a mirror, colour jitter, and grey at times.
+"""CoMatch's version of SimCLR's view: resized crop, random flip, colour jitter and random grey.
 
 The source is `datasets/cifar.py` of salesforce/CoMatch, which calls torchvision's functions on
 Pillow's images.
@@ -14,34 +14,34 @@ from ssljax.augment import ops
 from ssljax.augment.layer import apply_layer
 from ssljax.augment.resample import crop
 
-AREA = (0.2, 1.0)  # of the crop, as a share of the image's
+AREA = (0.2, 1.0)  # area of the crop, as a share of the image's area
 RATIO = (3 / 4, 4 / 3)  # width over height
 TRIES = 10
 STRENGTHS = {"brightness": 0.4, "contrast": 0.4, "color": 0.4, "hue": 0.1}
-JITTER, GREY = 0.8, 0.2  # their probabilities
+JITTER, GREY = 0.8, 0.2  # probabilities
 _JITTERS = tuple(STRENGTHS)
 
 
 class Draws(NamedTuple):
-    """What was drawn for N images."""
+    """The random choices for N images."""
 
-    top: jax.Array  # [N] int32, in pixels, as the other three
+    top: jax.Array  # [N] int32, in pixels, like the next three
     height: jax.Array
     left: jax.Array
     width: jax.Array
     flip: jax.Array  # [N] bool
-    order: jax.Array  # [N, 4] int32: which of the jitters comes first, second, …; -1: none does
-    factor: jax.Array  # [N, 4] float32, of each jitter, in torchvision's units
+    order: jax.Array  # [N, 4] int32: which of the jitters comes first, second, …; -1: no jitter
+    factor: jax.Array  # [N, 4] float32, factor of each jitter, in torchvision's units
     grey: jax.Array  # [N] bool
 
 
 def simclr(keys: jax.Array, images: jax.Array) -> jax.Array:
-    """The view of `images [N, H, W, 1 or 3]` uint8, of random `keys [N]`."""
+    """The view of `images [N, H, W, 1 or 3]` uint8 with random `keys [N]`."""
     return apply(images, draw(keys, *images.shape[1:3]))
 
 
 def draw(keys: jax.Array, height: int, width: int) -> Draws:
-    """Draws for N images of so many pixels."""
+    """Draws the choices for N images of height×width pixels."""
     return jax.vmap(lambda key: _draw(key, height, width))(keys)
 
 
@@ -84,7 +84,7 @@ def _draw(key, height, width):
 
 
 def apply(images: jax.Array, draws: Draws) -> jax.Array:
-    """Applies to `images [N, H, W, 1 or 3]` uint8 what was drawn."""
+    """Applies the choices to `images [N, H, W, 1 or 3]` uint8."""
     images = crop(images, draws.top, draws.height, draws.left, draws.width)
     images = ops.flip(images, draws.flip)
 
@@ -100,11 +100,11 @@ def apply(images: jax.Array, draws: Draws) -> jax.Array:
 
 
 def hue(images: jax.Array, shift: jax.Array) -> jax.Array:
-    """`adjust_hue` of torchvision on Pillow's images: by way of Pillow's 8-bit HSV.
+    """torchvision's `adjust_hue` on Pillow's images, which converts to Pillow's 8-bit HSV.
 
     Args:
-      images: uint8 `[N, H, W, C]`; one channel has no hue.
-      shift: `[N]` in -0.5..0.5, a share of the circle; 0 leaves the image alone.
+      images: uint8 `[N, H, W, C]`; images of one channel have no hue and do not change.
+      shift: `[N]` in -0.5..0.5, a share of the circle; 0 does not change the image.
     """
     if images.shape[-1] != 3:
         return images
@@ -115,7 +115,7 @@ def hue(images: jax.Array, shift: jax.Array) -> jax.Array:
 
 
 def _to_hsv(images):
-    """`Image.convert("HSV")`: three int32 `[N, H, W]`, as in `rgb2hsv_row` of Pillow's C code."""
+    """`Image.convert("HSV")`: three int32 `[N, H, W]`, as Pillow's C code `rgb2hsv_row` has it."""
     levels = images.astype(jnp.int32)
     high, low = jnp.max(levels, axis=-1), jnp.min(levels, axis=-1)
     spread = (high - low).astype(jnp.float32)
@@ -130,7 +130,7 @@ def _to_hsv(images):
 
 
 def _to_rgb(h, s, v):
-    """The way back, uint8 `[N, H, W, 3]`, as in `hsv2rgb` of Pillow's C code."""
+    """The inverse conversion, uint8 `[N, H, W, 3]`, as Pillow's C code `hsv2rgb` has it."""
     sector = h * 6 // 255
     f = (h * 6 - sector * 255) / 255
     saturation = s / 255

@@ -1,7 +1,7 @@
 """The RandAugment of USB and TorchSSL: magnitudes drawn from ranges, and a random Cutout.
 
 The source is `semilearn/datasets/augmentation/randaugment.py` of USB. Three operations are drawn
-with replacement and always applied, each with a magnitude of its own from the operation's range.
+with replacement and always applied, each with a separate magnitude from the operation's range.
 The published argument m is not used. A rectangle is painted last.
 """
 
@@ -15,8 +15,8 @@ import numpy as np
 from ssljax.augment.layer import apply_layer
 
 LAYERS = 3
-COLOR = (125, 123, 114)  # of the rectangle
-_GREY = 123  # of the rectangle in images of one channel
+COLOR = (125, 123, 114)  # colour of the rectangle
+_GREY = 123  # level of the rectangle in images with one channel
 _LARGEST = 0.5  # side of the rectangle, as a share of the width
 
 _SHOWN = np.linspace(0, 0.999, 9, dtype=np.float32)  # magnitudes of `magnitude_grid`
@@ -25,13 +25,13 @@ _SHOWN = np.linspace(0, 0.999, 9, dtype=np.float32)  # magnitudes of `magnitude_
 class Op(NamedTuple):
     """An operation, and the range of its magnitude in Pillow's units."""
 
-    name: str  # in `layer.py`; "identity" is in no kernel
+    name: str  # a name in `layer.py`; "identity" is in no kernel
     low: float = 1
     high: float = 1
     whole: Callable[[jax.Array], jax.Array] = lambda magnitude: magnitude
 
     def parameter(self, share: Any) -> Any:
-        """The magnitude at a share of the range, 0..1, in the units of `low` and `high`."""
+        """The magnitude at a fraction of the range, 0..1, in the units of `low` and `high`."""
         return self.whole(self.low + (self.high - self.low) * share)
 
 
@@ -54,12 +54,12 @@ SPACES = {"cifar": (*PLAIN, *COLORS, *SHAPES), "no_color": (*PLAIN, *SHAPES)}
 
 
 class Draws(NamedTuple):
-    """What was drawn for N images."""
+    """The random choices for N images."""
 
     op: jax.Array  # [N, layers] int32, index into the operations
-    magnitude: jax.Array  # [N, layers] in [0, 1), how far from an operation's low end
+    magnitude: jax.Array  # [N, layers] in [0, 1), position in an operation's range
     corner: jax.Array  # [N, 2] in [0, 1), column and row of the rectangle's centre
-    size: jax.Array  # [N] in [0, 1), of the rectangle
+    size: jax.Array  # [N] in [0, 1), size of the rectangle
 
 
 def randaugment(keys: jax.Array, images: jax.Array, *, ops: tuple[Op, ...]) -> jax.Array:
@@ -68,14 +68,14 @@ def randaugment(keys: jax.Array, images: jax.Array, *, ops: tuple[Op, ...]) -> j
 
 
 def draw(keys: jax.Array, ops: int, layers: int) -> Draws:
-    """Draws for N images from `keys [N]`, among so many operations."""
+    """Draws the choices for N images from `keys [N]`; ops is the number of operations."""
     uniform = jax.vmap(lambda key: jax.random.uniform(key, (2 * layers + 3,)))(keys)
     op = jnp.floor(uniform[:, :layers] * ops).astype(jnp.int32)
     return Draws(op, uniform[:, layers : 2 * layers], uniform[:, -3:-1], uniform[:, -1])
 
 
 def apply(images: jax.Array, draws: Draws, ops: tuple[Op, ...]) -> jax.Array:
-    """Applies to `images [N, H, W, 1 or 3]` uint8 what was drawn."""
+    """Applies the choices to `images [N, H, W, 1 or 3]` uint8."""
     return cutout(_apply_layers(images, draws, ops), draws.corner, draws.size)
 
 
@@ -97,12 +97,12 @@ def _apply_layers(images, draws, ops):
 
 
 def cutout(images: jax.Array, corner: jax.Array, size: jax.Array) -> jax.Array:
-    """Paints a square of up to half the width, and one column and row more, as Pillow draws it.
+    """Paints a square of up to half the width, plus one column and row, as Pillow draws it.
 
     Args:
       images: uint8 `[N, H, W, 1 or 3]`.
-      corner: `[N, 2]` in [0, 1), column and row of its centre. The published
-        `np.random.uniform(w)` draws from 1 to w, from which this share is taken downwards.
+      corner: `[N, 2]` in [0, 1), column and row of the square's centre. The published
+        `np.random.uniform(w)` draws between w and 1, and so 0 is w here, and 1 would be 1.
       size: `[N]` in [0, 1), the side of the square as a share of half the width.
     """
     height, width, channels = images.shape[1:]
@@ -122,7 +122,7 @@ def cutout(images: jax.Array, corner: jax.Array, size: jax.Array) -> jax.Array:
 
 
 def magnitude_grid(images: jax.Array, ops: tuple[Op, ...]) -> dict[str, jax.Array]:
-    """An operation's name -> an image `[1, H, W, C]` at nine magnitudes of its range, `[9, …]`."""
+    """Each operation's name -> the image `[1, H, W, C]` at nine magnitudes, `[9, H, W, C]`."""
     levels = jnp.asarray(_SHOWN)
     op = jnp.repeat(jnp.arange(len(ops)), len(levels))[:, None]
     nowhere = jnp.zeros((len(op), 2))
@@ -132,5 +132,5 @@ def magnitude_grid(images: jax.Array, ops: tuple[Op, ...]) -> dict[str, jax.Arra
 
 
 def magnitudes(ops: tuple[Op, ...]) -> dict[str, list[float]]:
-    """The parameter of each of `magnitude_grid`'s images, in the units of `Op`."""
+    """The parameter of each image of `magnitude_grid`, in the units of `Op`."""
     return {op.name: [float(op.parameter(level)) for level in _SHOWN] for op in ops}

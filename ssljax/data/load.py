@@ -89,8 +89,10 @@ def _not_drawn(reason: str) -> UsageError:
 
 
 def _judge(name: str, data: Dataset | StreamedDataset, split: Split) -> None:
-    """Rejects data with a single class; warns about classes without labels and about validation
-    images that are trained on."""
+    """Rejects data with a single class, and warns about doubtful labels.
+
+    Warnings are about classes without labels, and about validation images that are trained on.
+    """
     if data.num_classes < 2:
         raise UsageError(
             f"config.dataset {printable(name)} has one class, {', '.join(data.class_names)}; "
@@ -218,7 +220,7 @@ def _stream(name: str, data_dir: str, image_size: int) -> StreamedDataset:
 def split_of(
     name: SplitName, data: Dataset | StreamedDataset, unlabeled: str, balanced: bool
 ) -> Split:
-    """The split that a name says, drawn by the labels of its data; see `load`."""
+    """Returns the split of a name, drawn by the labels of its data; see `load`."""
     num_train = len(data.labels) - data.num_valid
     if data.num_valid and name.valid:
         raise UsageError(

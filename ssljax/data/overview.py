@@ -13,8 +13,8 @@ from ssljax.data.streaming import StreamedDataset
 
 _CELL = 32  # pixels of an image's side on the contact sheet
 _FONT = 11  # pixels
-_CLASSES = 1000  # that the contact sheet shows, at most
-_ROW = 50  # images of a class on the contact sheet, unless said
+_CLASSES = 1000  # most classes on the contact sheet
+_ROW = 50  # default for the most images per class on the contact sheet
 
 
 def table(data: Dataset | StreamedDataset, split: Split) -> str:
@@ -54,11 +54,11 @@ def _properties(data: Dataset | StreamedDataset, split: Split) -> list[str]:
 def contact_sheet(
     data: Dataset | StreamedDataset, split: Split, *, per_class: int = _ROW
 ) -> Image.Image:
-    """A row for each of the first 1,000 classes: its name, and its first labelled images,
-    `per_class` at most.
+    """Draws a row for each of the first 1,000 classes: its name and its first labelled images.
 
-    The picture's text `images` says what the cells hold, as JSON: `left`, the pixels before the
-    first image of a row, and `names`, for each row the names of its images (`Dataset.names`).
+    A row has at most `per_class` images. The picture's text `images` describes the cells as JSON:
+    `left`, the pixels before the first image of a row, and `names`, the names of the images of each
+    row (`Dataset.names`).
     """
     titles = fonts.class_names(data.class_names[:_CLASSES])
     font = fonts.font(_FONT)
@@ -74,7 +74,7 @@ def contact_sheet(
         images = [*data.pick(chosen)] if len(chosen) else []
         for i, image in enumerate(images):
             sheet.paste(_thumbnail(image), (margin + i * _CELL, c * _CELL))
-        # Where a damaged image was left out, nobody knows which name is whose.
+        # If damaged images were left out, it is unknown which names belong to the others.
         is_whole = len(images) == len(chosen)
         names.append([known[i] if is_whole else "" for i in chosen[: len(images)]])
     sheet.info["images"] = json.dumps({"left": margin, "names": names})

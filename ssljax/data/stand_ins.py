@@ -1,4 +1,4 @@
-"""Data sets of known sizes without their images: enough to compile what would be trained on them.
+"""Data sets of known sizes without their images, which suffice to compile training on them.
 
 Every image is black, and takes no memory; classes take turns.
 """
@@ -21,12 +21,12 @@ from ssljax.errors import UsageError
 class Shape(NamedTuple):
     """The sizes of a data set."""
 
-    images: int  # for training, with and without a label
+    images: int  # number of training images, with and without a label
     height: int
     width: int
     channels: int
     classes: int
-    labels: int | None = None  # how many of the images have one; None: all
+    labels: int | None = None  # number of images with a label; None: all
     test_images: int = 10_000
 
 
@@ -47,14 +47,14 @@ SHAPES: Mapping[str, Shape] = MappingProxyType(
     }
 )
 _IMAGENET = Shape(1_281_167, 224, 224, 3, 1000, test_images=50_000)
-_MOST = 1 << 31  # of what a shape counts
+_MOST = 1 << 31  # largest number in a shape
 
 
 def parse(values: Sequence[str]) -> Shape | None:
-    """`--data_shape`: images,height,width,channels,classes; nothing: None.
+    """Parses `--data_shape`: images,height,width,channels,classes; empty: None.
 
     Raises:
-      UsageError: it is something else.
+      UsageError: the values have another form.
     """
     if not values:
         return None
@@ -79,12 +79,12 @@ def load(
     """Returns black images and their split, as `load.load` does for real ones.
 
     Args:
-      dataset, unlabeled, image_size, stream: as there.
-      balanced: whether each class has as many labelled images as any other.
-      shape: of the data; None: the data set's, where it is known.
+      dataset, unlabeled, image_size, stream: see `load.load`.
+      balanced: whether all classes have equally many labelled images.
+      shape: sizes of the data; None: those of the data set, if they are known.
 
     Raises:
-      UsageError: it is not known.
+      UsageError: the sizes are not known.
     """
     if fold := imagenet_folds.parse(dataset):
         images = _streamed(shape or _IMAGENET, image_size)

@@ -85,10 +85,10 @@ class StreamedDataset(NamedTuple):
 
 
 def batch_like(sizes: tuple[int, int], image_shape: tuple[int, int, int]) -> RawBatch:
-    """Black images, which take no memory, and labels of a batch.
+    """Returns a batch of labels and black images, which take no memory.
 
     Args:
-      sizes: labelled and unlabelled images; of the latter 0: none.
+      sizes: labelled and unlabelled images; 0 unlabelled: none.
     """
 
     def images(size: int) -> np.ndarray:

@@ -16,7 +16,7 @@ from ssljax.storage import checksums, output_directory, runs
 from ssljax.storage.files import write_json, write_text
 from ssljax.trained import Trained
 
-# Knobs that an export accepts: those for the images of its report.
+# Config fields that an export accepts: those for the images of its report.
 KNOBS = recorded.DATA | {"checkpoint.fallback"}
 
 
@@ -49,7 +49,7 @@ def export(
 
     Raises:
       UsageError: the model cannot be exported.
-      RunError: the exported model computes something else than the JAX model.
+      RunError: the outputs of the exported model differ from those of the JAX model.
     """
     if batch_sizes and format != "tf1":
         raise UsageError(f"--batch_sizes is for --format=tf1; {format} takes any batch size")

@@ -131,7 +131,7 @@ def _reader(plain: Path, path: Path) -> Callable[[str], np.ndarray]:
                 return reader.get_tensor(name)
         except (tf.errors.OpError, RuntimeError, ValueError) as error:
             raise UsageError(f"{path} cannot be read: {_line(error)}") from error
-        raise UsageError(f"{path} has no {name}: it is of another bundle")
+        raise UsageError(f"{path} has no {name}: it belongs to another bundle")
 
     try:
         reader = tf.compat.v1.train.NewCheckpointReader(str(plain))

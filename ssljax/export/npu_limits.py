@@ -1,4 +1,4 @@
-"""Limits of the runner of bundles for NPUs: the experiments that it cannot train are refused."""
+"""Limits of the runner of bundles for NPUs: experiments that it cannot train are refused."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from ssljax.errors import UsageError
 from ssljax.experiment import Experiment
 from ssljax.overrides import flatten
 
-# Weak views that the runner knows: probability of a flip, pixels of shift, how it fills borders.
+# Weak views that the runner supports: probability of a flip, pixels of shift, filling of borders.
 WEAK: dict[str, dict[str, Any]] = {
     "none": {"flip": 0.0, "pad": 0, "mode": "reflect"},
     "flip": {"flip": 0.5, "pad": 0, "mode": "reflect"},
@@ -18,7 +18,7 @@ WEAK: dict[str, dict[str, Any]] = {
     "weak_stl10": {"flip": 0.5, "pad": 12, "mode": "reflect"},
     "weak_digits": {"flip": 0.0, "pad": 1, "mode": "constant"},
 }
-# Values of knobs that it knows, the defaults first.
+# Config values that the runner supports, with the defaults first.
 _KNOBS: dict[str, tuple[Any, ...]] = {
     "trainable": ("all",),
     "microbatches": (1,),
@@ -32,7 +32,7 @@ _KNOBS: dict[str, tuple[Any, ...]] = {
 
 
 def require_trainable(experiment: Experiment) -> None:
-    """Refuses an experiment with a part that the runner does not know; names it."""
+    """Refuses an experiment with a part that the runner does not support; the message names it."""
     config, method = experiment.config, experiment.method
     if not isinstance(experiment.dataset, Dataset):
         raise UsageError(
@@ -40,7 +40,7 @@ def require_trainable(experiment: Experiment) -> None:
         )
     for part, has in (
         ("further heads", bool(method.heads)),
-        ("a state of its own", bool(jax.tree.leaves(method.init(experiment.sizes)))),
+        ("a state", bool(jax.tree.leaves(method.init(experiment.sizes)))),
         ("further views of labelled images", bool(method.more_labeled_views)),
         ("generations", method.generations is not None),
     ):

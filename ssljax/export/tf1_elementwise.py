@@ -1,4 +1,4 @@
-"""Elementwise primitives of JAX as operations of TensorFlow 1.15; `tf1_rules.py` has the others."""
+"""Elementwise primitives of JAX as TensorFlow 1.15 operations; `tf1_rules.py` has the others."""
 
 import numpy as np
 from jax import lax
@@ -27,7 +27,7 @@ def _logical(of_bools: Rule, of_bits: Rule) -> Rule:
 
 
 def _maximum(eqn, x, y):
-    """JAX's softmax begins with max(x, -∞), which is x; NPUs refuse infinities."""
+    """Converts `max`. JAX's softmax begins with max(x, -∞), which is x; NPUs refuse infinities."""
     for value, other in ((x, y), (y, x)):
         if isinstance(value, np.ndarray) and np.all(value == -np.inf):
             return other
@@ -51,13 +51,13 @@ def _integer_pow(eqn, x):
 
 
 def _one_minus_square(eqn, x):
-    """As JAX computes it: exact where the square is near 1."""
+    """Converts 1 - x² in JAX's way, which is exact where the square is near 1."""
     one = np.ones((), result(eqn).dtype)
     return raw.Mul(x=raw.Add(x=one, y=x), y=raw.Sub(x=one, y=x))
 
 
 def _erfc(eqn, x):
-    """By erf, which NPUs have."""
+    """Converts `erfc` to operations with `erf`, which NPUs support."""
     return raw.Sub(x=np.ones((), result(eqn).dtype), y=raw.Erf(x=x))
 
 
@@ -81,7 +81,7 @@ def _identity(eqn, x):
 
 
 def _broadcast_in_dim(eqn, x):
-    """Gives a loose value its new rank; whoever needs the lengths spreads it."""
+    """Gives a loose value its new rank; rules that need the full lengths broadcast it later."""
     shape = [1] * len(result(eqn).shape)
     for position, dimension in enumerate(eqn.params["broadcast_dimensions"]):
         length = x.shape[position]
@@ -123,7 +123,7 @@ ELEMENTWISE: dict[str, Rule] = {
     "ne": _binary("NotEqual"),
     "neg": _unary("Neg"),
     "not": _logical(_unary("LogicalNot"), _unary("Invert")),
-    "one_minus_square": _one_minus_square,  # from jax 0.12 on
+    "one_minus_square": _one_minus_square,  # jax 0.12 and newer
     "or": _logical(_binary("LogicalOr"), _binary("BitwiseOr")),
     "pow": _pow,
     "rem": _binary("TruncateMod"),

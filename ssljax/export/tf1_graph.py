@@ -1,4 +1,4 @@
-"""A JAX function as a graph of plain TensorFlow 1.15 operations, for what cannot run JAX.
+"""Converts a JAX function to a graph of TensorFlow 1.15 operations, for systems without JAX.
 
 jax2tf makes a single XlaCallModule, which neither TensorFlow 1 nor Ascend's tools can read. `lower`
 goes through the function's jaxpr instead; `tf1_rules.py`, `tf1_products.py` and
@@ -33,7 +33,7 @@ with quiet_import():
     import tensorflow as tf
 
 _PRODUCER = 134  # the version that TensorFlow 1.15 gives its graphs
-_OF_WHOLE = WHOLE | PRODUCTS  # the rules that take whole values
+_OF_WHOLE = WHOLE | PRODUCTS  # the rules that take whole values, see `tf1_rules.py`
 _CALLS = ("jit", "pjit", "closed_call", "core_call", "remat2")
 _CUSTOM_CALLS = ("custom_jvp_call", "custom_vjp_call")
 
@@ -42,15 +42,15 @@ def lower(
     fn: Callable[[Mapping[str, jax.Array]], Mapping[str, jax.Array]],
     args: Mapping[str, jax.ShapeDtypeStruct],
 ) -> tf.compat.v1.GraphDef:
-    """The graph of a pure function.
+    """Converts a pure function to a graph.
 
     Args:
       fn: named arrays -> named arrays; the names become those of the placeholders and of the
-        outputs' nodes. What it computes of constants alone becomes a constant.
-      args: what it is given. A dimension may be symbolic (`jax.export.symbolic_shape`).
+        outputs' nodes. Results that only depend on constants become constants.
+      args: arguments of `fn`. A dimension may be symbolic (`jax.export.symbolic_shape`).
 
     Raises:
-      UsageError: it uses a primitive that TensorFlow 1.15 has no operation for.
+      UsageError: `fn` uses a primitive for which TensorFlow 1.15 has no operation.
     """
     with convolution.portable():
         closed, shapes = jax.make_jaxpr(fn, return_shape=True)(dict(args))
@@ -76,12 +76,12 @@ def lower(
 
 
 def save(graph: tf.compat.v1.GraphDef, path: Path) -> None:
-    """Writes a frozen graph, the same bytes for the same graph."""
+    """Writes a frozen graph; the same graph always gives the same bytes."""
     path.write_bytes(graph.SerializeToString(deterministic=True))
 
 
 def _plain(graph: tf.compat.v1.GraphDef) -> tf.compat.v1.GraphDef:
-    """Without what later versions of TensorFlow add."""
+    """Removes attributes that later versions of TensorFlow add."""
     for node in graph.node:
         for name in [name for name in node.attr if name.startswith("_")]:
             del node.attr[name]
@@ -95,7 +95,7 @@ class _Lowering:
     """Emits equations into the current graph."""
 
     def __init__(self, inputs: Mapping[str, Value], args: Mapping[str, jax.ShapeDtypeStruct]):
-        # Where a symbolic dimension can be read: symbol -> (input, axis).
+        # Source of each symbolic dimension's length: symbol -> (input, axis).
         self._symbols = {
             str(d): (inputs[name], axis)
             for name, arg in args.items()
@@ -104,7 +104,7 @@ class _Lowering:
         }
 
     def run(self, jaxpr: Any, consts: Sequence[Any], inputs: Sequence[Value], scope: str) -> list:
-        """The values of a jaxpr's outputs, loose (see `tf1_rules.py`)."""
+        """Returns the values of a jaxpr's outputs, which are loose (see `tf1_rules.py`)."""
         env: dict[Any, Value] = {}
 
         def read(atom):
@@ -148,12 +148,12 @@ class _Lowering:
         return outputs
 
     def _call(self, called, values, scope):
-        """A function within the function."""
+        """Emits the equations of an inner function."""
         jaxpr, consts = (called.jaxpr, called.consts) if hasattr(called, "consts") else (called, ())
         return self.run(jaxpr, consts, values, scope)
 
     def _scan(self, eqn, values, scope):
-        """A loop of known length: its steps, one after the other."""
+        """Unrolls a loop of known length."""
         params = eqn.params
         consts, carry = _scan_sizes(params)
         fixed, state = values[:consts], values[consts : consts + carry]
@@ -179,7 +179,7 @@ class _Lowering:
         return list(x) if isinstance(x, np.ndarray) else tf.raw_ops.Unpack(value=x, num=length)
 
     def _cond(self, eqn, values, scope):
-        """Both branches, and the results of one: nothing that is lowered has side effects."""
+        """Emits both branches and selects the results of one; no operation has side effects."""
         which, *inputs = values
         branches = eqn.params["branches"]
         if isinstance(which, np.ndarray):
@@ -199,7 +199,7 @@ class _Lowering:
             return [choose(chosen, a, b) for a, b in zip(yes, no, strict=True)]
 
     def _fold(self, eqn, values):
-        """Computes now what depends on constants alone."""
+        """Evaluates an equation whose inputs are all constants."""
         whole = [self.whole(x, v.aval) for x, v in zip(values, eqn.invars, strict=True)]
         if not all(isinstance(x, np.ndarray) for x in whole) or not all(
             known(v.aval.shape) for v in eqn.outvars
@@ -209,7 +209,7 @@ class _Lowering:
         return [np.asarray(x) for x in (outputs if eqn.primitive.multiple_results else [outputs])]
 
     def whole(self, value: Value, aval: Any) -> Value:
-        """A loose value, spread to its length in each dimension."""
+        """Broadcasts a loose value to its full length in each dimension."""
         lengths = [1 if d == 1 else None for d in value.shape]
         times = [1 if a is None or d == 1 else d for a, d in zip(lengths, aval.shape, strict=True)]
         if all(known([t]) and t == 1 for t in times):
@@ -219,7 +219,7 @@ class _Lowering:
         return tf.raw_ops.Tile(input=value, multiples=self._lengths(times))
 
     def _lengths(self, dimensions):
-        """Dimensions as an int32 vector; symbols are read from an input."""
+        """Returns dimensions as an int32 vector; lengths of symbols come from an input."""
         if known(dimensions):
             return np.array(dimensions, np.int32)
         parts = []
@@ -228,7 +228,7 @@ class _Lowering:
                 parts.append(np.int32(d))
                 continue
             if str(d) not in self._symbols:
-                raise Unsupported(f"the length {d}, which is no dimension of an input")
+                raise Unsupported(f"the length {d}, which is not a dimension of an input")
             source, axis = self._symbols[str(d)]
             shape = tf.raw_ops.Shape(input=source)
             begin, end = np.array([axis], np.int32), np.array([axis + 1], np.int32)
@@ -250,7 +250,7 @@ def _naming(what: str) -> Iterator[None]:
 
 
 def _custom_name(eqn):
-    """The name of a function with a derivative of its own."""
+    """Returns the name of a function with a custom derivative."""
     return eqn.params["call_jaxpr"].jaxpr.debug_info.func_name
 
 
@@ -258,19 +258,19 @@ def _custom_rule(eqn):
     function = _custom_name(eqn)
     if function not in CUSTOM:
         raise Unsupported(
-            f"the function {function} has a derivative of its own; allowed: {', '.join(CUSTOM)}"
+            f"the function {function} has a custom derivative; allowed: {', '.join(CUSTOM)}"
         )
     return CUSTOM[function]
 
 
 def _join(scope: str, stack: str) -> str:
-    """Name scopes of TensorFlow from those of JAX: `WideResNet/Conv_0`."""
+    """Returns TensorFlow's name scope for JAX's: `WideResNet/Conv_0`."""
     inner = [re.sub(r"[^A-Za-z0-9_.-]", "_", part) for part in stack.split("/") if part]
     return "/".join([*filter(None, [scope]), *(part.lstrip("_-") or "x" for part in inner)])
 
 
 def _finite(value: Value, name: str) -> Value:
-    """A value that enters the graph: NPUs refuse infinite constants."""
+    """Checks a constant that enters the graph, since NPUs refuse infinite ones."""
     if not isinstance(value, np.ndarray) or not np.issubdtype(value.dtype, np.floating):
         return value
     # max(x, -∞) is x: its rule drops the constant.
@@ -280,7 +280,7 @@ def _finite(value: Value, name: str) -> Value:
 
 
 def _require_like(value: Value, aval: Any, name: str) -> None:
-    """A rule has made what JAX makes, or is wrong."""
+    """Checks that a rule's result has JAX's shape and type."""
     dtype = value.dtype if isinstance(value, np.ndarray) else value.dtype.as_numpy_dtype
     fits = len(value.shape) == len(aval.shape) and all(
         a is None or a == 1 or not known([d]) or a == d
@@ -291,8 +291,8 @@ def _require_like(value: Value, aval: Any, name: str) -> None:
 
 
 def _scan_sizes(params):
-    """How many inputs of a scan are constants, and how many are its state."""
+    """Returns the number of a scan's inputs that are constants, and that are its state."""
     if "ft_in" not in params:
         return params["num_consts"], params["num_carry"]
-    consts, carry, _ = params["ft_in"].unpack()  # from jax 0.12 on
+    consts, carry, _ = params["ft_in"].unpack()  # jax 0.12 and newer
     return len(list(consts.vals)), len(list(carry.vals))

@@ -1,4 +1,4 @@
-"""A frozen TensorFlow 1 graph of a trained model: its weights are constants."""
+"""Writes a trained model as a frozen TensorFlow 1 graph, with its weights as constants."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ def write(trained: Trained, path: Path, *, input_dtype: str, batch_size: int | N
     """Writes a graph with the placeholder `images` and the nodes `logits` and `probabilities`.
 
     Args:
-      batch_size: None: any.
+      batch_size: number of images in a batch; None: any.
     """
     serve = trained.serve()
     n = batch_size or jax.export.symbolic_shape("b")[0]
@@ -30,7 +30,7 @@ def write(trained: Trained, path: Path, *, input_dtype: str, batch_size: int | N
 
 
 def runner(path: Path) -> Run:
-    """What a graph computes on this machine's TensorFlow, in a session of version 1."""
+    """Returns a function that runs a graph on this machine, in a session of TensorFlow 1."""
     tf.config.set_visible_devices([], "GPU")
     graph_def = tf.compat.v1.GraphDef.FromString(path.read_bytes())
     with tf.Graph().as_default() as graph:

@@ -38,7 +38,7 @@ def _dot_general(eqn, x, y):
 
 
 def _as_matrices(x, shape, batch, rows, columns):
-    """`x` with the dimensions `batch`, then those of `rows` as one, then those of `columns`."""
+    """Reshapes `x` to the dimensions `batch`, then `rows` merged into one, then `columns`."""
     order = [*batch, *rows, *columns]
     if order != [*range(len(shape))]:
         x = raw.Transpose(x=x, perm=np.array(order, np.int32))
@@ -65,7 +65,7 @@ def _conv(eqn, x, kernel):
     groups, channels = params["feature_group_count"], input_shape(eqn)[3]
     is_depthwise = groups == channels > 1
     if (groups != 1 and not is_depthwise) or params["batch_group_count"] != 1:
-        raise Unsupported("a grouped convolution other than of every channel by itself")
+        raise Unsupported("a grouped convolution that is not depthwise")
     if any(d != 1 for d in params["lhs_dilation"]):
         raise Unsupported("a transposed convolution")
     _same_dtype(eqn)
@@ -98,7 +98,7 @@ def _conv(eqn, x, kernel):
 
 
 def _pad_window(x, shape, *, window, strides, dilation, padding, value):
-    """`x`, padded if need be, and TensorFlow's name for the padding that remains."""
+    """Returns `x`, padded if necessary, and TensorFlow's name for the remaining padding."""
     if not any(map(any, padding)):
         return x, "VALID"
     lengths = [k if d == 1 else (k - 1) * d + 1 for k, d in zip(window, dilation, strict=True)]
@@ -125,7 +125,7 @@ def _pool(eqn, x, operation, value):
         raise Unsupported("a dilated window")
     x, name = _pad_window(
         x,
-        # Padded averages count what is there alone: there the padding is done before.
+        # TensorFlow's padded averages do not count the padding, so it is added before.
         input_shape(eqn) if operation is raw.MaxPool else (0, 0, 0, 0),
         window=window,
         strides=strides,

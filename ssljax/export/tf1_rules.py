@@ -1,11 +1,12 @@
-"""JAX primitives as operations of TensorFlow 1.15: one rule for each.
+"""Rules that convert JAX primitives to operations of TensorFlow 1.15, one per primitive.
 
-The elementwise ones are in `tf1_elementwise.py`, products and windows in `tf1_products.py`.
+The elementwise rules are in `tf1_elementwise.py`, products and windows in `tf1_products.py`.
 
-A rule takes the equation and its inputs, and returns what it computes, or raises `Unsupported`.
-Inputs and outputs are tensors, or NumPy arrays where the value is known. Elementwise rules take and
-return *loose* values: with the rank of JAX's value, and length 1 in dimensions along which it is
-constant, since both systems broadcast alike. All other rules take whole values.
+A rule takes an equation and its inputs, and returns its result, or raises `Unsupported`. Inputs and
+outputs are tensors, or NumPy arrays if the value is known. Elementwise rules take and return
+*loose* values: with the rank of JAX's value, and length 1 in dimensions along which it is constant,
+since both systems broadcast in the same way. All other rules take *whole* values, which are
+broadcast to JAX's shape.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,11 +26,11 @@ Rule = Callable[..., Any]
 
 
 class Unsupported(Exception):
-    """TensorFlow 1.15 has no operation for what an equation asks for; says why."""
+    """TensorFlow 1.15 has no operation for an equation; the message gives the reason."""
 
 
 def input_shape(eqn: Any, position: int = 0) -> tuple[Any, ...]:
-    """The shape of an equation's input; a dimension is a number, or a symbol."""
+    """Returns the shape of an equation's input; a dimension is a number or a symbol."""
     return eqn.invars[position].aval.shape
 
 
@@ -43,7 +44,7 @@ def known(shape: Sequence[Any]) -> bool:
 
 
 def with_wildcard(shape: Sequence[Any]) -> np.ndarray:
-    """A shape for `Reshape`: -1 in place of one symbol."""
+    """Returns a shape for `Reshape`, with -1 instead of a symbol."""
     if sum(not known([d]) for d in shape) > 1:
         raise Unsupported(f"two unknown dimensions in the shape {tuple(shape)}")
     return np.array([d if known([d]) else -1 for d in shape], np.int32)
@@ -54,7 +55,7 @@ def shape_dtype(eqn):
 
 
 def _relu(eqn, x):
-    """With the derivative 0 at 0, as `jax.nn.relu` has it."""
+    """Converts ReLU; its derivative at 0 is 0, as in `jax.nn.relu`."""
     return raw.Relu(features=x)
 
 
@@ -109,7 +110,7 @@ def _pad(eqn, x, value):
 
 
 def padded(x: Value, paddings: Sequence[Sequence[int]], value: Value) -> Value:
-    """`x` with `value` around it: before and after, in each dimension."""
+    """Pads `x` with `value` before and after it, in each dimension."""
     lengths = np.array(paddings, np.int32)
     if isinstance(value, np.ndarray) and value == 0:
         return raw.Pad(input=x, paddings=lengths)
@@ -127,14 +128,14 @@ def _select(eqn, which, *cases):
 
 
 def choose(which: Value, yes: Value, no: Value) -> Value:
-    """Element by element, or all of one by a single bool."""
+    """Selects elements by a bool tensor, or an entire value by a single bool."""
     if not len(which.shape) and len(yes.shape):
         which = raw.Fill(dims=raw.Shape(input=yes), value=which)
     return raw.Select(condition=which, x=yes, y=no)
 
 
 def _gather(eqn, x, indices):
-    """Elements, or whole slices along the last axes, at given positions."""
+    """Gathers elements, or complete slices along the last axes, at given positions."""
     numbers, sizes = eqn.params["dimension_numbers"], eqn.params["slice_sizes"]
     shape = input_shape(eqn)
     picked = {*numbers.start_index_map, *numbers.operand_batching_dims}
@@ -173,7 +174,7 @@ def _unpack(x, number):
 
 
 def _scatter_add(eqn, x, indices, updates):
-    """Sums into a vector."""
+    """Adds numbers to entries of a vector."""
     if len(input_shape(eqn)) != 1 or len(input_shape(eqn, 1)) != 2 or len(input_shape(eqn, 2)) != 1:
         raise Unsupported("a scatter other than of numbers into a vector")
     if eqn.params["mode"] in (lax.GatherScatterMode.CLIP, lax.GatherScatterMode.FILL_OR_DROP):
@@ -241,7 +242,7 @@ WHOLE: dict[str, Rule] = {
     "unstack": _unstack,
 }
 
-# Functions with a derivative of their own -> an operation with the same derivative.
+# Functions with a custom derivative -> an operation with the same derivative.
 CUSTOM: dict[str, Rule] = {"relu": _relu}
-# Those whose derivative is the derivative of what they compute.
+# Functions whose custom derivative equals the derivative of their operations.
 TRANSPARENT = ("square_conv",)

@@ -1,1 +1,1 @@
-"""Learning methods: one file each, behind the contract of `method.py`."""
+"""Learning methods, one per file; `method.py` has their common interface."""

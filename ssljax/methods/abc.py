@@ -1,4 +1,4 @@
-"""ABC, an auxiliary balanced classifier (Lee et al., 2021), as `ABCfix.py` of its authors.
+"""ABC, an auxiliary balanced classifier (Lee et al., 2021), as in its authors' `ABCfix.py`.
 
 https://arxiv.org/abs/2110.10368; LeeHyuck/ABC.
 """
@@ -20,20 +20,20 @@ def abc(
 ) -> Method:
     """FixMatch with a second classifier, which learns each class equally often.
 
-    The model's own last layer is the balanced classifier, which is evaluated and predicts. A
-    further layer on the same features is FixMatch's. A labelled image counts for the balanced one
+    The model's last layer is the balanced classifier, which is evaluated and predicts. A further
+    layer on the same features is FixMatch's. A labelled image counts for the balanced classifier
     with the probability N_min / N_c of its class. An unlabelled image counts with a probability
-    that falls, epoch by epoch over the run, from 1 to that of the class that it is guessed to be.
-    Two strong views learn each guess: FixMatch's classifier learns its own hard guess, and the
-    balanced classifier its own soft one. Weak, labelled and both strong views are passes of their
-    own. The running statistics move to the mean of all four; the published code moves them by each
-    in turn, so that a momentum of 0.996 is the published 0.999.
+    that falls, epoch by epoch over the run, from 1 to that of its guessed class. Both strong views
+    learn each guess: FixMatch's classifier learns its hard guess, and the balanced classifier its
+    soft guess. Weak, labelled and the two strong views have four separate passes. The running
+    statistics move towards the mean of the four; the published code moves them once per pass, so
+    that a momentum of 0.996 here corresponds to the published 0.999.
 
     Args:
       threshold: least probability (`>=`) of a guess that counts, 0..1.
       unlabeled_weight: weight of FixMatch's unlabelled loss (λu).
       abc_weight: weight of the balanced classifier's losses.
-      epochs: of the run, in which the probability falls; at least 1.
+      epochs: number of epochs of the run, over which the probability falls; at least 1.
     """
     check_probability(threshold=threshold)
     check_non_negative(unlabeled_weight=unlabeled_weight, abc_weight=abc_weight)
@@ -92,5 +92,5 @@ def abc(
 
 
 def _errors(strong_logits, targets):
-    """Cross-entropies `[views, M]` of strong views' logits against the same targets."""
+    """Cross-entropies `[views, M]` of the strong views' logits with the same targets."""
     return losses.cross_entropy(jnp.stack(strong_logits), targets[None])

@@ -1,4 +1,4 @@
-"""AdaMatch (Berthelot et al., 2021), as `semi_supervised/adamatch.py` of google-research/adamatch.
+"""AdaMatch (Berthelot et al., 2021), as in google-research/adamatch, `semi_supervised/adamatch.py`.
 
 https://arxiv.org/abs/2106.04732; the variant is `semilearn/algorithms/adamatch` of USB.
 """
@@ -10,7 +10,7 @@ from ssljax import losses
 from ssljax.checks import check_choice, check_non_negative, check_probability
 from ssljax.methods.method import Aux, Method
 
-_STEPS = 128  # whose guesses the alignment averages
+_STEPS = 128  # the alignment averages the guesses of this many steps
 
 
 def adamatch(
@@ -20,20 +20,20 @@ def adamatch(
     momentum: float = 0.999,
     variant: str = "authors",
 ) -> Method:
-    """FixMatch with guesses aligned to the labelled ones, and a threshold relative to those.
+    """FixMatch with guesses aligned to predictions for labelled images, and a relative threshold.
 
-    Labelled images have a weak and a strong view, and two passes: alone, whose BatchNorm statistics
-    are dropped, and with the unlabelled images. Each of their logits is drawn uniformly between
-    those of the two passes. A guess counts if its confidence is at least a share of the mean
-    confidence for weak labelled images. Guesses are multiplied by the average prediction for these
-    images, and divided by the mean guess of the last 128 steps; both include this step. λu goes
-    like half a cosine from 0 to 1 over the first half of the run, and from 1 to its last value over
-    the second half.
+    Labelled images have a weak and a strong view, and two passes: one alone, whose BatchNorm
+    statistics are dropped, and one with the unlabelled images. Each of their logits is drawn
+    uniformly between those of the two passes. A guess counts if its confidence is at least a
+    fraction of the mean confidence for weak labelled images. Guesses are multiplied by the average
+    prediction for these images, and divided by the mean guess of the last 128 steps; both include
+    this step. λu follows half a cosine from 0 to 1 over the first half of the run, and from 1 to
+    its last value over the second half.
 
     Args:
-      threshold: the share, 0..1 (USB's recipes: 0.95).
+      threshold: this fraction of the mean confidence, 0..1 (USB's recipes: 0.95).
       unlabeled_weight: weight of the unlabelled loss at the end (λu; the published flag `wu`).
-      momentum: of the averages, 0..1.
+      momentum: momentum of the averages, 0..1.
       variant: `authors`, or `usb`, which has one pass over weak labelled, weak and strong images,
         an exponential average of guesses that begins with the first step's mean, and a constant λu.
     """
@@ -94,11 +94,11 @@ def adamatch(
 
 
 def _interpolated(apply, params, batch, key):
-    """The passes of the authors.
+    """The forward passes of the authors' variant.
 
     Returns:
-      Logits of labelled images, of their weak and strong views, each `[B, C]`; of weak views
-      without gradient and of strong views, `[M, C]`; new batch statistics.
+      The logits of the weak and the strong views of labelled images, each `[B, C]`; the logits of
+      weak views, without gradient, and of strong views, each `[M, C]`; new batch statistics.
     """
     labeled = jnp.concatenate([batch.labeled, *batch.more_labeled])
     alone, _ = apply(params, labeled)
@@ -109,15 +109,17 @@ def _interpolated(apply, params, batch, key):
 
 
 def _joint(apply, params, batch, noise):
-    """As `_interpolated`, with one pass and the weak view of labelled images alone."""
+    """Like `_interpolated`, with one pass, and only the weak view of labelled images."""
     del noise
     x_logits, *others = losses.weak_and_strong(apply, params, batch)
     return [x_logits], *others
 
 
 def _risen(fraction, last):
-    """λu at a share of the run, 0..1: `ScheduleCosPhases(1, [(0.5, 1), (1, last)], start_value=0)`
-    of `shared/train.py`."""
+    """λu after a fraction of the run, 0..1.
+
+    The source is `ScheduleCosPhases(1, [(0.5, 1), (1, last)], start_value=0)` of `shared/train.py`.
+    """
 
     def rise(start):
         return (1 - jnp.cos(jnp.pi * (fraction - start) / 0.5)) / 2

@@ -37,25 +37,25 @@ def comatch(
 ) -> Method:
     """Guesses are smoothed over similar images, and embeddings learn which guesses are similar.
 
-    A queue has the embeddings of the last steps' weak views and labelled images, with their guesses
-    and labels. Guesses are divided by their mean over the last steps, and mixed with the queue's
-    guesses, weighted by the similarity of embeddings. One strong view learns the guesses. The
-    similarities of its embeddings to those of another strong view learn the graph of guesses, whose
-    edges are the products of two images' guesses where these are large enough, and 1 for an image
-    with itself. Weak views have no gradient.
+    A queue holds the embeddings of the last steps' weak views and labelled images, with their
+    guesses and labels. Guesses are divided by their mean over the last steps, and mixed with the
+    queue's guesses, weighted by the similarity of embeddings. One strong view learns the guesses.
+    The similarities of its embeddings to those of another strong view learn a graph of guesses. Its
+    edges are the products of two images' guesses where these are large enough, and 1 from an image
+    to itself. Weak views have no gradient.
 
     Args:
       threshold: least probability (`>=`) of a guess that counts, 0..1.
       unlabeled_weight: weight of the unlabelled loss (λu).
-      contrast_weight: weight of the loss of the graph (λc).
-      contrast_threshold: least product (`>=`) of the guesses of a pair that is an edge, 0..1.
-      temperature: that divides similarities, above 0.
-      smoothing: share of the guess itself in what is learned, 0..1 (α).
-      queue_steps: steps whose images the queue has (USB's vision transformers: 32).
-      smoothing_from: the step, counted from 0, from which guesses are mixed (USB: 1024).
-      alignment_steps: steps whose mean guesses are averaged.
+      contrast_weight: weight of the graph's loss (λc).
+      contrast_threshold: least product (`>=`) of two images' guesses that is an edge, 0..1.
+      temperature: divisor of the similarities, above 0.
+      smoothing: share of the original guess in the mixed guess, 0..1 (α).
+      queue_steps: number of steps whose images are in the queue (USB's vision transformers: 32).
+      smoothing_from: first step, counted from 0, in which guesses are mixed (USB: 1024).
+      alignment_steps: number of steps whose mean guesses are averaged.
       embedding: width of the embedding.
-      projectors: heads whose mean is the embedding (3 in USB's recipes, which call it EPASS).
+      projectors: number of heads whose mean is the embedding (USB's recipes: 3, named EPASS).
       second_view: augmentation of the second strong view, `simclr` or `strong` (USB's).
       variant: `authors`, whose head has a leaky ReLU, or `usb`, whose head has a ReLU.
     """
@@ -116,7 +116,7 @@ _ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 
 
 def _contrast(strong, second, target, temperature, threshold):
-    """Cross-entropy of the similarities of embeddings against the graph of guesses, `[]`.
+    """Cross-entropy of the embeddings' similarities with the graph of guesses, `[]`.
 
     Args:
       strong, second: `[M, D]` embeddings of the two strong views.

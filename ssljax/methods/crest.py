@@ -11,7 +11,7 @@ from ssljax import losses
 from ssljax.checks import check_non_negative, check_positive, check_probability, check_range
 from ssljax.methods.method import Aux, Generations, Method, no_noise
 
-_STEPS = 128  # whose guesses the alignment averages
+_STEPS = 128  # the alignment averages the guesses of this many steps
 
 
 def crest(
@@ -27,23 +27,23 @@ def crest(
 ) -> Method:
     """FixMatch in generations, each from fresh weights and with more labels of rare classes.
 
-    The averaged model of a generation predicts the unlabelled images. The surest images of each
-    class become labelled images of the next generation: all of the rarest class, and the share
-    (N_(C+1-c) / N_1)^(1/α) of the c-th most frequent one, where N_c is the number of its labelled
-    images in the first generation, in falling order. CReST+ aligns guesses too: it multiplies them
+    The averaged model of a generation predicts the unlabelled images. The most confident images of
+    each class become labelled images of the next generation: all of the rarest class, and the share
+    (N_(C+1-c) / N_1)^(1/α) of the c-th most frequent class, where N_1 ≥ N_2 ≥ … are the numbers of
+    labelled images per class in the first generation. CReST+ aligns guesses too: it multiplies them
     by these frequencies to a power, which falls from 1 to its last value over the generations, and
-    divides them by the mean guess of the 128 steps before.
+    divides them by the mean guess of the previous 128 steps.
 
     Args:
       threshold: least probability (`>=`) of a guess that counts, 0..1.
       unlabeled_weight: weight of the unlabelled loss (λu).
-      generations: how many there are.
+      generations: number of generations.
       alpha: α, above 0.
       dist_align: whether guesses are aligned.
       last_power: the power in the last generation (the published `dalign_t`).
-      generation: which one this is, from 0; `generations.py` sets it.
-      class_prior: the classes' frequencies in the first generation, which `generations.py` sets;
-        (): those of the labelled images.
+      generation: number of this generation, from 0; `generations.py` sets it.
+      class_prior: class frequencies in the first generation, set by `generations.py`; (): the
+        frequencies among the labelled images.
     """
     check_probability(threshold=threshold)
     check_non_negative(unlabeled_weight=unlabeled_weight, last_power=last_power)
@@ -99,11 +99,11 @@ def crest(
 
 
 def _pick_labels(probabilities: np.ndarray, class_counts: np.ndarray, alpha: float) -> np.ndarray:
-    """The labels that unlabelled images are given, `[N]` int64, -1: none.
+    """The new labels of the unlabelled images, `[N]` int64; -1: no label.
 
     Args:
-      probabilities: `[N, C]` of the images.
-      class_counts: `[C]` labelled images of each class in the first generation.
+      probabilities: `[N, C]` predictions for the images.
+      class_counts: `[C]` number of labelled images per class in the first generation.
       alpha: α, above 0.
     """
     predicted, sureness = probabilities.argmax(axis=1), probabilities.max(axis=1)

@@ -10,8 +10,8 @@ from ssljax import losses
 from ssljax.checks import check_non_negative, check_positive, check_range
 from ssljax.methods.method import Aux, Method, no_noise
 
-_FIRST = 500.0  # the threshold before it is known: all images count
-_SCALE = 0.9  # of the published loss; no description of it says why
+_FIRST = 500.0  # the threshold of the first epochs, so high that all images count
+_SCALE = 0.9  # factor of the published loss; no publication explains it
 
 
 def dash(
@@ -24,24 +24,24 @@ def dash(
     unlabeled_weight: float = 1.0,
     epoch_images: int = 1 << 16,
 ) -> Method:
-    """FixMatch that picks images by the loss of their guess, below a threshold that falls.
+    """FixMatch that selects images whose guess has a loss below a falling threshold.
 
     All images count in the first epochs. ρ is the mean of the last unlabelled losses before
     `start_epoch`, as many as there are unlabelled images without a label. The threshold begins at ρ
     and is divided by γ every few epochs. An image counts if the cross-entropy of its weak view
     with the likeliest class is below the threshold (`<`). The unlabelled loss is 0.9 times the mean
-    over the images that count, not over all. Strong views learn sharpened guesses, and later, when
-    the threshold has reached its least value, the likeliest class.
+    over the images that count, not over all images. Strong views learn sharpened guesses until the
+    threshold has reached its least value, and the likeliest class from then on.
 
     Args:
-      gamma: what the threshold is divided by (γ), above 0. (The defaults are those of
-        `start_train.sh`. `dash.py` itself has 1.004 here, and 1 for the next three.)
-      temperature: of the sharpening (T), above 0.
-      start_epoch: the epoch, counted from 0, from which images are picked.
-      drop_epochs: epochs between two falls of the threshold.
+      gamma: divisor of the threshold (γ), above 0. (The defaults are those of `start_train.sh`.
+        `dash.py` itself has 1.004 for gamma, and 1 for the next three arguments.)
+      temperature: temperature of the sharpening (T), above 0.
+      start_epoch: first epoch, counted from 0, in which images are selected.
+      drop_epochs: number of epochs between two reductions of the threshold.
       min_threshold: least threshold, in nats.
       unlabeled_weight: weight of the unlabelled loss (λu; the published flag `wu`).
-      epoch_images: labelled images of an epoch.
+      epoch_images: number of labelled images per epoch.
     """
     check_positive(
         gamma=gamma, temperature=temperature, drop_epochs=drop_epochs, epoch_images=epoch_images
@@ -51,7 +51,7 @@ def dash(
 
     def init(sizes):
         without_label = max(1, sizes.unlabeled - sizes.labeled)
-        # The sum and the number of the losses whose mean is ρ, and how many these are to be.
+        # The sum and the number of the losses whose mean is ρ, and how many losses ρ averages.
         return {"sum": jnp.zeros(()), "count": jnp.zeros(()), "last": jnp.int32(without_label)}
 
     def loss(params, ema_params, apply, batch, noise, state, progress):
@@ -76,7 +76,7 @@ def dash(
         xe = jnp.mean(losses.cross_entropy(batch.adjusted(x_logits), labels))
         xeu = _SCALE * jnp.sum(mask * errors) / jnp.maximum(jnp.sum(mask), 1)
 
-        # How many losses come after each of these before the start; the last ones are noted.
+        # How many losses follow each of these before the start. Only the last losses enter ρ.
         m, last = len(soft_error), state["last"]
         steps_left = -(-start_epoch * epoch_images // n) - 1 - progress.step
         later = jnp.arange(m)[::-1] + m * jnp.clip(steps_left, 0, last)
@@ -94,6 +94,6 @@ def dash(
 
 
 def _epoch(step, batch_size, epoch_images):
-    """step · batch_size // epoch_images, `[]` int32, also where the product overflows int32."""
+    """step · batch_size // epoch_images, `[]` int32, even where the product overflows int32."""
     whole, rest = jnp.divmod(step, epoch_images)
     return whole * batch_size + rest * batch_size // epoch_images

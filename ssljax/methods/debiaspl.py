@@ -23,26 +23,26 @@ def debiaspl(
     views: int = 2,
     teacher: str = "ema",
 ) -> Method:
-    """FixMatch whose guesses lose what the model predicts too often anyway.
+    """FixMatch whose guesses are corrected for the classes that the model predicts too often.
 
     q is the average prediction for weak views, and begins uniform. A guess is the softmax of the
-    logits of a weak view minus τ · log q, with q of the steps before. The loss is of the logits of
-    strong views plus τ · log q, with q that includes this step. Both strong views learn three
-    guesses where there are two views of each kind: of the mean logits, and of each weak view. The
+    logits of a weak view minus τ · log q, with q of the previous steps. The loss takes the logits
+    of strong views plus τ · log q, with q that includes this step. With two views of each kind,
+    both strong views learn three guesses: one of the mean logits, and one of each weak view. The
     CLD loss compares predictions for strong views with the mean predictions for groups of weak
-    views. Such a group has the images whose *least* likely class is the same, as published.
+    views. A group has the images whose *least* likely class is the same, as published.
 
-    The defaults are the values of the script for 1 % of ImageNet. The program's own are a threshold
-    of 0.7, τ = 1, no CLD loss and one view of each kind.
+    The defaults are the values of the authors' script for 1 % of ImageNet. The defaults of their
+    program are a threshold of 0.7, τ = 1, no CLD loss and one view of each kind.
 
     Args:
       threshold: least probability (`>=`) of a guess that counts, 0..1.
       tau: strength of the debiasing (τ), 0 or more.
-      momentum: of q, 0..1.
+      momentum: momentum of q, 0..1.
       unlabeled_weight: weight of the unlabelled loss (λu).
       cld_weight: weight of the CLD loss; 0: none.
-      views: of each kind, 1 or 2.
-      teacher: whose guesses these are: `ema`, the averaged weights in evaluation mode
+      views: number of views of each kind, 1 or 2.
+      teacher: the model that makes the guesses: `ema`, the averaged weights in evaluation mode
         (`config.ema_batch_stats` averages their statistics too, as published); or `self`, the model
         in one pass over labelled, weak and strong images.
     """
@@ -98,7 +98,7 @@ def debiaspl(
 
 
 def _cld(strong, weak):
-    """Cross-level discrimination, `[]`, of predictions for strong and weak views, each `[M, C]`."""
+    """The CLD (cross-level discrimination) loss `[]` of predictions `[M, C]` for both views."""
     group = jax.nn.one_hot(jnp.argmin(weak, axis=-1), weak.shape[-1])
     centres = (group.T @ weak) / jnp.maximum(jnp.sum(group, axis=0), 1)[:, None]
     return jnp.mean(losses.cross_entropy(strong @ centres.T / _CLD_TEMPERATURE, group))

@@ -11,18 +11,18 @@ from ssljax.methods.method import Aux, Method, no_noise, no_state
 def fixmatch(
     *, threshold: float = 0.95, unlabeled_weight: float = 1.0, weak_pass: str = "joint"
 ) -> Method:
-    """Confident predictions on weak views are the labels of strong views.
+    """Confident predictions for weak views are the labels of strong views.
 
     One forward pass over [labelled, weak, strong] gives all logits (but see `weak_pass`), with
-    BatchNorm over all of it. The pseudo-label is the raw model's most likely class, without
-    gradient; images below the threshold count as zero in a mean over all of them.
+    BatchNorm over all these images. The pseudo-label is the most likely class of the model (not of
+    its average), without gradient; images below the threshold count as zero in a mean over all.
 
     Args:
       threshold: least probability (`>=`) of a pseudo-label that counts, 0..1 (τ).
       unlabeled_weight: weight of the unlabelled loss (λu; the published flag `wu`).
-      weak_pass: `joint`, as published; or `no_grad`, which is faster and not the same: weak views
-        have a forward pass of their own, so that nothing is kept for their gradient, which is
-        zero but for BatchNorm's statistics, and these are over the other images alone.
+      weak_pass: `joint`, as published; or `no_grad`, which is faster but not equivalent: weak views
+        have a separate forward pass, which stores nothing for a gradient, and BatchNorm normalises
+        the other images without them. (Without BatchNorm their gradient is zero anyway.)
     """
     check_probability(threshold=threshold)
     check_non_negative(unlabeled_weight=unlabeled_weight)

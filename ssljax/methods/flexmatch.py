@@ -16,17 +16,17 @@ def flexmatch(
 ) -> Method:
     """FixMatch whose threshold is lower for classes that have been learned less.
 
-    The state has the class of each unlabelled image's last confident guess. A class's number of
-    such images, divided by the largest such number, is β; its threshold is τ·β/(2 - β), with β of
-    the steps before. A guess is remembered from the fixed threshold τ up, as published. All images
-    count before the first guess is remembered. Of an image that is twice in a batch the last
-    guess is remembered.
+    The state holds the class of each unlabelled image's last confident guess. β is a class's number
+    of such images, divided by the largest such number; its threshold is τ·β/(2 - β), with β of the
+    previous steps. A guess is remembered if it reaches the fixed threshold τ, as published. All
+    images count before the first guess is remembered. For an image that is twice in a batch, the
+    last guess is remembered.
 
     Args:
       threshold: least probability (`>=`) of a guess that is remembered, 0..1 (τ).
       unlabeled_weight: weight of the unlabelled loss (λu).
-      thresh_warmup: whether the number of images without a confident guess yet can be the largest
-        number too, so that thresholds rise slowly at first.
+      thresh_warmup: whether the largest number may also be that of the images without a confident
+        guess, so that thresholds rise slowly at first.
     """
     check_probability(threshold=threshold)
     check_non_negative(unlabeled_weight=unlabeled_weight)
@@ -65,14 +65,15 @@ def flexmatch(
 
 
 def _shares(chosen, before, thresh_warmup):
-    """β `[C]`: each class's number of images, divided by the largest one. β stays as it was while
-    all images are of one class, or none has a guess.
+    """β `[C]`: each class's number of images, divided by the largest one.
+
+    β does not change while all images are of one class, or none has a guess.
 
     Args:
       chosen: `[unlabeled]` int32, each image's class; -1: none yet.
-      before: `[C]` β of the step before.
+      before: `[C]` β of the previous step.
     """
-    counts = jnp.bincount(chosen + 1, length=len(before) + 1)  # the first is of -1
+    counts = jnp.bincount(chosen + 1, length=len(before) + 1)  # the first entry counts -1
     largest = jnp.max(counts if thresh_warmup else counts[1:])
     share = counts[1:] / jnp.maximum(largest, 1)
     return jnp.where(jnp.max(counts) < len(chosen), share, before)

@@ -19,20 +19,20 @@ def freematch(
     use_quantile: bool = False,
     clip_thresh: bool = False,
 ) -> Method:
-    """FixMatch whose thresholds are averages of what the model itself predicts.
+    """FixMatch whose thresholds follow the model's average predictions.
 
     τ is the average confidence. A class's threshold is τ times its average probability, divided by
     that of the likeliest class. The averages include this step's weak views. The fairness loss is
-    Σ a · log b: a is the average probabilities divided by the average shares of images that are
-    predicted in each class, b is the same of this step's confident strong views, and both sum to 1.
-    It is added with this sign, minus a cross-entropy, as published.
+    Σ a · log b. Here a is the average probability of each class divided by the average share of
+    images predicted as this class, b is the same ratio for this step's confident strong views, and
+    both are scaled to sum to 1. The loss is a negative cross-entropy, with this sign as published.
 
     Args:
       unlabeled_weight: weight of the unlabelled loss (λu).
-      fairness_weight: of the fairness loss (λe; the argument's default in USB is 0.01, its recipes
-        have 0.001).
-      momentum: of the averages, 0..1.
-      use_quantile: whether τ averages the 0.8-quantile of the confidences, not their mean.
+      fairness_weight: weight of the fairness loss (λe; USB's default is 0.01, and its recipes have
+        0.001).
+      momentum: momentum of the averages, 0..1.
+      use_quantile: whether τ averages the 0.8 quantile of the confidences, not their mean.
       clip_thresh: whether τ is at most 0.95 (USB's SVHN recipes).
     """
     check_non_negative(unlabeled_weight=unlabeled_weight, fairness_weight=fairness_weight)
@@ -43,7 +43,7 @@ def freematch(
         return {
             "threshold": jnp.array(1 / sizes.classes),  # τ
             "probabilities": uniform,
-            "predicted": uniform,  # share of images by predicted class
+            "predicted": uniform,  # share of images per predicted class
         }
 
     def average(old, new):
@@ -86,7 +86,7 @@ def freematch(
 
 
 def _fairness(strong_logits, mask, probabilities, predicted):
-    """Σ a · log b, `[]`, see `freematch`; 0 where no image is confident.
+    """The fairness loss `[]` of `freematch`; 0 if no image is confident.
 
     Args:
       strong_logits: `[M, C]`.
@@ -111,6 +111,6 @@ def _inverse(x):
 
 
 def _normalized(x):
-    """x `[C]` divided by its sum, where that is above 0."""
+    """x `[C]` divided by its sum, if the sum is above 0."""
     total = jnp.sum(x)
     return x / jnp.where(total > 0, total, 1)

@@ -1,4 +1,4 @@
-"""Interpolation consistency training (Verma et al., 2019), as `ict.py` of google-research/mixmatch.
+"""ICT, interpolation consistency training (Verma et al., 2019), as google-research/mixmatch has it.
 
 https://arxiv.org/abs/1903.03825
 """
@@ -16,14 +16,14 @@ def ict(
 ) -> Method:
     """The prediction for a mix of two unlabelled images is the mix of a teacher's predictions.
 
-    The teacher is the EMA model, with BatchNorm over the images it is given. Each image is mixed
-    with the one at the same place from the end of the batch. Only the labelled images move the
-    running statistics. (The published script reads two views of each image and uses the first.)
+    The teacher is the EMA model, with BatchNorm over the unlabelled images. The i-th image of the
+    batch is mixed with the i-th from the end. Only the labelled images move the running statistics.
+    (The published script, `ict.py`, reads two views of each image and uses the first.)
 
     Args:
       beta: parameter of the Beta(β, β) distribution of the mixing weight λ, above 0.
-      consistency_weight: weight of the squared error at the end of its ramp. (Defaults of both
-        are those of the published CIFAR-10 runs; the script's own are 0.5 and 50.)
+      consistency_weight: weight of the squared error at the end of its ramp. (The defaults of β and
+        this are those of the published CIFAR-10 runs; the script has 0.5 and 50.)
       warmup_pos: share of the run over which the weight rises linearly from 0, above 0 to 1.
     """
     check_positive(beta=beta)

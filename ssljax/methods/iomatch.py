@@ -10,7 +10,7 @@ from ssljax import heads, losses
 from ssljax.checks import check_non_negative, check_probability
 from ssljax.methods.method import Aux, Method, no_noise
 
-_STEPS = 128  # whose guesses the alignment averages
+_STEPS = 128  # the alignment averages the guesses of this many steps
 _EMBEDDING = 128
 
 
@@ -24,23 +24,23 @@ def iomatch(
     dist_align: bool = True,
     warmup_steps: int = 1024,
 ) -> Method:
-    """FixMatch for unlabelled images some of which belong to no class.
+    """FixMatch for unlabelled images of which some belong to no class.
 
-    A head says with which probability an image belongs to each class. An image is foreign if the
+    A head predicts the probability that an image belongs to each class. An image is foreign if its
     mean probability of not belonging, weighted by its guess, is 0.5 or more. The guess is aligned
     to the uniform distribution. Foreign images do not count for FixMatch's loss. Another head has
-    one class more, for foreign images. It learns, for strong views, each class's guess times the
-    probability of belonging, and the rest for the class of foreign images. The log `foreign` is the
-    share of images that are judged to be foreign.
+    one more class, for foreign images. From strong views it learns each class's guess times the
+    probability of belonging, and the remaining probability for the class of foreign images. The log
+    `foreign` is the share of images that are judged to be foreign.
 
     Args:
       threshold: least probability (`>=`) of a guess that counts, 0..1.
-      open_threshold: as `threshold`, of the guess with a class for foreign images.
+      open_threshold: like `threshold`, for the guess with a class for foreign images.
       unlabeled_weight: weight of FixMatch's unlabelled loss (λu).
       one_vs_all_weight: weight of the loss of belonging (`mb_loss_ratio`).
-      open_weight: weight of the loss of the head with one class more (`op_loss_ratio`).
+      open_weight: weight of the loss of the head with one more class (`op_loss_ratio`).
       dist_align: whether guesses are aligned (False in the authors' CIFAR-10 recipes).
-      warmup_steps: steps of the first epoch, which leaves the loss of that head out.
+      warmup_steps: number of steps of the first epoch, which leaves out the loss of that head.
     """
     check_probability(threshold=threshold, open_threshold=open_threshold)
     check_non_negative(unlabeled_weight=unlabeled_weight, one_vs_all_weight=one_vs_all_weight)
@@ -88,8 +88,11 @@ def iomatch(
 
 
 def _open_set_head():
-    """A head: features `[N, D]` -> the probabilities of not belonging and of belonging to each
-    class, `[2, N, C]`, and logits of the classes and of foreign images, `[N, C + 1]`."""
+    """Makes the head, which maps features `[N, D]` to two outputs.
+
+    The outputs are the probabilities of not belonging and of belonging to each class, `[2, N, C]`,
+    and logits of the classes and of foreign images, `[N, C + 1]`.
+    """
     projection = heads.mlp("projection", _EMBEDDING, normalized=False)
     one_vs_all = heads.dense("one_vs_all", per_class=2, bias=False)
     opened = heads.dense("open", 1, per_class=1)
@@ -112,7 +115,7 @@ def _open_set_head():
 
 
 def _one_vs_all(belongs, labels):
-    """The loss of belonging, `[]`: of the true class, and of the worst of the others.
+    """The loss of belonging `[]`, for the true class and for the worst other class.
 
     Args:
       belongs: `[2, B, C]` probabilities of not belonging and of belonging.

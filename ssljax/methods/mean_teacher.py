@@ -12,11 +12,11 @@ from ssljax.methods.method import Aux, Method, no_noise, no_state
 
 
 def mean_teacher(*, consistency_weight: float = 50.0, warmup_pos: float = 0.4) -> Method:
-    """The prediction for one weak view is that of the EMA model for another.
+    """The prediction for one weak view learns the EMA model's prediction for another.
 
-    The teacher is the EMA model as the step before left it, with BatchNorm over the images that it
-    is given. Labelled images and each view are normalised apart, and only the labelled images move
-    the running statistics.
+    The teacher is the EMA model of the previous step, with BatchNorm over the images of its view.
+    Labelled images and each view are normalised separately, and only the labelled images move the
+    running statistics.
 
     Args:
       consistency_weight: weight of the squared error at the end of its ramp. (Published: 50 for

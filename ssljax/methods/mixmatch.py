@@ -1,6 +1,6 @@
 """MixMatch (Berthelot et al., 2019), as `mixmatch.py` of google-research/mixmatch computes it.
 
-Its ablations are those of `ablation/ab_mixmatch.py` there.
+The ablations come from its `ablation/ab_mixmatch.py`.
 """
 
 import jax
@@ -10,7 +10,7 @@ from ssljax import losses
 from ssljax.checks import check_choice, check_non_negative, check_positive, check_range
 from ssljax.methods.method import Aux, Method, no_state
 
-# What labelled images (x) are mixed with, and after the dot, what unlabelled ones (y) are.
+# Before the dot: what labelled images (x) are mixed with; after it, the same for unlabelled (y).
 _MIXMODES = ("xxy.yxy", "xx.yy", "xx.yxy", "xx.yx", "xx.", ".yy", "xxy.", ".yxy", ".")
 
 
@@ -33,13 +33,13 @@ def mixmatch(
         has 0.75; the published script defaults to 0.5.)
       w_match: weight of the squared error at the end of its ramp (75 for CIFAR-10 in the paper;
         100 in the published script).
-      temperature: of the sharpening (T), above 0.
-      ramp_images: labelled images over which the weight rises linearly from 0. (The published
-        ablations have 2^17.)
-      nu: weak views of each unlabelled image (K).
-      mixmode: an ablation. `xx.yy` mixes labelled images with each other, and so unlabelled ones;
-        `xxy.` mixes labelled images with both, and leaves unlabelled ones as they are.
-      use_ema_guess: an ablation: whether the EMA model guesses.
+      temperature: temperature of the sharpening (T), above 0.
+      ramp_images: number of labelled images over which the weight rises linearly from 0. (The
+        published ablations have 2^17.)
+      nu: number of weak views of each unlabelled image (K).
+      mixmode: an ablation. `xx.yy` mixes labelled with labelled and unlabelled with unlabelled
+        images; `xxy.` mixes labelled images with both, and does not mix unlabelled ones.
+      use_ema_guess: an ablation: whether the EMA model makes the guesses.
     """
     check_positive(beta=beta, temperature=temperature, ramp_images=ramp_images)
     check_non_negative(w_match=w_match)
@@ -53,11 +53,11 @@ def mixmatch(
         n, k = len(batch.labeled), len(batch.views)
         if len(batch.views[0]) != n:
             raise ValueError(
-                f"mixmatch mixes equally many labelled and unlabelled images; it was given {n} "
+                f"mixmatch needs equally many labelled and unlabelled images; got {n} "
                 f"and {len(batch.views[0])} (allowed: uratio=1)"
             )
 
-        # Each view is normalised on its own, and its statistics are dropped.
+        # Each view is normalised separately, and its statistics are dropped.
         guesser = ema_params if use_ema_guess else params
         guess = jnp.mean(
             jnp.stack([jax.nn.softmax(apply(guesser, view)[0]) for view in batch.views]), axis=0
@@ -67,8 +67,8 @@ def mixmatch(
         images = losses.mixed(jnp.concatenate([batch.labeled, *batch.views]), **noise)
         targets = losses.mixup(targets, **noise)
 
-        # Labelled images are in every sub-batch of B. The first one, which holds a share of every
-        # source, alone moves the running statistics.
+        # Labelled images are in every sub-batch of B. Only the first sub-batch, which holds a share
+        # of every source, moves the running statistics.
         logits, batch_stats = losses.apply_interleaved(apply, params, images, 1 + k)
         xe = jnp.mean(losses.cross_entropy(batch.adjusted(logits[:n]), targets[:n]))
         l2u = jnp.mean(losses.squared_error(logits[n:], targets[n:]))

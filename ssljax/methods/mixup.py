@@ -12,10 +12,10 @@ from ssljax.methods.method import Aux, Method, no_state
 
 
 def mixup(*, beta: float = 0.75, use_unlabeled: bool = False) -> Method:
-    """Learns from images, and labels, that are mixed in pairs.
+    """Learns from pairs of images whose pixels and labels are mixed.
 
-    Each image is mixed with the one at the same place from the end of the batch, by λ ~ Beta(β, β),
-    the larger part being its own. With use_unlabeled, the unlabelled images are mixed with each
+    The i-th image of the batch is mixed with the i-th from the end, with λ ~ Beta(β, β); the larger
+    weight is that of the i-th image. With use_unlabeled, the unlabelled images are mixed with each
     other, and so are the predictions for them, without gradient; a cross-entropy of the same weight
     is added. Only the pass over the mixed labelled images moves the running statistics.
 
@@ -52,5 +52,5 @@ def mixup(*, beta: float = 0.75, use_unlabeled: bool = False) -> Method:
 
 
 def _draw(key, n, beta):
-    """`losses.draw_mixup` whose partners are the batch in reverse."""
+    """`losses.draw_mixup` with the reversed batch as partners."""
     return losses.draw_mixup(key, n, beta) | {"permutation": jnp.arange(n)[::-1]}

@@ -15,11 +15,11 @@ def pi_model(*, consistency_weight: float = 20.0, warmup_pos: float = 0.4) -> Me
     """Predictions for two weak views of an image agree.
 
     The first view's prediction is the target, without gradient. Labelled images and each view are
-    normalised apart, and only the labelled images move the running statistics.
+    normalised separately, and only the labelled images move the running statistics.
 
     Args:
       consistency_weight: weight of the squared error at the end of its ramp. (Published: 20 for
-        CIFAR-10, 5 for SVHN; the script's own default is 10.)
+        CIFAR-10, 5 for SVHN; the default of the script is 10.)
       warmup_pos: share of the run over which the weight rises linearly from 0, above 0 to 1.
     """
     check_non_negative(consistency_weight=consistency_weight)

@@ -14,10 +14,10 @@ from ssljax.methods.method import Aux, Method, no_noise, no_state
 def pseudo_label(
     *, threshold: float = 0.95, consistency_weight: float = 1.0, warmup_pos: float = 0.4
 ) -> Method:
-    """Confident predictions are labels of the very images that they are made for.
+    """Each confident prediction is the label of its image.
 
-    Labelled and unlabelled images are normalised apart, and only the labelled ones move the running
-    statistics. Images that are not confident count as zero in a mean over all of them.
+    Labelled and unlabelled images are normalised separately, and only the labelled ones move the
+    running statistics. Images below the threshold count as zero in a mean over all of them.
 
     Args:
       threshold: probability above which (`>`) a prediction counts, 0..1.

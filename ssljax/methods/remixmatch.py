@@ -10,9 +10,9 @@ from ssljax import heads, losses
 from ssljax.checks import check_choice, check_non_negative, check_positive, check_range
 from ssljax.methods.method import Aux, Method
 
-_STEPS = 128  # whose guesses the alignment averages
+_STEPS = 128  # the alignment averages the guesses of this many steps
 _ROTATION = heads.dense("rotation", 4)
-# The softmax of each view, the anchor's first -> the guess for each view.
+# The softmax of each view, with the anchor's first -> the guess for each view.
 _REDUX = {
     "1st": lambda views: views[:1] * len(views),
     "mean": lambda views: [sum(views) / len(views)] * len(views),
@@ -34,26 +34,27 @@ def remixmatch(
     use_xe: bool = True,
     anchor: str = "weak",
 ) -> Method:
-    """MixMatch whose guess, from an anchor view, is aligned and labels many strong views.
+    """MixMatch whose guess comes from an anchor view, is aligned and labels many strong views.
 
-    Alignment multiplies a guess by the ratio of the labels' distribution (a moving average from
-    uniform) to that of the guesses of the last 128 steps. Guesses and labels are mixed as in
-    MixMatch; the first strong view also has its guess unmixed, and is turned by 0, 180, 90 and 270
-    degrees, a quarter of the batch each, which a head learns to tell. Labelled images have strong
-    views. The last sub-batch alone moves the running statistics (MixMatch: the first).
+    Alignment multiplies a guess by the ratio of the labels' distribution (a moving average that
+    begins uniform) to that of the guesses of the last 128 steps. Guesses and labels are mixed as in
+    MixMatch. The first strong view also learns its guess unmixed. Its images are rotated by 0, 180,
+    90 and 270 degrees, a quarter of the batch each, and a head learns to predict the angle.
+    Labelled images have strong views. Only the last sub-batch moves the running statistics
+    (MixMatch: the first).
 
     Args:
-      strong_views: of each unlabelled image, beside its anchor (K).
+      strong_views: number of strong views of each unlabelled image, besides its anchor (K).
       beta: parameter of the Beta(β, β) distribution of the mixing weight λ, above 0.
       w_match: weight of the mixed unlabelled images at the end of its ramp.
-      w_kl: weight of the first strong view unmixed, with the same ramp.
-      w_rot: weight of the rotations, without ramp; 0: no head.
-      temperature: of the sharpening (T), above 0.
-      ramp_images: labelled images over which the ramp rises linearly from 0.
+      w_kl: weight of the unmixed first strong view, with the same ramp.
+      w_rot: weight of the rotation loss, without ramp; 0: no head.
+      temperature: temperature of the sharpening (T), above 0.
+      ramp_images: number of labelled images over which the ramp rises linearly from 0.
       redux: which prediction is the guess: 1st (the anchor's), mean (of all views) or swap (of the
         next view; the default of `remixmatch_no_cta.py`).
       use_dm: whether guesses are aligned.
-      use_xe: whether mixed unlabelled images have a cross-entropy or a squared error.
+      use_xe: whether the loss of mixed unlabelled images is a cross-entropy, not a squared error.
       anchor: augmentation of the anchor: weak, none (STL-10) or strong (an ablation).
     """
     check_positive(beta=beta, temperature=temperature, ramp_images=ramp_images)
@@ -75,7 +76,7 @@ def remixmatch(
         n, views = len(batch.labeled), batch.views
         _check_sizes(n, len(views[0]))
 
-        # Each view is normalised on its own.
+        # Each view is normalised separately.
         logits = [apply(params, view)[0] for view in (views[:2] if redux == "1st" else views)]
         predicted = [jax.nn.softmax(jax.lax.stop_gradient(x)) for x in logits]
         predicted = _REDUX[redux](predicted + predicted[:1] * (len(views) - len(predicted)))
@@ -115,14 +116,14 @@ def remixmatch(
 def _check_sizes(labeled, unlabeled):
     if labeled != unlabeled or labeled % 4:
         raise ValueError(
-            f"remixmatch mixes equally many labelled and unlabelled images and turns quarters of "
-            f"them; it was given {labeled} and {unlabeled} (allowed: uratio=1, and a batch_size "
-            "that 4 divides)"
+            f"remixmatch needs equally many labelled and unlabelled images, in four equal parts; "
+            f"got {labeled} and {unlabeled} (allowed: uratio=1, and a batch_size that is a "
+            "multiple of 4)"
         )
 
 
 def _align(predicted, state):
-    """Predictions, times the labels' distribution over that of the remembered guesses."""
+    """Predictions times the ratio of the labels' distribution to that of the remembered guesses."""
     ratio = (1e-6 + state["labels"]) / (1e-6 + jnp.mean(state["guesses"], axis=0))
     return [p * ratio[None] for p in predicted]
 
@@ -137,14 +138,14 @@ def _remember(state, labels, predicted):
 
 
 def _rotation_loss(apply, params, images):
-    """How badly the head tells by how much images are turned, `[]`."""
+    """The head's cross-entropy `[]` for the angles by which images are rotated."""
     turned, turns = _turn(images)
     _, features, _ = apply.with_features(params, turned)
     return jnp.mean(losses.cross_entropy(_ROTATION(params, features), turns))
 
 
 def _turn(images):
-    """Images `[N, H, H, C]` with each quarter of the batch turned, and by which turn: `[N, 4]`."""
+    """Images `[N, H, H, C]`, rotated per quarter of the batch, and one-hot angles `[N, 4]`."""
     quarters = zip(jnp.split(images, 4), (0, 2, 1, 3), strict=True)
     turned = [jnp.rot90(quarter, turns, axes=(1, 2)) for quarter, turns in quarters]
     return jnp.concatenate(turned), jnp.repeat(jnp.eye(4), len(images) // 4, axis=0)

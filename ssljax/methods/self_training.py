@@ -1,8 +1,8 @@
 """Self-training (Scudder, 1965; Lee, 2013) in rounds, each with a new student.
 
-A round's model predicts the unlabelled images. The next round begins anew (from the weights of
-`config.init_from`, if given) and learns these predictions. If a round has several runs, they vote,
-as in V-PET (`algorithms/pet`, https://arxiv.org/abs/2509.07730).
+A round's model predicts the unlabelled images. The next round starts from fresh weights (or those
+of `config.init_from`) and learns these predictions. If a round has several runs, they vote, as in
+V-PET (`algorithms/pet`, https://arxiv.org/abs/2509.07730).
 """
 
 import jax
@@ -32,21 +32,23 @@ def self_training(
     view: str = "weak",
     generation: int = 0,
 ) -> Method:
-    """The first round learns the labelled images. Each later round also learns the predictions of
-    the round before for the unlabelled images, which stay the same throughout the round.
+    """The first round learns the labelled images; later rounds also learn predictions.
+
+    They are the predictions of the previous round for the unlabelled images, and stay the same
+    throughout a round.
 
     Args:
-      rounds: how many there are, each a run directory, `generation=<round>`.
-      runs: number of runs, whose seeds count up and which predict together in all rounds but the
-        last.
+      rounds: number of rounds; each has a run directory, `generation=<round>`.
+      runs: number of runs per round, with consecutive seeds, whose predictions are combined; the
+        last round has one run.
       soft: whether the predictions are probabilities, the mean over the runs; else the class with
         most votes.
       threshold: least mean probability of the likeliest class for an image to count, 0..1.
-      temperature: of the sharpening of soft predictions, above 0.
+      temperature: temperature of the sharpening of soft predictions, above 0.
       unlabeled_weight: weight of the loss on unlabelled images.
-      labeled_weight: of that on labelled ones in later rounds (V-PET: 0).
-      view: of the unlabelled images, weak or strong.
-      generation: which round this is, from 0; set where they are trained.
+      labeled_weight: weight of the loss on labelled images in later rounds (V-PET: 0).
+      view: augmentation of the unlabelled images, weak or strong.
+      generation: number of this round, from 0; `generations.py` sets it.
     """
     check_range("rounds", rounds, 1, 1000)
     check_range("runs", runs, 1, 100)
@@ -60,7 +62,7 @@ def self_training(
     def init(sizes):
         if first:
             return ()
-        known = sizes.guesses  # None: for the shapes alone
+        known = sizes.guesses  # None if only the shapes are needed
         empty = np.zeros((sizes.unlabeled, sizes.classes), np.float32)
         return {"targets": jnp.asarray(empty if known is None else known, jnp.float32)}
 
@@ -96,10 +98,10 @@ def self_training(
 def _make_targets(
     probabilities: np.ndarray, soft: bool, threshold: float, temperature: float
 ) -> np.ndarray:
-    """The targets of the next round, `[N, C]` float32; rows of zeros do not count.
+    """The targets of the next round, `[N, C]` float32; images with rows of zeros do not count.
 
     Args:
-      probabilities: `[R, N, C]` of R runs.
+      probabilities: `[R, N, C]` predictions of R runs.
       soft, threshold, temperature: see `self_training`.
     """
     mean = probabilities.mean(axis=0)
@@ -109,5 +111,5 @@ def _make_targets(
         found = powers / powers.sum(axis=-1, keepdims=True)
     else:
         votes = np.eye(classes)[probabilities.argmax(axis=-1)].sum(axis=0)
-        found = np.eye(classes)[np.argmax(votes + 0.5 * mean, axis=-1)]  # the mean parts ties
+        found = np.eye(classes)[np.argmax(votes + 0.5 * mean, axis=-1)]  # the mean breaks ties
     return np.where(mean.max(axis=-1, keepdims=True) >= threshold, found, 0).astype(np.float32)

@@ -31,11 +31,11 @@ def simmatch(
 ) -> Method:
     """Strong views learn a teacher's classes, and its similarities to the labelled images.
 
-    A bank has an embedding of each labelled image. The similarities of a weak view to these,
-    multiplied by the guess for the class of each, are what the strong view's similarities learn.
-    Their sums by class are mixed into the guess. Guesses are divided by their mean over the last
-    steps. The first epoch has the loss of guesses alone, which are not mixed yet. Of a
-    labelled image that is twice in a batch the last embedding is kept.
+    A bank holds an embedding of each labelled image. The similarities of a weak view to these,
+    multiplied by the guess for the class of each, are the targets of the strong view's
+    similarities. Their sums per class are mixed into the guess. Guesses are divided by their mean
+    over the last steps. The first epoch only has the loss of guesses, which are not mixed yet. For
+    a labelled image that is twice in a batch, the last embedding is kept.
 
     The defaults are the values of the authors' ImageNet runs. USB's recipes have a threshold of
     0.95, weights of 1, temperatures of 0.1 to 0.2, 32 alignment steps, three projectors, a bank
@@ -45,17 +45,17 @@ def simmatch(
       threshold: least probability (`>=`) of a guess that counts, 0..1.
       unlabeled_weight: weight of the unlabelled loss (λu).
       instance_weight: weight of the loss of similarities (λin).
-      temperature: that divides similarities, above 0.
-      smoothing: share of the guess itself in what is learned, 0..1.
-      warmup_steps: steps of the first epoch.
-      alignment_steps: steps whose mean guesses are averaged.
+      temperature: divisor of the similarities, above 0.
+      smoothing: share of the original guess in the mixed guess, 0..1.
+      warmup_steps: number of steps of the first epoch.
+      alignment_steps: number of steps whose mean guesses are averaged.
       embedding: width of the embedding.
-      projectors: heads whose mean is the embedding.
+      projectors: number of heads whose mean is the embedding.
       bank_momentum: share of its old embedding that an image in the bank keeps, 0..1. The mixed
         embedding is scaled to length 1 (USB scales over the images of the batch).
-      teacher: whose guesses and embeddings of labelled images these are: `ema`, the averaged
-        weights with BatchNorm over labelled and weak images; `eman`, the same in evaluation mode;
-        or `self`, the model in one pass over labelled, weak and strong images.
+      teacher: the model that makes the guesses and the labelled images' embeddings: `ema`, the
+        averaged weights with BatchNorm over labelled and weak images; `eman`, the same in
+        evaluation mode; or `self`, the model in one pass over labelled, weak and strong images.
     """
     check_probability(threshold=threshold, smoothing=smoothing, bank_momentum=bank_momentum)
     check_non_negative(unlabeled_weight=unlabeled_weight, instance_weight=instance_weight)
@@ -110,7 +110,7 @@ def _remember(state, batch, embedding, momentum):
     """The bank and its labels after a step.
 
     Args:
-      embedding: `[B, D]` of the batch's labelled images.
+      embedding: `[B, D]` embeddings of the batch's labelled images.
       momentum: `bank_momentum` of `simmatch`.
     """
     old = state["bank"][batch.labeled_index]
@@ -121,8 +121,8 @@ def _remember(state, batch, embedding, momentum):
     }
 
 
-# Each teacher is (apply, params, ema_params, batch, projection) -> student, taught, statistics. The
-# student's are logits and embeddings of labelled images and strong views, those that are taught of
+# Each teacher is (apply, params, ema_params, batch, projection) -> student, taught, statistics.
+# `student` has the logits and embeddings of labelled images and strong views, and `taught` those of
 # labelled images and weak views.
 
 

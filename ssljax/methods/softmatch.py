@@ -24,13 +24,13 @@ def softmatch(
     Guesses are aligned to the uniform distribution first. The weight of a guess is 1 where its
     confidence c is at least the average confidence μ, and exp(-(c - μ)² / (2σ²/n²)) below it; σ² is
     the average variance of confidences. The label is the likeliest class of the guess before the
-    alignment. All averages include this step. The average that guesses are divided by begins with
-    the first step's mean guess.
+    alignment. All averages include this step. The average guess, by which guesses are divided,
+    begins with the first step's mean.
 
     Args:
-      n_sigma: how fast weights fall (n): at μ - σ to exp(-n²/2), above 0.
+      n_sigma: how fast weights fall (n): the weight is exp(-n²/2) at μ - σ; above 0.
       unlabeled_weight: weight of the unlabelled loss (λu).
-      momentum: of the averages, 0..1.
+      momentum: momentum of the averages, 0..1.
       dist_align: whether guesses are aligned before they are weighed.
       dist_uniform: whether they are aligned to the uniform distribution; False: to the average
         prediction for labelled images.
@@ -44,8 +44,8 @@ def softmatch(
         return {
             "mean": jnp.array(1 / sizes.classes),  # μ
             "variance": jnp.array(1.0),  # σ²
-            "guesses": uniform,  # average guess, from the first step's on
-            "target": uniform,  # what guesses are aligned to
+            "guesses": uniform,  # average guess; the first step replaces it
+            "target": uniform,  # the distribution that guesses are aligned to
         }
 
     def average(old, new):
@@ -55,7 +55,7 @@ def softmatch(
         del ema_params, noise
         passed = losses.weak_and_strong(apply, params, batch)
         x_logits, weak_logits, strong_logits, batch_stats = passed
-        check_range("batch_size · uratio", len(weak_logits), 2)  # one has no variance
+        check_range("batch_size · uratio", len(weak_logits), 2)  # one image has no variance
         classes = x_logits.shape[-1]
 
         guess = jax.nn.softmax(weak_logits)

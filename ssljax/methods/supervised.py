@@ -1,4 +1,4 @@
-"""The baseline: cross-entropy on the labelled images alone."""
+"""The baseline: cross-entropy on the labelled images only."""
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +12,8 @@ def supervised(*, view: str = "weak") -> Method:
     """Learns from labelled images only; unlabelled ones are never read.
 
     Args:
-      view: of the images, weak or strong: the published baselines with RandAugment and CTAugment
-        learn from strong views.
+      view: augmentation of the images, weak or strong. The published baselines with RandAugment and
+        CTAugment learn from strong views.
     """
     check_choice("view", view, ("weak", "strong"))
 

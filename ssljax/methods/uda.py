@@ -10,8 +10,8 @@ from ssljax import losses
 from ssljax.checks import check_choice, check_non_negative, check_positive, check_probability
 from ssljax.methods.method import Aux, Method, no_noise, no_state
 
-# Training signal annealing: share of the schedule that has passed, 0 up -> how far the threshold
-# has risen. The last is at 0.99 after the whole schedule.
+# Training signal annealing: completed fraction of the schedule, from 0 -> how far the threshold has
+# risen, 0..1. `log` is at 0.99 at the end of the schedule.
 _TSA = {
     "no": lambda ratio: 1.0,
     "linear": lambda ratio: ratio,
@@ -29,22 +29,23 @@ def uda(
     tsa: str = "no",
     tsa_images: int = 1 << 22,
 ) -> Method:
-    """Predictions on strong views follow sharpened, confident ones on weak views.
+    """Predictions for strong views learn sharpened, confident predictions for weak views.
 
-    One forward pass over [labelled, weak, strong] gives all logits, with BatchNorm over all of it.
-    Confidence is that of the prediction before it is sharpened; images below the threshold count
-    as zero in a mean over all of them. Training signal annealing leaves out the labelled images
-    that are known too well yet, from a mean over the others.
+    One forward pass over [labelled, weak, strong] gives all logits, with BatchNorm over all these
+    images. Confidence is that of the prediction before it is sharpened; images below the threshold
+    count as zero in a mean over all of them. Training signal annealing leaves out the labelled
+    images that are already known too well; the labelled loss is the mean over the others.
 
     Args:
       threshold: least probability (`>=`) of the likeliest class for an image to count, 0..1 (the
         published flag `confidence`).
       unlabeled_weight: weight of the divergence (the published flag `wu`).
-      temperature: that divides the weak views' logits, above 0.
+      temperature: divisor of the weak views' logits, above 0.
       entropy_weight: weight of the entropy on weak views (the published flag `we`).
       tsa: schedule of the greatest probability (`<=`) of its label at which a labelled image
         counts, from 1 / classes to 1: no, linear, exp or log.
-      tsa_images: labelled images over which it rises (published: 2^14 << `tsa_pos`, that is 8).
+      tsa_images: number of labelled images over which this probability rises (published:
+        2^14 << `tsa_pos`, which is 8).
     """
     check_probability(threshold=threshold)
     check_non_negative(unlabeled_weight=unlabeled_weight, entropy_weight=entropy_weight)
@@ -78,7 +79,7 @@ def uda(
         total = xe + unlabeled_weight * xeu + entropy_weight * ent
         return total, Aux(batch_stats, state, logs, guess, mask)
 
-    # What is left out depends on the device, and with it what a mean over the others is one of.
+    # Joint with annealing: the mean is over the images that count, whose number differs per device.
     views = ("weak", "strong")
     return Method(
         views=views, init=no_state, noise=no_noise, loss=loss, joint=tsa != "no", adjustable=True

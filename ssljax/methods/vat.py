@@ -1,6 +1,6 @@
 """Virtual adversarial training (Miyato et al., 2017), as `vat.py` of google-research/mixmatch.
 
-https://arxiv.org/abs/1704.03976; the direction is that of `third_party/vat_utils.py` there.
+https://arxiv.org/abs/1704.03976; the direction comes from its `third_party/vat_utils.py`.
 """
 
 import jax
@@ -19,18 +19,18 @@ def vat(
     warmup_pos: float = 0.4,
     xi: float = 1e-6,
 ) -> Method:
-    """Predictions stay the same where an image is changed in the direction that hurts most.
+    """Predictions stay the same when an image is changed in the most harmful direction.
 
     The direction is one step of the power iteration: the gradient of KL(clean || changed) at a
-    random change of length ξ. The loss is the other divergence, KL(changed || clean), as in the
+    random change of length ξ. The loss is the reverse divergence, KL(changed || clean), as in the
     published code (the paper has the first in both places), without gradient into the clean
-    prediction; the entropy of that is a loss of its own. Each of the passes is normalised on its
-    own, and only that of the labelled images moves the running statistics. The published flag
-    `smoothing` changes nothing, and is not here.
+    prediction. The entropy of the clean prediction is a separate loss. Each pass is normalised
+    separately, and only that of the labelled images moves the running statistics. The published
+    flag `smoothing` has no effect, and is left out.
 
     Args:
       vat_weight: weight of the divergence at the end of its ramp (the published flag `vat`).
-      vat_eps: length of the change, in pixel values of -1..1, over the whole image (ε).
+      vat_eps: Euclidean length of an image's change, in pixel values of -1..1 (ε).
       entmin_weight: weight of the entropy, from the start.
       warmup_pos: share of the run over which vat_weight rises linearly from 0, above 0 to 1.
       xi: length of the random change (ξ), above 0. With the published 1e-6, float32's rounding
@@ -70,7 +70,7 @@ def vat(
 
 
 def _normalize(changes):
-    """Scales each image's change `[N, H, W, C]` to length 1, first by its largest entry."""
+    """Scales each image's change `[N, H, W, C]` to length 1, after a division by its maximum."""
     axes = (1, 2, 3)
     changes /= 1e-12 + jnp.max(jnp.abs(changes), axes, keepdims=True)
     return changes / jnp.sqrt(1e-6 + jnp.sum(jnp.square(changes), axes, keepdims=True))

@@ -1,7 +1,7 @@
 """The 13-layer network of the Mean Teacher paper (Tarvainen & Valpola, 2017), simplified.
 
-Follows `CNN13.classifier` in `libml/models.py` of google-research/fixmatch: without the dropout and
-the noise of the paper, and with BatchNorm after the activation.
+It follows `CNN13.classifier` in `libml/models.py` of google-research/fixmatch: without the dropout
+and the noise of the paper, and with BatchNorm after the activation.
 """
 
 import flax.linen as nn
@@ -15,14 +15,14 @@ from ssljax.models import layers
 class CNN13(nn.Module):
     """images `[N, H, W, C]` in [-1, 1] -> logits `[N, num_classes]`, features `[N, filters]`.
 
-    Both are float32; the features are the input of the last dense layer. The published code takes
-    32×32 images only; this one any from 12×12.
+    Both are float32; the features are the input of the last dense layer. The published code only
+    takes images of 32×32 pixels; this network takes any from 12×12.
     """
 
     num_classes: int
     filters: int = 128  # channels of the first three convolutions and of the last
-    batch_norm_momentum: float = 0.999  # of the running statistics; lower it for short runs
-    dtype: DTypeLike = jnp.float32  # of the computation; parameters and statistics are float32
+    batch_norm_momentum: float = 0.999  # for the running statistics; lower it for short runs
+    dtype: DTypeLike = jnp.float32  # type of the computation; weights and statistics are float32
     axis_name: str | None = None  # devices whose statistics BatchNorm shares while training
 
     def __post_init__(self) -> None:
@@ -54,4 +54,4 @@ class CNN13(nn.Module):
         return dense(features).astype(jnp.float32), features.astype(jnp.float32)
 
 
-cnn13 = CNN13  # the name configs use
+cnn13 = CNN13  # the name in configs

@@ -1,6 +1,6 @@
 """A plain convolutional network without BatchNorm.
 
-Follows `ConvNet.classifier` in `libml/models.py` of google-research/mixmatch.
+It follows `ConvNet.classifier` in `libml/models.py` of google-research/mixmatch.
 """
 
 from functools import partial
@@ -16,14 +16,14 @@ from ssljax.models import layers
 class ConvNet(nn.Module):
     """images `[N, H, W, C]` in [-1, 1] -> logits `[N, num_classes]`, features `[N, D]`; float32.
 
-    The logits are the mean over all positions of a last convolution, the features the mean of its
-    input; D = filters · 2^scales.
+    The logits are the mean of the last convolution over all positions, and the features the mean of
+    its input; D = filters · 2^scales.
     """
 
     num_classes: int
     filters: int = 32  # channels of the first convolution; doubled at each scale
-    scales: int | None = None  # times that the image is halved; None: ceil(log2(width)) - 2
-    dtype: DTypeLike = jnp.float32  # of the computation; parameters are float32
+    scales: int | None = None  # how often the image is halved; None: ceil(log2(width)) - 2
+    dtype: DTypeLike = jnp.float32  # type of the computation; parameters are float32
     axis_name: str | None = None  # unused: there is no BatchNorm
 
     def __post_init__(self) -> None:
@@ -45,4 +45,4 @@ class ConvNet(nn.Module):
         return logits.astype(jnp.float32), jnp.mean(x, axis=(1, 2)).astype(jnp.float32)
 
 
-convnet = ConvNet  # the name configs use
+convnet = ConvNet  # the name in configs

@@ -1,9 +1,9 @@
-"""Convolutions that train fast on CPUs too: for `nn.Conv(conv_general_dilated=…)`.
+"""Convolutions that also train fast on CPUs, for `nn.Conv(conv_general_dilated=…)`.
 
-XLA's CPU gradient of a convolution by its kernel is several times slower than the convolution
-itself, and was half of a training step; as matrix products it keeps up. Its depthwise convolutions
-are ten to twenty times slower than sums of shifted images. What is computed is the same, up to the
-order of sums. On GPUs and TPUs it is XLA's own.
+On CPUs, XLA's gradient of a convolution by its kernel takes several times as long as the
+convolution, and took half of a training step; as matrix products it is as fast. XLA's depthwise
+convolutions take ten to twenty times as long as sums of shifted images. The results are the same up
+to the order of sums. On GPUs and TPUs, XLA's convolutions and gradients are used.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,14 +17,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-_PIXELS = 2048  # of how many the products are summed at once: they have to stay in the cache
-_CHANNELS = 8  # of the images; with fewer, XLA's own gradient is the faster one
+_PIXELS = 2048  # pixels whose products are summed at once: they have to stay in the cache
+_CHANNELS = 8  # least number of image channels; with fewer, XLA's gradient is faster
 _PORTABLE = ContextVar("portable", default=False)
 
 
 @contextmanager
 def portable() -> Iterator[None]:
-    """While a model is traced to be exported: each convolution is one operation, as anywhere."""
+    """Within this context, each convolution is one standard operation, as exports need it."""
     token = _PORTABLE.set(True)
     try:
         yield
@@ -35,7 +35,7 @@ def portable() -> Iterator[None]:
 def conv_general_dilated(
     images: jax.Array, kernel: jax.Array, strides: Any, padding: Any, **options: Any
 ) -> jax.Array:
-    """`lax.conv_general_dilated` as Flax calls it: images `[N, H, W, C]`, kernel `[h, w, C, F]`."""
+    """`lax.conv_general_dilated` for Flax: images `[N, H, W, C]`, kernel `[h, w, C, F]`."""
     plain: Callable[..., jax.Array] = partial(
         lax.conv_general_dilated, window_strides=strides, padding=padding, **options
     )
@@ -57,10 +57,10 @@ def conv_general_dilated(
 def depthwise(
     images: jax.Array, kernel: jax.Array, strides: Any, padding: str, **options: Any
 ) -> jax.Array:
-    """Each channel is convolved by itself: images `[N, H, W, C]`, kernel `[h, w, 1, C]`, padding
-    "SAME" -> `[N, ⌈H / stride⌉, ⌈W / stride⌉, C]`.
+    """A depthwise convolution, which is also fast on CPUs in evaluation.
 
-    It is fast on CPUs in evaluation too.
+    Images `[N, H, W, C]`, kernel `[h, w, 1, C]` and padding "SAME" give
+    `[N, ⌈H / stride⌉, ⌈W / stride⌉, C]`.
     """
     plain: Callable[..., jax.Array] = partial(
         lax.conv_general_dilated, window_strides=strides, padding=padding, **options
@@ -81,7 +81,7 @@ def depthwise(
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def square_conv(plain, stride, images, kernel):
-    """`plain(images, kernel)`; a convolution with a kernel of 1×1 or 3×3 and padding "SAME"."""
+    """`plain(images, kernel)`, a convolution with a kernel of 1×1 or 3×3 and padding "SAME"."""
     del stride
     return plain(images, kernel)
 
@@ -92,7 +92,7 @@ def _forward(plain, stride, images, kernel):
 
 def _backward(plain, stride, residuals, cotangent):
     images, kernel = residuals
-    # It is linear in each of them.
+    # The convolution is linear in the images and in the kernel.
     (by_images,) = jax.linear_transpose(lambda x: plain(x, kernel), images)(cotangent)
 
     def as_products(images, cotangent):
@@ -114,8 +114,8 @@ square_conv.defvjp(_forward, _backward)
 def _shifted(images, cotangent):
     """The gradient by a 3×3 kernel, for stride 1.
 
-    Three shifts of the images along their rows times three shifts of the cotangent along its
-    columns are all nine positions of the kernel at once.
+    The product of three shifts of the images along their rows with three shifts of the cotangent
+    along its columns gives all nine positions of the kernel at once.
     """
     channels, filters = images.shape[3], cotangent.shape[3]
     height, width = images.shape[1:3]
@@ -131,7 +131,7 @@ def _shifted(images, cotangent):
 
 
 def _gathered(images, cotangent, size, stride):
-    """The gradient by a kernel of `size`: what its positions saw, side by side."""
+    """The gradient by a kernel of `size`: the pixels under its positions, as one matrix product."""
     outs, channels, filters = cotangent.shape[1:3], images.shape[3], cotangent.shape[3]
 
     def factors(x, g):
@@ -142,7 +142,7 @@ def _gathered(images, cotangent, size, stride):
 
 
 def _seen(images, outs, size, strides):
-    """What each position of a kernel sees, row by row: `[N, *outs, C]`, padded as "SAME"."""
+    """The pixels under each position of a kernel, row by row: `[N, *outs, C]`, padded as "SAME"."""
     margins = [
         _margin(*sizes) for sizes in zip(images.shape[1:3], outs, size, strides, strict=True)
     ]
@@ -155,13 +155,13 @@ def _seen(images, outs, size, strides):
 
 
 def _margin(length, out, size, stride):
-    """The padding of "SAME", and what more the last slice may reach for."""
+    """The padding of "SAME", plus one stride that the last slice may need."""
     total = max((out - 1) * stride + size - length, 0)
     return total // 2, total - total // 2 + stride
 
 
 def _summed(factors, images, cotangent, shape):
-    """The sum over all pixels of the products of two factors, float32; a few images at a time."""
+    """The products of two factors, summed over all pixels, float32; a few images at a time."""
     count, height, width, _ = cotangent.shape
     most = max(1, _PIXELS // (height * width))
     some = max(n for n in range(1, min(most, count) + 1) if count % n == 0)

@@ -1,8 +1,8 @@
 """EfficientNet-Lite 0 to 4 (Liu, 2020): EfficientNets (Tan & Le, 2019) without squeeze-and-excite.
 
-They follow `lite/efficientnet_lite_builder.py` of tensorflow/tpu, whose weights timm has as
-`tf_efficientnet_lite*`: ReLU6, padding as TensorFlow has it, a stem and a head that do not grow.
-They are made for CPUs and small accelerators.
+They follow `lite/efficientnet_lite_builder.py` of tensorflow/tpu, whose weights are in timm as
+`tf_efficientnet_lite*`: ReLU6, TensorFlow's padding, and a stem and a head of constant width.
+They are designed for CPUs and small accelerators.
 """
 
 import math
@@ -20,12 +20,12 @@ from ssljax.models.key_maps import hwio, torch_layer, torch_norm, transposed
 
 
 class Stage(NamedTuple):
-    """Blocks of one size, of the smallest network."""
+    """The blocks of one size in the smallest network."""
 
-    repeat: int
+    repeat: int  # number of blocks
     kernel: int  # side of the depthwise convolutions
-    stride: int  # of the first block's
-    expand: int  # channels of a block's inside, for each of its input
+    stride: int  # stride of the first block
+    expand: int  # ratio of a block's inner channels to its input channels
     filters: int
 
 
@@ -48,17 +48,17 @@ class EfficientNetLite(nn.Module):
     """
 
     num_classes: int
-    widen: float = 1.0  # factor of the smallest network's channels
-    deepen: float = 1.0  # factor of its blocks
-    resize: int = 0  # side in pixels that images get before the first layer; 0: as they are
-    drop_path: float = 0.0  # how often the last block adds nothing; rises linearly (published: 0.2)
-    dropout: float = 0.0  # share of the features that the head does not see (published: 0.2, 0.3)
-    batch_norm_momentum: float = 0.99  # of the running statistics
-    mean: tuple[float, ...] = ()  # of the images' channels, 0..1; (): 0.5, as published
-    std: tuple[float, ...] = ()
+    widen: float = 1.0  # factor of the channels, compared to the smallest network
+    deepen: float = 1.0  # factor of the number of blocks
+    resize: int = 0  # side in pixels to which images are resized first; 0: no resizing
+    drop_path: float = 0.0  # drop rate of the last block; rises linearly to it (published: 0.2)
+    dropout: float = 0.0  # share of features dropped before the head (published: 0.2, 0.3)
+    batch_norm_momentum: float = 0.99  # for the running statistics
+    mean: tuple[float, ...] = ()  # means of the images' channels, 0..1; (): 0.5, as published
+    std: tuple[float, ...] = ()  # standard deviations of the same
     remat: bool = False  # whether blocks are computed again for the gradient, to save memory
-    frozen: int = 0  # how many of the first groups, see `group`, are not trained
-    dtype: DTypeLike = jnp.float32  # of the computation; parameters and statistics are float32
+    frozen: int = 0  # number of first groups, see `group`, that are not trained
+    dtype: DTypeLike = jnp.float32  # type of the computation; weights and statistics are float32
     axis_name: str | None = None  # devices whose statistics BatchNorm shares while training
 
     def __post_init__(self) -> None:
@@ -70,7 +70,7 @@ class EfficientNetLite(nn.Module):
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The published stages with this network's channels and blocks."""
+        """The published stages, with the channels and blocks of this network."""
         last = len(_STAGES) - 1
         return tuple(
             stage._replace(
@@ -82,12 +82,11 @@ class EfficientNetLite(nn.Module):
 
     @property
     def groups(self) -> int:
-        """Parts of the network from the stem to the head, which learn at rates of their own."""
+        """The number of groups, from the stem to the head, which can have different rates."""
         return 2 + sum(stage.repeat for stage in self.stages)
 
     def group(self, name: str) -> int:
-        """The part, from 0, that the module `name` belongs to; the last convolution's is that of
-        the last block."""
+        """The group, from 0, of the module `name`; the last convolution is in the last block's."""
         if name.startswith("block_"):
             stage, block = map(int, name.removeprefix("block_").split("_"))
             return 1 + sum(x.repeat for x in self.stages[:stage]) + block
@@ -96,7 +95,7 @@ class EfficientNetLite(nn.Module):
         )
 
     def translate(self, tensors: key_maps.Tensors) -> key_maps.Translated:
-        """timm's tensors under this network's names."""
+        """Renames timm's tensors to the names of this network."""
         return key_maps.translate(tensors, _TIMM)
 
     @nn.compact
@@ -139,12 +138,15 @@ class EfficientNetLite(nn.Module):
 
 
 class Block(nn.Module):
-    """An inverted residual block: wider, a depthwise convolution, narrower; added if it fits."""
+    """An inverted residual block: an expansion, a depthwise convolution and a projection.
+
+    The input is added if its shape is that of the output.
+    """
 
     stage: Stage
     stride: int
     drop_path: float
-    conv: Any  # convolutions and norms of the network
+    conv: Any  # makes convolutions, and `norm` BatchNorms, with the network's options
     norm: Any
 
     @nn.compact
@@ -177,7 +179,7 @@ def _widened(filters: int, factor: float) -> int:
     return near if near >= 0.9 * wanted else near + 8
 
 
-# timm's names. Its first stage has blocks without an expansion.
+# These are timm's names. The blocks of its first stage have no expansion.
 _FIRST, _OTHER = r"blocks\.(0)\.(\d+)", r"blocks\.([1-9])\.(\d+)"
 _OURS = r"block_\1_\2"
 _TIMM = (

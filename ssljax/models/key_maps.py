@@ -1,4 +1,4 @@
-"""Names of other people's tensors -> the parameters of ours. Each model's file has its rules."""
+"""Renames tensors of published weights to the parameters of our models, by each model's rules."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,41 +14,41 @@ def same(x: np.ndarray) -> np.ndarray:
 
 
 def transposed(x: np.ndarray) -> np.ndarray:
-    """A dense layer of PyTorch, `[out, in]` -> `[in, out]`."""
+    """Converts a dense layer of PyTorch, `[out, in]` -> `[in, out]`."""
     return x.T if x.ndim == 2 else x
 
 
 def hwio(x: np.ndarray) -> np.ndarray:
-    """A convolution of PyTorch, `[out, in, height, width]` -> `[height, width, in, out]`."""
+    """Converts a convolution of PyTorch, `[out, in, h, w]` -> `[h, w, in, out]`."""
     return x.transpose(2, 3, 1, 0) if x.ndim == 4 else x
 
 
 class Rule(NamedTuple):
-    """The place of tensors whose names match a pattern."""
+    """The parameter for tensors whose names match a pattern."""
 
-    pattern: str  # of the whole name
+    pattern: str  # regular expression that matches the entire name
     # Path of the parameter, such as `block_\1/qkv/kernel`, with the groups of the pattern. "": the
-    # model has no place for the tensor, and computes the same without it. The part behind a #
-    # orders tensors that are joined along their last axis: query, key, value.
+    # model does not need the tensor, and computes the same without it. The part after a # orders
+    # tensors that are concatenated along their last axis: query, key, value.
     path: str
     change: Callable[[np.ndarray], np.ndarray] = same
 
 
 class Translated(NamedTuple):
-    """Tensors under a model's names."""
+    """Tensors with a model's names."""
 
-    params: dict[str, np.ndarray]  # path -> array; statistics of BatchNorm end in mean and var
+    params: dict[str, np.ndarray]  # path -> array; paths of BatchNorm statistics end in mean or var
     sources: dict[str, tuple[str, ...]]  # path -> names of the tensors that it comes from
     without_place: list[str]  # names of tensors that no model of this kind needs
-    unknown: list[str]  # names that no rule knows
-    notes: Sequence[str] = ()  # what was done to fit them
-    # Beginnings of paths: these parameters may be missing, or may be left out.
+    unknown: list[str]  # names that match no rule
+    notes: Sequence[str] = ()  # descriptions of the changes to the tensors
+    # Prefixes of the paths of parameters that may be missing, and of those that may be left out.
     may_be_new: tuple[str, ...] = ()
     may_be_left: tuple[str, ...] = ()
 
 
 def unchanged(tensors: Tensors) -> Translated:
-    """Tensors that have our names."""
+    """Tensors that already have our names."""
     return Translated(dict(tensors), {name: (name,) for name in tensors}, [], [])
 
 
@@ -72,8 +72,8 @@ def torch_norm(pattern: str, path: str) -> list[Rule]:
 
 
 def translate(tensors: Tensors, rules: Sequence[Rule]) -> Translated:
-    """Gives every tensor its place, by the first rule whose pattern is its name."""
-    parts: dict[str, dict[str, str]] = {}  # path -> which part -> name of the tensor
+    """Renames every tensor by the first rule whose pattern matches its name."""
+    parts: dict[str, dict[str, str]] = {}  # path -> part -> name of the tensor
     changes, without_place, unknown = {}, [], []
     for name in tensors:
         found = next(
@@ -105,10 +105,10 @@ def _joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def unstacked(tensors: Tensors, pattern: str) -> dict[str, np.ndarray]:
-    """Layers that were trained in a loop: `a/kernel [12, …]` -> `a_0/kernel`, `a_1/kernel`, …
+    """Splits layers that are stacked in one array: `a/kernel [12, …]` -> `a_0/kernel`, …
 
     Args:
-      pattern: of the beginning of their names, `a`.
+      pattern: regular expression for the beginning of their names, `a`.
     """
     found: dict[str, np.ndarray] = {}
     for name, x in tensors.items():

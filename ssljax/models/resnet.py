@@ -1,9 +1,9 @@
 """The residual networks of ImageNet recipes (He et al., 2016), version 1.5.
 
-`resnet50` follows `resnet50_model.py` of fixmatch's imagenet code: the stride is in the 3×3
-convolution, which pads at the bottom and right alone where the size is even, as TensorFlow does; no
-convolution has a bias; every BatchNorm starts with scale 1. The others are the same with the blocks
-of the paper.
+`resnet50` follows `resnet50_model.py` of FixMatch's ImageNet code: the stride is in the 3×3
+convolution, which pads only at the bottom and right for even sizes, as TensorFlow does; no
+convolution has a bias; every BatchNorm starts with scale 1. The other networks differ in their
+blocks, which are those of the paper.
 """
 
 from functools import partial
@@ -16,7 +16,7 @@ from jax.typing import DTypeLike
 
 from ssljax.models import layers
 
-_he_normal = nn.initializers.he_normal()  # Keras' too: a truncated normal, by fan-in
+_he_normal = nn.initializers.he_normal()  # the same as Keras': a truncated normal, by fan-in
 
 
 class ResNet(nn.Module):
@@ -26,11 +26,11 @@ class ResNet(nn.Module):
     """
 
     num_classes: int
-    blocks: tuple[int, ...]  # residual blocks at each of the four resolutions
+    blocks: tuple[int, ...]  # number of residual blocks per resolution
     bottleneck: bool = True  # 1×1, 3×3, 1×1 to four times the channels; False: 3×3, 3×3
-    batch_norm_momentum: float = 0.9  # of the running statistics
+    batch_norm_momentum: float = 0.9  # for the running statistics
     remat: bool = False  # whether blocks are computed again for the gradient, to save memory
-    dtype: DTypeLike = jnp.float32  # of the computation; parameters and statistics are float32
+    dtype: DTypeLike = jnp.float32  # type of the computation; weights and statistics are float32
     axis_name: str | None = None  # devices whose statistics BatchNorm shares while training
 
     def __post_init__(self) -> None:
@@ -80,7 +80,7 @@ def _basic(x: Any, conv: Any, norm: Any, *, filters: int, stride: int) -> Any:
 
 
 def _shortcut(x: Any, filters: int, stride: int, conv: Any, norm: Any) -> Any:
-    """x itself, or where its shape changes, a 1×1 convolution of it."""
+    """x, or a 1×1 convolution of it if the block changes the shape."""
     if x.shape[-1] == filters and stride == 1:
         return x
     return norm()(conv(filters, (1, 1), strides=stride)(x))

@@ -1,8 +1,8 @@
 """The residual network with shake-shake regularisation (Gastaldi, 2017).
 
-Follows `ShakeNet.classifier` and `shakeshake` in `libml` of google-research/mixmatch. There the
+It follows `ShakeNet.classifier` and `shakeshake` in `libml` of google-research/mixmatch. There the
 gradient has the weights of the forward pass: the code's `mu[::1]`, perhaps meant to be `mu[::-1]`,
-is `mu` itself. The paper draws anew for the gradient; the code produced the numbers.
+equals `mu`. The paper draws new weights for the gradient; the code produced the published numbers.
 """
 
 import flax.linen as nn
@@ -16,17 +16,17 @@ from ssljax.models import layers
 class ShakeResNet(nn.Module):
     """images `[N, H, W, C]` in [-1, 1] -> logits `[N, num_classes]`, features `[N, D]`; float32.
 
-    The features are the input of the last dense layer. In training each block weighs its two
-    branches by a uniform draw for each image, from the random stream `shake`; in evaluation by a
-    half. The height and the width are multiples of 2^(scales - 1).
+    The features are the input of the last dense layer. In training each block weights its two
+    branches by a uniform random number per image, from the random stream `shake`; in evaluation
+    both weights are 0.5. The height and the width are multiples of 2^(scales - 1).
     """
 
     num_classes: int
-    filters: int = 32  # channels of the first scale; doubled at each further one
-    repeat: int = 4  # residual blocks a scale
-    scales: int | None = None  # resolutions; None: ceil(log2(width)) - 2
-    batch_norm_momentum: float = 0.999  # of the running statistics; lower it for short runs
-    dtype: DTypeLike = jnp.float32  # of the computation; parameters and statistics are float32
+    filters: int = 32  # channels of the first scale; doubled at each further scale
+    repeat: int = 4  # residual blocks per scale
+    scales: int | None = None  # number of resolutions; None: ceil(log2(width)) - 2
+    batch_norm_momentum: float = 0.999  # for the running statistics; lower it for short runs
+    dtype: DTypeLike = jnp.float32  # type of the computation; weights and statistics are float32
     axis_name: str | None = None  # devices whose statistics BatchNorm shares while training
 
     def __post_init__(self) -> None:
@@ -51,7 +51,7 @@ class ShakeResNet(nn.Module):
         return dense(features).astype(jnp.float32), features.astype(jnp.float32)
 
     def _weight(self, x):
-        """The share of the second branch in a block's output, one per image: `[N, 1, 1, 1]`."""
+        """The weight of the second branch in a block's output, one per image: `[N, 1, 1, 1]`."""
         return jax.random.uniform(self.make_rng("shake"), (len(x), 1, 1, 1), x.dtype)
 
 
@@ -63,7 +63,7 @@ def _branch(x, filters, stride, norm, conv):
 
 
 def _shortcut(x, filters, stride, norm, conv):
-    """The block's input, fitted to its output; at a new scale, from two shifted samplings."""
+    """The block's input in the shape of its output; with stride 2, from two shifted samplings."""
     if stride == 2:
         samplings = [jax.lax.slice(x, (0, i, i, 0), x.shape, (1, 2, 2, 1)) for i in (0, 1)]
         halves = [conv(filters // 2, (1, 1))(nn.relu(pixels)) for pixels in samplings]
@@ -73,4 +73,4 @@ def _shortcut(x, filters, stride, norm, conv):
     return x
 
 
-shake_resnet = ShakeResNet  # the name configs use
+shake_resnet = ShakeResNet  # the name in configs

@@ -1,12 +1,13 @@
-"""Vision transformers (Dosovitskiy et al., 2021), as their pretrained weights need them.
+"""Vision transformers (Dosovitskiy et al., 2021) for published pretrained weights.
 
-`variant` chooses among what timm, DINOv2, OpenAI's CLIP, MAE and USB compute, in details:
+`variant` selects details in which timm, DINOv2, OpenAI's CLIP, MAE and USB differ:
 
-`augreg`: the first ones, of big_vision and AugReg; a class token, exact GELU.
-`dinov2`, `dinov2_reg`: layer scale, and four registers, without a position for the class token.
+`augreg`: the original network, of big_vision and AugReg; a class token, exact GELU.
+`dinov2`, `dinov2_reg`: layer scale; `dinov2_reg` also has four registers, and no position for the
+class token.
 `clip`, `openclip`: CLIP's image tower: a norm before the blocks, no bias in the patches; `clip` has
-QuickGELU, as OpenAI's weights need, and `openclip` GELU, as most others do.
-`mae`: features are the mean of the patches, which has a norm of its own, not the class token.
+QuickGELU, for OpenAI's weights, and `openclip` GELU, for most others.
+`mae`: features are the mean of the patches, which has a separate norm, not the class token.
 `usb`: `augreg` with the head of PyTorch, for USB's recipes.
 """
 
@@ -28,17 +29,17 @@ from ssljax.models import key_maps, layers, vit_keys
 class Variant(NamedTuple):
     """The details in which published vision transformers differ."""
 
-    mean: tuple[float, ...]  # of the channels of the images that the weights are for, in 0..1
-    std: tuple[float, ...]
-    registers: int = 0  # extra tokens between the class token and the patches
-    class_position: bool = True  # whether the class token has a position of its own
-    layer_scale: float = 0.0  # first value of the scales of what a block adds; 0: it has none
+    mean: tuple[float, ...]  # channel means of the images that the weights are for, 0..1
+    std: tuple[float, ...]  # standard deviations of the same
+    registers: int = 0  # number of extra tokens between the class token and the patches
+    class_position: bool = True  # whether the class token has a position
+    layer_scale: float = 0.0  # initial scale of each block's additions; 0: no scales
     pre_norm: bool = False  # whether tokens are normalised before the first block
     patch_bias: bool = True
     quick_gelu: bool = False  # x · sigmoid(1.702 x)
-    epsilon: float = 1e-6  # of the norms
+    epsilon: float = 1e-6  # epsilon of the norms
     mean_pool: bool = False  # features are the mean of the patches, not the class token
-    torch_head: bool = False  # whether a new head is drawn as `torch.nn.Linear`
+    torch_head: bool = False  # whether a new head is initialised like `torch.nn.Linear`
 
 
 _HALF = Variant((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -77,16 +78,16 @@ class VisionTransformer(nn.Module):
     patch: int = 16  # side of a patch in pixels
     variant: str = "augreg"  # augreg, dinov2, dinov2_reg, clip, openclip, mae, usb
     width: int = 384  # channels of a token
-    depth: int = 12  # blocks
-    heads: int = 6  # of attention; they divide width
-    resize: int = 0  # side in pixels that images get before the first layer; 0: as they are
-    drop_path: float = 0.0  # how often the last block adds nothing; rises linearly from 0
-    dropout: float = 0.0  # share of the features that the head does not see
-    mean: tuple[float, ...] = ()  # of the images' channels, 0..1; (): the variant's
-    std: tuple[float, ...] = ()
+    depth: int = 12  # number of blocks
+    heads: int = 6  # attention heads; a divisor of width
+    resize: int = 0  # side in pixels to which images are resized first; 0: no resizing
+    drop_path: float = 0.0  # drop rate of the last block; rises linearly to it from 0
+    dropout: float = 0.0  # share of features dropped before the head
+    mean: tuple[float, ...] = ()  # means of the images' channels, 0..1; (): the variant's
+    std: tuple[float, ...] = ()  # standard deviations of the same
     remat: bool = False  # whether blocks are computed again for the gradient, to save memory
-    frozen: int = 0  # how many of the first groups, see `group`, are not trained
-    dtype: DTypeLike = jnp.float32  # of the computation; parameters are float32
+    frozen: int = 0  # number of first groups, see `group`, that are not trained
+    dtype: DTypeLike = jnp.float32  # type of the computation; parameters are float32
     axis_name: str | None = None  # unused: there is no BatchNorm
 
     def __post_init__(self) -> None:
@@ -94,34 +95,34 @@ class VisionTransformer(nn.Module):
         layers.check_sizes(self)
         layers.check_pretrained(self)
         if self.width % self.heads:
-            raise ValueError(f"heads is {self.heads}; allowed: what divides width, {self.width}")
+            raise ValueError(f"heads is {self.heads}; allowed: divisors of width, {self.width}")
         super().__post_init__()
 
     @property
     def kind(self) -> Variant:
-        """The variant, with the mean and standard deviation that were given."""
+        """The variant, with this model's mean and standard deviation if it has them."""
         chosen = VARIANTS[self.variant]
         return chosen._replace(mean=self.mean or chosen.mean, std=self.std or chosen.std)
 
     @property
     def groups(self) -> int:
-        """Parts of the network from the patches to the head, which learn at rates of their own."""
+        """The number of groups, from the patches to the head, which can have different rates."""
         return self.depth + 2
 
     def group(self, name: str) -> int:
-        """The part, from 0, that the module or parameter `name` belongs to, as USB groups them."""
+        """The group, from 0, of the module or parameter `name`, as in USB."""
         if name.startswith("block_"):
             return 1 + int(name.removeprefix("block_"))
         return {"norm": self.depth, "fc_norm": self.depth + 1, "head": self.depth + 1}.get(name, 0)
 
     def translate(self, tensors: key_maps.Tensors) -> key_maps.Translated:
-        """Tensors of others under this network's names."""
+        """Renames published tensors to the names of this network."""
         return vit_keys.translate(tensors)
 
     def adapt(
         self, found: key_maps.Translated, image_shape: tuple[int, int, int]
     ) -> key_maps.Translated:
-        """Weights for images of any size -> those for `image_shape`, (height, width, channels)."""
+        """Adapts weights for images of any size to `image_shape`, (height, width, channels)."""
         height, width = (self.resize or side for side in image_shape[:2])
         grid, kind = (height // self.patch, width // self.patch), self.kind
         return vit_keys.adapt(
@@ -157,7 +158,7 @@ class VisionTransformer(nn.Module):
         return logits.astype(jnp.float32), features.astype(jnp.float32)
 
     def _embed(self, images: jax.Array) -> jax.Array:
-        """Images -> tokens `[N, class token + registers + patches, width]` with positions."""
+        """Images -> tokens with positions, `[N, class token + registers + patches, width]`."""
         count, height, width, _ = images.shape
         if height % self.patch or width % self.patch:
             raise ValueError(
@@ -198,12 +199,12 @@ class VisionTransformer(nn.Module):
 
 
 def _tokens(x: jax.Array, start: int, stop: int | None = None) -> jax.Array:
-    """`x[:, start:stop]`, as an operation of every format, for batches of any size too."""
+    """`x[:, start:stop]`, as an operation that all export formats have, for any batch size."""
     return jax.lax.slice_in_dim(x, start, stop, axis=1)
 
 
 class Block(nn.Module):
-    """Tokens `[N, T, D]` -> the same: attention, then a perceptron, each added to its input."""
+    """Attention and a perceptron, each added to its input: tokens `[N, T, D]` -> `[N, T, D]`."""
 
     heads: int
     kind: Variant
@@ -229,7 +230,7 @@ class Block(nn.Module):
 
 
 def _attention(qkv: jax.Array, heads: int) -> jax.Array:
-    """Queries, keys and values `[N, T, 3D]` -> what each token attends to, `[N, T, D]`."""
+    """Queries, keys and values `[N, T, 3D]` -> the output of attention, `[N, T, D]`."""
     count, length, triple = qkv.shape
     size = triple // 3 // heads
     parts = qkv.reshape(count, length, 3, heads, size).transpose(2, 0, 3, 1, 4)
@@ -244,7 +245,7 @@ def _norm(kind: Variant, dtype: DTypeLike, name: str) -> nn.LayerNorm:
 
 
 def _uniform(bound: float) -> nn.initializers.Initializer:
-    """Uniform numbers from -bound to bound."""
+    """An initializer with uniform numbers from -bound to bound."""
 
     def draw(key, shape, dtype=jnp.float32):
         return jax.random.uniform(key, shape, dtype, -bound, bound)

@@ -1,8 +1,8 @@
-"""The names and layouts in which others publish the weights of a vision transformer.
+"""The names and layouts of published weights of vision transformers.
 
-timm and DINOv2 have one layout, OpenAI and OpenCLIP another, the models of transformers (ViT,
-DINOv2, CLIP) a third, and AugReg and big_vision Flax's. Queries, keys and values are one layer in
-ours.
+timm and DINOv2 have one layout, OpenAI and OpenCLIP another, Hugging Face's transformers (ViT,
+DINOv2, CLIP) a third, and AugReg and big_vision that of Flax. In our models, queries, keys and
+values are one layer.
 """
 
 import math
@@ -19,7 +19,7 @@ _FLAX_PREFIXES = ("", "opt/target/", "params/", "params/img/")
 
 
 def translate(tensors: key_maps.Tensors) -> key_maps.Translated:
-    """Tensors of any of these layouts -> the parameters of `vit.py`."""
+    """Converts tensors in any of these layouts to the parameters of `vit.py`."""
     flax = next((p for p in _FLAX_PREFIXES if f"{p}embedding/kernel" in tensors), None)
     if flax is not None:
         tensors = {k.removeprefix(flax): x for k, x in tensors.items() if k.startswith(flax)}
@@ -30,15 +30,15 @@ def translate(tensors: key_maps.Tensors) -> key_maps.Translated:
 def adapt(
     found: key_maps.Translated, grid: tuple[int, int], *, class_position: bool, mean_pool: bool
 ) -> key_maps.Translated:
-    """Parameters as a network with these details needs them.
+    """Adapts parameters to a network with these details.
 
     Args:
-      grid: patches of the images, in height and width; positions are resized to it.
+      grid: number of patches in height and width; positions are resized to it.
       class_position: whether the class token has a position.
-      mean_pool: whether features are the mean of the patches, which has a norm of its own.
+      mean_pool: whether features are the mean of the patches, which has a separate norm.
     """
     params, notes = _with_positions(found.params, grid, class_position)
-    # MAE's own fine-tuning makes the norm of the mean anew, in place of the one of all tokens.
+    # MAE's fine-tuning initialises a new norm of the mean, instead of the norm of all tokens.
     remade = ("fc_norm/",) if mean_pool and "norm/scale" in params else ()
     return found._replace(
         params=params,
@@ -51,14 +51,14 @@ def adapt(
 def _with_positions(
     params: Mapping[str, np.ndarray], grid: tuple[int, int], class_position: bool
 ) -> tuple[dict[str, np.ndarray], list[str]]:
-    """The parameters with positions for this grid, and notes on what was changed."""
+    """The parameters with positions for this grid, and notes on the changes."""
     params, position = dict(params), params.get("pos_embed")
     if position is None or position.ndim != 3:
         return params, []
     own = int(class_position)
     given = position.shape[1]
     if not own and math.isqrt(given) ** 2 == given - 1 and "cls_token" in params:
-        # DINOv2 has a position of the class token; timm has added it there already.
+        # DINOv2 has a position of the class token; timm has already added it to the token.
         params["cls_token"] = params["cls_token"] + position[:, :1]
         position = position[:, 1:]
     side = math.isqrt(position.shape[1] - own)
@@ -70,8 +70,10 @@ def _with_positions(
 
 
 def _resized(position: np.ndarray, tokens: int, grid: tuple[int, int]) -> np.ndarray:
-    """Positions `[1, tokens + side², D]` -> `[1, tokens + height · width, D]` for a grid of so many
-    patches: bicubic and antialiased, as `resample_abs_pos_embed` of timm."""
+    """Resizes positions `[1, tokens + side², D]` to `[1, tokens + height · width, D]`.
+
+    The method is bicubic and antialiased, as in timm's `resample_abs_pos_embed`.
+    """
     first, patches = position[:, :tokens], position[:, tokens:]
     side = math.isqrt(patches.shape[1])
     square = jnp.asarray(patches.reshape(1, side, side, -1))
@@ -81,15 +83,16 @@ def _resized(position: np.ndarray, tokens: int, grid: tuple[int, int]) -> np.nda
 
 
 def _tokens(x: np.ndarray) -> np.ndarray:
-    """[D] or [T, D] -> [1, T, D]."""
+    """Reshapes `[D]` or `[T, D]` to `[1, T, D]`."""
     return x.reshape(1, -1, x.shape[-1]) if x.ndim in (1, 2) else x
 
 
 def _block(prefix: str, **names: str) -> list[Rule]:
-    """The rules of a block of PyTorch: our names, and regular expressions of theirs.
+    """The rules of a block of PyTorch.
 
     Args:
-      prefix: of their names, with the block's number as a group.
+      prefix: regular expression of the names' prefix, with the block's number as a group.
+      names: our names -> regular expressions of the published names.
     """
     rules = []
     for ours, theirs in names.items():
@@ -102,7 +105,7 @@ def _block(prefix: str, **names: str) -> list[Rule]:
 
 
 def _separate(pattern: str) -> list[Rule]:
-    """The rules of queries, keys and values that are three layers; `pattern` has their initial."""
+    """The rules of queries, keys and values in three layers; `pattern` captures their initial."""
     return [
         Rule(rf"{pattern}\.weight", r"block_\1/qkv/kernel#\2", transposed),
         Rule(rf"{pattern}\.bias", r"block_\1/qkv/bias#\2"),
@@ -139,7 +142,7 @@ _OPEN_CLIP = [
     ),
     Rule(rf"{_CLIP_BLOCK}\.attn\.in_proj_weight", r"block_\1/qkv/kernel", transposed),
     Rule(rf"{_CLIP_BLOCK}\.attn\.in_proj_bias", r"block_\1/qkv/bias"),
-    # The projection to where texts are, and the tower of these.
+    # The projection to the space of text embeddings, and the text tower.
     Rule(r"visual\.proj|text\..*|transformer\..*|token_embedding\..*|positional_embedding", ""),
     Rule(r"ln_final\..*|text_projection|logit_(scale|bias)", ""),
     Rule("input_resolution|context_length|vocab_size", ""),
@@ -174,23 +177,23 @@ _TRANSFORMERS = [
     *_separate(rf"{_TOWER}\.self_attn\.([qkv])_proj"),
     Rule(r"vision_model\.embeddings\.position_ids|visual_projection\..*|text_.*", ""),
 ]  # fmt: skip
-# Heads of USB's pretraining, which its own `load_checkpoint` (`nets/utils.py`) passes over.
+# Heads of USB's pretraining, which USB's `load_checkpoint` (`nets/utils.py`) skips, too.
 _OTHER_HEADS = Rule(r"(fc|classifier|mlp|head)\..*", "")
 _TORCH = (*_TIMM, *_OPEN_CLIP, *_TRANSFORMERS, _OTHER_HEADS)
 
 
 def _merge_heads(x: np.ndarray) -> np.ndarray:
-    """Queries, keys or values of heads, `[D, heads, size]` or `[heads, size]` -> one axis less."""
+    """Merges the heads of queries, keys or values: `[…, heads, size]` -> `[…, heads · size]`."""
     return x.reshape(*x.shape[:-2], -1) if x.ndim > 1 else x
 
 
 def _merge_inputs(x: np.ndarray) -> np.ndarray:
-    """The projection of heads, `[heads, size, D]` -> `[heads · size, D]`."""
+    """Merges the heads of the projection: `[heads, size, D]` -> `[heads · size, D]`."""
     return x.reshape(-1, x.shape[-1]) if x.ndim == 3 else x
 
 
 def _plain(theirs: str, ours: str) -> Rule:
-    """A layer that has Flax's names in both."""
+    """The rule of a layer whose parameters have Flax's names on both sides."""
     return Rule(rf"{theirs}/(kernel|bias|scale)", rf"{ours}/\{1 + theirs.count('(')}")
 
 

@@ -1,8 +1,8 @@
 """The wide residual network of the MixMatch and FixMatch papers (Zagoruyko & Komodakis, 2016).
 
-Follows `ResNet.classifier` in `libml/models.py` of google-research/mixmatch. One difference in
-the last digits: TensorFlow's fused BatchNorm feeds its running variance with the unbiased
-estimate (N / (N - 1)), Flax with the biased one.
+It follows `ResNet.classifier` in `libml/models.py` of google-research/mixmatch. The last digits
+differ: TensorFlow's fused BatchNorm updates its running variance with the unbiased estimate
+(N / (N - 1)), and Flax with the biased one.
 """
 
 from functools import partial
@@ -26,12 +26,12 @@ class WideResNet(nn.Module):
     """
 
     num_classes: int
-    filters: int = 32  # channels of the first scale; doubled at each further one
-    repeat: int = 4  # residual blocks a scale
-    scales: int | None = None  # resolutions; None: ceil(log2(width)) - 2
-    batch_norm_momentum: float = 0.999  # of the running statistics; lower it for short runs
+    filters: int = 32  # channels of the first scale; doubled at each further scale
+    repeat: int = 4  # residual blocks per scale
+    scales: int | None = None  # number of resolutions; None: ceil(log2(width)) - 2
+    batch_norm_momentum: float = 0.999  # for the running statistics; lower it for short runs
     remat: bool = False  # whether blocks are computed again for the gradient, to save memory
-    dtype: DTypeLike = jnp.float32  # of the computation; parameters and statistics are float32
+    dtype: DTypeLike = jnp.float32  # type of the computation; weights and statistics are float32
     axis_name: str | None = None  # devices whose statistics BatchNorm shares while training
 
     def __post_init__(self) -> None:
@@ -71,4 +71,4 @@ def _block(x, conv, norm, *, filters, stride, activate_shortcut):
     return x + y
 
 
-wide_resnet = WideResNet  # the name configs use
+wide_resnet = WideResNet  # the name in configs

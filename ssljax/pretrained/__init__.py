@@ -1,1 +1,1 @@
-"""Other people's weights: read from files, and fitted into a model."""
+"""Published weights: reading them from files, and loading them into a model."""

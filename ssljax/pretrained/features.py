@@ -1,8 +1,7 @@
-"""Features of images by a frozen network, computed once and kept in memory and, for later runs, on
-the disk.
+"""Features of images from a frozen network, computed once and cached in memory and on the disk.
 
-Their keys are hashes of the network and of each image's pixels: only new images are computed.
-Deleting a folder of features is always safe.
+Their keys are hashes of the network and of each image's pixels, so that later runs compute only
+new images. Deleting a folder of features is always safe.
 """
 
 import dataclasses
@@ -27,11 +26,11 @@ from ssljax.pretrained.weight_files import checksum
 from ssljax.storage.files import replacing
 
 PyTree = Any
-FOLDER = "~/.cache/ssljax/features"  # where features are kept between runs
-_EACH = {"cpu": 16}  # images that a device computes at once: on a core they stay in its cache
-_MANY = 128  # on others
-_KEPT = 2048  # images whose features are one file
-# Fields of a model that do not change its features: they are of the head, or of training.
+FOLDER = "~/.cache/ssljax/features"  # the default cache of features
+_EACH = {"cpu": 16}  # platform -> images per device and batch: so few fit in a core's cache
+_MANY = 128  # the same for other platforms
+_KEPT = 2048  # images per file of features
+# Fields of a model that do not change its features: they belong to the head, or to training.
 _OF_TRAINING = {
     "num_classes", "axis_name", "remat", "frozen", "drop_path", "dropout", "batch_norm_momentum",
     "parent", "name",
@@ -39,11 +38,11 @@ _OF_TRAINING = {
 
 
 class Features:
-    """The features of images by a network with frozen weights.
+    """Computes features of images with a frozen network, and caches them.
 
     Args:
-      model: its second output is features `[N, D]`, in evaluation mode.
-      folder: where features are kept between runs; None: nowhere.
+      model: a network whose second output is features `[N, D]`; it runs in evaluation mode.
+      folder: the cache on the disk; None: there is none.
     """
 
     def __init__(
@@ -68,7 +67,7 @@ class Features:
         """Features `[n, D]` float32 of images, uint8 `[n, H, W, C]`.
 
         Args:
-          title: what they are, for the bar that shows how far it is.
+          title: name of the images, for the progress bar.
         """
         if not len(images):
             return np.zeros((0, width(self._model, images.shape[1:])), np.float32)
@@ -106,12 +105,12 @@ class Features:
             path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(path) as file:
                 np.savez(file, keys=keys, features=np.stack([*fresh.values()]))
-        except OSError as error:  # a full disk must not stop what needs them now
-            LOG.info(f"note: features cannot be kept in {path} ({error})")
+        except OSError as error:  # a full disk must not stop the run that needs the features
+            LOG.info(f"note: features cannot be saved in {path} ({error})")
 
 
 def width(model: nn.Module, image_shape: tuple[int, ...]) -> int:
-    """Numbers of an image's features; `image_shape` is (height, width, channels)."""
+    """The number of features per image; `image_shape` is (height, width, channels)."""
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     (_, features), _ = jax.eval_shape(
         lambda images: model.init_with_output(jax.random.key(0), images, train=False), images
@@ -128,7 +127,7 @@ def _features_of(model: nn.Module) -> Any:
 
 
 def _name(model: nn.Module, params: PyTree, batch_stats: PyTree) -> str:
-    """A hash of all that features depend on but for the images."""
+    """A hash of everything that features depend on, except the images."""
     head = groups_of(model).head
     fields = {
         field.name: getattr(model, field.name)
@@ -148,14 +147,16 @@ def _digest(image: np.ndarray) -> bytes:
 
 
 def _kept(folder: Path) -> Iterator[tuple[bytes, np.ndarray]]:
-    """The features that a folder has, by the digests of their images."""
+    """The features in a folder, as pairs of an image's digest and its features."""
     for path in sorted(folder.glob("*.npz")):
         try:
             found = arrays.read(path, ["keys", "features"])
             keys, rows = found["keys"], found["features"]
             if len(keys) != len(rows) or keys.dtype != np.uint8 or rows.dtype != np.float32:
-                raise UsageError("it holds something else")
+                raise UsageError("its arrays are not features")
         except UsageError as error:
-            LOG.info(f"note: the features in {path} cannot be read ({error}); they are made again")
+            LOG.info(
+                f"note: the features in {path} cannot be read ({error}); they are computed again"
+            )
             continue
         yield from zip(map(bytes, keys), rows, strict=True)

@@ -1,4 +1,4 @@
-"""Named tensors -> the weights of a model, each in its place or refused."""
+"""Loads named tensors into a model; every tensor must match a parameter."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -16,34 +16,34 @@ from ssljax.models.key_maps import Translated
 from ssljax.network import groups_of
 from ssljax.pretrained.weight_files import FIELD, Weights
 
-_STATISTICS = ("mean", "var")  # what the paths of BatchNorm's end in
+_STATISTICS = ("mean", "var")  # last parts of the paths of BatchNorm's statistics
 Shapes = Mapping[str, tuple[int, ...]]
 
 
 class Fitted(NamedTuple):
-    """Weights that have found their places in a model."""
+    """Weights that fit a model."""
 
     params: Mapping[str, np.ndarray]  # path, `block_0/qkv/kernel` -> float32
     batch_stats: Mapping[str, np.ndarray]
-    has_head: bool  # whether the last layer is among them
-    lines: tuple[str, str, str]  # what matched, what was left out, what is new
+    has_head: bool  # whether they include the last layer
+    lines: tuple[str, str, str]  # messages on what matched, what was left out and what is new
 
 
 def fit(
     weights: Weights, model: nn.Module, name: str, *, image_shape: tuple[int, int, int]
 ) -> Fitted:
-    """Gives each tensor its place in `model`.
+    """Assigns each tensor to a parameter of `model`.
 
-    The last layer is taken where it has the model's number of classes; else it is left as it is
-    drawn. Every other parameter of the model must be there, and every tensor have a place.
+    The last layer is loaded if it has the model's number of classes; else it keeps its random
+    weights. Every other parameter of the model must be there, and every tensor must match one.
 
     Args:
       name: `config.model`, for messages.
-      image_shape: (height, width, channels) of the images that the model is for.
+      image_shape: (height, width, channels) of the model's images.
 
     Raises:
-      UsageError: a tensor is missing, has no place, or has another shape; or the model knows
-        nobody's names but ours.
+      UsageError: a tensor is missing, matches no parameter or has another shape; or the model has
+        no rules for published names.
     """
     head = f"{groups_of(model).head}/"
     shapes, found = _shapes(model, image_shape), _translated(weights, model, name, image_shape)
@@ -84,8 +84,8 @@ def _translated(
         found = model.translate(weights.tensors)
     else:
         raise UsageError(
-            f"{FIELD} {weights.name}: config.model {name!r} has no names for other people's "
-            "weights; allowed: a run directory, or a vit or efficientnet_lite"
+            f"{FIELD} {weights.name}: config.model {name!r} cannot load published weights; "
+            "allowed: a run directory, or a vit or efficientnet_lite"
         )
     return model.adapt(found, image_shape) if hasattr(model, "adapt") else found
 
@@ -118,14 +118,13 @@ def _wrong_shape(weights: Weights, found: Translated, path: str, shapes: Shapes)
 
 
 def _misfit(found: Translated, missing: list[str], extra: list[str]) -> str:
-    """A message with the missing parameters and the tensors without a place, which together show
-    what was renamed."""
+    """A message with the missing parameters and the extra tensors: together they show renamings."""
     without = found.unknown + [source for path in extra for source in found.sources[path]]
     lacks = f"it lacks {some(missing)}" if missing else ""
-    holds = f"it holds {some(without)}, without a place there" if without else ""
+    holds = f"it holds {some(without)}, which the model lacks" if without else ""
     return (
-        f"{' and '.join(filter(None, (lacks, holds)))}; allowed: all weights of the same network "
-        "but its last layer"
+        f"{' and '.join(filter(None, (lacks, holds)))}; allowed: all weights of the same network, "
+        "except its last layer"
     )
 
 
@@ -144,5 +143,5 @@ def _lines(
         f"starts with the weights of {weights.name}{step}: {len(params)} arrays of {total:,} "
         f"numbers{notes}",
         f"left out: {some(names) if names else 'nothing'}",
-        f"drawn anew: {some(new) if new else 'nothing'}",
+        f"randomly initialised: {some(new) if new else 'nothing'}",
     )

@@ -1,7 +1,7 @@
-"""Files of weights -> named tensors: `.safetensors`, `.npz`, and either from the Hugging Face Hub.
+"""Reads named tensors from `.safetensors` and `.npz` files, also from the Hugging Face Hub.
 
-A file can be anybody's: none that holds pickled Python objects is opened, since reading one runs
-whatever code it holds.
+Files are not trusted: those with pickled Python objects are refused, because reading one can run
+any code.
 """
 
 import hashlib
@@ -24,10 +24,11 @@ ALLOWED = (
     "hf://<owner>/<name>[/<file>]"
 )
 _HUB = re.compile(r"hf://([\w.-]+/[\w.-]+)(?:/([^@]+))?(?:@([\w./-]+))?")
-# Names of weights in repositories of the hub, in the order in which they are looked for.
+# Names of weight files in repositories of the hub, in the order of the search.
 _NAMES = ("model.safetensors", "open_clip_model.safetensors")
 _PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".tar")
-# Many keep the weights under a name, as MAE and USB do, and some share memory between tensors.
+# Many files, such as those of MAE and USB, have the weights under a key; in some, tensors share
+# memory.
 _CONVERSION = (
     "import torch, safetensors.torch as s; "
     "w = torch.load({source!r}, map_location='cpu', weights_only=True); "
@@ -41,21 +42,21 @@ class Weights(NamedTuple):
     """Named tensors of a network, from a file or a run."""
 
     tensors: Mapping[str, np.ndarray]
-    name: str  # where they are, as it was given
-    sha256: str  # of the file, or of the tensors
-    is_ours: bool = False  # whether they are called as our networks' are
-    class_names: tuple[str, ...] = ()  # that the last layer knows; (): unknown
-    step: int | None = None  # of the run
+    name: str  # path or URL, as given by the user
+    sha256: str  # checksum of the file, or of the tensors
+    is_ours: bool = False  # whether they have the names of our networks
+    class_names: tuple[str, ...] = ()  # the classes of the last layer; (): unknown
+    step: int | None = None  # the step of the run
 
 
 def read(where: str) -> Weights:
-    """The tensors of a file, unchanged but for those of 16 bits, which become float32.
+    """The tensors of a file; floats of 16 bits become float32.
 
     Args:
       where: a path, or `hf://<owner>/<name>[/<file>][@<revision>]`.
 
     Raises:
-      UsageError: it is not there, is damaged, does not fit in memory, or is of another kind.
+      UsageError: the file does not exist, is damaged, does not fit in memory, or has another type.
     """
     path = _downloaded(where) if where.startswith("hf://") else _local(where)
     memory.require(f"{FIELD} {where}", path.stat().st_size, memory.host_bytes(), "memory")
@@ -71,7 +72,7 @@ def _local(where: str) -> Path:
         made = path.with_suffix(".safetensors").name
         raise UsageError(
             f"{FIELD} {where} is a pickle of PyTorch, which can run any code and is not read; "
-            f'where you trust it, make a .safetensors of it: python -c "'
+            f'if you trust it, convert it to .safetensors: python -c "'
             f'{_CONVERSION.format(source=path.name, made=made)}"'
         )
     if "://" in where or path.suffix not in (".safetensors", ".npz"):
@@ -90,7 +91,7 @@ def _safetensors(path: Path) -> dict[str, np.ndarray]:
     try:
         with safetensors.safe_open(path, "np") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except Exception as error:  # of a class of its own, and NumPy's for types that it lacks
+    except Exception as error:  # safetensors has its own class; NumPy raises for unknown types
         reason = " ".join(str(error).split())[:200]
         raise UsageError(f"{FIELD} {path} cannot be read as .safetensors: {reason}") from error
 
@@ -104,10 +105,10 @@ def _wide(x: np.ndarray) -> np.ndarray:
 
 
 def _downloaded(where: str) -> Path:
-    """The file of a repository of the hub, from the cache or the network.
+    """The path of a file of a hub repository, from the cache or the network.
 
     Raises:
-      UsageError: it is in neither.
+      UsageError: the file is in neither.
     """
     match = _HUB.fullmatch(where)
     if match is None:

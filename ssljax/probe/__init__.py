@@ -1,1 +1,1 @@
-"""`--mode=probe`: how good frozen features are with a few labels, the bar for training."""
+"""`--mode=probe`: the errors of frozen features with a few labels, as a baseline for training."""

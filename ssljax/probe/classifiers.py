@@ -1,4 +1,4 @@
-"""Classifiers on features, for a few labels: linear, by neighbours, and by label propagation.
+"""Classifiers on features, for a few labels: linear, nearest neighbours and label propagation.
 
 All functions take features `[n, D]` float32 and labels `[n]`, and return the predicted classes.
 """
@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sparse
 
-_STRENGTHS = tuple(10.0**k for k in range(-4, 2))  # inverse regularisation that is chosen from
-_FOLDS = 5  # of the cross-validation that chooses
-_NEIGHBOURS = 20  # that decide on a class, at most
-_EDGES = 20  # neighbours that labels spread to
-_ALPHA = 0.99  # share of its neighbours in an image's label
+_STRENGTHS = tuple(10.0**k for k in range(-4, 2))  # candidates for the inverse regularisation
+_FOLDS = 5  # number of folds of the cross-validation that selects among them
+_NEIGHBOURS = 20  # largest number of neighbours that decide on a class
+_EDGES = 20  # number of neighbours that a label spreads to
+_ALPHA = 0.99  # weight of its neighbours in an image's label
 _STEPS = 100
-_MOST = 20_000  # images of the graph along which labels spread
+_MOST = 20_000  # largest number of images in the graph of label propagation
 
 
 class Standard:
-    """Features of mean 0 and deviation 1, as all images of the pool have them, labelled or not."""
+    """Scales features so that all images of the pool, labelled or not, have mean 0, deviation 1."""
 
     def __init__(self, pool: np.ndarray):
         self._mean = pool.mean(axis=0)
@@ -29,13 +29,14 @@ class Standard:
 
 
 def linear(features: np.ndarray, labels: np.ndarray, asked: np.ndarray) -> np.ndarray:
-    """Logistic regression; cross-validation of its log loss chooses the regularisation.
+    """Logistic regression; cross-validation of its log loss selects the regularisation.
 
-    The inverse regularisation is 10⁻² if a class has a single image: none is left to validate on.
+    If a class has a single image, no image is left for validation, and the inverse regularisation
+    is 10⁻².
 
     Args:
-      features: standardised, see `Standard`.
-      asked: `[m, D]`, images whose classes are predicted; standardised too.
+      features: standardised features, see `Standard`.
+      asked: `[m, D]`, standardised features of the images whose classes are predicted.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold, cross_val_score
@@ -56,8 +57,10 @@ def linear(features: np.ndarray, labels: np.ndarray, asked: np.ndarray) -> np.nd
 
 
 def neighbours(features: np.ndarray, labels: np.ndarray, asked: np.ndarray) -> np.ndarray:
-    """The class that most of the k nearest labelled images by cosine have, the near ones counting
-    more; k is the number of images of the rarest class, at most 20."""
+    """The most frequent class of the k nearest labelled images by cosine, weighted by distance.
+
+    k is the number of images of the rarest class, at most 20.
+    """
     from sklearn.neighbors import KNeighborsClassifier
 
     count = min(_NEIGHBOURS, _rarest(labels))
@@ -66,14 +69,14 @@ def neighbours(features: np.ndarray, labels: np.ndarray, asked: np.ndarray) -> n
 
 
 class Propagation:
-    """Labels spread from image to image (Zhou et al., 2004, https://arxiv.org/abs/1904.04717).
+    """Label propagation (Zhou et al., 2004, https://arxiv.org/abs/1904.04717).
 
-    The graph joins each image of the pool with its nearest ones, with weights max(0, cosine)³. It
-    does not depend on the labels, so that it is made once.
+    The graph connects each image of the pool with its nearest ones, with weights max(0, cosine)³.
+    It does not depend on the labels, so that it is built once.
 
     Args:
       pool: features of all training images, labelled or not.
-      asked: features of the images whose classes are predicted; they are no part of the graph.
+      asked: features of the images whose classes are predicted; they are not in the graph.
     """
 
     def __init__(self, pool: np.ndarray, asked: np.ndarray):
@@ -94,11 +97,11 @@ class Propagation:
         """The predicted classes.
 
         Args:
-          labeled: `[n]`, which images of the pool have a label.
+          labeled: `[n]`, the indices of the labelled images in the pool.
         """
         known = np.eye(classes, dtype=np.float32)[labels]
-        known /= np.maximum(known.sum(axis=0), 1)  # each class begins with as much
-        # A labelled image that is no node of the graph gives its label to the nearest one.
+        known /= np.maximum(known.sum(axis=0), 1)  # each class starts with the same sum
+        # A labelled image outside the graph gives its label to the nearest node.
         start = _near(self._pool[labeled], self._nodes, 1).T @ known
         spread = start
         for _ in range(_STEPS):
@@ -108,12 +111,12 @@ class Propagation:
 
 
 def _near(rows: np.ndarray, columns: np.ndarray, count: int) -> Any:
-    """Sparse weights max(0, cosine)³ of each row's nearest columns."""
+    """Sparse weights max(0, cosine)³ between each row and its nearest columns."""
     from sklearn.neighbors import NearestNeighbors
 
     count = min(count, len(columns))
     distance, index = NearestNeighbors(n_neighbors=count).fit(columns).kneighbors(rows)
-    cosine = 1 - distance**2 / 2  # of rows of length 1
+    cosine = 1 - distance**2 / 2  # as all rows have length 1
     weights = np.maximum(cosine, 0).astype(np.float32) ** 3
     starts = np.arange(0, index.size + 1, count)
     shape = len(rows), len(columns)

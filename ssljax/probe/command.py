@@ -1,4 +1,4 @@
-"""`--mode=probe`: a recipe's data and network -> `probe.json`, `probe.csv` and a sentence."""
+"""`--mode=probe`: probes a recipe's data and network, and writes `probe.json` and `probe.csv`."""
 
 import csv
 import io
@@ -34,15 +34,14 @@ _FILES = ("probe.json", "probe.csv")
 def probe(
     config: ml_collections.ConfigDict, workdir: Path, *, labels: Sequence[int], sets: int
 ) -> str:
-    """Probes the features of the network that `config` names, with the weights of
-    `config.init_from`.
+    """Probes the features of the network `config.model` with the weights of `config.init_from`.
 
     Args:
-      labels: numbers of labelled images to try; none: 1, 2, 5 … per class.
-      sets: labelled sets of each number, from 1 up.
+      labels: numbers of labelled images to try; empty: 1, 2, 5 … per class.
+      sets: number of labelled sets per number of labels, at least 1.
 
     Returns:
-      The table and the sentence.
+      The table of errors and a sentence on them.
 
     Raises:
       UsageError: the data are streamed or have too few labels, or the weights do not fit.
@@ -82,13 +81,13 @@ def probe(
 
 
 def _tried(data: Dataset, split: Split, labels: Sequence[int], wanted: int) -> list[int]:
-    """Numbers of labels, looked at before any feature is computed."""
+    """The numbers of labels to try, checked before any feature is computed."""
     with prefix_errors("--mode=probe"):
         return measure.sizes(_images(data, split, None), labels, wanted)
 
 
 def _images(data: Dataset, split: Split, features: Features | None) -> Images:
-    """The features of a data set; without `features` empty ones, for the numbers alone."""
+    """The features of a data set; if `features` is None, empty ones, to count images and labels."""
 
     def of(images: np.ndarray, title: str) -> np.ndarray:
         if features is None:
@@ -102,7 +101,7 @@ def _images(data: Dataset, split: Split, features: Features | None) -> Images:
     else:
         part, asked, truth = "validation", data.images[valid], data.labels[valid]
         labels = labels.copy()
-        labels[split.valid] = -1  # errors are counted on these
+        labels[split.valid] = -1  # errors are measured on these images
     return Images(
         of(data.images, "training images"), labels, of(asked, f"{part} images"), truth, part,
         data.num_classes,
@@ -112,7 +111,7 @@ def _images(data: Dataset, split: Split, features: Features | None) -> Images:
 def _features(
     config: ml_collections.ConfigDict, data: Dataset, weights: Any
 ) -> tuple[Features, dict[str, Any]]:
-    """The network's features, and what is recorded of its weights."""
+    """The network's features, and the record of its weights for `probe.json`."""
     model = make_model(config, num_classes=data.num_classes, dtype=jnp.float32, axis_name=None)
     images = jnp.zeros((1, *data.image_shape))
     init = jax.jit(lambda key: model.init(key, images, train=False))
@@ -147,10 +146,10 @@ def _comma_separated(config: ml_collections.ConfigDict, rows: Sequence[Row]) -> 
 
 
 def require_free(workdir: Path) -> None:
-    """Refuses a directory that is a run's, or that holds somebody's own `probe.csv`.
+    """Refuses a run directory, and one with a `probe.csv` that is not from a probe.
 
     Raises:
-      UsageError: it is one.
+      UsageError: the directory is one of these.
     """
     paths.require_writable(workdir, "--workdir")
     if (workdir / "config.json").exists():
@@ -158,5 +157,5 @@ def require_free(workdir: Path) -> None:
     there = [name for name in _FILES if (workdir / name).exists()]
     if there == ["probe.csv"]:
         raise UsageError(
-            f"{workdir}/probe.csv is there already and of no probe; use another workdir"
+            f"{workdir}/probe.csv exists already and is not from a probe; use another workdir"
         )

@@ -1,4 +1,4 @@
-"""Features and labels -> how far a few labels go: a table with error bands, and what it says."""
+"""Errors of classifiers on features with a few labels: a table with error bands, and a verdict."""
 
 import statistics
 from collections.abc import Sequence
@@ -10,24 +10,24 @@ from ssljax.data import splits
 from ssljax.log import LOG
 from ssljax.probe import classifiers
 
-PER_CLASS = (1, 2, 5, 10, 20, 50, 100, 200, 500)  # labels that are tried, where there are as many
-_BOUND = 10_000  # labels of the reference that has them all, at most
+PER_CLASS = (1, 2, 5, 10, 20, 50, 100, 200, 500)  # labels to try, if there are as many
+_BOUND = 10_000  # largest number of labels of the reference with all labels
 METHODS = ("linear probe", "nearest neighbours", "label propagation")
 
 
 class Images(NamedTuple):
-    """Features of a data set, and what is known of its images."""
+    """Features and labels of a data set."""
 
-    pool: np.ndarray  # [N, D] float32, of all training images
-    labels: np.ndarray  # [N], -1: none, or not to be used
-    asked: np.ndarray  # [M, D] float32, of the images on which errors are counted
-    asked_labels: np.ndarray  # [M]
-    part: str  # what these are: test or validation
+    pool: np.ndarray  # [N, D] float32, features of all training images
+    labels: np.ndarray  # [N], -1: unknown, or not to be used
+    asked: np.ndarray  # [M, D] float32, features of the images on which errors are measured
+    asked_labels: np.ndarray  # [M], their labels
+    part: str  # the part of the data set that they are: test or validation
     classes: int
 
 
 class Row(NamedTuple):
-    """The errors of one classifier with so many labels."""
+    """The errors of one classifier with one number of labels."""
 
     method: str
     labels: int
@@ -39,7 +39,7 @@ class Row(NamedTuple):
 
     @property
     def std(self) -> float | None:
-        """The standard deviation with n − 1 in its denominator; None for a single set."""
+        """The sample standard deviation (n − 1 in the denominator); None for a single set."""
         return statistics.stdev(self.errors) if len(self.errors) > 1 else None
 
     def __str__(self) -> str:
@@ -48,11 +48,12 @@ class Row(NamedTuple):
 
 
 def sizes(images: Images, given: Sequence[int], wanted: int | None) -> list[int]:
-    """Numbers of labelled images to try, rising: those that are given, or 1, 2, 5 … per class and
-    the number that the data set's name has.
+    """The numbers of labelled images to try, in ascending order.
+
+    They are the given ones, or else 1, 2, 5 … per class and the number in the data set's name.
 
     Raises:
-      ValueError: one is more than there are labels, or fewer than classes.
+      ValueError: a number exceeds the number of labels, or is below the number of classes.
     """
     known = np.bincount(images.labels[images.labels >= 0], minlength=images.classes)
     total = int(known.sum())
@@ -74,12 +75,13 @@ def sizes(images: Images, given: Sequence[int], wanted: int | None) -> list[int]
 def measure(
     images: Images, tried: Sequence[int], sets: int, *, balanced: bool = False
 ) -> list[Row]:
-    """The errors of each classifier with each number of labels, on the labelled sets of the seeds
-    1, 2, … (those of a data set's name, where the labels are all that it has).
+    """The errors of each classifier with each number of labels, on labelled sets 1, 2, …
+
+    They are the sets of names such as `digits.1@40`, if no labels are set aside for validation.
 
     Args:
       tried: numbers of labelled images.
-      sets: how many labelled sets are drawn.
+      sets: number of labelled sets per number of images.
       balanced: see `splits.make_split`.
     """
     standard = classifiers.Standard(images.pool)
@@ -113,7 +115,7 @@ def _error(predicted: np.ndarray, images: Images) -> float:
 
 
 def bound(images: Images) -> Row:
-    """The linear probe with all labels, or 10,000 of them."""
+    """The linear probe with all labels, at most 10,000."""
     known = np.flatnonzero(images.labels >= 0)
     if len(known) > _BOUND:
         known = np.sort(np.random.RandomState(0).choice(known, _BOUND, replace=False))
@@ -128,9 +130,9 @@ def verdict(rows: Sequence[Row], best: Row, wanted: int | None) -> str:
     """A sentence on whether semi-supervised training is likely to pay.
 
     Args:
-      best: of the linear probe with all labels, see `bound`.
-      wanted: the number of labels that the sentence is about; where it was not tried, or is None,
-        the middle one of those that were.
+      best: errors of the linear probe with all labels, see `bound`.
+      wanted: the number of labels of the sentence; if it was not tried, or is None, the sentence is
+        about the median of the numbers that were.
     """
     tried = sorted({row.labels for row in rows})
     size = wanted if wanted in tried else tried[len(tried) // 2]
@@ -158,7 +160,7 @@ def verdict(rows: Sequence[Row], best: Row, wanted: int | None) -> str:
 
 
 class _Gain(NamedTuple):
-    mean: float  # of the differences on the same labelled sets
+    mean: float  # mean of the differences on the same labelled sets
     error: float  # two standard errors of this mean
 
 
@@ -171,7 +173,7 @@ def _gain(before: Row, after: Row) -> _Gain:
 
 
 def table(rows: Sequence[Row], classes: int) -> str:
-    """Numbers of labels down, classifiers across."""
+    """A table with one row per number of labels and one column per classifier."""
     heading = ["labels", "per class", *METHODS]
     cells = []
     for size in sorted({row.labels for row in rows}):
@@ -186,7 +188,7 @@ def table(rows: Sequence[Row], classes: int) -> str:
 
 
 def as_records(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Rows for `probe.json`."""
+    """The rows as records for `probe.json`."""
     return [
         {
             "method": r.method,

@@ -1,1 +1,1 @@
-"""Run directories -> tables and pictures."""
+"""Reports on run directories: tables and pictures."""

@@ -11,17 +11,17 @@ from ssljax.log import printable
 from ssljax.report.runs import Run
 from ssljax.run import resume
 
-# Knobs that decide how far a run goes and which images it sees, beside those that decide its steps.
+# Config fields for the length of a run and its images, which can change when a run is resumed.
 _LENGTH = frozenset({"num_steps", "num_epochs", "eval_every", "log_every", "split_file"})
-# What belongs to the machine, and to the program that trained several seeds at once.
+# Config fields of the machine, and of the program that trained several seeds at once.
 _MACHINE = resume.RESUMABLE - _LENGTH
-_OPEN = ("method_args.", "model_args.")  # knobs that a recipe need not have
+_OPEN = ("method_args.", "model_args.")  # prefixes of config fields that a recipe need not have
 
 
 def command(run: Run) -> str:
-    """For a shell, with the recipe that needs the fewest overrides; "": no recipe has its knobs.
+    """A shell command with the recipe that needs the fewest overrides; "": no recipe fits.
 
-    Weights that a run started with, data, and code that is not this package's must be there.
+    It works if the run's initial weights, its data and any code outside this package are there.
     """
     if not run.config:
         return ""
@@ -39,13 +39,13 @@ def command(run: Run) -> str:
 
 
 def _place(run: Run) -> str:
-    """The end of the run's directory, as a name that any shell and file system takes."""
+    """The last part of the run's directory, as a name for any shell and file system."""
     name = printable(run.path.absolute().name)
     return "".join(c if c.isalnum() or c in "._=+-@" else "_" for c in name)
 
 
 def _overrides(wanted: Mapping[str, Any], recipe: Mapping[str, Any]) -> dict[str, str] | None:
-    """What turns a recipe into a run's knobs, as text; None: no override says it."""
+    """The overrides, as text, that turn a recipe into a run's config; None: there are none."""
     differing = {
         knob: value for knob, value in wanted.items() if recipe.get(knob, _MISSING) != value
     }
@@ -62,7 +62,7 @@ _MISSING = object()
 
 
 def _text(value: Any) -> str | None:
-    """A value as after `--config.<knob>=`; None: a command line has no form for it."""
+    """A value as the text after `--config.<field>=`; None: a command line cannot express it."""
     if value is None:
         return None
     if isinstance(value, bool):
@@ -78,7 +78,7 @@ def _knobs(config: Mapping[str, Any]) -> dict[str, Any]:
 
 @functools.cache
 def _recipes(method: str) -> tuple[tuple[str, dict[str, Any]], ...]:
-    """The recipes of a method that ship with the package, and their knobs as runs record them."""
+    """The package's recipes of a method, and their config fields as runs record them."""
     others = tuple(f"{name}_" for name in lookup.declared("method") if name != method)
     found = []
     for name, path in recipe_files.shipped().items():
@@ -87,7 +87,7 @@ def _recipes(method: str) -> tuple[tuple[str, dict[str, Any]], ...]:
         try:
             with recipe_files.running(path) as module:
                 config = module.get_config().to_dict()
-        except UsageError:  # it needs what is not installed
+        except UsageError:  # it needs a package that is not installed
             continue
         if config["method"] == method:
             found.append((name, _knobs(config)))

@@ -1,4 +1,4 @@
-"""The curves of a report: what its runs measure over the steps."""
+"""The curves of a report: the metrics of its runs over the steps."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -13,12 +13,12 @@ Value = Callable[[dict[str, Any]], float | None]
 
 
 class _Curve(NamedTuple):
-    """What a figure shows."""
+    """The content of a figure."""
 
     name: str
     title: str
     ylabel: str
-    value: Value  # of a row of `metrics.jsonl`
+    value: Value  # function of a row of `metrics.jsonl`
     is_percent: bool = True
 
 
@@ -104,8 +104,8 @@ def _of_members(members: Sequence[Group]) -> list[Picture]:
 class Entry(NamedTuple):
     """A line of the legend that a page shows once for all figures of a data set."""
 
-    color: str  # or currentColor
-    dashes: str  # as SVG has them; "": none
+    color: str  # a CSS colour, also currentColor
+    dashes: str  # SVG's `stroke-dasharray`; "": none
     label: str
 
 
@@ -113,7 +113,7 @@ _DASHES = {"-": "", "--": "6 3", ":": "2 3", "-.": "8 3 2 3"}
 
 
 def legend(members: Sequence[Group]) -> list[Entry]:
-    """The legend of the lines of `curves`; what has measured nothing has none."""
+    """The legend of the lines of `curves`; groups without metrics have no entry."""
     looks = [plots.look(i) for i in range(len(members))]
     return [
         Entry(
@@ -127,10 +127,10 @@ def legend(members: Sequence[Group]) -> list[Entry]:
 
 
 def band_text(members: Sequence[Group]) -> str:
-    """What the lines and bands are over."""
+    """A text on the runs that the lines and bands summarise."""
     most = max(len(group.runs) for group in members)
     if most == 1:
-        return "Each line is a single run, so that no band says how much runs differ."
+        return "Each line is a single run, so that no band shows how much runs differ."
     text = (
         "Each line is the mean over the runs of its row. The band reaches one standard deviation "
         "over these runs (n − 1) above and below it, and ends at 0 and 100 %."

@@ -1,4 +1,4 @@
-"""What single runs have cost, and where they lie."""
+"""The time, speed, learning rate and address of single runs."""
 
 import os
 import urllib.parse
@@ -9,15 +9,15 @@ from ssljax.report.runs import Run
 
 
 def images_per_second(run: Run) -> float | None:
-    """The mean speed of the steps whose speed was measured; None: none was."""
+    """The mean speed of the steps whose speed was measured; None: no speed was measured."""
     steps, seconds = _measured(run)
     return steps / seconds if seconds else None
 
 
 def training_seconds(run: Run) -> float | None:
-    """How long its steps took, at their mean speed: without compilation, evaluations and saving.
+    """The duration of all steps at their mean speed, without compilation, evaluation and saving.
 
-    None where the run does not record its speed, or how many images a step has.
+    It is None if the run does not record its speed, or the number of images per step.
     """
     speed = images_per_second(run)
     per_step = run.starts[-1].get("images_per_step") if run.starts else None
@@ -27,7 +27,7 @@ def training_seconds(run: Run) -> float | None:
 
 
 def _measured(run: Run) -> tuple[float, float]:
-    """Steps, and the seconds that they took for each image of a step."""
+    """The number of steps, and their total time in seconds per image of a step."""
     steps = seconds = 0.0
     before = 0
     for row in run.rows:
@@ -39,13 +39,13 @@ def _measured(run: Run) -> tuple[float, float]:
 
 
 def learning_rate(run: Run) -> float | None:
-    """The one that the recipe names, before warm-up and decay."""
+    """The learning rate in the recipe, before warm-up and decay."""
     value = flatten(run.config).get("optimizer.lr")
     return float(value) if isinstance(value, int | float) else None
 
 
 def clock(seconds: float) -> str:
-    """`2 h 05 min`, `3 min 20 s`, `12.3 s`."""
+    """A duration as text: `2 h 05 min`, `3 min 20 s`, `12.3 s`."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

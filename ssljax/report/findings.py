@@ -1,4 +1,4 @@
-"""What was found, in words: the first thing that a report says."""
+"""The findings of a report in words, which are its first paragraphs."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from ssljax.report.curves import together
 from ssljax.report.groups import Group, Spread
 
 _SUPERVISED = "supervised"
-_PERCENT, _PM = "\N{NO-BREAK SPACE}%", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}"  # in one line
+_PERCENT, _PM = "\N{NO-BREAK SPACE}%", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}"  # no line breaks
 
 
 def findings(groups: Sequence[Group]) -> list[str]:
@@ -31,14 +31,14 @@ def _paragraph(members: Sequence[Group]) -> str:
         return f"{text} {_comparison(*ranked)}"
     if others:
         return (
-            f"{text} There is no supervised run on these labels, which would say what the "
+            f"{text} There is no supervised run on these labels, which would show what the "
             "unlabelled images are worth."
         )
     return text
 
 
 def _sentence(group: Group, *, of: int) -> str:
-    """`fixmatch, with 40 labels of digits, has a test error of 5.10 ± 0.42 % (…).`"""
+    """`fixmatch, trained with 40 labels of digits, has a test error of 5.10 ± 0.42 % (…).`"""
     labels = (
         "" if group.labels is None else f"{group.labels:,} label{'s' * (group.labels != 1)} of "
     )
@@ -65,7 +65,7 @@ def _comparison(best: Group, supervised: Group) -> str:
 
 
 def in_percent(spread: Spread) -> str:
-    """`5.10 ± 0.42 % (mean and standard deviation of 3 runs)`, `5.10 % (a single run)`."""
+    """Text: `5.10 ± 0.42 % (mean and standard deviation of 3 runs)`, `5.10 % (a single run)`."""
     if spread.std is None:
         return f"{spread.mean:.2f}{_PERCENT} (a single run)"
     over = f"mean and standard deviation of {spread.runs} runs"

@@ -1,4 +1,4 @@
-"""Runs that differ in their seeds alone -> their figures' means and standard deviations."""
+"""Groups of runs that only differ in their seeds: means and standard deviations of metrics."""
 
 import dataclasses
 import statistics
@@ -14,7 +14,7 @@ from ssljax.report.runs import Run
 from ssljax.run import results
 from ssljax.run.resume import RESUMABLE
 
-# Differences that make no other experiment: the seeds, and what changes no number of the table.
+# Fields that runs of one group may differ in: seeds, and fields that do not affect the results.
 _SEEDS = ("seed", "num_seeds", "split_file")
 _SAME = (RESUMABLE | set(_SEEDS)) - {"num_steps", "num_epochs", "eval_every"}
 OF_TWO = (
@@ -34,27 +34,27 @@ class Spread(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Runs of one experiment that are equally far."""
+    """Runs of one experiment with the same status."""
 
     method: str
-    data_set: str  # without seed and sizes
-    labels: int | None  # labelled images
-    settings: str  # what sets it apart from groups of the same method, data set and labels
+    data_set: str  # name without seed and sizes
+    labels: int | None  # number of labelled images
+    settings: str  # differences from groups of the same method, data set and labels
     status: str
     runs: tuple[Run, ...]
 
     @property
     def label(self) -> str:
-        """For legends and headings."""
+        """The name in legends and headings."""
         extra = f", {self.settings}" if self.settings else ""
         return f"{self.method}{extra}" + ("" if self.status == "finished" else f" ({self.status})")
 
     def spread(self, figure: Callable[[Run], float | None]) -> Spread | None:
-        """Of a figure, over the runs that have it."""
+        """The mean and standard deviation of a figure, over the runs that have it."""
         return spread([value for run in self.runs if (value := figure(run)) is not None])
 
     def representative(self) -> Run:
-        """The run whose error is the median one (of an even number, the lower)."""
+        """The run with the median error, or the lower median of an even number of runs."""
         known = [run for run in self.runs if median_error(run) is not None]
         if not known:
             return self.runs[0]
@@ -62,7 +62,7 @@ class Group:
 
 
 def spread(values: Sequence[float]) -> Spread | None:
-    """Mean and sample standard deviation; None of nothing."""
+    """The mean and sample standard deviation; None if there are no values."""
     if not values:
         return None
     std = statistics.stdev(values) if len(values) > 1 else None
@@ -70,7 +70,7 @@ def spread(values: Sequence[float]) -> Spread | None:
 
 
 def group(runs: Sequence[Run]) -> list[Group]:
-    """Sorts runs into groups; what has no config is in none."""
+    """Sorts runs into groups; runs without a config are in none."""
     groups: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:
         if run.config:
@@ -86,7 +86,7 @@ def group(runs: Sequence[Run]) -> list[Group]:
 
 
 def _about(run: Run) -> tuple[str, str, int | None]:
-    """Method, data set, and number of labelled images."""
+    """The method, the data set and the number of labelled images."""
     name = str(run.config["dataset"])
     try:
         size = splits.parse(name).size
@@ -97,14 +97,14 @@ def _about(run: Run) -> tuple[str, str, int | None]:
 
 
 def _knobs(run: Run) -> dict[str, str]:
-    """What makes the experiment, as text; the data set's name without its seed."""
+    """The config fields that define an experiment, as text; data set names have no seed."""
     knobs = {key: str(value) for key, value in sorted(flatten(run.config).items())}
     knobs["dataset"] = splits.without_seed(knobs["dataset"])
     return {key: value for key, value in knobs.items() if key not in _SAME}
 
 
 def _settings(key: tuple[Any, ...], keys: Sequence[tuple[Any, ...]]) -> str:
-    """The knobs that differ between the groups with the same method, data set and labels."""
+    """The config fields that differ between groups with the same method, data set and labels."""
     others = [dict(k[4]) for k in keys if k[:3] == key[:3]]
     knobs = dict(key[4])
     names = sorted({name for other in others for name in other})
@@ -117,7 +117,7 @@ def _settings(key: tuple[Any, ...], keys: Sequence[tuple[Any, ...]]) -> str:
 
 
 def differing_knobs(runs: Sequence[Run]) -> dict[str, list[str]]:
-    """The knobs that differ between runs: by name, the value of each run."""
+    """The config fields that differ between runs: name -> the value of each run."""
     flat = [{k: str(v) for k, v in flatten(run.config).items()} for run in runs]
     names = sorted({name for knobs in flat for name in knobs})
     table = {name: [knobs.get(name, "—") for knobs in flat] for name in names}
@@ -142,17 +142,17 @@ def median_error(run: Run) -> float | None:
 
 
 def balanced_accuracy(run: Run) -> float | None:
-    """Of the headline's evaluations, in %; None: the run is of a version that has none."""
+    """The balanced accuracy in %, of the headline's evaluations; None in runs of old versions."""
     return _share(_headline(run, "balanced_accuracy"))
 
 
 def macro_f1(run: Run) -> float | None:
-    """As `balanced_accuracy`."""
+    """The macro F1 in %, like `balanced_accuracy`."""
     return _share(_headline(run, "macro_f1"))
 
 
 def is_uneven(run: Run) -> bool:
-    """Whether the classes of the images that the headline is about are not evenly frequent."""
+    """Whether the class frequencies of the headline's images differ."""
     return run.predictions is not None and are_uneven(np.bincount(run.predictions.labels))
 
 
@@ -166,7 +166,7 @@ def raw(key: str) -> str:
 
 
 def raw_error(run: Run) -> float | None:
-    """As `median_error`, of the raw weights at the same evaluations."""
+    """Like `median_error`, for the raw weights at the same evaluations."""
     key = raw(results.HEADLINES[headline_part(run)])
     values = [row.get(key) for row in evaluations(run)[-results.COUNTED :]]
     known = [value for value in values if value is not None]
@@ -174,16 +174,16 @@ def raw_error(run: Run) -> float | None:
 
 
 def last_error(run: Run) -> float | None:
-    """Error of the last evaluation, in %."""
+    """The error of the last evaluation, in %."""
     errors = _errors(run)
     return errors[-1] if errors else None
 
 
 def best_on_validation(run: Run) -> float | None:
-    """Test error in % at the evaluation with the best validation accuracy, the first of equals.
+    """The test error in % at the first evaluation with the best validation accuracy.
 
-    None unless there is a real validation set: at least one image per class. The published names
-    that end with -1 have a single one.
+    It is None unless the validation set has at least one image per class. Published names that end
+    with -1 have a single validation image.
     """
     rows = evaluations(run)
     key = results.HEADLINES["validation"]
@@ -196,7 +196,7 @@ def best_on_validation(run: Run) -> float | None:
 
 
 def oracle_error(run: Run) -> float | None:
-    """The least test error of any evaluation, in %: chosen on the test set, so no result."""
+    """The least test error of any evaluation, in %; not a valid result, as it uses test labels."""
     return min(_errors(run), default=None) if headline_part(run) == "test" else None
 
 

@@ -1,4 +1,4 @@
-"""Tables of the page, which sort without a script: each row knows its place in every order."""
+"""Tables of the page, sortable without a script: each row has its position in every order."""
 
 import re
 from collections.abc import Sequence
@@ -10,25 +10,25 @@ _REST = "minmax(14rem, 1fr)"
 
 
 class Cell(NamedTuple):
-    """What a cell shows."""
+    """The content of a cell."""
 
     text: str
-    note: str = ""  # in a line of its own below it
-    href: str = ""  # an address that its text leads to
+    note: str = ""  # a separate line below the text
+    href: str = ""  # target of a link on the text
     style: str = ""  # a class of the page's style sheet
-    key: float | None = None  # that it is sorted by; None: its text
+    key: float | None = None  # sort key; None: the text
 
 
 class Column(NamedTuple):
     """The head of a column."""
 
     title: str
-    wraps: bool = False  # whether its text is broken into lines
-    is_rest: bool = False  # whether it has the width that others leave
+    wraps: bool = False  # whether long text is broken into lines
+    is_rest: bool = False  # whether it takes the remaining width
 
 
 class Row(NamedTuple):
-    """A row, and its place in ascending and in descending order of each column."""
+    """A row, and its positions in ascending and descending order of each column."""
 
     cells: Sequence[Cell]
     up: Sequence[int]
@@ -37,7 +37,7 @@ class Row(NamedTuple):
 
     @property
     def places(self) -> str:
-        """The places as a style sheet's variables."""
+        """The positions as CSS variables."""
         up = (f"--a{i}:{place}" for i, place in enumerate(self.up))
         down = (f"--d{i}:{place}" for i, place in enumerate(self.down))
         return ";".join([*up, *down])
@@ -51,17 +51,17 @@ class HtmlTable(NamedTuple):
 
     @property
     def widths(self) -> str:
-        """`grid-template-columns`."""
+        """The value of CSS's `grid-template-columns`."""
         return " ".join(_REST if c.is_rest else _WIDE if c.wraps else _NARROW for c in self.columns)
 
 
 def make(
     columns: Sequence[Column], rows: Sequence[Sequence[Cell]], styles: Sequence[str] = ()
 ) -> HtmlTable:
-    """A table.
+    """Makes a table.
 
     Args:
-      styles: a class of the page's style sheet for each row; (): none has one.
+      styles: one class of the page's style sheet per row; (): rows have none.
     """
     orders = [_places([row[i] for row in rows]) for i in range(len(columns))]
     return HtmlTable(
@@ -79,7 +79,7 @@ def make(
 
 
 def _places(cells: Sequence[Cell]) -> tuple[list[int], list[int]]:
-    """Places from 0 of the cells of a column, ascending and descending; empty ones come last."""
+    """The positions from 0 of a column's cells in both orders; empty cells come last."""
     numbers = [_number(cell) for cell in cells]
     filled = [i for i, cell in enumerate(cells) if cell.text]
     empty = [i for i, cell in enumerate(cells) if not cell.text]
@@ -98,7 +98,7 @@ def _inverse(order: Sequence[int]) -> list[int]:
 
 
 def _number(cell: Cell) -> float | None:
-    """What a cell is sorted by: its key, or the number that its text begins with."""
+    """The sort key of a cell: its key, or the number at the beginning of its text."""
     if cell.key is not None:
         return cell.key
     match = _NUMBER.match(cell.text)

@@ -1,4 +1,4 @@
-"""`report.html`: everything on one page that needs nothing but itself."""
+"""`report.html`: a self-contained page with the complete report."""
 
 import datetime
 import json
@@ -32,12 +32,12 @@ def make(
     remarks: Sequence[str] = (),
     refresh: int = 0,
 ) -> tuple[str, list[Picture]]:
-    """The page, and its pictures for files of their own.
+    """The page, and its pictures for separate files.
 
     Args:
-      output: where the page will lie, to which its links are relative.
+      output: directory of the page, to which its links are relative.
       remarks: lines under the table.
-      refresh: seconds after which a browser reads it again; 0: never.
+      refresh: seconds after which a browser reloads the page; 0: never.
     """
     curves = drawing.curves(groups)
     sections = [_section(group, number) for number, group in enumerate(groups, 1)]
@@ -80,9 +80,9 @@ def make(
 def _lines(
     groups: Sequence[Group], curves: dict[str, list[Picture]]
 ) -> list[tuple[str, dict[str, Any]]]:
-    """The figures over the steps of each data set, with the legend that they share.
+    """The curves of each data set, with the legend that they share.
 
-    Those in percent are apart from the others.
+    Curves in percent are in a separate row.
     """
     found = []
     for data, members in drawing.together(groups).items():
@@ -107,7 +107,7 @@ def _section(group: Group, number: int) -> dict[str, Any]:
 
 
 def _common(runs: Sequence[Run], differing: dict[str, Any]) -> str:
-    """The knobs that all runs share, as JSON."""
+    """The config fields that all runs share, as JSON."""
     if not runs:
         return ""
     knobs = {k: v for k, v in sorted(flatten(runs[0].config).items()) if k not in differing}
@@ -115,7 +115,7 @@ def _common(runs: Sequence[Run], differing: dict[str, Any]) -> str:
 
 
 def _machines(runs: Sequence[Run]) -> list[tuple[str, dict[str, Any]]]:
-    """The newest starts: which runs, and where."""
+    """The machines of the runs' last starts: names of runs, and the record of the start."""
     found: dict[str, list[str]] = {}
     for run in runs:
         if run.starts:

@@ -1,4 +1,4 @@
-"""What the tables of the page show."""
+"""The content of the page's tables."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ _BAD = ("failed", "unreadable")
 
 
 def results(table: Table, groups: Sequence[Group]) -> HtmlTable:
-    """The table of results: the errors beside the method, and settings last."""
+    """The table of results, with errors next to the method, and settings last."""
     errors = [title for title in table.heading if title not in {*_FIRST, *_ABOUT, *_LAST}]
     order = [
         table.heading.index(title)
@@ -41,7 +41,7 @@ def results(table: Table, groups: Sequence[Group]) -> HtmlTable:
 
 
 def runs(found: Sequence[Run], output: Path) -> HtmlTable:
-    """A row for each run, with columns that some run has something for."""
+    """The table of runs, with one row per run; columns that are empty for all runs are left out."""
     is_calibrated = any(run.calibration for run in found)
     has_notes = any(run.notes for run in found)
     columns = [
@@ -89,7 +89,7 @@ def _two(figure: float | None) -> str:
 
 
 def differing(found: Sequence[Run], knobs: Mapping[str, Sequence[str]]) -> HtmlTable | None:
-    """The table of `groups.differing_knobs`; None: there are none."""
+    """The table of `groups.differing_knobs`; None: no fields differ."""
     if not knobs:
         return None
     columns = [Column("run", wraps=True), *(Column(knob, wraps=True) for knob in knobs)]

@@ -1,4 +1,4 @@
-"""An image of a report, and how figures become one."""
+"""An image of a report, made from a figure or from a run's file."""
 
 import base64
 import hashlib
@@ -8,30 +8,30 @@ from ssljax.drawing import Figure
 from ssljax.report import svg
 from ssljax.report.runs import Run, within
 
-_PNG = b"\x89PNG\r\n\x1a\n"  # how its files begin
-_LONGEST = 40  # characters of a file's name that are a run's or a data set's
+_PNG = b"\x89PNG\r\n\x1a\n"  # first bytes of PNG files
+_LONGEST = 40  # most characters of a run's or a data set's name in a file name
 
 
 class Picture(NamedTuple):
-    """An image for the page, and for a file of its own."""
+    """An image for the page, and for a separate file."""
 
-    name: str  # of the file, without what follows the dot
+    name: str  # name of the file, without extension
     title: str
-    text: str  # a sentence under it, or nothing
+    text: str  # a sentence below the image, or ""
     kind: str  # svg or png
     data: bytes
-    alone: bytes = b""  # for the file, with the legend that the page shows once; b"": `data`
-    is_percent: bool = False  # whether its values are from 0 to 100 %
+    alone: bytes = b""  # image of the file, with the legend that the page shows once; b"": `data`
+    is_percent: bool = False  # whether its values are in 0..100 %
 
     @property
     def uri(self) -> str:
-        """The image itself as an address, so that a page needs no other file."""
+        """The image as a data URI, so that a page needs no other file."""
         mime = "svg+xml" if self.kind == "svg" else self.kind
         return f"data:image/{mime};base64,{base64.b64encode(self.data).decode()}"
 
     @property
     def file(self) -> str:
-        """Where the report saves it, relative to the page."""
+        """The path of the image's file, relative to the page."""
         return f"report_figures/{self.name}.{self.kind}"
 
 
@@ -41,7 +41,7 @@ def drawn(name: str, title: str, figure: Figure, text: str = "") -> Picture:
 
 
 def of_run(run: Run, file: str, name: str, title: str, text: str) -> list[Picture]:
-    """A picture that the run itself has drawn, if it has."""
+    """A picture from a file in the run directory; [] if there is none."""
     try:
         data = within(run.path, file).read_bytes()
     except (OSError, ValueError):
@@ -50,7 +50,7 @@ def of_run(run: Run, file: str, name: str, title: str, text: str) -> list[Pictur
 
 
 def file_name(text: str) -> str:
-    """A part of a file's name; where the text is long, its beginning and a hash."""
+    """A text as part of a file name; long texts are their beginning and a hash."""
     name = "".join(c if c.isalnum() or c in "._=+-" else "_" for c in text)
     if len(name) <= _LONGEST:
         return name

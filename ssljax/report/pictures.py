@@ -1,4 +1,4 @@
-"""The pictures of a report: which there are of these runs, as SVG or PNG bytes."""
+"""The pictures of a report on groups of runs, as SVG or PNG bytes."""
 
 import io
 from collections.abc import Sequence
@@ -16,9 +16,9 @@ from ssljax.report.picture import Picture, drawn, of_run
 from ssljax.report.records import Calibration, Predictions
 from ssljax.report.runs import Run
 
-_CONFUSION = 200  # classes, at most, of a confusion matrix that can be read
+_CONFUSION = 200  # most classes of a legible confusion matrix
 _DASHED = "Above the dashed line the model is too modest, below it too sure."
-_LEAST_SIDE = 64  # smaller images are enlarged by a whole number, pixels
+_LEAST_SIDE = 64  # pixels; smaller images are enlarged by an integer factor
 
 
 class Mistake(NamedTuple):
@@ -28,11 +28,11 @@ class Mistake(NamedTuple):
     true: str
     said: str
     confidence: float  # 0..1
-    name: str  # of the image; "": it is not known
+    name: str  # name of the image; "": unknown
 
 
 def of_group(group: Group, number: int) -> list[Picture]:
-    """What the predictions of a group's runs say, and what its augmentation has learned."""
+    """The pictures of the predictions of a group's runs, and of its learned augmentation."""
     stem = f"group{number}"
     pictures = []
     known = [run.predictions for run in group.runs if run.predictions is not None]
@@ -43,8 +43,8 @@ def of_group(group: Group, number: int) -> list[Picture]:
     run = group.representative()
     text = (
         "Each row is an operation, each column a bin of its magnitude, the least at the left. The "
-        "brighter it is, the better the model knew images so distorted: black is 0, white 1. Red "
-        f"bins are left out. Run {run.name}."
+        "brighter a bin, the better the model recognised images with this distortion: black is 0, "
+        f"white 1. Red bins are left out. Run {run.name}."
     )
     title = "What CTAugment has learned"
     pictures += of_run(run, "augment.png", f"{stem}_augment", title, text)
@@ -87,7 +87,7 @@ def _of_predictions(stem: str, known: list[Predictions], names: Sequence[str]) -
 
 
 def _of_calibrations(stem: str, known: Sequence[Calibration]) -> list[Picture]:
-    """What the temperature does, and which error remains among the surest images."""
+    """The pictures of calibration, and of the error among the most confident images."""
     pictures = []
     pairs = [c.reliability for c in known if c.reliability is not None]
     if pairs:
@@ -118,7 +118,7 @@ def _of_calibrations(stem: str, known: Sequence[Calibration]) -> list[Picture]:
 
 
 def _spread(values: Sequence[float], digits: int = 3) -> str:
-    """Their mean, and of several their standard deviation."""
+    """The mean of values, and the standard deviation of several values, as text."""
     found = grouping.spread(values)
     assert found is not None
     std = "" if found.std is None else f" ± {found.std:.{digits}f}"
@@ -126,19 +126,19 @@ def _spread(values: Sequence[float], digits: int = 3) -> str:
 
 
 def _runs(known: Sequence[object]) -> str:
-    """What `_spread`'s ± is over, to end a part of a sentence."""
+    """A clause on the runs that `_spread`'s ± summarises; "" for one run."""
     return f"; ± is the standard deviation over {len(known)} runs" if len(known) > 1 else ""
 
 
 def _numbered(names: Sequence[str], written: Sequence[str]) -> str:
-    """A sentence for names that a figure shows as numbers; "": there are none."""
+    """A sentence on names that a figure shows as numbers; "" if there are none."""
     pairs = [f"{number} is {name}" for name, number in zip(names, written, strict=True)
              if number != name]  # fmt: skip
     return f" The font of the figure lacks letters: {', '.join(pairs)}." if pairs else ""
 
 
 def _class_accuracy(says: Predictions, classes: np.ndarray) -> np.ma.MaskedArray:
-    """The accuracy of each of some classes; masked where this run has no image of one."""
+    """The accuracy of each of some classes, masked for classes without an image in this run."""
     right, count = (
         np.bincount(labels, minlength=classes[-1] + 1)[classes]
         for labels in (says.labels[says.labels == says.predicted], says.labels)
@@ -147,14 +147,14 @@ def _class_accuracy(says: Predictions, classes: np.ndarray) -> np.ma.MaskedArray
 
 
 def _class_names(group: Group, known: Sequence[Predictions]) -> list[str]:
-    """The names, or numbers where `data.json` is missing."""
+    """The class names, or numbers if `data.json` is missing."""
     names = max((run.class_names for run in group.runs), key=len)
     count = 1 + max(max(int(p.labels.max()), int(p.predicted.max())) for p in known)
     return [names[i] if i < len(names) else str(i) for i in range(max(count, len(names)))]
 
 
 def mistakes(run: Run) -> list[Mistake]:
-    """The test images that the run is most sure of and wrong about."""
+    """The most confident wrong predictions of a run."""
     if run.predictions is None:
         return []
     says = run.predictions

@@ -1,4 +1,4 @@
-"""Curves and diagrams, as matplotlib figures. Narrow ones: a telephone shows them at full size."""
+"""Curves and diagrams as matplotlib figures, narrow enough for the full size on a phone."""
 
 import statistics
 from collections.abc import Callable, Collection, Sequence
@@ -17,28 +17,28 @@ from ssljax.report.svg import INK, PAPER, WHITE
 
 _WIDTH = 4.4  # inches
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#7A6A00", "#56B4E9", "#E69F00", INK)
-_STYLES = ("-", "--", ":", "-.")  # beyond the colours
-_TICKS = 5  # labels of steps that fit side by side
-_POINTS = 500  # of a curve over images
-_NAMED = 20  # classes that have room for their names
-_NUMBERED = 12  # classes whose shares have room in larger digits
+_STYLES = ("-", "--", ":", "-.")  # the next style follows after the last colour
+_TICKS = 5  # number of step labels that fit side by side
+_POINTS = 500  # number of points of a curve over images
+_NAMED = 20  # most classes for which there is room for names
+_NUMBERED = 12  # most classes for which there is room for larger digits
 _DEEP = 65  # share in % above which a cell of the confusion matrix has white digits
 
 
 class Look(NamedTuple):
-    """How a line is drawn."""
+    """The colour and style of a line."""
 
     color: str
     style: str  # one of `_STYLES`
 
 
 def look(index: int) -> Look:
-    """The look of the line of a row of the table, the same in all figures."""
+    """The look of the line for a row of the table, which is the same in all figures."""
     return Look(_COLORS[index % len(_COLORS)], _STYLES[index // len(_COLORS) % len(_STYLES)])
 
 
 def styled(draw: Callable[..., Any]) -> Callable[..., Any]:
-    """Draws in this file's style."""
+    """Wraps a function so that it draws in the style of reports."""
 
     def with_style(*args: Any, **options: Any) -> Any:
         with mpl.rc_context(svg.STYLE):
@@ -57,16 +57,16 @@ def curve(
     ticks: Sequence[int] = (),
     legend: bool = False,
 ) -> Figure | None:
-    """One line per group: the mean over its runs, and a band of a standard deviation around it.
+    """One line per group: the mean over its runs, with a band of one standard deviation.
 
     Args:
-      value: of a row of `metrics.jsonl`.
-      is_percent: whether values are from 0 to 100, where the band ends too.
-      ticks: steps that the axis names; (): chosen among those of the lines.
-      legend: whether the figure says which line is whose, for a file that stands alone.
+      value: function of a row of `metrics.jsonl`.
+      is_percent: whether values are in 0..100, to which the band is clipped.
+      ticks: steps with a label on the axis; (): some steps of the lines.
+      legend: whether the figure has a legend, for a separate file.
 
     Returns:
-      None where no run has a value.
+      The figure; None if no run has a value.
     """
     lines = {i: _over_runs(group.runs, value) for i, group in enumerate(groups)}
     lines = {i: line for i, line in lines.items() if line[0]}
@@ -100,13 +100,13 @@ def curve(
 
 
 def line_label(group: Group) -> str:
-    """What a legend says of a group's line."""
+    """The text of a group's line in a legend."""
     count = f" ({len(group.runs)} runs)" if len(group.runs) > 1 else ""
     return group.label + count
 
 
 def some_steps(steps: Collection[int], most: int = _TICKS) -> list[int]:
-    """The last of some steps, and before it others that are far enough apart for their labels."""
+    """The last of the steps, and earlier ones that are far enough apart for their labels."""
     chosen: list[int] = []
     apart = 0.95 * max(steps, default=0) / most  # 0.95: evaluations can be unevenly spaced
     for step in sorted(steps, reverse=True):
@@ -118,7 +118,7 @@ def some_steps(steps: Collection[int], most: int = _TICKS) -> list[int]:
 def _over_runs(
     runs: Sequence[Run], value: Callable[[dict[str, Any]], float | None]
 ) -> tuple[list[int], np.ndarray, np.ndarray]:
-    """Steps that every run with values has one for, and their means and standard deviations."""
+    """The steps at which all runs with values have one; their means and standard deviations."""
     of_runs = [
         {row["step"]: v for row in run.rows if (v := value(row)) is not None} for run in runs
     ]
@@ -133,7 +133,7 @@ def _over_runs(
 
 @styled
 def reliability(found: Diagram) -> Figure:
-    """Accuracy over confidence, and how many images have which."""
+    """Accuracy over confidence, and the share of images per confidence."""
     figure, top, bottom = _over_confidence()
     width = {"align": "edge", "width": 100 / BINS, "ec": PAPER}
     top.bar(100 * found.left, 100 * found.accuracy, color=_COLORS[0], **width)
@@ -144,7 +144,7 @@ def reliability(found: Diagram) -> Figure:
 
 @styled
 def calibration(before: Diagram, after: Diagram) -> Figure:
-    """Accuracy over confidence before and after the temperature, and how many images have which."""
+    """Like `reliability`, before and after the division by the temperature."""
     figure, top, bottom = _over_confidence()
     for found, name, color, marker in (
         (before, "before", _COLORS[1], "s"),
@@ -160,7 +160,7 @@ def calibration(before: Diagram, after: Diagram) -> Figure:
 
 
 def _over_confidence() -> tuple[Figure, Any, Any]:
-    """Axes of accuracy, with a dashed line for the right confidence, and below it of images."""
+    """The axes of accuracy, with a dashed line of perfect calibration, and of images below."""
     figure = Figure(figsize=(_WIDTH, 3.6))
     top, bottom = figure.subplots(2, sharex=True, height_ratios=(3, 1))
     top.plot([0, 100], [0, 100], "--", color=INK, linewidth=1)
@@ -174,7 +174,7 @@ def _over_confidence() -> tuple[Figure, Any, Any]:
 
 @styled
 def risk(coverage: np.ndarray, risk: np.ndarray) -> Figure:
-    """The error among the surest images over their share, both 0..1 and of `risk_coverage`."""
+    """The error among the most confident images over their share; 0..1, from `risk_coverage`."""
     figure = Figure(figsize=(_WIDTH, 3.0))
     axes = figure.subplots()
     shown = np.unique(np.linspace(0, len(risk) - 1, _POINTS).astype(int))
@@ -188,16 +188,16 @@ def risk(coverage: np.ndarray, risk: np.ndarray) -> Figure:
 
 
 def confusion_counts(predictions: Predictions, num_classes: int) -> np.ndarray:
-    """Images `[true class, predicted class]`."""
+    """The number of images, `[true class, predicted class]`."""
     pairs = predictions.labels.astype(np.int64) * num_classes + predictions.predicted
     return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
 @styled
 def confusion(counts: np.ndarray, names: Sequence[str]) -> Figure:
-    """The share of a true class's images that are given each class, in %.
+    """The share of each true class's images per predicted class, in %.
 
-    With up to 20 classes each cell has its number, with more there is a scale.
+    With up to 20 classes each cell shows its number; with more classes there is a colour bar.
     """
     shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure = Figure(figsize=(_WIDTH, _WIDTH))
@@ -220,13 +220,13 @@ def confusion(counts: np.ndarray, names: Sequence[str]) -> Figure:
 
 
 def _blues() -> Any:
-    """From nothing, so that the paper shows, to blue."""
+    """A colour map from transparent to blue."""
     return mpl.colors.LinearSegmentedColormap.from_list("blues", ["#08519c00", "#08519cff"])
 
 
 @styled
 def class_accuracy(of_runs: np.ma.MaskedArray, names: Sequence[str]) -> Figure:
-    """Mean accuracy of each class, with a standard deviation over the runs; the worst 20 classes.
+    """The mean accuracy per class, with standard deviations over the runs; the worst 20 classes.
 
     Args:
       of_runs: `[runs, classes]`, 0..1; masked: a run has no image of the class.

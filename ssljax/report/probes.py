@@ -1,4 +1,4 @@
-"""Results of `--mode=probe` as the first rows of a report: the bar that its runs have to beat."""
+"""Results of `--mode=probe` as the first rows of a report: the baseline for its runs."""
 
 import os
 from collections.abc import Collection, Sequence
@@ -15,8 +15,9 @@ _FILE = "probe.json"
 
 
 def beside(paths: Sequence[Path], groups: Collection[tuple[str, int | None]]) -> list[Published]:
-    """The linear probes at and below `paths`, with as many labels as the runs have, or where no run
-    has as many, with as many as the probe's own data set has.
+    """The linear probes at and below `paths` whose number of labels is that of the runs.
+
+    If a probe has no such row, the row with the number of labels in its data set's name is taken.
 
     Args:
       groups: (data set, labels) of the runs.
@@ -27,7 +28,7 @@ def beside(paths: Sequence[Path], groups: Collection[tuple[str, int | None]]) ->
             record = read_json(file, rows=list, dataset=str, model=str)
             rows = [_row(record, row) for row in record["rows"] if row["method"] == "linear probe"]
         except (UsageError, KeyError, TypeError, ValueError, AttributeError):
-            continue  # damaged, or of another program
+            continue  # damaged, or from another program
         own = [row for row in rows if (row.data_set, row.labels) in groups]
         found += own or [row for row in rows if row.labels == record.get("labels")]
     return list(dict.fromkeys(found))

@@ -1,4 +1,4 @@
-"""What a run directory holds for its report, read and checked: it may be anybody's."""
+"""Reads and checks files of a run directory for its report; the files are not trusted."""
 
 import math
 from collections.abc import Mapping
@@ -12,12 +12,12 @@ from ssljax.data import arrays
 from ssljax.log import printable
 from ssljax.reliability import Diagram
 
-_ROUNDING = 1e-6  # of a float32 softmax
-_MOST_CLASSES = 1_000_000  # of which there are tables, in memory
+_ROUNDING = 1e-6  # rounding error of a float32 softmax
+_MOST_CLASSES = 1_000_000  # a limit, because tables over classes are in memory
 
 
 class Predictions(NamedTuple):
-    """`predictions.npz`, see `run/artifacts.py`."""
+    """The content of `predictions.npz`, see `run/artifacts.py`."""
 
     step: int
     part: str  # test or validation
@@ -26,29 +26,29 @@ class Predictions(NamedTuple):
     confidence: np.ndarray  # [T] float32
     mistakes: np.ndarray  # [K] int32, indices into the above, most confident first
     mistake_images: np.ndarray  # [K, H, W, C] uint8
-    mistake_names: tuple[str, ...] = ()  # of those images; (): an older version has noted none
+    mistake_names: tuple[str, ...] = ()  # names of those images; (): files of old versions
 
     @property
     def reliability(self) -> Diagram:
-        """How often predictions of each confidence are right."""
+        """The reliability diagram: accuracy of the predictions per confidence."""
         return reliability.diagram(self.confidence, self.predicted == self.labels)
 
 
 class Calibration(NamedTuple):
-    """`calibration.json`, see `inference/calibrate.py`."""
+    """The content of `calibration.json`, see `inference/calibrate.py`."""
 
     temperature: float
-    on: str  # validation or labelled: which images it is of
+    on: str  # validation or labelled: the images of the calibration
     images: int
     ece_before: float
     ece_after: float
-    reliability: tuple[Diagram, Diagram] | None  # before and after; None: of an older version
-    confidence: np.ndarray  # [N] of validation images, or of none
+    reliability: tuple[Diagram, Diagram] | None  # before and after; None: files of old versions
+    confidence: np.ndarray  # [N], of validation images; or empty
     right: np.ndarray  # [N] bool
 
 
 def predictions(file: Path) -> Predictions:
-    """Reads and checks `predictions.npz`; raises ValueError or UsageError where it is damaged."""
+    """Reads and checks `predictions.npz`; raises ValueError or UsageError if it is damaged."""
     optional = {*Predictions._field_defaults} - {*arrays.names(file)}
     values: dict[str, Any] = dict(arrays.read(file, {*Predictions._fields} - optional))
     names = values.pop("mistake_names", np.array([], np.str_))
@@ -67,7 +67,7 @@ def predictions(file: Path) -> Predictions:
     images, index = says.mistake_images, says.mistakes
     fits = index.ndim == 1 and index.dtype.kind in "iu" and len(index) == len(images)
     if not fits or not np.all((index >= 0) & (index < count)):
-        raise ValueError("mistakes are other images than were evaluated")
+        raise ValueError("mistakes are not among the evaluated images")
     if names.dtype.kind != "U" or names.shape not in ((0,), index.shape):
         raise ValueError(f"mistake_names is {names.dtype} {list(names.shape)}")
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
@@ -76,10 +76,10 @@ def predictions(file: Path) -> Predictions:
 
 
 def calibration(found: Mapping[str, Any], step: int) -> Calibration | None:
-    """Checks what `calibration.json` holds; None: it is of another step than the run's last one.
+    """Checks the content of `calibration.json`; None: it is not of the run's last step.
 
     Raises:
-      ValueError, KeyError, TypeError: it is of another form.
+      ValueError, KeyError, TypeError: the content has another form.
     """
     if found["step"] != step:
         return None
@@ -105,9 +105,9 @@ def calibration(found: Mapping[str, Any], step: int) -> Calibration | None:
 
 def _diagram(recorded: Mapping[str, Any]) -> Diagram:
     found = Diagram(*(np.array(recorded[name], float) for name in Diagram._fields))
-    columns = np.stack(found)  # which have the same length
+    columns = np.stack(found)  # raises ValueError if the lengths differ
     if columns.ndim != 2 or not np.isfinite(columns).all() or not found.images.sum() > 0:
-        raise ValueError("a diagram is of another form")
+        raise ValueError("a diagram has another form")
     if np.any(columns < 0) or np.any(columns[:3] > 1) or np.any(found.left == 1):
         raise ValueError("a diagram is not from 0 to 1")
     return found

@@ -1,4 +1,4 @@
-"""Published error rates, to stand beside ours. `docs/recipes.md` has the command for each."""
+"""Published error rates for comparison. `docs/recipes.md` has the command for each."""
 
 import statistics
 from typing import NamedTuple
@@ -21,10 +21,10 @@ _FIXMATCH = "FixMatch paper, Table 2"
 _COLUMNS = (
     ("cifar10", 40), ("cifar10", 250), ("cifar10", 4000),
     ("cifar100", 400), ("cifar100", 2500), ("cifar100", 10000),
-    ("svhn_noextra", 40), ("svhn_noextra", 250), ("svhn_noextra", 1000),  # as its scripts have it
+    ("svhn_noextra", 40), ("svhn_noextra", 250), ("svhn_noextra", 1000),  # as in the scripts
     ("stl10", 1000),
 )  # fmt: skip
-# (mean, standard deviation or None) for each of the columns; None: not known.
+# (mean, standard deviation or None) per column; None: unknown.
 _TABLE_2 = {
     "FixMatch (RA)": (
         (13.81, 3.37), (5.07, 0.65), (4.26, 0.05), (48.85, 1.75), (28.29, 0.11), (22.60, 0.12),
@@ -93,7 +93,7 @@ _CLASSIC_CV = {
     ),
 }  # fmt: skip
 _TORCHSSL = "TorchSSL's README, best on test"
-# FlexMatch, by its authors: CIFAR-10, CIFAR-100, STL-10 and SVHN with its extra images.
+# FlexMatch by its authors, on CIFAR-10, CIFAR-100, STL-10 and SVHN with its extra images.
 _FLEXMATCH = {
     ("cifar10", 40): (4.97, 0.06), ("cifar10", 250): (4.98, 0.09), ("cifar10", 4000): (4.19, 0.01),
     ("cifar100", 400): (39.94, 1.62), ("cifar100", 2500): (26.49, 0.20),
@@ -103,7 +103,7 @@ _FLEXMATCH = {
 }  # fmt: skip
 _USB_LONG_TAILED = "USB, results/classic_cv_imb.csv, best on test"
 # Accuracies with 1500 labelled images of the first class and γ = 100 or 150, and with 500 and
-# γ = 100; the numbers are all labelled images.
+# γ = 100; the numbers are totals of labelled images.
 _LONG_TAILED = (("cifar10_lt100", 3720), ("cifar10_lt150", 3496), ("cifar10_lt100", 1236))
 _CLASSIC_CV_IMB = {
     "FixMatch": ((76.69, 0.78), (73.01, 0.57), (72.41, 1.71)),
@@ -113,7 +113,7 @@ _CLASSIC_CV_IMB = {
 }
 _CREST = "CReST's README, five folds"
 # Accuracies with a tenth of the labels: 500 labelled and 4500 unlabelled images of the first class,
-# and γ = 50, 100 or 200; the numbers are all labelled images.
+# and γ = 50, 100 or 200; the numbers are totals of labelled images.
 _CREST_COLUMNS = (("cifar10_lt50", 1394), ("cifar10_lt100", 1236), ("cifar10_lt200", 1117))
 _CREST_README = {
     "FixMatch": ((79.4, 0.98), (66.2, 0.83), (59.9, 0.44)),
@@ -121,7 +121,7 @@ _CREST_README = {
     "CReST+": ((84.5, 0.41), (77.7, 1.22), (67.5, 1.36)),
 }
 _IOMATCH = "IOMatch's README"
-# Accuracies on the classes that are known.
+# Accuracies on the known classes.
 _IOMATCH_COLUMNS = (
     ("cifar10_open", 24), ("cifar10_open", 150), ("cifar100_open20", 80), ("cifar100_open20", 500),
     ("cifar100_open50", 200), ("cifar100_open50", 1250), ("cifar100_open80", 320),
@@ -137,7 +137,7 @@ _IOMATCH_README = {
         (50.83, 0.99), (64.75, 0.52),
     ),
 }  # fmt: skip
-# Accuracies of cifar10.{1,2,3}@250-5000.
+# Accuracies on cifar10.{1,2,3}@250-5000.
 _ASCEND = {"NPU": (86.87, 87.01, 87.35), "GPU": (87.90, 87.39, 86.52)}
 
 

@@ -1,4 +1,4 @@
-"""`--mode=report`: reads runs, and writes their table and page."""
+"""`--mode=report`: reads runs, and writes their tables and page."""
 
 import os
 import time
@@ -13,9 +13,9 @@ from ssljax.report import page, probes, reference, table
 from ssljax.report.runs import Run, find, read_all
 from ssljax.storage.files import telling_of_storage, write_bytes
 
-_EVERY = 5  # seconds between two looks at runs that are followed
+_EVERY = 5  # seconds between two checks of runs with --follow
 _FILES = ("report.md", "report.csv", "report.tex", "report.html")
-_REFRESH = 15  # seconds after which a browser reads their page again
+_REFRESH = 15  # seconds after which a browser reloads their page
 
 
 def write(
@@ -30,15 +30,15 @@ def write(
 
     Args:
       paths: run directories, or directories above them.
-      published: whether to put the papers' rows for the same data beside ours.
+      published: whether to add rows of papers on the same data.
       oracle: whether to show the best error on the test set, marked as such.
-      refresh: seconds after which a browser reads the page again; 0: never.
+      refresh: seconds after which a browser reloads the page; 0: never.
 
     Returns:
-      What a terminal shows: the table, and what is to be known of single runs.
+      The text for the terminal: the table, and notes on single runs.
 
     Raises:
-      UsageError: a path has no run, or `output` has files of these names that are no report's.
+      UsageError: a path has no run, or `output` has files of these names that are not a report.
     """
     _require_ours(output)
     runs = read_all(paths)
@@ -59,7 +59,7 @@ def write(
         "report.html": html,
     }
     files = {picture.file: picture.alone or picture.data for picture in pictures}
-    # A path may have bytes that are no text. The page, which shows the pictures, is written last.
+    # A path may have bytes that are not text. The page, which shows the pictures, is written last.
     files |= {name: text.encode(errors="backslashreplace") for name, text in texts.items()}
     with telling_of_storage(output, "its disk is full"):
         (output / "report_figures").mkdir(parents=True, exist_ok=True)
@@ -69,12 +69,12 @@ def write(
 
 
 def _require_ours(output: Path) -> None:
-    """A report replaces a report, and nobody's own `report.tex`."""
+    """Refuses to overwrite files that are not from a report."""
     others = [name for name in _FILES if (output / name).exists()]
     if others and not (output / "report_figures").is_dir():
         raise UsageError(
-            f"{output / others[0]} is there already and is of no report; --output names another "
-            "directory"
+            f"{output / others[0]} exists already and is not from a report; choose another "
+            "directory with --output"
         )
 
 
@@ -87,7 +87,7 @@ def _notes(runs: Sequence[Run]) -> list[str]:
 
 
 def _duplicates(groups: Sequence[grouping.Group]) -> list[str]:
-    """Runs that are counted as two seeds and are not."""
+    """Remarks on runs with the same seeds, which are counted as different ones."""
     lines = []
     for group in groups:
         seen: dict[str, str] = {}
@@ -102,7 +102,7 @@ def _duplicates(groups: Sequence[grouping.Group]) -> list[str]:
 def follow(
     paths: Sequence[Path], output: Path, *, say: Callable[[str], None], **options: bool
 ) -> bool:
-    """Writes the report again whenever a run goes on, until Ctrl-C; waits for the first run.
+    """Updates the report whenever a run changes, until Ctrl-C; waits for the first run.
 
     Returns:
       Whether there was a run to report.
@@ -116,16 +116,16 @@ def follow(
             time.sleep(_EVERY)
     except KeyboardInterrupt:
         if before:
-            write(paths, output, **options)  # a page that rests
+            write(paths, output, **options)  # a page that does not reload
         return bool(before)
 
 
 def _stamps(paths: Sequence[Path]) -> dict[Path, int]:
-    """When the files that a report reads were last written; {}: there is no run yet."""
+    """The modification times of the files that a report reads; {}: there is no run yet."""
     stamps: dict[Path, int] = {}
     with suppress(UsageError):
         for run in find(paths):
-            with suppress(OSError), os.scandir(run) as entries:  # files come and go
+            with suppress(OSError), os.scandir(run) as entries:  # files can vanish
                 for entry in entries:
                     if not entry.name.startswith((".", "events.out", "report.")):
                         stamps |= _stamp(entry)

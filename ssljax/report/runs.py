@@ -1,4 +1,4 @@
-"""Reads run directories, whatever state they are in."""
+"""Reads run directories, including unfinished and damaged ones."""
 
 import dataclasses
 import json
@@ -19,28 +19,29 @@ from ssljax.report.records import Calibration, Predictions
 from ssljax.run import metrics
 from ssljax.storage.files import PARTIAL, read_json
 
-_MARKS = ("config.json", "metrics.jsonl", "results.json", "checkpoints")  # any: a run directory
+# A directory with any of these is a run directory.
+_MARKS = ("config.json", "metrics.jsonl", "results.json", "checkpoints")
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What a run directory holds. What is missing is empty, and `notes` says so."""
+    """The content of a run directory. Missing parts are empty, and `notes` lists them."""
 
     path: Path
-    name: str  # of the directory, as the report shows it
-    config: dict[str, Any]  # {}: unreadable, and then the run is in no table
-    rows: list[dict[str, Any]]  # of `metrics.jsonl`
+    name: str  # name of the directory in the report
+    config: dict[str, Any]  # {}: unreadable; the run is then in no table of results
+    rows: list[dict[str, Any]]  # rows of `metrics.jsonl`
     class_names: tuple[str, ...]
-    sizes: dict[str, int]  # of the split's lists, by their names
-    starts: list[dict[str, Any]]  # of `environment.json`
+    sizes: dict[str, int]  # name of each list of the split -> its length
+    starts: list[dict[str, Any]]  # content of `environment.json`
     predictions: Predictions | None
-    calibration: Calibration | None  # of the last step
-    failure: str  # "": it has not failed
-    notes: tuple[str, ...]  # what a reader must know
+    calibration: Calibration | None  # calibration at the last step
+    failure: str  # reason of a failure; "": the run has not failed
+    notes: tuple[str, ...]  # messages for the reader of the report
 
     @property
     def step(self) -> int:
-        """The last step that is known."""
+        """The last known step."""
         return self.rows[-1]["step"] if self.rows else 0
 
     @property
@@ -54,7 +55,7 @@ class Run:
 
     @property
     def versions(self) -> dict[str, str]:
-        """Of the newest start."""
+        """The versions of packages at the last start."""
         return self.starts[-1]["versions"] if self.starts else {}
 
 
@@ -74,7 +75,7 @@ def find(paths: Sequence[Path]) -> list[Path]:
 
 
 def _below(path: Path) -> list[Path]:
-    """Those of one path, sorted. A directory above others is none, whatever files lie in it."""
+    """The run directories at and below one path, sorted, without those that contain others."""
     found: list[Path] = []
     for here, directories, files in os.walk(path):
         if set(_MARKS) & {*directories, *files}:
@@ -94,7 +95,7 @@ def _is_recipe(path: Path) -> bool:
 
 
 def read(path: Path, name: str) -> Run:
-    """Reads what can be read. All text in it is in one line, and printable."""
+    """Reads all readable files. All texts are single lines of printable characters."""
     notes: list[str] = []
 
     def tell(text: str) -> None:
@@ -103,7 +104,7 @@ def read(path: Path, name: str) -> Run:
     def optional(file: str, load: Callable[[Path], Any], default: Any) -> Any:
         try:
             return load(within(path, file))
-        except Exception as error:  # anything can be in a file, which can vanish at any time
+        except Exception as error:  # a file can have any content, and can vanish at any time
             if not os.path.lexists(path / file):
                 tell(f"{file} is missing")
             elif isinstance(error, UsageError):
@@ -135,7 +136,7 @@ def read(path: Path, name: str) -> Run:
             optional(picture, _look_at, None)
     failure = ""
     if (path / "failure.txt").exists():
-        failure = optional("failure.txt", _text, "it cannot be read why")
+        failure = optional("failure.txt", _text, "the reason cannot be read")
     run = Run(
         path=path,
         name=printable(name),
@@ -153,10 +154,10 @@ def read(path: Path, name: str) -> Run:
 
 
 def within(run: Path, name: str) -> Path:
-    """A file of a run directory.
+    """The path of a file in a run directory.
 
     Raises:
-      ValueError: it is a link to something else, which a report is not to show.
+      ValueError: the file is a link to another place, which a report must not show.
     """
     file = run / name
     if not file.resolve().is_relative_to(run.resolve()):
@@ -165,7 +166,7 @@ def within(run: Path, name: str) -> Path:
 
 
 def _printable(value: Any) -> Any:
-    """A value of a JSON file whose texts are in one line, without control characters."""
+    """A value of a JSON file, with all texts as single lines without control characters."""
     if isinstance(value, dict):
         return {printable(key): _printable(part) for key, part in value.items()}
     if isinstance(value, list):
@@ -202,12 +203,12 @@ def _starts(recorded: dict[str, Any]) -> list[dict[str, Any]]:
     for start in recorded["starts"]:
         texts = start["devices"], start["machine"], *start["versions"].values()
         if not all(isinstance(text, str) for text in texts) or not isinstance(start["step"], int):
-            raise ValueError("a start is of another form")
+            raise ValueError("a start has another form")
     return recorded["starts"]
 
 
 def _look_at(picture: Path) -> None:
-    """Compares a PNG with the checksums in it; raises what Pillow does."""
+    """Verifies the checksums of a PNG; raises Pillow's errors."""
     with Image.open(picture) as image:
         image.verify()
 
@@ -220,7 +221,7 @@ def _progress(run: Run) -> list[str]:
 
 
 def _restarts(run: Run) -> list[str]:
-    """A run that went on under other versions or on another machine."""
+    """Notes on restarts of a run with other versions or on another machine."""
     notes = []
     for before, after in zip(run.starts, run.starts[1:], strict=False):
         changes = [
@@ -238,7 +239,7 @@ def _restarts(run: Run) -> list[str]:
 
 
 def read_all(paths: Sequence[Path]) -> list[Run]:
-    """The runs at and below `paths`, each with what sets its versions apart from the others'."""
+    """The runs at and below `paths`, with notes on versions that differ from most runs."""
     found = find(paths)
     root = Path(os.path.commonpath([path.absolute() for path in found]))
     root = root.parent if len(found) == 1 else root

@@ -1,4 +1,4 @@
-"""The labelled images of a report's runs: `labelled.png`, cut into a strip for each class."""
+"""The labelled images of a report's runs: `labelled.png`, cut into one strip per class."""
 
 import io
 import json
@@ -13,9 +13,9 @@ from ssljax.report.picture import Picture, file_name, of_run
 from ssljax.report.runs import Run
 
 _CELL = 32  # pixels of an image's side, see `data/overview.py`
-_RUNS = 10  # of a group, at most
-_STRIPS = 50  # classes, at most, whose images have their names below them
-_NAMED = 100  # classes that are named under a sheet in one piece
+_RUNS = 10  # most runs of a group that are shown
+_STRIPS = 50  # most classes for which images have their names below them
+_NAMED = 100  # most classes that are listed under a sheet without strips
 
 
 class Strip(NamedTuple):
@@ -23,16 +23,16 @@ class Strip(NamedTuple):
 
     class_name: str
     picture: Picture
-    names: Sequence[str]  # of the images
+    names: Sequence[str]  # names of the images
 
 
 class Sheet(NamedTuple):
     """The labelled images of a run."""
 
     run: str
-    picture: Picture  # in one piece
-    strips: Sequence[Strip]  # []: the names are not known, or there are too many classes
-    classes: str  # what the rows of the picture are
+    picture: Picture  # the complete sheet
+    strips: Sequence[Strip]  # []: the names are unknown, or there are too many classes
+    classes: str  # the classes of the picture's rows
 
 
 def sheets(group: Group) -> list[Sheet]:
@@ -49,10 +49,10 @@ def _of_run(run: Run) -> list[Sheet]:
 
 
 def _strips(run: Run, whole: Picture) -> list[Strip]:
-    """[] where the picture does not say what it holds, or says what does not fit it."""
+    """The strips of a sheet; [] if its record of images is missing or does not fit."""
     try:
         with Image.open(io.BytesIO(whole.data)) as picture:
-            picture.load()  # the texts can stand behind the pixels
+            picture.load()  # the texts can come after the pixels
             found = json.loads(picture.info["images"])
             left, names = int(found["left"]), [[*map(str, row)] for row in found["names"]]
             if not 0 < len(names) <= _STRIPS or picture.height != len(names) * _CELL:
@@ -79,7 +79,7 @@ def _strip(whole: Picture, sheet: Image.Image, c: int, left: int, count: int) ->
 
 
 def _shown(names: Sequence[str]) -> list[str]:
-    """Names of files without their folders, in one line."""
+    """File names without their folders, as single lines."""
     return [printable(name.rpartition("/")[2]) for name in names]
 
 

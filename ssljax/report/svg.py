@@ -1,4 +1,4 @@
-"""Figures -> SVG files that follow their reader's light or dark colours."""
+"""Renders figures as SVG files that follow the reader's light or dark theme."""
 
 import io
 import warnings
@@ -6,8 +6,8 @@ from typing import Any
 
 from ssljax.drawing import Figure, mpl
 
-INK, PAPER = "#1b1f24", "#ffffff"  # of text and lines, and behind them; a dark page swaps them
-WHITE = "#fefefe"  # on saturated colours, in the light and in the dark
+INK, PAPER = "#1b1f24", "#ffffff"  # text and lines, and background; dark pages replace them
+WHITE = "#fefefe"  # text on saturated colours, in both themes
 _DARK = {INK: "#e6edf3", PAPER: "#0d1117"}
 STYLE: Any = {
     "axes.edgecolor": INK,
@@ -18,15 +18,15 @@ STYLE: Any = {
     "axes.spines.top": False,
     "figure.constrained_layout.use": True,
     "figure.facecolor": PAPER,
-    "font.family": "DejaVu Sans",  # which `fonts` knows the letters of
+    "font.family": "DejaVu Sans",  # `fonts` has its list of characters
     "font.size": 9,
     "grid.alpha": 0.4,
     "grid.color": "#8b949e",
     "legend.frameon": False,
     "svg.fonttype": "path",
-    "svg.hashsalt": "ssljax",  # the same figure is the same file
+    "svg.hashsalt": "ssljax",  # the same figure gives the same file
     "text.color": INK,
-    "text.parse_math": False,  # names may have dollars
+    "text.parse_math": False,  # names may contain dollar signs
     "xtick.color": INK,
     "ytick.color": INK,
 }
@@ -35,11 +35,11 @@ STYLE: Any = {
 def render(figure: Figure) -> bytes:
     """The figure as an SVG file, drawn in `STYLE`.
 
-    Programs that know no style sheets show it light, as matplotlib has drawn it.
+    Programs without support for style sheets show it in light colours.
     """
     file = io.BytesIO()
     with mpl.rc_context(STYLE), warnings.catch_warnings():
-        # Names are without such letters; what is left is shown as a box rather than not at all.
+        # Names have no missing characters; any others are drawn as boxes.
         warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
         figure.savefig(file, format="svg", metadata={"Date": None})
     head, tag, rest = file.getvalue().partition(b"<defs>")
@@ -47,7 +47,7 @@ def render(figure: Figure) -> bytes:
 
 
 def dark_style() -> str:
-    """The style sheet that swaps the colours on dark pages."""
+    """The style sheet that replaces the colours on dark pages."""
     rules = "".join(
         f'[style*="{kind}: {light}"]{{{kind}:{dark}!important}}'
         for light, dark in _DARK.items()

@@ -1,4 +1,4 @@
-"""The table of results: for a terminal, as Markdown, CSV and LaTeX."""
+"""The table of results for the terminal, and as Markdown, CSV and LaTeX."""
 
 import csv
 import io
@@ -12,7 +12,7 @@ from ssljax.report.reference import Published
 from ssljax.report.runs import Run
 from ssljax.spreadsheet import inert
 
-# Heading, name in the CSV, and what it is of a run.
+# The heading, the name in the CSV, and the function of a run.
 Column = tuple[str, str, Callable[[Run], float | None]]
 _MEDIAN: Column = ("error %", "error", groups.median_error)
 _BEST: Column = ("at best validation %", "best_on_validation", groups.best_on_validation)
@@ -31,25 +31,25 @@ _NOTE = (
     "the last evaluation."
 )
 _OF_BALANCED = (
-    " balanced accuracy and macro F1: medians of the last 20 evaluations too; to them each class "
-    "with an image contributes alike, however many it has."
+    " balanced accuracy and macro F1: medians of the last 20 evaluations too; each class with an "
+    "image contributes equally to them, whatever its number of images."
 )
 
 
 class Table(NamedTuple):
-    """Text for people in `cells`, a list a row; numbers for programs in `values`."""
+    """A table: text for people in `cells`, numbers for programs in `values`, one list per row."""
 
     heading: list[str]
     cells: list[list[str]]
     value_heading: list[str]
     values: list[list[str | int | float | None]]
-    before: int = 0  # rows before those of runs
-    # For each of `cells`, how many runs its ± is over; 0: it has none, or the source does not say.
+    before: int = 0  # number of rows before those of runs
+    # For each of `cells`, the number of runs that its ± summarises; 0: no ±, or unknown.
     counts: Sequence[Sequence[int]] = ()
 
     @property
     def note(self) -> str:
-        """What the columns are."""
+        """The description of the columns."""
         is_balanced = any(title in self.heading for title, _, _ in _BALANCED)
         is_of_two = any(2 in row for row in self.counts)
         note = _NOTE + (_OF_BALANCED if is_balanced else "")
@@ -63,11 +63,13 @@ def make(
     oracle: bool,
     probes: Sequence[Published] = (),
 ) -> Table:
-    """The probes, one row per group, then the published rows. Columns without content are left out
-    of `cells`; so are balanced accuracy and macro F1 where all classes are evenly frequent.
+    """Makes the table: the probes, one row per group, then the published rows.
+
+    `cells` has no empty columns, and no balanced accuracy and macro F1 if all classes are equally
+    frequent.
 
     Args:
-      published, probes: rows that are no runs'.
+      published, probes: rows that are not from runs.
       oracle: whether to show the best error on the test set, marked as such.
     """
     columns = [_MEDIAN, _BEST, _RAW, _LAST, *_BALANCED, *([_ORACLE] if oracle else [])]
@@ -118,7 +120,7 @@ def make(
 def _of_others(
     row: Published, columns: int, status: str
 ) -> tuple[list[str], list[str | int | float | None]]:
-    """The cells and the values of a row that is no run's."""
+    """The cells and the values of a row that is not from runs."""
     blank, missing = [""] * (columns - 1), [None] * 2 * (columns - 1)
     name = [row.method, row.data_set]
     cells = [*name, str(row.labels), "", "", describe(row.error), *blank, "", row.source]
@@ -126,7 +128,7 @@ def _of_others(
 
 
 def describe(spread: Spread | None) -> str:
-    """`4.26 ± 0.05`, `4.26` of a single run, or nothing."""
+    """The text `4.26 ± 0.05`, or `4.26` for a single run, or ""."""
     if spread is None:
         return ""
     return f"{spread.mean:.2f}" + ("" if spread.std is None else f" ± {spread.std:.2f}")
@@ -137,19 +139,19 @@ def _text(value: int | None) -> str:
 
 
 def text(table: Table) -> str:
-    """Columns of equal width."""
+    """The table as text with aligned columns."""
     rows = [table.heading, *table.cells]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(f"{c:{w}}" for c, w in zip(row, widths, strict=True)) for row in rows]
     return "\n".join(line.rstrip() for line in lines)
 
 
-# What Markdown or HTML in it would take for markup; a _ within a word is none.
+# Characters that are markup in Markdown, or in HTML within it; a _ within a word is not.
 _MARKUP = re.compile(r"[\\|`*\[\]<>&$~]|\b_|_\b")
 
 
 def markdown(table: Table) -> str:
-    """A table of GitHub's Markdown."""
+    """The table in GitHub's Markdown."""
     rule = ["---"] * len(table.heading)
     rows = [
         [_MARKUP.sub(r"\\\g<0>", cell) for cell in row] for row in (table.heading, *table.cells)
@@ -159,7 +161,7 @@ def markdown(table: Table) -> str:
 
 
 def comma_separated(table: Table) -> str:
-    """Every column, with numbers as they are, and no text that a spreadsheet would compute."""
+    """All columns as CSV, with unrounded numbers, and no text that a spreadsheet would evaluate."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(table.value_heading)
@@ -170,7 +172,7 @@ def comma_separated(table: Table) -> str:
 
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
-    "[": "{[}", "*": "{*}",  # after \\ they would be its argument
+    "[": "{[}", "*": "{*}",  # after \\ they would be an argument of it
     "<": r"\textless{}", ">": r"\textgreater{}",
     "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     "±": r"$\pm$", "−": "$-$", "Π": r"$\Pi$", "→": r"$\to$",
@@ -178,7 +180,7 @@ _LATEX = {
 
 
 def latex(table: Table) -> str:
-    """A `tabular` of the package booktabs."""
+    """The table as a LaTeX `tabular` with the package booktabs."""
 
     def line(row: Sequence[str]) -> str:
         return " & ".join("".join(_LATEX.get(c, c) for c in cell) for cell in row) + r" \\"

@@ -1,1 +1,1 @@
-"""State, step, devices, checkpoints and the loop."""
+"""The state of training, its step, and the devices and processes that run it."""

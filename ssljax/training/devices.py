@@ -1,4 +1,4 @@
-"""The devices of a run: how many the CPU is, and how much memory they have."""
+"""The devices of a run: how many a CPU is split into, and how much memory they have."""
 
 import os
 from collections import Counter
@@ -6,18 +6,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import jax
-from jax._src import xla_bridge  # no public way to ask whether it has begun
+from jax._src import xla_bridge  # no public function says whether backends are initialised
 
 from ssljax import paths
 from ssljax.data import memory
 from ssljax.errors import RunError, UsageError
 
-# What the libraries, the compiler and Python need beside the step.
+# Memory of the libraries, the compiler and Python, besides that of the step.
 _PROGRAM_BYTES = 1_500_000_000
 
 
 def local_devices(devices: Sequence[jax.Device]) -> list[jax.Device]:
-    """Returns those devices of a run that are local to this process.
+    """The devices of a run that are local to this process.
 
     A single process has all of them, even absent chips that would belong to several hosts.
     """
@@ -27,9 +27,9 @@ def local_devices(devices: Sequence[jax.Device]) -> list[jax.Device]:
 
 
 def cache_programs(directory: str) -> None:
-    """Keeps what XLA compiles in a directory, for the next start on such a machine; "": nothing.
+    """Caches compiled programs in a directory, for later starts on such machines; "": no cache.
 
-    Of small programs, which are many, too. A URL is JAX's to open.
+    The many small programs are cached too. JAX opens URLs itself.
     """
     if directory:
         if "://" not in directory:
@@ -39,20 +39,22 @@ def cache_programs(directory: str) -> None:
 
 
 def cores() -> int:
-    """How many this process may use."""
+    """The number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def devices_for(batch_size: int) -> int:
-    """The CPU devices to train on where none are asked for: the most that divide the batch, up to
-    one per core; 1 where JAX has been told how many there are."""
+    """The default number of CPU devices: the largest divisor of the batch, up to one per core.
+
+    It is 1 if the number of CPU devices is already configured in JAX.
+    """
     if jax.config.jax_num_cpu_devices > 0:  # type: ignore[attr-defined]
         return 1
     return max(n for n in range(1, cores() + 1) if batch_size % n == 0)
 
 
 def split_cpu(count: int) -> None:
-    """Makes the CPU `count` devices of one thread each, unless JAX has started its backend already.
+    """Splits the CPU into `count` devices of one thread each, if no backend is initialised yet.
 
     XLA's convolutions gain little from its thread pool, so one device per core is the faster way to
     use several cores for large networks.
@@ -66,10 +68,10 @@ def split_cpu(count: int) -> None:
 
 @contextmanager
 def telling_of_full_memory() -> Iterator[None]:
-    """Turns what JAX raises for want of a device's memory into one line.
+    """Turns JAX's out-of-memory errors of devices into an error of one line.
 
     Raises:
-      RunError: a step or an evaluation does not fit.
+      RunError: a step or an evaluation does not fit into the memory of a device.
     """
     try:
         yield
@@ -84,19 +86,19 @@ def telling_of_full_memory() -> Iterator[None]:
 
 
 def require_even(devices: Sequence[jax.Device]) -> None:
-    """Every process has as many devices as any other.
+    """Requires that all processes have equally many devices.
 
     Raises:
-      UsageError: one has more.
+      UsageError: their numbers of devices differ.
     """
     counts = Counter(device.process_index for device in devices)
     if len(set(counts.values())) > 1:
         each = ", ".join(f"{count} on process {i}" for i, count in sorted(counts.items()))
-        raise UsageError(f"the devices of a run are {each}; allowed: as many on each")
+        raise UsageError(f"the devices of a run are {each}; allowed: equally many on each")
 
 
 def memory_of(device: jax.Device) -> int | None:
-    """The bytes of a device that programs may use; None: it is a CPU, or not there."""
+    """The bytes of a device that programs may use; None: the device is a CPU, or absent."""
     try:
         stats = device.memory_stats()
     except jax.errors.JaxRuntimeError:
@@ -105,10 +107,10 @@ def memory_of(device: jax.Device) -> int | None:
 
 
 def require_room(what: str, size: int, devices: Sequence[jax.Device]) -> None:
-    """Each device has room for `size` bytes of `what`. CPU devices share the machine's memory.
+    """Requires that `size` bytes of `what` fit on each device. CPU devices share host memory.
 
     Raises:
-      UsageError: one has not.
+      UsageError: a device has too little memory.
     """
     for device in local_devices(devices):
         if limit := memory_of(device):
@@ -123,16 +125,17 @@ def require_room(what: str, size: int, devices: Sequence[jax.Device]) -> None:
 
 
 def require_step(step: int, beside: int, batch_size: int, devices: Sequence[jax.Device]) -> None:
-    """The machine has room for what a step computes. Accelerators are not asked: there, XLA makes
-    do with less than is estimated.
+    """Requires that a step fits into the machine's memory.
+
+    Accelerators are not checked: on them, XLA can reduce the memory below the estimate.
 
     Args:
-      step: about how many bytes a step needs on each device.
-      beside: bytes that each device holds beside them.
-      batch_size: labelled images of a step, to say how many would do.
+      step: estimated bytes that a step needs on each device.
+      beside: further bytes on each device.
+      batch_size: labelled images per step, to suggest a smaller number.
 
     Raises:
-      UsageError: it has not.
+      UsageError: the step does not fit.
     """
     if devices[0].platform != "cpu":
         return

@@ -1,4 +1,4 @@
-"""Whether a compiled step fits in the memory of an accelerator, before any is run."""
+"""Checks whether a compiled step fits in the memory of an accelerator, before any step runs."""
 
 import re
 from typing import Any
@@ -16,7 +16,7 @@ class TooLarge(RunError):
 
     def __init__(self, needed: int | None, reason: str):
         super().__init__(reason)
-        self.needed = needed  # bytes; None: the compiler does not say
+        self.needed = needed  # bytes; None: the compiler's message has no number
 
 
 def compile_fitting(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
@@ -35,13 +35,13 @@ def compile_fitting(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
 
 
 def needed_memory(message: str) -> int | None:
-    """Returns the bytes a program needs, read from libtpu's error message; None: it names none."""
+    """The bytes that a program needs, from libtpu's error message; None: it has no number."""
     found = re.search(r"(?:Used |temporaries \()(\d+(?:\.\d+)?)([GM])", message)
     return int(float(found[1]) * _UNITS[found[2]]) if found else None
 
 
 def peak(compiled: jax.stages.Compiled) -> int:
-    """The bytes of all that a program holds at once."""
+    """The peak memory of a program in bytes."""
     memory: Any = compiled.memory_analysis()
     held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     most: int = memory.peak_memory_in_bytes or held + memory.temp_size_in_bytes
@@ -54,14 +54,14 @@ def compile_step(
     """Compiles a step that fits in the memory of each device.
 
     Args:
-      batch_size: labelled images of a step.
-      devices: how many there are.
-      unit: what a batch size must be a multiple of.
-      fixed: bytes of each device that do not depend on the batch: the state and the data.
-      limit: bytes of each device that programs may use.
+      batch_size: labelled images per step.
+      devices: number of devices.
+      unit: number of which a batch size must be a multiple.
+      fixed: bytes per device that do not depend on the batch: the state and the data.
+      limit: bytes per device that programs may use.
 
     Raises:
-      UsageError: it does not fit; says which batch size about would.
+      UsageError: the step does not fit; the message suggests a batch size.
     """
     try:
         compiled = compile_fitting(lowered)
@@ -80,7 +80,7 @@ def compile_step(
 
 
 def _advice(batch_size: int, *, unit: int, fixed: int, limit: int, needed: int | None) -> str:
-    """What to do where a step needs too much."""
+    """Advice for a step that needs too much memory."""
     others = "config.microbatches and config.remat need less memory"
     if needed is None or needed <= fixed:
         return f"a smaller one is allowed; {others}"

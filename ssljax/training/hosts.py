@@ -1,6 +1,6 @@
-"""Several processes, on one host or on many: how they tell and look after each other.
+"""Several processes, on one host or on many: how they communicate and monitor each other.
 
-`join.py` is how they find each other.
+`join.py` has the code by which they find each other.
 """
 
 import atexit
@@ -18,25 +18,25 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax._src import distributed  # no public way to it; jax>=0.10 has it
+from jax._src import distributed  # not public, but in jax>=0.10
 from jax.experimental import multihost_utils
 
 from ssljax.errors import Interrupted, RunError, UsageError
 from ssljax.log import LOG
 
 PyTree = Any
-# Seconds: how often a process shows that it lives and looks after others; after how much silence
-# one counts as dead.
+# Seconds between two signs of life of a process and its checks of others; seconds without a sign
+# after which a process counts as dead.
 _PERIOD, _SILENCE = 1.0, 30.0
-_PATIENCE = 10.0  # seconds of waiting for others, after which a line says so
-_DAY = 86_400_000  # milliseconds: others wait for the first process, or for its death
+_PATIENCE = 10.0  # seconds of waiting for others after which a message says so
+_DAY = 86_400_000  # milliseconds: others wait for the first process until it answers or dies
 
 
 @contextmanager
 def telling(text: Callable[[], str]) -> Iterator[None]:
-    """Prints a line if what is waited for takes longer than 10 seconds; Ctrl-C ends it at once.
+    """Prints a line if waiting takes longer than 10 seconds; Ctrl-C ends the process at once.
 
-    JAX waits where Python does not get to handle a signal.
+    JAX waits in C++ code, where Python cannot handle a signal.
     """
     is_main = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGINT, signal.SIG_DFL) if is_main else None
@@ -50,7 +50,7 @@ def telling(text: Callable[[], str]) -> Iterator[None]:
 
 @contextmanager
 def ending_after(seconds: float, reason: str) -> Iterator[None]:
-    """Ends this process with one line if something takes longer; JAX would end it by an abort."""
+    """Ends this process with a message after some seconds, earlier than JAX would abort it."""
 
     def end() -> None:
         try:
@@ -74,21 +74,22 @@ def _timer(seconds: float, call: Callable[[], None]) -> Iterator[None]:
 
 
 def look_after_others() -> None:
-    """Starts the thread that shows that this process lives, and looks after the others."""
+    """Starts the thread that sends signs of life of this process, and monitors the others."""
     thread = threading.Thread(target=_look_after_others, daemon=True)
     thread.start()
-    # Before JAX's own end, which waits for the others: no thread may be in its client after that.
+    # This runs before JAX's shutdown, which waits for the others: no thread may use its client
+    # after that.
     atexit.register(thread.join)
     atexit.register(_over.set)
 
 
 def _look_after_others() -> None:
-    """Ends this process when another one has failed, or has been silent for too long.
+    """Ends this process when another one has failed, or has sent no sign of life for too long.
 
     Collective operations would wait for it, some of them for ever.
     """
     client, me = _client(), f"ssljax/alive/{distributed.global_state.process_id}"
-    seen: dict[str, tuple[str, float]] = {}  # process -> its last sign of life, and when it came
+    seen: dict[str, tuple[str, float]] = {}  # process -> its last sign of life and the time of it
     beats = itertools.count()
     try:
         while not _over.wait(_PERIOD):
@@ -102,9 +103,9 @@ def _look_after_others() -> None:
                 elif time.monotonic() - seen[key][1] > _SILENCE:
                     process = key.rsplit("/", 1)[1]
                     _end(f"process {process} of the run has died, or its machine hangs")
-        client.key_value_delete(me)  # nobody is to miss it
+        client.key_value_delete(me)  # or others would report this process as dead
     except jax.errors.JaxRuntimeError:
-        return  # the first process has ended, which JAX has noticed too
+        return  # the first process has ended, which JAX reports
 
 
 _AGAIN = "The newest checkpoint is intact: start all processes again to continue"
@@ -114,14 +115,14 @@ def _end(reason: str) -> None:
     try:
         print(f"error: {reason}. {_AGAIN}", file=sys.stderr, flush=True)
         if distributed.global_state.process_id == 0:
-            time.sleep(4 * _PERIOD)  # it keeps what the others read: without it, JAX aborts them
-    finally:  # whether or not anybody reads it
+            time.sleep(4 * _PERIOD)  # process 0 has the store; if it ends first, JAX aborts others
+    finally:  # even if stderr is closed
         os._exit(1)
 
 
 @contextmanager
 def abort_together() -> Iterator[None]:
-    """Where there are several processes, ends this one and tells the others when it fails.
+    """With several processes, ends this one and notifies the others when it fails.
 
     JAX would wait for them at the exit, and they for this one in a collective operation.
     """
@@ -132,7 +133,7 @@ def abort_together() -> Iterator[None]:
     except Exception as error:
         if distributed.global_state.client is None or is_single_process():
             raise
-        if isinstance(error, jax.errors.JaxRuntimeError):  # a collective operation was cut short
+        if isinstance(error, jax.errors.JaxRuntimeError):  # a collective operation has failed
             reason = " ".join(str(error).split())[:200]
             error = RunError(f"another process of the run has ended ({reason}). {_AGAIN}")
         if isinstance(error, UsageError | RunError):
@@ -142,7 +143,7 @@ def abort_together() -> Iterator[None]:
         _over.set()
         with suppress(jax.errors.JaxRuntimeError):
             _client().key_value_set(f"ssljax/failed/{jax.process_index()}", str(error))
-        time.sleep(3 * _PERIOD)  # they read it while the first process keeps it
+        time.sleep(3 * _PERIOD)  # the others must read it before the first process ends
         os._exit(2 if isinstance(error, UsageError) else 1)
 
 
@@ -152,24 +153,24 @@ def is_first() -> bool:
 
 
 def is_single_process() -> bool:
-    """Whether the run has this process only."""
+    """Whether this is the only process of the run."""
     return jax.process_count() == 1
 
 
 _asked = itertools.count()
-_over = threading.Event()  # this process ends: by itself, or by a failure that it tells
+_over = threading.Event()  # set when this process ends, or has reported its failure
 
 
 def _client() -> Any:
-    """JAX's store of keys and values that all processes share."""
+    """JAX's key-value store, which all processes share."""
     return distributed.global_state.client
 
 
 def barrier() -> None:
-    """Waits until all processes are here, then connects their devices.
+    """Waits until all processes arrive, then connects their devices.
 
-    Gloo, which connects CPUs, gives up when one comes to the first collective operation 30 seconds
-    after another; later operations may take longer.
+    Gloo, which connects CPUs, fails if one process enters the first collective operation 30 seconds
+    after another; later operations may wait longer.
     """
     if is_single_process():
         return
@@ -187,10 +188,10 @@ def barrier() -> None:
 
 
 def require_same(description: Mapping[str, Any]) -> None:
-    """All processes describe the run alike, each in JSON's types, by the fields' names.
+    """Requires that all processes have the same description of the run, in JSON's types.
 
     Raises:
-      UsageError: this process differs from the first one; names the first difference.
+      UsageError: this process differs from the first one; the message has the first difference.
     """
     if is_single_process():
         return
@@ -200,17 +201,17 @@ def require_same(description: Mapping[str, Any]) -> None:
         if first.get(field) != mine.get(field):
             raise UsageError(
                 f"process {jax.process_index()} of the run has {field}={mine.get(field)!r}, "
-                f"process 0 {first.get(field)!r}; allowed: the same command for all, but for "
-                "config.distributed.process_id. Runs of their own, such as the points of a sweep, "
-                "have config.distributed.auto=false"
+                f"process 0 {first.get(field)!r}; allowed: the same command for all, except "
+                "config.distributed.process_id. Separate runs, such as the points of a sweep, "
+                "need config.distributed.auto=false"
             )
 
 
 def broadcast_from_first(function: Callable[[], Any]) -> Any:
-    """What `function` returns in the first process, in all; where it raises, all raise that.
+    """Runs `function` in the first process, and broadcasts its result or error to all.
 
-    Every process must call this at the same point of the run. For values of a few kilobytes, of
-    JSON's types: what comes from another machine is data, never a pickle.
+    Every process must call this at the same point of the run. Results are a few kilobytes in JSON's
+    types, because a pickle from another machine could run code.
     """
     if is_single_process():
         return function()
@@ -233,19 +234,19 @@ _ERRORS = {"UsageError": UsageError, "RunError": RunError}
 
 
 def _received(message: bytes) -> Any:
-    """The value that the first process has sent; raises the error that it has."""
+    """The value that the first process has sent; raises its error if it has sent one."""
     try:
         sent = json.loads(message)
         if "error" not in sent:
             return sent["value"]
         error = _ERRORS[sent["error"]](str(sent["message"]))
     except (ValueError, KeyError, TypeError) as damage:
-        raise RunError("process 0 of the run has sent something else than a value") from damage
+        raise RunError("process 0 of the run has sent something other than a value") from damage
     raise error
 
 
 def broadcast_tree(read: Callable[[], PyTree | None], template: PyTree) -> PyTree | None:
-    """As `broadcast_from_first`, for None or a tree of host arrays, shaped as `template`."""
+    """Like `broadcast_from_first`, for None or a tree of host arrays shaped like `template`."""
     found = []
 
     def first() -> bool:
@@ -262,21 +263,23 @@ def broadcast_tree(read: Callable[[], PyTree | None], template: PyTree) -> PyTre
 
 
 def gather(tree: PyTree) -> PyTree:
-    """The host arrays of all processes, which have the same shapes in each, in all processes: with
-    an axis of processes in front."""
+    """Gathers host arrays of the same shapes from all processes, with a leading axis of processes.
+
+    Every process gets the result.
+    """
     if is_single_process():
         return jax.tree.map(lambda x: x[None], tree)
     return jax.tree.map(np.asarray, multihost_utils.process_allgather(tree))
 
 
 class Agreement:
-    """One number that any process can announce and that all are told at the same point.
+    """A number that any process can announce, and that all receive at the same point of the run.
 
-    Every process asks as often as the others, between calls of compiled functions that no process
-    ends alone.
+    All processes must call this equally often, between compiled functions that all of them run
+    together.
     """
 
-    # With two steps of a stream under way, another process may have asked this often already.
+    # With two steps of a stream in flight, another process may have this many more calls.
     _AHEAD = 4
 
     def __init__(self) -> None:
@@ -284,13 +287,13 @@ class Agreement:
         self._count = 0
 
     def __call__(self, number: int) -> int:
-        """The number that was announced, 0: none; `number` is what this process has to say."""
+        """The announced number, 0: none; `number` is what this process announces, 0: nothing."""
         if is_single_process():
             return number
         client = _client()
         self._count += 1
         if number:
-            with suppress(jax.errors.JaxRuntimeError):  # this or another one has announced already
+            with suppress(jax.errors.JaxRuntimeError):  # a number has already been announced
                 client.key_value_set(self._key, f"{self._count + self._AHEAD} {number}")
         try:
             when, announced = client.key_value_try_get(self._key).split()

@@ -1,7 +1,7 @@
 """Huge pages for the buffers of XLA on CPUs.
 
-A step of a large network fills gigabytes that malloc gets from the kernel and gives back, step
-after step. In pages of 4 KiB that takes about a seventh of the step: `docs/performance.md`.
+In every step of a large network, malloc gets gigabytes from the kernel and gives them back. With
+pages of 4 KiB that takes about 14 % of the step (`docs/performance.md`).
 """
 
 import os
@@ -13,18 +13,18 @@ from ssljax.log import LOG
 _KERNEL = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 _SETTINGS = (
     "glibc.malloc.hugetlb=1",
-    # The heap serves large buffers too, and keeps what is freed.
+    # Large buffers come from the heap too, and freed memory stays in it.
     "glibc.malloc.mmap_max=0",
     f"glibc.malloc.trim_threshold={10**11}",
 )
 
 
 def restart() -> None:
-    """Runs this command again, as the same process, with a malloc that asks for huge pages.
+    """Restarts this command in the same process, with a malloc that requests huge pages.
 
-    For the first line of a script: whatever the process has done by then is lost. glibc reads
-    `$GLIBC_TUNABLES` while a process starts, never after. Nothing happens where it says something
-    of malloc already, or where the kernel gives huge pages to all or to nobody.
+    It must be the first line of a script, since the state of the process is lost. glibc reads
+    `$GLIBC_TUNABLES` only when a process starts. Nothing happens if that already has a setting of
+    malloc, or if the kernel gives huge pages always or never.
     """
     tunables = os.environ.get("GLIBC_TUNABLES", "")
     asking_helps = _KERNEL.exists() and "[madvise]" in _KERNEL.read_text("utf-8")
@@ -34,5 +34,5 @@ def restart() -> None:
             "note: restarting with huge pages for faster steps on CPUs; "
             "GLIBC_TUNABLES=glibc.malloc.hugetlb=0 turns this off"
         )
-        sys.stdout.flush()  # what is not written is lost
+        sys.stdout.flush()  # unwritten output would be lost
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

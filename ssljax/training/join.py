@@ -1,33 +1,33 @@
-"""How a process finds the others of its run. What they tell each other is in `hosts.py`."""
+"""How a process finds the others of its run; `hosts.py` has their communication."""
 
 import warnings
 from typing import Any
 
 import jax
-from jax._src import clusters, distributed  # no public way to either; jax>=0.10 has both
+from jax._src import clusters, distributed  # not public, but in jax>=0.10
 
 from ssljax.errors import RunError, UsageError
 from ssljax.training import hosts
 
-# Seconds after which a silent process counts as dead for JAX, and after which it waits for others
-# no more. Its way to say so is an abort with a stack trace: `hosts.py` and this file are earlier.
+# Seconds after which JAX takes a silent process for dead, and after which it stops waiting for
+# others. JAX then aborts with a stack trace, so `hosts.py` and this file have shorter limits.
 _SILENCE, _WAITING = 45, 360
-_PATIENCE = 300.0  # seconds until the others have to be there
+_PATIENCE = 300.0  # seconds in which the others must arrive
 
 
 def start(coordinator: str, num_processes: int, process_id: int, auto: bool = True) -> None:
-    """Joins the processes of a run, as JAX's backend starts; a second call does nothing.
+    """Joins the processes of a run, before JAX's backend starts; a second call does nothing.
 
     Args:
-      coordinator: `host:port` of process 0; "": where TPU pods, SLURM or Open MPI name it, else
-        this process is alone.
-      num_processes: of the run; 0: as `coordinator` "".
-      process_id: this one's, from 0.
-      auto: whether TPU pods, SLURM and Open MPI are asked.
+      coordinator: `host:port` of process 0; "": the address from a TPU pod, SLURM or Open MPI, or
+        else this process is alone.
+      num_processes: number of processes of the run; 0: as for `coordinator` "".
+      process_id: number of this process, from 0.
+      auto: whether TPU pods, SLURM and Open MPI are detected.
 
     Raises:
-      UsageError: the numbers do not fit together.
-      RunError: the others do not come.
+      UsageError: the arguments do not fit together.
+      RunError: the others do not arrive.
     """
     if distributed.global_state.client is not None:
         return
@@ -66,28 +66,27 @@ def start(coordinator: str, num_processes: int, process_id: int, auto: bool = Tr
 
 
 def are_several(coordinator: str, num_processes: int, process_id: int, auto: bool = True) -> bool:
-    """Whether `start` with these will join this process with others."""
+    """Whether `start` with these arguments would join this process with others."""
     del num_processes, process_id
     return bool(coordinator) or (auto and _cluster() is not None)
 
 
 def _cluster() -> tuple[str, int, int] | None:
-    """What has started this process as one of several: TPU pods, SLURM or Open MPI; how many there
-    are; and which one it is.
+    """The launcher of several processes (TPU pods, SLURM, Open MPI), their number and this one's.
 
     Raises:
-      RunError: it cannot be asked.
+      RunError: the launcher cannot be queried.
     """
     try:
-        with warnings.catch_warnings(action="ignore"):  # of Kubernetes, which is not ours
+        with warnings.catch_warnings(action="ignore"):  # about Kubernetes, which is not used here
             for kind in clusters.ClusterEnv._cluster_types:
                 there = not kind.opt_in_only_method and kind.is_env_present()
                 if there and (count := kind.get_process_count()) > 1:
                     return kind.name, count, kind.get_process_id()
-    except Exception as error:  # each asks another service
+    except Exception as error:  # each launcher has a different service
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise RunError(
-            f"whether this process is one of several cannot be told ({reason}); "
+            f"cannot find out whether this process is one of several ({reason}); "
             "config.distributed.auto=false trains alone"
         ) from error
     return None
@@ -105,9 +104,9 @@ def _check(coordinator: str, num_processes: int, process_id: int) -> None:
 
 
 def _bind_address(coordinator: str) -> str | None:
-    """Where the coordinator listens, None: wherever JAX does, at every address of its machine.
+    """The address at which the coordinator listens; None: JAX's default, all of its machine.
 
-    Where all processes are on this machine, nobody else is to reach it.
+    If all processes are on this machine, other machines must not reach it.
     """
     host, _, port = coordinator.rpartition(":")
     if host == "localhost":

@@ -1,4 +1,4 @@
-"""A device's share of the batch in parts, one after another, so that only a part has to fit."""
+"""Computes a device's share of the batch in parts, so that only one part has to fit in memory."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,25 +9,25 @@ import jax.numpy as jnp
 from ssljax.methods.method import Aux
 
 PyTree = Any
-# (which part, its batch, its noise) -> ((loss, Aux), gradients)
+# (number of the part, its batch, its noise) -> ((loss, Aux), gradients)
 Gradient = Callable[..., tuple[tuple[jax.Array, Aux], PyTree]]
 
 
 def accumulated(
     gradient: Gradient, arrays: tuple[PyTree, ...], parts: int, *, looped: bool
 ) -> tuple[tuple[jax.Array, Aux], PyTree]:
-    """What `gradient(part, *arrays of the part)` returns for all parts of a batch.
+    """The combined results of `gradient(part, *arrays of the part)` over all parts of a batch.
 
     The loss, its logs, the statistics and the gradients are means over the parts, as they are over
-    devices; the guesses are all images', in order. With one part it is what `gradient` returns.
+    devices; the guesses are those of all images, in order. One part is one call of `gradient`.
 
     Args:
-      arrays: their first axis counts images, and `parts` divides it.
-      looped: whether the parts are a loop on the device; else the program has each of them, as
-        XLA's CPU convolutions are some thirty times slower inside a loop.
+      arrays: trees of arrays whose first axis counts images; `parts` divides its length.
+      looped: whether the parts run in a loop on the device; else the loop is unrolled, as XLA's CPU
+        convolutions are some thirty times slower inside a loop.
 
     Raises:
-      ValueError: there are several parts, and the loss returns a state of its method.
+      ValueError: there are several parts, and the loss returns a method state.
     """
     if parts == 1:
         return gradient(0, *arrays)
@@ -56,7 +56,7 @@ def accumulated(
 
 
 def _one_by_one(add: Any, total: PyTree, numbered: PyTree, parts: int) -> tuple[PyTree, PyTree]:
-    """As `lax.scan`, without a loop; no part begins before the one before it has ended."""
+    """`lax.scan`, unrolled; each part starts after the previous one has ended."""
     guesses = []
     for i in range(parts):
         part = jax.tree.map(lambda x, i=i: x[i], numbered)

@@ -1,4 +1,4 @@
-"""What to watch in the guessed labels, computed beside the loss."""
+"""Metrics of the guessed labels, computed besides the loss."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ Metrics = dict[str, Average]
 
 
 def monitors(aux: Aux, unlabeled_labels: jax.Array | None) -> Metrics:
-    """What to watch in the guessed labels; none of it flows back into training.
+    """Metrics of the guessed labels, which do not affect training.
 
     Args:
       unlabeled_labels: int `[M]`, the hidden labels of the unlabelled images, -1: unknown; None:
@@ -39,10 +39,10 @@ def monitors(aux: Aux, unlabeled_labels: jax.Array | None) -> Metrics:
 
 
 def class_monitors(aux: Aux, unlabeled_labels: jax.Array | None) -> Metrics:
-    """As `monitors`, for each class: sums and counts are `[C]`.
+    """Like `monitors`, per class: sums and counts are `[C]`.
 
-    `guess/class_mask_rate` is of the images that are guessed to be of the class, how much they
-    count; `guess/class_accuracy` of those whose hidden label it is, how often that is guessed.
+    `guess/class_mask_rate` is the mean mask of the images that are guessed to be of a class;
+    `guess/class_accuracy` is the accuracy of guesses for the images whose hidden label it is.
     """
     if aux.guess is None or unlabeled_labels is None:
         return {}
@@ -50,7 +50,7 @@ def class_monitors(aux: Aux, unlabeled_labels: jax.Array | None) -> Metrics:
     right = (predicted == unlabeled_labels).astype(jnp.float32)
 
     def mean(values, classes):
-        of_class = jax.nn.one_hot(classes, num_classes)  # [M, C]; of -1: zeros
+        of_class = jax.nn.one_hot(classes, num_classes)  # [M, C]; zeros for -1
         return Average(jnp.sum(of_class * values[:, None], axis=0), jnp.sum(of_class, axis=0))
 
     found = {"guess/class_accuracy": mean(right, unlabeled_labels)}
@@ -62,7 +62,7 @@ def class_monitors(aux: Aux, unlabeled_labels: jax.Array | None) -> Metrics:
 def means(metrics: Metrics) -> dict[str, jax.Array]:
     """Sums of metrics -> their means, `[]` float32; NaN for a mean over nothing.
 
-    The shares of the predicted classes, a vector, become their entropy in nats. Those of
+    The vector of the predicted classes' shares becomes its entropy in nats. Metrics of
     `class_monitors` are left out.
     """
     found = {

@@ -23,23 +23,23 @@ def make_schedule(
     decay_epochs: Sequence[float] = (1.0,),
     cosine_level: float = 7.0,
 ) -> optax.Schedule:
-    """Learning rate at each step.
+    """The learning rate as a function of the step k.
 
     `constant`; `cosine` (FixMatch), lr · cos(7πk / 16K); `cosine_to_zero` (Loshchilov & Hutter,
     2017), lr · ½(1 + cos(πk / K)); `staircase` (FixMatch on ImageNet, `learning_rate.py`): linear
-    from 0 over the warm-up, then ×0.1 at the end of every so many epochs, counted from the first
-    step, or with several decay_epochs after each of these epochs.
+    from 0 over the warm-up, then ×0.1 at the end of every decay_epochs epochs, counted from the
+    first step, or with several decay_epochs after each of these epochs.
 
     Args:
       steps: K, the planned length of the run.
-      steps_per_epoch: of the staircase: an epoch of labelled images, not rounded.
-      warmup_epochs: of the staircase.
-      warmup_steps: of the others, which rise linearly from 0 over them; k and K are then counted
-        from their end (USB's `get_cosine_schedule_with_warmup`).
+      steps_per_epoch: for the staircase: steps per epoch of labelled images, not rounded.
+      warmup_epochs: for the staircase: epochs of the warm-up.
+      warmup_steps: for the others: steps over which they rise linearly from 0; k and K are then
+        counted from their end (USB's `get_cosine_schedule_with_warmup`).
       cosine_level: the factor 7 of `cosine`, 0 to 8: CReST has 1, AdaMatch 16 · arccos(0.25) / π.
 
     Raises:
-      ValueError: unknown name, or a warm-up or epochs that are out of range.
+      ValueError: the name is unknown, or the warm-up or the epochs are out of range.
     """
     if warmup_steps and (name == "staircase" or not 0 < warmup_steps < steps):
         allowed = "0, and warmup_epochs" if name == "staircase" else f"below {steps}, num_steps"
@@ -76,7 +76,7 @@ def _staircase(lr, steps_per_epoch, warmup_epochs, decay_epochs):
     ends = list(decay_epochs)
     if not ends or not 0 < ends[0] < math.inf or any(a >= b for a, b in itertools.pairwise(ends)):
         raise ValueError(
-            f"decay_epochs is {decay_epochs}; allowed: one number above 0, or several that rise"
+            f"decay_epochs is {decay_epochs}; allowed: one number above 0, or several, ascending"
         )
 
     def schedule(step):
@@ -102,11 +102,11 @@ def make_optimizer(
     group: Callable[[str], int] | None = None,
     groups: int = 1,
 ) -> optax.GradientTransformation:
-    """The optimizers of the published systems, with their way to shrink the kernels.
+    """The optimizers of the published systems, with their weight decay.
 
     `adam` (MixMatch): Adam, then kernels ← kernels · (1 - weight_decay · lr).
-    TensorFlow adds Adam's epsilon, 1e-8, before the bias correction of √v, optax after it: weights
-    whose gradients are under 1e-6 move more slowly there in the first steps.
+    TensorFlow adds Adam's epsilon, 1e-8, before the bias correction of √v, optax after it: in
+    TensorFlow, weights whose gradients are under 1e-6 move more slowly in the first steps.
 
     `sgd` (FixMatch): Nesterov momentum on the loss plus weight_decay · ½ Σ kernels².
 
@@ -114,17 +114,17 @@ def make_optimizer(
     biases, weight_decay · Σ w², without the half.
 
     `adamw` (Loshchilov & Hutter, 2019; USB): Adam, and kernels · weight_decay · lr is subtracted;
-    no bias, scale, position or token shrinks.
+    biases, scales, positions and tokens do not decay.
 
     Args:
-      clip_norm: length to which the gradient of all weights together is cut; 0: it is not.
-      layer_decay: factor of the learning rate from each of the network's groups to the one before;
-        the last one learns at the schedule's rate.
+      clip_norm: norm to which the gradient of all weights is clipped; 0: no clipping.
+      layer_decay: factor of the learning rate from each of the network's groups to the previous
+        one; the last group has the schedule's rate.
       group: the name of a module or parameter -> its group, from 0, of `groups`. The heads of
-        methods are in the last one.
+        methods are in the last group.
 
     Raises:
-      ValueError: unknown name.
+      ValueError: the name is unknown.
     """
     parts = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
     if name == "adam":
@@ -163,12 +163,12 @@ def _scale_groups(
 
 
 def kernels(params: PyTree) -> PyTree:
-    """True at the weights of convolutions and dense layers; False at biases and BatchNorm."""
+    """A tree with True for weights of convolutions and dense layers, and False for others."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
 
 
 def regularized_by_keras(params: PyTree) -> PyTree:
-    """True at kernels, and at the biases of dense layers, whose kernel is a matrix."""
+    """A tree with True for kernels and for biases of dense layers, whose kernel is a matrix."""
 
     def regularized(layer):
         if "kernel" not in layer:
@@ -201,5 +201,5 @@ def _shrink_kernels(schedule: optax.Schedule, weight_decay: float) -> optax.Grad
 
 
 def moving_average(average: PyTree, value: PyTree, decay: float) -> PyTree:
-    """decay · average + (1 - decay) · value, leaf by leaf; no debiasing."""
+    """decay · average + (1 - decay) · value for each leaf; no debiasing."""
     return optax.incremental_update(value, average, 1 - decay)

@@ -1,8 +1,8 @@
-"""Several devices: the only file that knows of pmap. Processes are in `hosts.py`.
+"""Several devices: the only file that uses pmap. Processes are in `hosts.py`.
 
-A value that lives on the devices is *replicated*: each leaf has a leading axis, one entry per
-device of this process, all entries equal. Functions take all devices of the run, in the order in
-which they divide a batch.
+A value on the devices is *replicated*: each leaf has a leading axis with one entry per local
+device, and all entries are equal. Functions take all devices of the run, in the order in which they
+divide a batch.
 """
 
 import dataclasses
@@ -30,14 +30,14 @@ class TrainSteps(NamedTuple):
     """Steps that are compiled for the devices of a run.
 
     They are called with (state, metric sums, feed, number of steps) and return (state, metric
-    sums), with those of the steps. When they return, at most two steps are left to do.
+    sums) after these steps. When they return, at most two steps are still running.
     """
 
-    program: Any  # a mapped function, or what is compiled of it
+    program: Any  # a mapped function, or the compiled form of it
     # (program, state, metric sums, feed, number of steps) -> (state, metric sums)
     run: Callable[[Any, TrainState, Metrics, Feed, int], tuple[TrainState, Metrics]]
-    # (state, metric sums, data or batch), arrays or shapes of one device -> the program of a call,
-    # lowered: `.compile()` compiles it, for devices that are not there too.
+    # (state, metric sums, data or batch), arrays or shapes of one device -> the lowered program of
+    # a call. `.compile()` compiles it, even for absent devices.
     lower: Callable[[PyTree, PyTree, PyTree], jax.stages.Lowered]
 
     def __call__(
@@ -47,14 +47,14 @@ class TrainSteps(NamedTuple):
 
 
 class Evaluated(NamedTuple):
-    """What an evaluation finds in one batch."""
+    """The results of an evaluation for one batch."""
 
-    sums: Metrics  # over exactly the batch's images, those of other processes too; on the host
-    predicted: np.ndarray  # [n] int32, the class that each of this process's images is given
+    sums: Metrics  # over exactly the batch's images, of all processes; on the host
+    predicted: np.ndarray  # [n] int32, the predicted class of each image of this process
     confidence: np.ndarray  # [n] float32, its probability
 
 
-# (weights by name, images, labels) -> what is found, by that name
+# (name -> weights, images, labels) -> (name -> results)
 Evaluate = Callable[[Mapping[str, Weights], np.ndarray, np.ndarray], dict[str, Evaluated]]
 
 
@@ -63,7 +63,7 @@ class Evaluator:
     """An evaluation that is compiled for the devices of a run, see `compile_evaluate`."""
 
     run: Evaluate
-    # (weights, image shape), arrays or shapes of one device -> its program, lowered
+    # (weights, image shape), arrays or shapes of one device -> the lowered program
     lower: Callable[[PyTree, tuple[int, ...]], jax.stages.Lowered]
 
     def __call__(
@@ -73,7 +73,7 @@ class Evaluator:
 
 
 def local_rows(size: int, devices: Sequence[jax.Device]) -> np.ndarray:
-    """Which of `size` rows of a batch the devices of this process are given, in order."""
+    """The rows, of `size` rows of a batch, that belong to the local devices, in order."""
     shares = np.arange(size).reshape(len(devices), -1)
     return np.concatenate(
         [x for x, d in zip(shares, devices, strict=True) if d in local_devices(devices)]
@@ -81,24 +81,24 @@ def local_rows(size: int, devices: Sequence[jax.Device]) -> np.ndarray:
 
 
 def replica(devices: Sequence[jax.Device]) -> Replica:
-    """What `make_train_step` must know to run on `devices` with `compile_steps`."""
+    """The argument of `make_train_step` for `compile_steps` on `devices`."""
     return Replica(AXIS, len(devices))
 
 
 def replicate(tree: PyTree, devices: Sequence[jax.Device]) -> PyTree:
-    """Copies host arrays to every device."""
+    """Copies host arrays to every local device."""
     local = local_devices(devices)
     return jax.tree.map(lambda x: _put([np.asarray(x)] * len(local), local), tree)
 
 
 def spread(tree: PyTree, devices: Sequence[jax.Device]) -> PyTree:
-    """Gives each device its share of host arrays that hold this process's rows."""
+    """Distributes host arrays with the rows of this process over its devices."""
     local = local_devices(devices)
     return jax.tree.map(lambda x: _put(np.split(x, len(local)), local), tree)
 
 
 def _put(parts: Sequence[np.ndarray], devices: Sequence[jax.Device]) -> jax.Array:
-    """One array per device, as one array with a leading axis of devices."""
+    """Puts one array on each device, and returns them as one array with a leading device axis."""
     sharding = NamedSharding(Mesh(np.array(devices), (AXIS,)), PartitionSpec(AXIS))
     shards = [jax.device_put(x[None], device) for x, device in zip(parts, devices, strict=True)]
     shape = (len(devices), *parts[0].shape)
@@ -127,8 +127,8 @@ def compile_steps(
         accelerators only. XLA's CPU convolutions are some thirty times slower inside a loop.
 
     Returns:
-      `steps(state, metric_sums, data, count)` with replicated data, which gives up the memory
-      of `state` and `metric_sums`.
+      `steps(state, metric_sums, data, count)` with replicated data, which donates the memory of
+      `state` and `metric_sums`.
     """
 
     def once(state, metric_sums, data):
@@ -164,7 +164,7 @@ def compile_streamed_steps(
     train_step: Callable[[TrainState, RawBatch], tuple[TrainState, Metrics]],
     devices: Sequence[jax.Device],
 ) -> TrainSteps:
-    """As `compile_steps`, for steps that read the batches of a `Stream`."""
+    """Like `compile_steps`, for steps that read the batches of a `Stream`."""
 
     def once(state, metric_sums, batch):
         state, metrics = train_step(state, batch)
@@ -182,12 +182,12 @@ def compile_streamed_steps(
 
 
 def _lower(mapped: Any, devices: Sequence[jax.Device], *more: Any) -> Callable[..., Any]:
-    """Returns a function that lowers `mapped` for one device's arguments, followed by `more`."""
+    """A function that lowers `mapped` for one device's arguments, followed by `more`."""
     return lambda *arguments: mapped.lower(*_stacked((*arguments, *more), devices))
 
 
 def _stacked(tree: PyTree, devices: Sequence[jax.Device]) -> Any:
-    """Returns the shapes of replicated arrays, given one device's arrays or shapes."""
+    """The shapes of replicated arrays, from one device's arrays or shapes."""
     count = len(local_devices(devices))
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct((count, *x.shape), x.dtype), tree)
 
@@ -198,10 +198,10 @@ def trace_step(
     data: TrainingData | RawBatch,
     devices: Sequence[jax.Device],
 ) -> tuple[Metrics, Any]:
-    """Shapes of the step's metrics, and its program, a jaxpr; compiles nothing.
+    """The shapes of the step's metrics, and its program, a jaxpr; compiles nothing.
 
     Args:
-      state, data: arrays or shapes of one device's.
+      state, data: arrays or shapes of one device.
     """
     step = jax.pmap(train_step, AXIS, devices=devices)
     arguments = _stacked((state, data), devices)
@@ -216,11 +216,11 @@ def compile_evaluate(
     *,
     batch_size: int,
 ) -> Evaluator:
-    """Compiles exact evaluation: every image counts once, whatever the batch size and devices.
+    """Compiles exact evaluation: every image counts once, for any batch size and devices.
 
     Returns:
       `evaluate(weights, images, labels)`, with replicated weights; images and labels are this
-      process's part of a batch of `batch_size`, or fewer. All processes must call it as often.
+      process's part of a batch of `batch_size`, or fewer. All processes must call it equally often.
     """
     local = len(local_devices(devices))
     each = -(-local_batch_size(batch_size) // local)
@@ -255,26 +255,28 @@ def compile_evaluate(
 
 
 def _local_values(x: jax.Array) -> np.ndarray:
-    """What the devices of this process hold of an array `[devices, n]`, in order, as one row."""
+    """The local devices' values of an array `[devices, n]`, in order, flattened."""
     shards = sorted(x.addressable_shards, key=lambda shard: shard.index[0].start or 0)
     return np.concatenate([np.asarray(shard.data).reshape(-1) for shard in shards])
 
 
 def local_part(indices: np.ndarray) -> np.ndarray:
-    """Of images to evaluate, those that this process evaluates."""
+    """The images, of all images to evaluate, that this process evaluates."""
     return indices[jax.process_index() :: jax.process_count()]
 
 
 def local_batch_size(batch_size: int) -> int:
-    """How many images of an evaluation's batch are this process's."""
+    """The number of images of an evaluation's batch in this process."""
     return -(-batch_size // jax.process_count())
 
 
 def in_step(
     batches: Batches, total: int, batch_size: int, image_shape: tuple[int, int, int]
 ) -> Batches:
-    """The batches of this process's part of `total` images, then empty ones until the others, which
-    may have an image more, have none left."""
+    """The batches of this process's part of `total` images, then empty ones if others have more.
+
+    Other processes may have one more image, and all must have equally many batches.
+    """
     largest = -(-total // jax.process_count())
     left = -(-largest // local_batch_size(batch_size))
     for batch in batches:

@@ -1,4 +1,4 @@
-"""The network as methods call it (`methods.method.Apply`), on one of several devices."""
+"""The network that methods call (`methods.method.Apply`), on one of several devices."""
 
 import inspect
 import itertools
@@ -18,17 +18,17 @@ _IMAGES = 1 << 20  # folded into the key of a step for its images; devices count
 
 
 class Network:
-    """The passes of one step; each has randomness of its own.
+    """The forward passes of one step; each has separate random numbers.
 
     Args:
       batch_stats: BatchNorm's running statistics before this step.
-      averaged: those that go with the moving average of the weights.
-      frozen: what `trainable` leaves as it is; methods know the rest alone.
-      key: of this step, the same on all devices; None: the model draws no random numbers.
-      whole: whether every device holds the whole batch. Then each computes every n-th row, and is
-        given all results: neighbouring rows go to different devices, so that each sees the same mix
-        of sources, as the published multi-GPU code arranges.
-      sizes: labelled and unlabelled images of this device's batch.
+      averaged: the statistics that belong to the moving average of the weights.
+      frozen: the parameters that are not trained; methods only see the others.
+      key: random key of this step, the same on all devices; None: the model needs none.
+      whole: whether every device has the entire batch. Then each of n devices computes every n-th
+        row, and receives all results. Neighbouring rows are on different devices, so that each has
+        the same mix of sources, as in the published multi-GPU code.
+      sizes: numbers of labelled and unlabelled images in this device's batch.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Network:
         self._calls = itertools.count()
 
     def __call__(self, params: PyTree, images: jax.Array) -> tuple[jax.Array, PyTree]:
-        """See `Apply`, here and below."""
+        """See `Apply`, also for the next two methods."""
         logits, _, batch_stats = self._train(params, images)
         return self._all(logits), batch_stats
 
@@ -82,10 +82,10 @@ class Network:
         return logits, features, updated.get("batch_stats", {})
 
     def _random(self, call, images):
-        """What a pass draws its random numbers from.
+        """The random keys of a pass, as arguments of the model.
 
-        Flax's own way has a key per device, for networks of anybody's. One that takes `keys` has a
-        key per image, so that it draws the same on any number of devices.
+        Any Flax network gets one key per device by Flax's `rngs`. A network with the argument
+        `keys` gets one key per image, so that its random numbers do not depend on the devices.
         """
         if self._key is None:
             return {}
@@ -100,10 +100,10 @@ class Network:
         return found
 
     def _rows(self, n):
-        """Where a call's images of this device are in those of all devices, `[n]` int32.
+        """The positions `[n]` int32 of this device's images among those of all devices in a call.
 
-        A replica has its share of the labelled images and of each unlabelled view. A call is of
-        whole shares, the labelled ones first.
+        A replica has its share of the labelled images and of each unlabelled view. The images of a
+        call are complete shares, the labelled ones first.
         """
         size, index = self._replica.replicas, self._replica.number
         if size == 1:
@@ -117,7 +117,7 @@ class Network:
         return jnp.concatenate(rows)
 
     def _mine(self, images):
-        """The rows that this device computes; of mixed images these alone are mixed."""
+        """The rows that this device computes; `Mixed` images are only mixed for these rows."""
         if isinstance(images, losses.Mixed):
             share = len(images) // self._replica.size
             return (images[self._rows(share)] if self._spread else images).value()
@@ -127,7 +127,7 @@ class Network:
         return jnp.take(rows, jax.lax.axis_index(self._replica.axis), axis=1)
 
     def _all(self, rows):
-        """All devices' rows `[N, outputs]`, in the order of the images."""
+        """The rows of all devices, `[N, outputs]`, in the order of the images."""
         if not self._spread:
             return rows
         gathered = jax.lax.all_gather(rows, self._replica.axis, axis=1)
@@ -135,12 +135,12 @@ class Network:
 
 
 def _shares(n: int, labeled: int, unlabeled: int) -> list[int]:
-    """Lengths of the shares that `n` images of a call are: labelled ones, then unlabelled views.
+    """The lengths of the shares in `n` images of a call: labelled ones, then unlabelled views.
 
-    A call that is not of whole shares is one share.
+    A call that does not consist of complete shares is one share.
 
     Args:
-      labeled, unlabeled: images of a share of each kind.
+      labeled, unlabeled: number of images in a share of each kind.
     """
     if n % labeled or unlabeled <= labeled:
         return [labeled] * (n // labeled) if n % labeled == 0 else [n]

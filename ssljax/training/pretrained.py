@@ -1,6 +1,6 @@
-"""Weights that training starts with in place of random ones: `config.init_from`.
+"""Weights that training starts with instead of random ones: `config.init_from`.
 
-They are those of another run, or of a file of anybody's, see `ssljax/pretrained/`.
+They come from another run, or from a file of published weights, see `ssljax/pretrained/`.
 """
 
 from pathlib import Path
@@ -23,26 +23,26 @@ PyTree = Any
 
 
 class Pretrained(NamedTuple):
-    """Weights of a network, and where they come from."""
+    """Weights of a network, and their source."""
 
-    params: PyTree  # nested dicts of float32 arrays; missing ones are drawn
+    params: PyTree  # nested dicts of float32 arrays; missing ones are randomly initialised
     batch_stats: PyTree  # the same; {}: the network has none
-    class_names: tuple[str, ...]  # that the last layer knows; (): unknown, or it is drawn
-    lines: tuple[str, ...]  # where they are from, what was left out, and what is new
-    record: dict[str, Any]  # what `init_from.json` of a run holds
+    class_names: tuple[str, ...]  # classes of the last layer; (): unknown, or the layer is new
+    lines: tuple[str, ...]  # messages on their source, what was left out, and what is new
+    record: dict[str, Any]  # content of a run's `init_from.json`
 
 
 def read(source: str, sha256: str = "") -> Weights:
-    """The weights of a run directory or a file, under their own names.
+    """The weights of a run directory or a file, with their original names.
 
-    A run gives the moving average's weights in its newest checkpoint; its recipe and data are not
-    read.
+    The weights of a run are the moving average in its newest checkpoint; its recipe and data are
+    not read.
 
     Args:
-      sha256: the checksum that they must have, hexadecimal; "": any.
+      sha256: the required checksum, hexadecimal; "": any.
 
     Raises:
-      UsageError: there is none, it holds no checkpoint, it cannot be read, or it has another
+      UsageError: the source does not exist, has no checkpoint, cannot be read, or has another
         checksum.
     """
     is_run = "://" not in source and Path(paths.expand(source, FIELD)).is_dir()
@@ -66,10 +66,10 @@ def _of_run(source: str) -> Weights:
         params, batch_stats = network_weights(saved["state"], "ema")
         found = {**flatten_dict(params, sep="/"), **flatten_dict(batch_stats, sep="/")}
         if not all(np.issubdtype(x.dtype, np.floating) for x in found.values()):
-            raise TypeError("its weights are no numbers")
+            raise TypeError("its weights are not numbers")
     except (KeyError, AttributeError, TypeError, ValueError) as error:
         raise UsageError(
-            f"{FIELD} {source}: its checkpoint of step {step} is no state of training: "
+            f"{FIELD} {source}: its checkpoint of step {step} is not a training state: "
             f"{type(error).__name__} {error}"
         ) from error
     names = tuple(runs.data_record(workdir)["class_names"])
@@ -80,11 +80,11 @@ def _of_run(source: str) -> Weights:
 def fitted(
     weights: Weights, model: nn.Module, name: str, *, image_shape: tuple[int, int, int]
 ) -> Pretrained:
-    """Weights in their places in a network.
+    """Fits weights into a network.
 
     Args:
       name: `config.model`, for messages.
-      image_shape: (height, width, channels) of the images that it is for.
+      image_shape: (height, width, channels) of the network's images.
 
     Raises:
       UsageError: they do not fit, see `pretrained.fit.fit`.

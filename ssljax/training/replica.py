@@ -1,4 +1,4 @@
-"""A step that runs on several devices, seen from one of them."""
+"""One of several devices that run a step together."""
 
 from typing import Any, NamedTuple
 
@@ -9,24 +9,24 @@ PyTree = Any
 
 
 class Replica(NamedTuple):
-    """Which of several devices, running one step together, this one is.
+    """The position of this device among several that run one step together.
 
-    One that computes its share of the batch in parts is as many replicas, one after another.
+    A device that computes its share of the batch in parts is one replica per part, in sequence.
     """
 
     axis: str | None  # the mapped axis; None: a single device
-    size: int  # devices
-    parts: int = 1  # of each device's share
-    part: jax.Array | int = 0  # [] which one this is
+    size: int  # number of devices
+    parts: int = 1  # number of parts of each device's share
+    part: jax.Array | int = 0  # [] number of this part
 
     @property
     def replicas(self) -> int:
-        """Of how many replicas this is one."""
+        """The number of replicas."""
         return self.size * self.parts
 
     @property
     def number(self) -> jax.Array | int:
-        """[] which one, in the order of the batch."""
+        """The number `[]` of this replica, in the order of the batch."""
         device = jax.lax.axis_index(self.axis) if self.axis else 0
         return device * self.parts + self.part
 
@@ -36,11 +36,11 @@ class Replica(NamedTuple):
         return self.number * share + jnp.arange(share)
 
     def local_key(self, key: jax.Array) -> jax.Array:
-        """A key for what this replica draws for itself."""
+        """A random key of this replica only."""
         return jax.random.fold_in(key, self.number)
 
     def gather(self, rows: jax.Array) -> jax.Array:
-        """Every device's rows, in order: the whole batch."""
+        """The rows of all devices in order, which are the complete batch."""
         return jax.lax.all_gather(rows, self.axis, tiled=True) if self.axis else rows
 
     def mean(self, tree: PyTree) -> PyTree:

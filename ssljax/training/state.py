@@ -1,4 +1,4 @@
-"""Everything a step reads and changes, as one pytree. A checkpoint is this and nothing else."""
+"""The state that a step reads and changes, as one pytree, and the content of checkpoints."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping
@@ -18,7 +18,7 @@ PyTree = Any
 class Weights(NamedTuple):
     """The arguments of a network's call, see `Trainable`."""
 
-    params: PyTree  # what is trained
+    params: PyTree  # the trained parameters
     batch_stats: PyTree
     frozen: PyTree
 
@@ -32,24 +32,24 @@ class TrainState:
     """
 
     step: jax.Array  # [] int32
-    params: PyTree  # float32, what is trained of them
+    params: PyTree  # float32, the trained parameters
     batch_stats: PyTree  # float32, BatchNorm's running means and variances
     ema: PyTree  # moving average of params
     ema_batch_stats: PyTree  # moving average of batch_stats; (): the recipe averages none
     opt_state: PyTree
-    method: PyTree  # the method's own state
-    augment: PyTree  # what the augmentation has learned
+    method: PyTree  # the method's state
+    augment: PyTree  # the augmentation's state
     key: jax.Array  # [2] uint32, the root of all randomness; never changes
-    frozen: PyTree = ()  # float32, the parameters that are not trained; (): all are
+    frozen: PyTree = ()  # float32, the parameters that are not trained; (): all are trained
 
     def weights(self, kind: str) -> Weights:
-        """Those of the `raw` model, or of the `ema` one."""
+        """The weights of the `raw` model, or of the `ema` model."""
         if kind == "raw":
             return Weights(self.params, self.batch_stats, self.frozen)
         return Weights(self.ema, self.ema_batch_stats or self.batch_stats, self.frozen)
 
     def replace(self, **changes: Any) -> "TrainState":
-        """The same with other fields."""
+        """The same state with other values of some fields."""
         return dataclasses.replace(self, **changes)
 
     def tree_flatten_with_keys(self) -> tuple[list[tuple[Any, PyTree]], tuple[str, ...]]:
@@ -65,10 +65,11 @@ class TrainState:
         return cls(**dict(zip(names, values, strict=True)))
 
     def starting_with(self, params: PyTree, batch_stats: PyTree) -> "TrainState":
-        """The state before the first step with other weights of the network.
+        """The state before the first step, with other weights of the network.
 
         Args:
-          params, batch_stats: nested dicts; what they lack stays, as the heads of methods do.
+          params, batch_stats: nested dicts; weights that they lack, such as the heads of methods,
+            stay the same.
         """
         return self.replace(
             params=over(self.params, params),
@@ -80,7 +81,7 @@ class TrainState:
 
 
 def over(tree: PyTree, others: PyTree) -> PyTree:
-    """A tree with those leaves of others that have a place in it."""
+    """A tree whose leaves are replaced by those of `others`, where these have them."""
     if not isinstance(tree, Mapping):
         return tree
     return {
@@ -107,18 +108,18 @@ def init_state(
 ) -> TrainState:
     """The state before the first step; the moving average starts at the initial weights.
 
-    Call it under `jit`, or under `eval_shape` for the shapes alone.
+    Call it under `jit`, or under `eval_shape` if only the shapes are needed.
 
     Args:
       key: `[2]` uint32 (`jax.random.PRNGKey`), drawn from the run's seed.
       image_shape: (height, width, channels).
-      sizes: of the data.
+      sizes: sizes of the data.
       augment: the augmentation's state before the first step.
-      average_batch_stats: whether the moving average has BatchNorm statistics of its own.
+      average_batch_stats: whether BatchNorm statistics are averaged too.
       trainable: which parameters are trained.
 
     Raises:
-      ValueError: the network has not the parts that are to be trained.
+      ValueError: the network lacks the parts that are to be trained.
     """
     root, init_key = jax.random.split(key)
     images = jnp.zeros((1, *image_shape))
@@ -143,7 +144,7 @@ def init_state(
 
 
 def _init_heads(key, heads, features, classes):
-    """`{"heads": {name: weights}}`."""
+    """The weights of heads, `{"heads": {name: weights}}`; {} if there are none."""
     if not heads:
         return {}
     keys = jax.random.split(jax.random.fold_in(key, 1), len(heads))

@@ -30,9 +30,9 @@ PyTree = Any
 
 
 class Guesses(NamedTuple):
-    """What a step guessed for its unlabelled images, in the batch's order."""
+    """The guesses of a step for its unlabelled images, in the batch's order."""
 
-    probabilities: jax.Array | None  # [M, C] float32; None: the method guesses nothing
+    probabilities: jax.Array | None  # [M, C] float32; None: the method makes no guesses
     weights: jax.Array | None  # [M] float32, how much each guess counted; None: fully
 
 
@@ -60,17 +60,17 @@ def make_train_step(
 
     Args:
       augmentation: has the views that the method names.
-      batch_size: labelled images per step, over all devices; `replica.size` divides it.
-      uratio: unlabelled images for each labelled one.
+      batch_size: labelled images per step, over all devices; a multiple of `replica.size`.
+      uratio: unlabelled images per labelled image.
       num_steps: planned length of the run, for schedules.
-      average_batch_stats: whether the moving average has BatchNorm statistics of its own.
+      average_batch_stats: whether BatchNorm statistics are averaged too.
       adjustment: `[classes]` float32, see `Batch.adjustment`.
       trainable: which parameters are trained.
-      microbatches: in how many parts, which divide it, a device computes its share of the batch.
-      looped: whether these are a loop on the device, see `accumulated`.
-      image_shape: of images that `TrainingData` holds as rows of pixels.
-      replica: the device the step runs on.
-      with_guesses: whether the step returns what it guessed on this device.
+      microbatches: number of equal parts in which a device computes its share of the batch.
+      looped: whether these run in a loop on the device, see `accumulated`.
+      image_shape: shape of images that `TrainingData` has as rows of pixels.
+      replica: the device that the step runs on.
+      with_guesses: whether the step also returns its guesses on this device.
     """
 
     def train_step(state: TrainState, data: TrainingData | RawBatch) -> tuple[Any, ...]:
@@ -121,7 +121,7 @@ def make_train_step(
 
 
 def _metrics(value, aux, learning_rate, unlabeled_labels):
-    """The logs of a step on this device, and what to watch in its guesses."""
+    """The logs of a step on this device, and the metrics of its guesses."""
     logs = aux.logs | {"loss/total": value, "learning_rate": learning_rate}
     metrics = {name: Average(jnp.asarray(x), jnp.ones(())) for name, x in logs.items()}
     return metrics | monitors(aux, unlabeled_labels) | class_monitors(aux, unlabeled_labels)
@@ -132,7 +132,7 @@ def _progress(step, batch_size, num_steps):
 
 
 def _average(state, decay, average_batch_stats):
-    """The state whose averages have followed its weights."""
+    """The state with its moving averages updated."""
     statistics = ()
     if average_batch_stats:
         statistics = moving_average(state.ema_batch_stats, state.batch_stats, decay)
@@ -141,7 +141,7 @@ def _average(state, decay, average_batch_stats):
 
 
 def _network(model, method, state, key, replica, batch, trainable):
-    """The network as the method calls it in this step."""
+    """The network that the method calls in this step."""
     return Network(
         model,
         batch_stats=state.batch_stats,
@@ -156,10 +156,10 @@ def _network(model, method, state, key, replica, batch, trainable):
 
 
 def _loss(method, params, state, network, batch, noise, progress):
-    """What a method's loss returns, looked at while the step is traced.
+    """Calls a method's loss, and checks its result while the step is traced.
 
     Raises:
-      ValueError: it is something else than the contract says.
+      ValueError: the result is not what `methods/method.py` requires.
     """
     returned = method.loss(params, state.ema, network, batch, noise, state.method, progress)
     value, aux = returned if isinstance(returned, tuple) and len(returned) == 2 else (returned, ())
@@ -174,7 +174,7 @@ def _loss(method, params, state, network, batch, noise, progress):
 
 
 def _check_logs(aux):
-    """Raises ValueError for a log that is no number."""
+    """Raises ValueError if a log is not a scalar."""
     for name, log in aux.logs.items():
         if jnp.shape(log) != ():
             raise ValueError(
@@ -183,7 +183,7 @@ def _check_logs(aux):
 
 
 def _augment(raw, rows, augment_key, method, views, replica):
-    """The method's batch, of images as they are read, and the labels of unlabelled ones `[M]`."""
+    """The method's batch of augmented uint8 images, and the unlabelled images' labels `[M]`."""
     labeled, unlabeled = (raw.labeled, rows[0]), (raw.unlabeled, rows[1])
     sources = [(method.labeled_view, *labeled)]
     sources += [(name, *unlabeled) for name in method.views]
@@ -206,9 +206,9 @@ def _augment(raw, rows, augment_key, method, views, replica):
 
 
 def _seen(sources, key, views):
-    """The images of each of several sources, (view, images, rows), as its view shows them.
+    """Augments the images of each of several sources, (view, images, rows).
 
-    A view is called once, for all its sources: an image's key is its own.
+    A view is called once for all its sources, as each image has its own key.
     """
     drawn = jax.random.split(key, len(sources))
     keys = [_keys(key, rows) for key, (_, _, rows) in zip(drawn, sources, strict=True)]
@@ -223,19 +223,19 @@ def _seen(sources, key, views):
 
 
 def _gathered(parts, replica):
-    """All devices' rows of each of several arrays, in order, by one transfer."""
+    """The rows of all devices of each of several arrays, in order, in one transfer."""
     every = replica.gather(jnp.concatenate(parts)[None])  # [devices, rows, …]
     parts = _split(every, [len(part) for part in parts], axis=1)
     return [part.reshape(-1, *part.shape[2:]) for part in parts]
 
 
 def _split(array, lengths, axis=0):
-    """An array in parts of these lengths."""
+    """Splits an array into parts of these lengths."""
     return jnp.split(array, np.cumsum(lengths)[:-1], axis)
 
 
 def _floats(batch):
-    """The batch whose images are what the network is given."""
+    """The batch with its images converted to the network's input."""
     images = {
         name: jax.tree.map(_input, getattr(batch, name))
         for name in ("labeled", "views", "more_labeled")
@@ -244,17 +244,17 @@ def _floats(batch):
 
 
 def _input(images):
-    """What the network is given: of pixels, float32 from -1 to 1; features are as they are."""
+    """The network's input: pixels become float32 in -1..1, and features do not change."""
     return to_float(images) if images.dtype == jnp.uint8 else images
 
 
 def _keys(key, rows):
-    """One key per row of the whole batch, so that no pixel depends on the number of devices."""
+    """One key per row of the complete batch, so that views do not depend on the devices."""
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, rows)
 
 
 def _noise(method, key, batch, replica):
-    """What `method.noise` draws for the whole batch; of images, the rows of this device."""
+    """The random numbers of `method.noise` for the complete batch, or for this device's rows."""
     if method.joint:
         return method.noise(key, batch)
     noise = method.noise(key, replica.gather(batch))
@@ -262,9 +262,9 @@ def _noise(method, key, batch, replica):
 
 
 def _learn(state, keys, raw, classify, augmentation, replica):
-    """The state after the augmentation has learned from labelled images, changed into probes.
+    """The state after the augmentation has learned from probes of the labelled images.
 
-    Every device learns from all devices' probes, so that any number of devices learns the same.
+    Every device learns from the probes of all, so that the result does not depend on the devices.
     """
     probes, applied = augmentation.probe(keys, raw.labeled, state.augment)
     logits = classify(state.weights("ema"), probes)
@@ -274,7 +274,7 @@ def _learn(state, keys, raw, classify, augmentation, replica):
 
 
 def _classifier(model: nn.Module) -> Callable[[Weights, jax.Array], Any]:
-    """(weights, uint8 images `[N, H, W, C]`) -> logits `[N, classes]`, as in evaluation."""
+    """A function (weights, uint8 images `[N, H, W, C]`) -> logits `[N, classes]`, to evaluate."""
 
     def classify(weights, images):
         params = merged(weights.params, weights.frozen)

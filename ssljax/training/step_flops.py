@@ -1,4 +1,4 @@
-"""The multiplications and additions of a step, told from its traced program."""
+"""The multiplications and additions of a step, counted in its traced program."""
 
 import math
 from typing import Any
@@ -10,12 +10,12 @@ def count(program: Any, platform: str = "cpu") -> int:
     """Multiplications and additions of a program's convolutions and matrix products.
 
     Products with zeros that pad images are counted; those with zeros that a stride's gradient puts
-    between pixels are not. A loop of unknown length counts once, and of several branches the one
-    with most of them.
+    between pixels are not. The body of a loop of unknown length counts once. Of several branches,
+    the one with most operations counts.
 
     Args:
       program: a jaxpr, as `jax.make_jaxpr` returns it in `.jaxpr`.
-      platform: that of its devices, which chooses the branches of `lax.platform_dependent`.
+      platform: platform of the devices, which selects the branches of `lax.platform_dependent`.
     """
     return sum(_of_operation(eqn, platform) for eqn in program.eqns)
 

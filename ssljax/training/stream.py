@@ -1,4 +1,4 @@
-"""Batches that go from the host to the devices while steps run."""
+"""Batches that are copied from the host to the devices while steps run."""
 
 import queue
 import threading
@@ -13,17 +13,17 @@ from ssljax.data.batches import RawBatch, TrainingData
 
 
 class Stream:
-    """Batches of the host, put on the devices by a thread of its own while steps run.
+    """Batches of the host, copied to the devices by a separate thread while steps run.
 
-    `waited` counts the seconds in which the devices had nothing to do for want of a batch, `done`
-    the steps that are known to be done: the last two that were begun may be still under way.
+    `waited` is the time in seconds that the devices were idle because no batch was ready. `done` is
+    the number of completed steps; the last two steps that were started may still be running.
 
     Args:
-      batches: what the steps read, in their order, on the host.
-      put: copies one to the devices.
+      batches: the batches of the steps, in order, on the host.
+      put: copies a batch to the devices.
     """
 
-    _AHEAD = 2  # batches that lie on the devices before they are needed; steps not yet done
+    _AHEAD = 2  # number of batches on the devices before they are needed, and of steps in flight
 
     def __init__(self, batches: Iterator[RawBatch], put: Callable[[RawBatch], RawBatch]):
         self.waited = 0.0
@@ -41,7 +41,7 @@ class Stream:
                 if self._closed.is_set():
                     return
             self._offer(RuntimeError("the stream of batches has ended"))
-        except BaseException as error:  # raised again where the batch is missed
+        except BaseException as error:  # `next` raises it
             self._offer(error)
 
     def _offer(self, item):
@@ -52,7 +52,7 @@ class Stream:
                 pass
 
     def next(self) -> RawBatch:
-        """The next batch, once the devices have no more than two steps left to do.
+        """The next batch, once at most one step is still running.
 
         Raises:
           Whatever the host's iterator raised.
@@ -70,15 +70,15 @@ class Stream:
         return item
 
     def follow(self, result: jax.Array) -> None:
-        """Notes a result of the step that was begun with the last batch."""
+        """Records a result of the step that was started with the last batch."""
         self._running.append(result)
 
     def wait(self) -> None:
-        """Waits until all steps that were begun are done."""
+        """Waits until all started steps are done."""
         self._wait(0)
 
     def _wait(self, left: int) -> None:
-        """Waits until at most `left` steps are under way."""
+        """Waits until at most `left` steps are running."""
         while len(self._running) > left:
             jax.block_until_ready(self._running.popleft())
             self.done += 1
@@ -91,4 +91,4 @@ class Stream:
         self._thread.join()
 
 
-Feed = TrainingData | Stream  # what steps read: all data, replicated, or batch by batch
+Feed = TrainingData | Stream  # the input of steps: all data, replicated, or batch by batch

@@ -1,7 +1,7 @@
-"""Which parameters are trained, and how the others take part: `config.trainable`.
+"""Which parameters are trained, and how the network uses the others: `config.trainable`.
 
-Frozen parameters have no gradient, no slot of the optimizer and no average: the step differentiates
-by the trained part alone, and puts both together where the network is called.
+Frozen parameters have no gradient, no optimizer state and no average: the step differentiates by
+the trained part only, and merges both parts where the network is called.
 """
 
 import re
@@ -13,16 +13,16 @@ import jax.numpy as jnp
 
 PyTree = Any
 ALLOWED = "all, head, last:<blocks>, lora:<rank>"
-_ADAPTED = ("qkv", "proj")  # the layers that have an update of low rank, as V-PET chooses them
+_ADAPTED = ("qkv", "proj")  # the layers with a low-rank update, as in V-PET
 
 
 class Trainable(NamedTuple):
-    """A part of the parameters, and what is done with the rest."""
+    """The split of parameters into trained and frozen ones."""
 
-    # (key, all parameters) -> what is trained, what is frozen
+    # (key, all parameters) -> trained parameters, frozen parameters
     split: Callable[[jax.Array, PyTree], tuple[PyTree, PyTree]]
-    # Whether the network computes as in evaluation while it is trained: nothing is dropped, and
-    # BatchNorm normalises by its running statistics, which stay.
+    # Whether the network runs in evaluation mode while it is trained: nothing is dropped, and
+    # BatchNorm normalises by its running statistics, which do not change.
     as_in_evaluation: bool = False
 
 
@@ -35,10 +35,10 @@ ALL = Trainable(_all_of)
 
 
 def parse(text: str) -> tuple[str, int]:
-    """`last:2` -> ("last", 2); `all` and `head` have 0.
+    """Parses `last:2` as ("last", 2); the number of `all` and `head` is 0.
 
     Raises:
-      ValueError: it is none of `ALLOWED`.
+      ValueError: the text is none of `ALLOWED`.
     """
     match = re.fullmatch(r"(all|head)|(last|lora):([1-9]\d{0,3})", text)
     if match is None:
@@ -49,16 +49,16 @@ def parse(text: str) -> tuple[str, int]:
 def make_trainable(text: str, *, head: str, group: Callable[[str], int], groups: int) -> Trainable:
     """Reads `config.trainable` for one network.
 
-    `head` trains the last layer, `last:N` the last N blocks with what comes after them, `lora:R`
-    (Hu et al., 2022) the head and an update A·B of rank R of attention's projections: A is drawn,
+    `head` trains the last layer, `last:N` the last N blocks and all later layers, and `lora:R` (Hu
+    et al., 2022) the head and an update A·B of rank R of attention's projections: A starts random,
     B starts at 0, and A·B is added without a factor. The heads of methods are always trained.
 
     Args:
       head: the name of the network's last layer.
-      group: the name of a module or parameter -> which of `groups` parts it belongs to, in order.
+      group: the name of a module or parameter -> its group, from 0, of `groups`.
 
     Raises:
-      ValueError: it is none of `ALLOWED`, or the network has fewer blocks.
+      ValueError: the text is none of `ALLOWED`, or the network has fewer blocks.
     """
     kind, number = parse(text)
     if kind == "all":
@@ -91,9 +91,9 @@ def make_trainable(text: str, *, head: str, group: Callable[[str], int], groups:
 
 
 def _adapters(key: jax.Array, params: PyTree, rank: int) -> PyTree:
-    """`{block: {"qkv": {"lora_a": {"kernel": [D, R]}, "lora_b": {"kernel": [R, 3D]}}, …}}`."""
+    """Adapters `{block: {"qkv": {"lora_a": {"kernel": [D, R]}, "lora_b": …[R, 3D]}, …}}`."""
     found: dict[str, Any] = {}
-    draw = jax.nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # as torch.nn.Linear
+    draw = jax.nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # like torch.nn.Linear
     for i, (name, x) in enumerate(sorted(params.items())):
         if not isinstance(x, Mapping):
             continue

@@ -236,7 +236,7 @@ def test_what_cannot_be_imported_is_named(bundle, finished, tmp_path):
     manifest = read_json(other / "manifest.json")
     manifest["config"]["model_args"]["filters"] = 2
     write_sealed(other / "manifest.json", manifest)
-    refused("of another bundle|not \\(", bundle=other, output=finished / "bundle" / "run")
+    refused("to another bundle|not \\(", bundle=other, output=finished / "bundle" / "run")
     write_sealed(other / "manifest.json", manifest | {"format": 0})
     refused("has format 0, not 1", bundle=other)
 

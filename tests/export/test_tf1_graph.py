@@ -150,13 +150,13 @@ B, C = jax.export.symbolic_shape("b, c")
     [
         (jnp.sort, [M], "sort in layer .none. cannot be exported as tf1: TensorFlow 1.15 has no"),
         (jax.named_scope("Layer_3")(jnp.cumprod), [V], "cumprod in layer Layer_3 cannot"),
-        (own_derivative, [V], "own_derivative has a derivative of its own; allowed: relu"),
+        (own_derivative, [V], "own_derivative has a custom derivative; allowed: relu"),
         (lambda x: x + jnp.array([np.inf, 1, 1, 1]), [M], "one of its constants is infinite"),
         (lambda x: jnp.maximum(x, np.inf), [M], "max .* one of its constants is infinite"),
         (partial(conv, dimensions=("NCHW", "OIHW", "NCHW")), [(1, 3, 8, 8), (5, 3, 3, 3)], "NHWC"),
         (
             partial(conv, feature_group_count=2), [(2, 8, 7, 4), (3, 3, 2, 4)],
-            "a grouped convolution other than of every channel by itself",
+            "a grouped convolution that is not depthwise",
         ),
         (
             partial(conv, feature_group_count=3, strides=(1, 2)), [T4, (3, 3, 1, 3)],
@@ -206,7 +206,7 @@ B, C = jax.export.symbolic_shape("b, c")
         (lambda x: x[1:3], [(B, 4)], "gather"),
         (lambda x: x.reshape(-1), [(B, C)], None),
         (lambda x: jnp.concatenate([x, x]) + 1, [(B, 4)], None),
-        (lambda x: jnp.ones(2 * x.shape[0]), [(B, 4)], "the length 2.b, which is no dimension"),
+        (lambda x: jnp.ones(2 * x.shape[0]), [(B, 4)], "the length 2.b, which is not a dimension"),
         (lambda x: x.reshape(x.shape[1], x.shape[0]), [(B, C)], "two unknown dimensions"),
         (lambda x: x * jnp.arange(x.shape[0])[:, None], [(B, 4)], "cannot be exported as tf1"),
     ],

@@ -235,7 +235,7 @@ def test_an_unknown_keyword_is_a_type_error():
 def test_more_unlabelled_than_labelled_images_are_an_error_that_names_uratio():
     batch = BATCH._replace(labeled=BATCH.labeled[:2], labels=BATCH.labels[:2])
     progress = Progress(jnp.float32(0), jnp.float32(0))
-    with pytest.raises(ValueError, match=r"given 2 and 4 .*uratio=1"):
+    with pytest.raises(ValueError, match=r"got 2 and 4 .*uratio=1"):
         mixmatch().loss(jnp.float32(WEIGHTS), None, network()[0], batch, NOISE, (), progress)
 
 

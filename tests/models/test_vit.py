@@ -123,7 +123,7 @@ def test_a_size_that_patches_do_not_divide_is_refused():
     ("options", "message"),
     [
         ({"variant": "swin"}, "variant is 'swin'; allowed: augreg, dinov2"),
-        ({"heads": 5}, "heads is 5; allowed: what divides width, 12"),
+        ({"heads": 5}, "heads is 5; allowed: divisors of width, 12"),
         ({"resize": -1}, "resize is -1; allowed: from 0 to 16384"),
         ({"drop_path": 1.5}, "drop_path is 1.5; allowed: from 0 to 0.99"),
         ({"mean": (0.5,)}, r"mean is \(0.5,\) and std \(\); allowed: three numbers each"),

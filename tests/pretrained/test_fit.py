@@ -35,7 +35,7 @@ def test_the_lines_say_what_matched_what_was_left_out_and_what_is_new():
     assert found.lines == (
         "starts with the weights of x.safetensors: 30 arrays of 4,452 numbers",
         "left out: mask_token, head.weight, head.bias",
-        "drawn anew: head/bias, head/kernel",
+        "randomly initialised: head/bias, head/kernel",
     )
     assert not [path for path in found.params if path.startswith("head")]
 
@@ -43,7 +43,7 @@ def test_the_lines_say_what_matched_what_was_left_out_and_what_is_new():
 def test_a_head_of_as_many_classes_is_taken():
     found = fitted(reference.tensors(classes=5))
     assert found.has_head
-    assert found.lines[1:] == ("left out: nothing", "drawn anew: nothing")
+    assert found.lines[1:] == ("left out: nothing", "randomly initialised: nothing")
 
 
 def test_positions_are_resized_and_the_line_says_so():
@@ -56,7 +56,10 @@ def test_positions_are_resized_and_the_line_says_so():
 def test_heads_of_usb_s_pretraining_are_passed_over(name):
     other = {f"{name}.weight": np.zeros((3, 7), np.float32)}
     found = fitted(reference.tensors() | other)
-    assert found.lines[1:] == (f"left out: {name}.weight", "drawn anew: head/bias, head/kernel")
+    assert found.lines[1:] == (
+        f"left out: {name}.weight",
+        "randomly initialised: head/bias, head/kernel",
+    )
 
 
 @pytest.mark.parametrize(
@@ -80,7 +83,7 @@ def test_a_renamed_tensor_is_named_by_both_names():
     tensors["blocks.1.mlp.fc3.weight"] = tensors.pop("blocks.1.mlp.fc2.weight")
     with pytest.raises(UsageError) as error:
         fitted(tensors)
-    assert "it lacks block_1/fc2/kernel and it holds blocks.1.mlp.fc3.weight, without" in str(
+    assert "it lacks block_1/fc2/kernel and it holds blocks.1.mlp.fc3.weight, which" in str(
         error.value
     )
 
@@ -105,7 +108,7 @@ def test_another_variant_is_told():
 
 def test_a_network_without_names_of_others_is_refused():
     model = resnet.resnet18(num_classes=5)
-    with pytest.raises(UsageError, match="config.model 'resnet18' has no names for other people"):
+    with pytest.raises(UsageError, match="config.model 'resnet18' cannot load published weights"):
         fit(Weights({}, "x", ""), model, "resnet18", image_shape=SHAPE)
 
 

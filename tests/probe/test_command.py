@@ -96,6 +96,6 @@ def test_a_run_s_directory_and_somebody_s_own_files_are_left_alone(run, tmp_path
     said = refused(capsys, *run, f"--workdir={tmp_path}/run")
     assert "holds a run; --mode=probe needs another" in said
     (tmp_path / "probe.csv").write_text("mine")
-    assert "probe.csv is there already and of no probe" in refused(
+    assert "probe.csv exists already and is not from a probe" in refused(
         capsys, *run, f"--workdir={tmp_path}"
     )

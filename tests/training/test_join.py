@@ -50,7 +50,7 @@ class Evil:
 )
 def test_what_is_no_data_is_refused(message, second):
     second(message)
-    with pytest.raises(RunError, match="has sent something else than a value"):
+    with pytest.raises(RunError, match="has sent something other than a value"):
         hosts.broadcast_from_first(lambda: pytest.fail("this is not the first process"))
 
 

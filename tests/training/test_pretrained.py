@@ -150,7 +150,7 @@ def test_what_holds_no_weights_is_one_line(other, tmp_path):
         (tmp_path / "unstarted", "unstarted holds no checkpoint yet"),
         (other.parent, "config.init_from=.* holds no run itself; below it are .*/run"),
         (tmp_path / "damaged", "the last checkpoint, .*, cannot be read"),
-        (tmp_path / "strange", "its checkpoint of step 5 is no state of training: KeyError"),
+        (tmp_path / "strange", "its checkpoint of step 5 is not a training state: KeyError"),
     ):
         with pytest.raises(UsageError, match=message) as caught:
             recipe.build(config_from(source))
@@ -184,7 +184,7 @@ def test_the_last_layer_is_drawn_where_classes_differ_in_number(other, tmp_path,
     theirs = trained.load(other).variables["params"]
     assert state.params["Dense_0"]["kernel"].shape == (4, 2)
     np.testing.assert_array_equal(state.ema["Conv_0"]["kernel"], theirs["Conv_0"]["kernel"])
-    assert "drawn anew: Dense_0/bias, Dense_0/kernel" in describe(experiment)
+    assert "randomly initialised: Dense_0/bias, Dense_0/kernel" in describe(experiment)
     assert "knows other classes" not in describe(experiment)
 
 
