@@ -75,7 +75,7 @@ def test_a_damaged_run_takes_no_other_with_it(tmp_path, undrawn):
         (dict(predicted=np.zeros(200)), "predicted is float64"),
         (dict(labels=np.zeros(0, int)), "labels is int64 [0]"),
         (dict(confidence=np.full(200, np.nan)), "confidence is not from 0 to 1"),
-        (dict(mistakes=np.full(5, 10**6)), "mistakes are other images"),
+        (dict(mistakes=np.full(5, 10**6)), "mistakes are not among the evaluated images"),
         (dict(mistake_images=np.zeros((5, 8, 8, 7), np.uint8)), "mistake_images is uint8"),
     ],
 )
