@@ -1,10 +1,14 @@
 """Commands side by side: what the benchmarks that train several runs share."""
 
+import json
+import os
 import subprocess
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
+
+from ssljax.storage.files import write_json
 
 ROOT = Path(__file__).parents[1]
 
@@ -39,3 +43,21 @@ def side_by_side(tasks: Iterable[Callable[[], T]], jobs: int) -> Generator[T, No
             yield future.result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def one_thread() -> dict[str, str]:
+    """The variables of this process, and those by which JAX, PyTorch and NumPy take one thread."""
+    flags = os.environ.get("XLA_FLAGS", "").split()
+    flags.append("--xla_cpu_multi_thread_eigen=false")
+    return {**os.environ, "XLA_FLAGS": " ".join(dict.fromkeys(flags)), "OMP_NUM_THREADS": "1"}
+
+
+def is_done(run: Path, command: Sequence[str]) -> bool:
+    """Whether `<run>.json` says that this command has filled the directory."""
+    file = run.with_suffix(".json")
+    return file.exists() and json.loads(file.read_text())["command"] == [*command]
+
+
+def note_done(run: Path, command: Sequence[str]) -> None:
+    """Writes what `is_done` reads."""
+    write_json(run.with_suffix(".json"), {"command": [*command]})
