@@ -1,8 +1,8 @@
 """The results of `cifar10_short.py`: files for docs/results/, two pictures and two tables.
 
-A file `<method>_<set>.jsonl` has the rows of a complete run's `metrics.jsonl`, each with two totals:
-`images`, the labelled images and views so far, and `seconds` of training so far, without the start,
-compilation and evaluations.
+A file `<method>_<set>.jsonl` has the rows of a complete run's `metrics.jsonl`, each with two
+totals: `images`, the labelled images and views so far, and `seconds` of training so far, without
+the start, compilation and evaluations.
 """
 
 import json
@@ -141,7 +141,10 @@ def draw_peer(results: Results, number: int) -> Figure:
     panels = figure.subplots(1, 2, sharey=True)
     units = ("images", 1000, "images seen, thousands"), ("seconds", 60, "minutes of training")
     for axes, (total, unit, xlabel) in zip(panels, units, strict=True):
-        for color, method, label in zip(COLORS, ("fixmatch", PEER), ("ssljax", "PyTorch peer")):
+        for color, method, label in (
+            (COLORS[0], "fixmatch", "ssljax"),
+            (COLORS[1], PEER, "PyTorch peer"),
+        ):
             rows = evaluations(results[method][number])
             accuracies = [100 * row[_EMA] for row in rows]
             axes.plot([row[total] / unit for row in rows], accuracies, color=color, label=label)
