@@ -329,9 +329,11 @@ def require_known(config: dict[str, Any]) -> None:
     Raises:
       ValueError: it is not; the message names the knob.
     """
-    optimizer = config["optimizer"]
+    optimizer, arguments = config["optimizer"], config["method_args"]
     checked: Sequence[tuple[str, Any, Any]] = (
         ("method", config["method"], "fixmatch"),
+        ("method_args.weak_pass", arguments.get("weak_pass", "joint"), "joint"),
+        ("method_args.unlabeled_weight", arguments.get("unlabeled_weight", 1.0), 1.0),
         ("model", config["model"], "wide_resnet"),
         ("optimizer.name", optimizer["name"], "sgd"),
         ("optimizer.schedule", optimizer["schedule"], "cosine"),
