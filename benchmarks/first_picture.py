@@ -9,18 +9,18 @@ without `--workdir` it draws the file as it is. `docs/results.md` has the comman
 import argparse
 import csv
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from ssljax.drawing import Figure, mpl
-from ssljax.report import groups, runs, svg
+from benchmarks.pictures import COLORS, DOCS, error_axis, line_and_band, save
+from ssljax.drawing import Figure
+from ssljax.report import groups, runs
 
-DOCS = Path(__file__).parents[1] / "docs"
 _FIELDS = ("method", "step", "test_error_percent", "standard_deviation")
 _BATCHES = {"fixmatch": 8, "mixmatch": 32, "supervised": 8}  # labelled images, of configs/
-_COLORS = ("#0072B2", "#D55E00", "#009E73")
-_LEAST, _TICKS = 0.5, (0.5, 1, 2, 5, 10, 20, 50, 100)  # %, of the axis
+_TICKS = (0.5, 1, 2, 5, 10, 20, 50, 100)  # %, of the axis
 
 
 def rows_of(workdir: Path) -> list[tuple[str, int, float, float]]:
@@ -40,20 +40,14 @@ def draw(rows: Sequence[Sequence[str]]) -> Figure:
     """A line per method, and a band of one standard deviation around it."""
     figure = Figure(figsize=(5.4, 3.5))
     axes = figure.subplots()
-    for color, method in zip(_COLORS, dict.fromkeys(row[0] for row in rows), strict=False):
+    error_axis(axes, _TICKS)
+    for color, method in zip(COLORS, dict.fromkeys(row[0] for row in rows), strict=False):
         numbers = np.array([row[1:] for row in rows if row[0] == method], float)
         steps, mean, std = numbers.T
         label = f"{method}, {_BATCHES[method]} labelled images per step"
-        axes.plot(steps, mean, color=color, label=label)
-        low, high = np.clip([mean - std, mean + std], _LEAST, 100)
-        axes.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
-    axes.set_yscale("log")
-    axes.set_yticks(_TICKS, [f"{tick:g}" for tick in _TICKS])
-    axes.minorticks_off()
-    axes.set_ylim(_LEAST, 100)
+        line_and_band(axes, steps, mean, std, color, label)
     axes.set_xlim(left=0)
     axes.set_xlabel("step")
-    axes.set_ylabel("test error (%)")
     figure.legend(loc="outside lower center", ncols=1, fontsize=8)
     return figure
 
@@ -75,8 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 writer.writerow([method, step, f"{mean:.2f}", f"{std:.2f}"])
     with options.data.open(newline="", encoding="utf-8") as file:
         _, *rows = csv.reader(file)
-    with mpl.rc_context(svg.STYLE):
-        draw(rows).savefig(options.output, metadata={"Date": None})
+    save(partial(draw, rows), options.output)
 
 
 if __name__ == "__main__":

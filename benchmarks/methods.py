@@ -22,14 +22,15 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks import jobs
+from benchmarks.jobs import ROOT
 from ssljax import recipe_files
 from ssljax.storage.files import write_json, write_text
-
-ROOT = Path(__file__).parents[1]
 
 
 class Row(NamedTuple):
@@ -91,14 +92,9 @@ class Table(NamedTuple):
         if headline := self.headline(row, number):
             return headline
         run, command = self._directory(row, number), self._command(row, number)
-        run.parent.mkdir(parents=True, exist_ok=True)
         programs = self.workdir.absolute() / "programs"  # each is compiled once for all sets
         here = f"--workdir={run.absolute()}", f"--config.compilation_cache={programs}"
-        launch = [sys.executable, "launch.py", *command, *here]
-        with open(f"{run}.log", "a") as log:
-            code = subprocess.call(launch, stdout=log, stderr=log, cwd=ROOT)
-        if code:
-            raise RuntimeError(f"{run} ended with exit code {code}; see {run}.log")
+        jobs.call([sys.executable, "launch.py", *command, *here], run)
         generations = sorted(
             run.glob("generation=*/results.json"), key=lambda x: int(x.parent.name.split("=")[1])
         )
@@ -138,22 +134,17 @@ def spread(headlines: Sequence[Any], name: str) -> tuple[float, float]:
     return statistics.mean(figures), statistics.stdev(figures) if len(figures) > 1 else 0.0
 
 
-def train(table: Table, rows: Sequence[Row], jobs: int) -> None:
-    """Trains rows, several runs at a time; writes and prints the table whenever one is done."""
+def train(table: Table, rows: Sequence[Row], count: int) -> None:
+    """Trains rows, `count` runs at a time; writes and prints the table whenever one is done."""
     path = table.workdir / f"{table.name}.md"
-    pool = ThreadPoolExecutor(jobs)
-    try:
-        runs = [
-            [pool.submit(table.train, row, number) for number in range(1, table.sets + 1)]
-            for row in rows
-        ]
-        for row, of_row in zip(rows, runs, strict=True):
-            found = [run.result() for run in of_row]
+    sets = range(1, table.sets + 1)
+    tasks = [partial(table.train, row, number) for row in rows for number in sets]
+    with closing(jobs.side_by_side(tasks, count)) as headlines:
+        for row in rows:
+            found = [next(headlines) for _ in sets]
             mean, deviation = spread(found, f"test_{SCORES[table.name][-1]}")
             write_text(path, table.markdown())
             print(f"{row.name}: {mean:.2f} ± {deviation:.2f}", file=sys.stderr, flush=True)
-    finally:
-        pool.shutdown(cancel_futures=True)
     print(table.markdown(), end="")
 
 

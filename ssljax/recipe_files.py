@@ -13,7 +13,7 @@ from ssljax import lookup, paths
 from ssljax.errors import UsageError
 
 # Modules shared by recipes.
-_SHARED = frozenset({"__init__", "base", "digits", "imagenet", "published"})
+_SHARED = frozenset({"__init__", "base", "digits", "imagenet", "published", "short"})
 
 
 def shipped() -> dict[str, Path]:

@@ -1,0 +1,207 @@
+"""Tests the benchmark of the short CIFAR-10 runs on made metrics; the runs take hours."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from benchmarks import cifar10_short, cifar10_short_results, jobs
+from benchmarks.cifar10_short_results import METHODS, PEER
+from ssljax import overrides
+from ssljax.data import datasets
+from ssljax.data.datasets import Dataset
+from ssljax.report import facts, runs
+
+SCRIPT = jobs.ROOT / "benchmarks" / "torch_peer.py"
+TORCH = "SSLJAX_TORCH_PYTHON"  # an interpreter with torch, where this one has none
+
+
+def made_rows(number, images=112, seconds=False):
+    """Six evaluations and 300 other rows of a run on a labelled set, with accuracies by its number;
+    seconds: as the peer writes them."""
+    rows = []
+    for step in range(1, 307):
+        row = {"step": step, "loss/total": 1.0}
+        row |= {"images_per_second": 56.0 if step > 1 else None} if not seconds else {}
+        if step % 51 == 0:
+            row |= {"test/accuracy_ema": 0.4 + number / 100 + step / 3060, "test/accuracy_raw": 0.4}
+            row |= {"images": step * images, "seconds": step / 2} if seconds else {}
+        if not seconds or "images" in row:
+            rows.append(row)
+    return rows
+
+
+def make_runs(workdir):
+    """Writes all complete runs, and one that is not."""
+    for method in (*METHODS, PEER):
+        for number in (1, 2, 3) if method != PEER else (1, 2):
+            run = workdir / method / str(number)
+            run.mkdir(parents=True)
+            rows = made_rows(number, seconds=method == PEER)
+            (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+            start = {
+                "step": 0,
+                "versions": {},
+                "devices": "",
+                "machine": "",
+                "images_per_step": 112,
+            }
+            (run / "environment.json").write_text(json.dumps({"starts": [start]}))
+            jobs.note_done(run, ["it"])
+    shutil.copytree(workdir / "fixmatch" / "1", workdir / "fixmatch" / "4")
+
+
+def test_the_report_has_the_files_the_pictures_and_the_tables(tmp_path, capsys):
+    make_runs(tmp_path / "runs")
+    flags = ["--figure", f"--workdir={tmp_path / 'runs'}", f"--docs={tmp_path}"]
+    cifar10_short.main(flags)
+    printed = capsys.readouterr().out
+    # 306 steps of 2 s; accuracies of 51, 52 and 53 % at the last one.
+    row = "| 1, 2, 3 | 52.00 ± 1.00 | 40.00 ± 0.00 | 34,272 | 10.2 |"
+    assert [line for line in printed.splitlines() if row in line] == [
+        f"| {cifar10_short_results.TITLES[method]} {row}" for method in METHODS
+    ]
+    row = "| 1, 2 | 51.50 ± 0.71 | 40.00 ± 0.00 | 34,272 | 2.5 |"
+    assert f"| FixMatch, PyTorch peer {row}" in printed
+    assert "| 2 | 52.00 | 52.00 | 10.2 | 2.5 |" in printed
+    folder = tmp_path / "results" / "cifar10_short"
+    assert len(list(folder.glob("*.jsonl"))) == 11
+    rows = [json.loads(line) for line in (folder / "mixmatch_2.jsonl").read_text().splitlines()]
+    assert len(rows) == 106
+    assert [row["step"] for row in rows if "test/accuracy_ema" in row] == [*range(51, 307, 51)]
+    drawn = [(tmp_path / f"cifar10_{name}.svg").read_bytes() for name in ("test_error", "peer")]
+    shutil.rmtree(tmp_path / "runs")
+    cifar10_short.main(flags)  # from the files alone
+    assert capsys.readouterr().out == printed
+    for name, before in zip(("test_error", "peer"), drawn, strict=True):
+        assert (tmp_path / f"cifar10_{name}.svg").read_bytes() == before
+
+
+def test_a_report_of_nothing_is_an_empty_table(tmp_path, capsys):
+    cifar10_short.main(["--figure", f"--workdir={tmp_path}", f"--docs={tmp_path}"])
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_time_of_training_is_that_of_the_report(tmp_path):
+    make_runs(tmp_path)
+    run = runs.read(tmp_path / "fixmatch" / "1", "run")
+    totals = cifar10_short_results.with_totals(run.rows, 112)
+    assert totals[-1]["seconds"] == pytest.approx(facts.training_seconds(run))
+    assert totals[0] == {**run.rows[0], "images": 112, "seconds": 0.0}
+    assert totals[1]["seconds"] == 4.0  # the first step's speed was not measured
+
+
+def test_a_few_rows_are_all_kept():
+    rows = made_rows(1)[:60]
+    assert cifar10_short_results.thinned(rows) == rows
+    assert len(cifar10_short_results.thinned(rows, most=10)) == 11
+    assert len(cifar10_short_results.thinned(rows, most=0)) == 1
+
+
+def test_a_complete_run_is_passed_over_and_a_failed_one_is_named(tmp_path, monkeypatch):
+    called = []
+
+    def call(command, run, environment):
+        called.append(command)
+        run.mkdir(parents=True)
+        assert environment["OMP_NUM_THREADS"] == "1"
+        if "mixmatch" in str(run):
+            raise RuntimeError(f"{run} ended with exit code 1")
+
+    monkeypatch.setattr(jobs, "call", call)
+    flags = [f"--workdir={tmp_path}", "--sets=2", "--jobs=1", "--config.num_steps=2"]
+    with pytest.raises(RuntimeError, match="mixmatch/2 ended"):
+        cifar10_short.main(flags)
+    cifar10_short.main([*flags, "--methods=fixmatch,supervised"])
+    assert [command[2] for command in called] == [
+        f"--config={method}_cifar10_short" for method in METHODS
+    ]
+    assert "--config.dataset=cifar10.2@250-500" in called[0]
+    assert "--config.num_steps=2" in called[0]
+
+
+def test_the_peer_trains_after_the_runs_whose_settings_it_has(tmp_path, monkeypatch):
+    called = []
+
+    def call(command, run, environment):
+        called.append(command)
+        run.mkdir(parents=True)
+
+    monkeypatch.setattr(jobs, "call", call)
+    images, labels = np.zeros((3, 32, 32, 3), np.uint8), np.arange(3)
+    data = Dataset(images, labels, images[:1], labels[:1], 10, ())
+    monkeypatch.setattr(datasets, "cifar10", lambda data_dir: data)
+    cifar10_short.main([f"--workdir={tmp_path}", "--jobs=1", "--peer=python9"])
+    assert [command[0] for command in called] == [sys.executable] * 9 + ["python9"] * 2
+    assert f"--run={tmp_path}/fixmatch/2" in called[-1]
+    with np.load(tmp_path / cifar10_short.PIXELS) as pixels:
+        np.testing.assert_array_equal(pixels["train_labels"], labels)
+        assert pixels["test_images"].shape == (1, 32, 32, 3)
+
+
+def test_a_method_that_is_not_there_is_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        cifar10_short.main([f"--workdir={tmp_path}", "--methods=fixmatch,fix"])
+    assert "--methods has fix; allowed: fixmatch, mixmatch, supervised" in capsys.readouterr().err
+
+
+def test_the_methods_see_what_their_recipes_say():
+    for method, views, batch in (("fixmatch", 7, 16), ("mixmatch", 3, 32), ("supervised", 1, 32)):
+        config = overrides.load(f"{method}_cifar10_short")
+        said = (jobs.ROOT / "configs" / f"{method}_cifar10_short.py").read_text()
+        assert (config.batch_size, config.num_steps) == (batch, 4000)
+        assert f"{views * batch * 4000:,}" in said
+    assert overrides.load("mixmatch_cifar10_short").method_args.ramp_images == 32 * 4000
+
+
+def python_with_torch():
+    """The interpreter that trains the peer; skips where there is none."""
+    for python in (os.environ.get(TORCH), sys.executable):
+        probe = [python, "-c", "import torch, PIL"]
+        if python and subprocess.run(probe, capture_output=True).returncode == 0:
+            return python
+    pytest.skip(f"needs PyTorch, in this environment or in that of ${TORCH}")
+
+
+@pytest.mark.slow
+def test_the_peer_trains_and_goes_on(tmp_path):
+    python = python_with_torch()
+    config = overrides.load(
+        "fixmatch_cifar10_short",
+        ["num_steps=2", "eval_every=1", "batch_size=2", "model_args.filters=4"],
+    )
+    run, data = tmp_path / "run", tmp_path / "data.npz"
+    run.mkdir()
+    (run / "config.json").write_text(config.to_json())
+    split = {"labeled": [0, 2, 4], "unlabeled": [*range(20)]}
+    (run / "split.json").write_text(json.dumps(split))
+    numbers = np.random.default_rng(0)
+    images = numbers.integers(0, 256, (20, 32, 32, 3), np.uint8)
+    labels = numbers.integers(0, 10, 20)
+    np.savez(data, train_images=images, train_labels=labels, test_images=images, test_labels=labels)
+
+    def trained(name):
+        files = f"--run={run}", f"--data={data}", f"--workdir={tmp_path / name}"
+        subprocess.run([python, SCRIPT, *files], check=True, capture_output=True)
+        return [json.loads(x) for x in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+
+    rows = trained("peer")
+    assert [(row["step"], row["images"]) for row in rows] == [(1, 14), (2, 28)]
+    assert 0 < rows[0]["seconds"] < rows[1]["seconds"]
+    assert all(0 <= row[f"test/accuracy_{x}"] <= 1 for row in rows for x in ("ema", "raw"))
+    assert trained("peer") == rows  # nothing is left to train
+
+    # What is interrupted after the first evaluation goes on from there, and computes the same.
+    stop = f"import sys, runpy, torch; sys.argv[0] = {str(SCRIPT)!r}; save = torch.save\n"
+    stop += "torch.save = lambda *args: (save(*args), setattr(torch, 'save', None))\n"
+    stop += f"runpy.run_path({str(SCRIPT)!r}, run_name='__main__')"
+    files = f"--run={run}", f"--data={data}", f"--workdir={tmp_path / 'again'}"
+    assert subprocess.run([python, "-c", stop, *files], capture_output=True).returncode
+    again = trained("again")
+    timeless = [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+    assert [{k: v for k, v in row.items() if k != "seconds"} for row in again] == timeless
