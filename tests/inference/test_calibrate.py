@@ -89,15 +89,13 @@ def test_trust_needs_validation_images_and_accuracy(finished):
 @pytest.mark.slow
 def test_temperature_and_trust_hold_on_images_that_the_run_has_never_seen(tmp_path):
     """Ten labelled sets of the digits: on average, and in at least nine of ten."""
-    given = ["dataset=digits.{seed}@40-200", "unlabeled=strict", "num_steps=600"]
+    given = ["dataset=digits.{seed}@40-200", "unlabeled=strict"]
     rows = [
         benchmark.of_seed("fixmatch_digits", given, seed, tmp_path, 0.1) for seed in range(1, 11)
     ]
     mean = {name: np.mean([row[name] for row in rows]) for name in rows[0] if "_" in name}
     assert mean["loss_after"] < mean["loss_before"]
-    # On 360 images the calibration error of perfect probabilities is about 0.03, so that the
-    # difference is mostly noise here.
-    assert mean["ece_after"] < mean["ece_before"] + 0.01
+    assert mean["ece_after"] < mean["ece_before"]
     errors = [row["error"] for row in rows if row["error"] is not None]
     assert len(errors) >= 5  # otherwise nothing is guaranteed, and nothing tested
     assert sum(error > 0.1 for error in errors) <= 1
