@@ -31,7 +31,7 @@ def test_it_prints_a_table_and_a_sentence_and_writes_both(
     assert cli.main([*run, f"--workdir={workdir}", "--label_counts=40,100", "--sets=2"]) == 0
     printed = capsys.readouterr().out
     assert "errors in % on test images, mean ± standard deviation over 2 sets" in printed
-    assert "With 40 labels the linear probe errs by" in printed
+    assert "With 40 labels the linear probe has an error of" in printed
     assert "config.init_from is '': the features are those of a random network" in caplog.text
     record = json.loads((workdir / "probe.json").read_text())
     assert record["dataset"] == "digits"
