@@ -82,7 +82,7 @@ def test_the_sentence_follows_from_the_errors(probe, spread, best, message):
 def test_a_bound_of_no_more_labels_says_nothing_and_the_gain_alone_decides():
     same = row("linear probe", 40, 9.0)
     said = measure.verdict(rows((9.0, 9.1), (5.0, 5.2)), same, None)
-    assert said.startswith("With 40 labels the linear probe has an error of 9.05 ± 0.07 %; label propagation")
+    assert said.startswith("With 40 labels the linear probe has an error of 9.05 ± 0.07 %; label")
     assert "is likely to pay" in said
     said = measure.verdict(rows((9.0, 9.1), (9.0, 9.1)), same, None)
     assert "is unlikely to pay" in said
