@@ -82,7 +82,7 @@ MODES: dict[str, Mode] = {
         ("config", KNOB, "workdir", "label_counts", "sets"),
     ),
     "compile": Mode(
-        "says what a recipe needs on TPUs that are not there: does it fit? Reads no data.",
+        "says what a recipe needs on TPUs or GPUs that are not there. Reads no data.",
         ("config", KNOB, "topology", "fit", "data_shape", "output", "overwrite"),
     ),
     "data": Mode("shows a recipe's data and split; trains nothing.", ("config", KNOB, "workdir")),
@@ -225,7 +225,7 @@ def _define_compile(define: Callable[..., None]) -> None:
     """The flags of `modes/compiling.py`."""
     define(
         flags.DEFINE_string, "topology", None,
-        "The chips that are compiled for: v5e:2x4, v4:2x2x1, v5p:2x2x1, v6e:2x4 and larger ones.",
+        "What is compiled for: v5e:2x4, v4:2x2x1, v5p:2x2x1, v6e:2x4, h100:8 or more or fewer.",
     )  # fmt: skip
     define(flags.DEFINE_bool, "fit", False, "Looks for the largest batch that fits.")
     define(

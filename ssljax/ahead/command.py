@@ -9,6 +9,7 @@ import ml_collections
 
 from ssljax import recipe
 from ssljax.ahead import fit, topologies
+from ssljax.ahead.launches import Launches
 from ssljax.ahead.programs import Program, compile_program
 from ssljax.ahead.topologies import Topology
 from ssljax.checks import check_choice, prefix_errors
@@ -64,10 +65,10 @@ def compile_recipe(
         "batch_size": experiment.batch_size,
         "images_per_step": experiment.images_per_step,
         "counted_flops": experiment.step_flops,
-        **{part: _record(program) for part, program in programs.items()},
+        **{part: _record(program, place.chip.memory) for part, program in programs.items()},
     }
     if largest:
-        fits_now = isinstance(programs["step"], Program)
+        fits_now = _fits(programs["step"], place.chip.memory)
         found["largest_batch_size"] = _largest(config, place, data, experiment, fits_now, say)
     return found
 
@@ -121,8 +122,8 @@ def _largest(
         changed = config.copy_and_resolve_references()
         changed.per_worker_batch_size, changed.batch_size = 0, units * unit
         program = _compiled(_build(changed, place, data).lower_steps())
-        say(f"a batch of {units * unit} {_verdict(program)}")
-        return isinstance(program, Program)
+        say(f"a batch of {units * unit} {_verdict(program, place.chip.memory)}")
+        return _fits(program, place.chip.memory)
 
     found = fit.largest(fits, start) * unit
     say(
@@ -132,14 +133,20 @@ def _largest(
     return found
 
 
-def _verdict(program: Program | TooLarge) -> str:
-    if isinstance(program, Program):
+def _fits(program: Program | TooLarge, memory: int) -> bool:
+    """Whether a program fits: libtpu refuses one that does not, a GPU's compiler does not look."""
+    return isinstance(program, Program) and program.peak <= memory
+
+
+def _verdict(program: Program | TooLarge, memory: int) -> str:
+    if isinstance(program, Program) and _fits(program, memory):
         return f"fits: its peak is {describe(program.peak)}"
     return f"does not fit: {_needed(program)}"
 
 
-def _needed(error: TooLarge) -> str:
-    return f"it needs {describe(error.needed)}" if error.needed else str(error)
+def _needed(program: Program | TooLarge) -> str:
+    needed = program.peak if isinstance(program, Program) else program.needed
+    return f"it needs {describe(needed)}" if needed else str(program)
 
 
 def _title(name: str, place: Topology, experiment: Experiment) -> str:
@@ -161,9 +168,10 @@ def table(programs: dict[str, Program | TooLarge], memory: int, counted: int) ->
 
     def row(title: str, say: Callable[[Program], str]) -> None:
         cells = [say(p) if isinstance(p, Program) else "" for p in programs.values()]
-        rows.append([title, *cells])
+        if any(cells):  # of a GPU's program, XLA says neither its arithmetic nor its size
+            rows.append([title, *cells])
 
-    fits = ["yes" if isinstance(p, Program) else f"no: {_needed(p)}" for p in programs.values()]
+    fits = ["yes" if _fits(p, memory) else f"no: {_needed(p)}" for p in programs.values()]
     rows.append([f"fits in {describe(memory)}", *fits])
     row("peak of memory", lambda p: describe(p.peak))
     row("arguments", lambda p: describe(p.arguments))
@@ -175,7 +183,10 @@ def table(programs: dict[str, Program | TooLarge], memory: int, counted: int) ->
     for kind in sorted(kinds):
         row(kind, functools.partial(_sent, kind=kind))
     row("transfers to or from the host", lambda p: str(p.host_transfers or "none"))
-    row("code", lambda p: describe(p.code))
+    row("kernels", lambda p: _number(p.launches, "kernels"))
+    row("… of libraries", lambda p: _number(p.launches, "of_libraries"))
+    row("conditions that the host reads", lambda p: _number(p.launches, "host_conditions"))
+    row("code", lambda p: "" if p.launches else describe(p.code))
     row("compiled in", lambda p: f"{p.seconds:.0f} s, {p.processor_seconds:.0f} s of processors")
     return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
 
@@ -189,8 +200,14 @@ def _sent(program: Program, kind: str) -> str:
     return f"{sent.operations}, {describe(sent.size)}" if sent else "none"
 
 
-def _record(program: Program | TooLarge) -> dict[str, Any]:
+def _number(launches: Launches | None, kind: str) -> str:
+    return f"{getattr(launches, kind):,}" if launches else ""
+
+
+def _record(program: Program | TooLarge, memory: int) -> dict[str, Any]:
     if isinstance(program, TooLarge):
         return {"fits": False, "needed": program.needed}
     sent = {kind: x._asdict() for kind, x in program.collectives.items()}
-    return {"fits": True, **program._asdict(), "collectives": sent}
+    launched = program.launches and program.launches._asdict()
+    parts = {**program._asdict(), "collectives": sent, "launches": launched}
+    return {"fits": _fits(program, memory), **parts}

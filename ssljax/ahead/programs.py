@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import jax
 
+from ssljax.ahead import launches
+from ssljax.ahead.launches import Launches
 from ssljax.training import fitting
 
 _COLLECTIVES = (
@@ -39,6 +41,7 @@ class Program(NamedTuple):
     flops: float | None  # of one step, as XLA counts them: loops once; None: it does not say
     collectives: Mapping[str, Sent]
     host_transfers: int
+    launches: Launches | None  # of one step; None: the device is no GPU
 
 
 def compile_program(lowered: jax.stages.Lowered) -> Program:
@@ -64,7 +67,13 @@ def compile_program(lowered: jax.stages.Lowered) -> Program:
         flops=cost.get("flops"),
         collectives=collectives(text),
         host_transfers=host_transfers(text),
+        launches=launches.count(text) if _is_for_gpus(compiled) else None,
     )
+
+
+def _is_for_gpus(compiled: jax.stages.Compiled) -> bool:
+    devices = jax.tree.leaves(compiled.input_shardings)[0].device_set
+    return next(iter(devices)).platform in ("cuda", "gpu")
 
 
 def collectives(program: str) -> dict[str, Sent]:

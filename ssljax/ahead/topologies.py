@@ -10,6 +10,7 @@ import jax
 from jax._src import xla_bridge  # no public way to ask whether it has begun
 from jax.experimental import topologies
 
+from ssljax.ahead import gpus
 from ssljax.errors import UsageError
 
 _GIB = 1 << 30
@@ -18,9 +19,10 @@ _GIB = 1 << 30
 class Chip(NamedTuple):
     """A kind of chips, of which a device is one."""
 
-    memory: int  # bytes that programs may use, as libtpu 0.0.42.1 says where one needs more
+    memory: int  # bytes that programs may use; of TPUs as libtpu 0.0.42.1 says where one needs more
     example: str  # the smallest usual topology
     options: Mapping[str, str] = MappingProxyType({})  # further ones of libtpu's
+    gpu: Mapping[str, str | float] | None = None  # what the compiler must know of a GPU; None: TPU
 
 
 CHIPS: Mapping[str, Chip] = MappingProxyType(
@@ -30,6 +32,7 @@ CHIPS: Mapping[str, Chip] = MappingProxyType(
         "v5e": Chip(int(15.75 * _GIB), "2x4"),
         "v5p": Chip(int(95.74 * _GIB), "2x2x1"),
         "v6e": Chip(int(31.25 * _GIB), "2x4"),
+        "h100": Chip(gpus.memory(gpus.H100), "8", gpu=gpus.H100),
     }
 )
 # A machine without a TPU has no address and no kind of its own, which libtpu would otherwise look
@@ -54,7 +57,7 @@ class Topology(NamedTuple):
 
 
 def find(name: str) -> Topology:
-    """The chips of a topology as `v5e:2x4`.
+    """The chips of a topology as `v5e:2x4` or `h100:8`.
 
     JAX computes on the CPU in this process from then on.
 
@@ -64,6 +67,15 @@ def find(name: str) -> Topology:
     kind, _, shape = name.partition(":")
     if kind not in CHIPS or not shape:
         raise UsageError(f"--topology is {name!r}; allowed: {_allowed()}")
+    if not xla_bridge.backends_are_initialized():
+        jax.config.update("jax_platforms", "cpu")
+    chip = CHIPS[kind]
+    if chip.gpu is not None:
+        return Topology(name, chip, gpus.find(name, shape, chip.gpu, _allowed()))
+    return Topology(name, chip, _tpus(name, chip))
+
+
+def _tpus(name: str, chip: Chip) -> list[jax.Device]:
     if importlib.util.find_spec("libtpu") is None:
         raise UsageError(
             f"--topology={name} needs libtpu, the compiler for TPUs, which is not installed: "
@@ -71,9 +83,6 @@ def find(name: str) -> Topology:
         )
     for variable, value in _ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
-    if not xla_bridge.backends_are_initialized():
-        jax.config.update("jax_platforms", "cpu")
-    chip = CHIPS[kind]
     try:
         found = topologies.get_topology_desc(platform="tpu", topology_name=name, **chip.options)
     except jax.errors.JaxRuntimeError as error:
@@ -81,9 +90,9 @@ def find(name: str) -> Topology:
         raise UsageError(
             f"--topology is {name!r}, which libtpu refuses ({reason}); allowed: {_allowed()}"
         ) from error
-    return Topology(name, chip, list(found.devices))
+    return list(found.devices)
 
 
 def _allowed() -> str:
     examples = ", ".join(f"{kind}:{chip.example}" for kind, chip in CHIPS.items())
-    return f"{examples}, and larger ones, as v5e:16x16"
+    return f"{examples}; larger ones, as v5e:16x16; h100:1 to h100:8, and multiples of 8"

@@ -1,7 +1,15 @@
-"""`--mode=compile`. Here the chips are CPU devices; a slow test has libtpu's."""
+"""`--mode=compile`. Here the chips are CPU devices; slow tests have the compilers of real ones.
+
+Those tests need an interpreter that has the compiler: one of `$SSLJAX_COMPILERS`, which are
+separated as in `$PATH`, or this one. TensorFlow is not needed there.
+"""
 
 import importlib.util
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -15,6 +23,7 @@ from ssljax.data import datasets, load, stand_ins
 from ssljax.errors import UsageError
 from ssljax.training.fitting import TooLarge
 
+ROOT = Path(__file__).parents[2]
 TINY = ("--config.model_args.filters=4", "--config.model_args.scales=1", "--config.batch_size=8")
 
 
@@ -73,6 +82,16 @@ def test_streams_and_data_in_memory(recipe, images, two_chips, capsys, monkeypat
     assert len(lowered) == 2
 
 
+def test_a_program_whose_peak_is_above_the_memory_does_not_fit(two_chips, capsys, monkeypatch):
+    """The compiler for GPUs compiles it all the same."""
+    place = topologies.find("cpu:2")
+    small = place._replace(chip=place.chip._replace(memory=1000))
+    monkeypatch.setattr(topologies, "find", lambda name: small)
+    text = compiled(capsys, "--config=supervised_digits")
+    assert "| fits in 1.0 kB | no: it needs " in text
+    assert "| peak of memory | " in text
+
+
 def test_the_largest_batch(two_chips, capsys, monkeypatch):
     built, real = [], ahead._build
 
@@ -94,9 +113,15 @@ def test_the_largest_batch(two_chips, capsys, monkeypatch):
         (["--config=fixmatch_cifar10"], "--topology is missing, which --mode=compile needs"),
         (
             ["--config=fixmatch_cifar10", "--topology=v9:2x2"],
-            "--topology is 'v9:2x2'; allowed: v4:2x2x1, v5e:2x4, v5p:2x2x1, v6e:2x4, and larger",
+            "--topology is 'v9:2x2'; allowed: v4:2x2x1, v5e:2x4, v5p:2x2x1, v6e:2x4, h100:8; larg",
         ),
         (["--config=fixmatch_cifar10", "--topology=v5e"], "--topology is 'v5e'; allowed: v4:"),
+        (["--config=fixmatch_cifar10", "--topology=h100:0"], "'h100:0'; allowed: v4:2x2x1"),
+        (["--config=fixmatch_cifar10", "--topology=h100:2x4"], "'h100:2x4'; allowed: v4:2x2x1"),
+        (
+            ["--config=fixmatch_cifar10", "--topology=h100:12"],
+            "; h100:1 to h100:8, and multiples of 8",
+        ),
         (
             ["--config=fixmatch_cifar10", "--topology=v5e:2x4", "--data_shape=3,4"],
             "--data_shape is 3,4; allowed: images,height,width,channels,classes",
@@ -107,10 +132,13 @@ def test_bad_input_is_one_line(args, message, capsys):
     assert message in refused(capsys, "--mode=compile", *args)
 
 
-def test_libtpu_is_asked_for(capsys, monkeypatch):
+def test_the_compilers_are_asked_for(capsys, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     line = refused(capsys, "--mode=compile", "--config=fixmatch_cifar10", "--topology=v5e:2x4")
     assert "needs libtpu, the compiler for TPUs, which is not installed: pip install" in line
+    line = refused(capsys, "--mode=compile", "--config=fixmatch_cifar10", "--topology=h100:8")
+    assert "needs JAX's CUDA plugin, the compiler for NVIDIA GPUs, which is not installed" in line
+    assert "pip install -e '.[cuda]'" in line
 
 
 @pytest.mark.parametrize(
@@ -165,19 +193,49 @@ def test_imagenet(fold):
     assert len(split.labeled) == (128_116 if fold.endswith(".1") else 1_281_167)
 
 
+def compiled_elsewhere(compiler, *args):
+    """Runs the mode in an interpreter that has a compiler, a module."""
+    code = f"import importlib.util as u, sys; sys.exit(u.find_spec({compiler!r}) is None)"
+    given = [
+        python for python in os.environ.get("SSLJAX_COMPILERS", "").split(os.pathsep) if python
+    ]
+    for python in [*given, sys.executable]:
+        if subprocess.run([python, "-c", code]).returncode == 0:
+            command = [python, "launch.py", "--mode=compile", "--config=supervised_digits", *args]
+            return subprocess.run([*command, *TINY], cwd=ROOT, capture_output=True, text=True)
+    pytest.skip(f"neither $SSLJAX_COMPILERS nor this interpreter has {compiler}")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["v5e:3x5", "v5e:2x4"])
-def test_a_tiny_recipe_is_compiled_for_a_v5e(name, capsys):
-    pytest.importorskip("libtpu")
-    arguments = ["--mode=compile", "--config=supervised_digits", f"--topology={name}", *TINY]
+def test_a_tiny_recipe_is_compiled_for_a_v5e(name):
+    done = compiled_elsewhere("libtpu", f"--topology={name}")
     if name == "v5e:3x5":
-        assert "'v5e:3x5', which libtpu refuses" in refused(capsys, *arguments)
+        assert done.returncode == 2
+        assert "'v5e:3x5', which libtpu refuses" in done.stderr
         return
-    code, output, _ = command(capsys, *arguments)
-    assert code == 0
-    assert "supervised_digits on v5e:2x4: 8 chips" in output
-    assert "| fits in 16.9 GB | yes | yes |" in output
-    assert "| transfers to or from the host | none | none |" in output
+    assert done.returncode == 0, done.stderr
+    assert "supervised_digits on v5e:2x4: 8 chips" in done.stdout
+    assert "| fits in 16.9 GB | yes | yes |" in done.stdout
+    assert "| transfers to or from the host | none | none |" in done.stdout
+    assert "kernels" not in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, 8, 16])
+def test_a_tiny_recipe_is_compiled_for_h100s(count, tmp_path):
+    batch = ("--config.per_worker_batch_size=2",) if count > 8 else ()
+    output = tmp_path / "found.json"
+    done = compiled_elsewhere(
+        "jax_cuda12_plugin", f"--topology=h100:{count}", f"--output={output}", *batch
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"supervised_digits on h100:{count}: {count} chips" in done.stdout
+    assert "| fits in 63.7 GB | yes | yes |" in done.stdout
+    found = json.loads(output.read_text())["step"]
+    assert ("all-reduce" in found["collectives"]) == (count > 1)
+    assert found["launches"]["kernels"] > found["launches"]["of_libraries"] > 5
+    assert found["launches"]["host_conditions"] == 2  # of the steps, and of the one order
 
 
 def test_an_unknown_shape_of_a_topology_is_named():
