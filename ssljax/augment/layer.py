@@ -133,9 +133,16 @@ def _if_any(
 
     It saves little work, but a conditional is what XLA's CPU compiler does not merge with its
     neighbours: merged, two gathers cost four times as much, as the first is done anew for every
-    value that the second reads.
+    value that the second reads. A GPU would ask the host which way to go: it always computes
+    `kernel(x)`, which is the same, behind a barrier against merging.
     """
     if not drawn:
         return x
-    needed = functools.reduce(jnp.logical_or, drawn.values())
-    return jax.lax.cond(jnp.any(needed), kernel, lambda x: x, x)
+    needed = jnp.any(functools.reduce(jnp.logical_or, drawn.values()))
+    needed = jax.lax.platform_dependent(needed, cuda=jnp.ones_like, default=_itself)
+    x = jax.lax.cond(needed, kernel, _itself, x)
+    return jax.lax.platform_dependent(x, cuda=jax.lax.optimization_barrier, default=_itself)
+
+
+def _itself(x: jax.Array) -> jax.Array:
+    return x
