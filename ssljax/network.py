@@ -61,7 +61,7 @@ def require_outputs(
     """Looks at what a network of one's own returns for two images, without computing it.
 
     Raises:
-      UsageError: it is something else than logits and features, or the network fails.
+      UsageError: it is something other than logits and features, or the network fails.
     """
     images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
     field = f"config.model {name!r}"

@@ -329,7 +329,7 @@ def test_processes_with_different_numbers_of_devices_are_refused():
             self.process_index = process
 
     devices.require_even([Device(i) for i in (0, 0, 1, 1)])
-    with pytest.raises(UsageError, match="1 on process 0, 2 on process 1; allowed: as many"):
+    with pytest.raises(UsageError, match="1 on process 0, 2 on process 1; allowed: equally many"):
         devices.require_even([Device(i) for i in (0, 1, 1)])
 
 

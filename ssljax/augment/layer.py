@@ -133,9 +133,16 @@ def _if_any(
 
     This saves little work, but it keeps XLA's CPU compiler from fusing the kernel with the next
     ones: fused, two gathers cost four times as much, as the first is repeated for every value that
-    the second reads.
+    the second reads. A GPU would ask the host which branch to take: there `kernel(x)`, which is the
+    same, is always computed, behind a barrier against fusing.
     """
     if not drawn:
         return x
-    needed = functools.reduce(jnp.logical_or, drawn.values())
-    return jax.lax.cond(jnp.any(needed), kernel, lambda x: x, x)
+    needed = jnp.any(functools.reduce(jnp.logical_or, drawn.values()))
+    needed = jax.lax.platform_dependent(needed, cuda=jnp.ones_like, default=_itself)
+    x = jax.lax.cond(needed, kernel, _itself, x)
+    return jax.lax.platform_dependent(x, cuda=jax.lax.optimization_barrier, default=_itself)
+
+
+def _itself(x: jax.Array) -> jax.Array:
+    return x

@@ -131,6 +131,22 @@ def test_a_layer_is_one_warp_one_lookup_and_one_filter(space, monkeypatch):
     assert sorted(calls) == ["filter_blend", "lookup", "warp"]
 
 
+@pytest.mark.parametrize("space", [ra.CIFAR, ra.IMAGENET])
+def test_a_gpu_computes_the_same_pixels_without_a_condition(space, monkeypatch):
+    """Of one image, which needs few of the kernels, and of several."""
+    images, image_keys = pictures(12), keys(12)
+
+    def views():
+        return [ra.randaugment(image_keys[rows], images[rows], space=space) for rows in parts]
+
+    parts = [slice(1), slice(12)]
+    expected = views()
+    monkeypatch.setattr(jax.lax, "cond", lambda needed, kernel, otherwise, x: kernel(x))
+    jax.clear_caches()
+    for found, wanted in zip(views(), expected, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
 def test_the_same_pixels_on_one_device_on_four_and_under_vmap():
     images, image_keys = pictures(16), keys(16)
     view = lambda k, x: ra.randaugment(k, x, space=ra.CIFAR)  # noqa: E731

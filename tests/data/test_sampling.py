@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ssljax.data import sampling
 from ssljax.data.sampling import _permute, batch_positions
 
 KEY = jax.random.PRNGKey(0)
@@ -116,3 +117,16 @@ def test_jit_changes_nothing_and_positions_are_uint32():
     np.testing.assert_array_equal(plain, batches(KEY, size=50, batch=64, steps=5)[3])
     assert plain.dtype == jnp.uint32
     assert plain.shape == (64,)
+
+
+# Walks are longest where the cipher's domain is four times the size, as of 257 and of 1,025.
+@pytest.mark.parametrize(("size", "stride"), [(1, 8), (50, 3), (256, 8), (257, 3), (1025, 8)])
+def test_a_gpu_s_strides_arrive_where_single_rounds_do(size, stride, monkeypatch):
+    one = jax.vmap(partial(_permute, size=size), in_axes=(None, None, 0))
+    everywhere = KEY, jnp.uint32(3), jnp.arange(size, dtype=jnp.uint32)
+    expected = jax.jit(lambda *args: one(*args))(*everywhere)
+    monkeypatch.setattr(sampling, "_STRIDE", stride)
+    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *args, cuda, default: cuda(*args))
+    found = jax.jit(lambda *args: one(*args))(*everywhere)
+    np.testing.assert_array_equal(found, expected)
+    assert sorted(found.tolist()) == list(range(size))

@@ -166,5 +166,5 @@ def test_batches_that_cannot_be_mixed_or_turned_are_errors(labeled, unlabeled):
     views = tuple(view[:unlabeled] for view in BATCH.views)
     batch = Batch(BATCH.labeled[:labeled], LABELS[:labeled], views)
     progress = Progress(jnp.float32(0), jnp.float32(0))
-    with pytest.raises(ValueError, match=rf"given {labeled} and {unlabeled} .*that 4 divides"):
+    with pytest.raises(ValueError, match=rf"got {labeled} and {unlabeled} .*multiple of 4"):
         remixmatch().loss({}, None, None, batch, NOISE, STATE, progress)

@@ -113,4 +113,4 @@ def test_a_disk_that_takes_nothing_stops_nothing(params, tmp_path, caplog):
     caplog.set_level("INFO", "ssljax")
     (tmp_path / "file").write_text("")
     assert made(params, tmp_path / "file").of(IMAGES).shape == (40, 8)
-    assert "features cannot be kept" in caplog.text
+    assert "features cannot be saved" in caplog.text
