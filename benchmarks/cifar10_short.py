@@ -70,7 +70,7 @@ def train_peer(workdir: Path, number: int, python: str) -> Path:
 
 def _trained(run: Path, command: Sequence[str], whole: Sequence[str]) -> Path:
     """Runs the whole command with one thread, if it is not noted that `command` is done."""
-    if not jobs.is_done(run, command):
+    if jobs.done(run, command) is None:
         jobs.call(whole, run, jobs.one_thread())
         jobs.note_done(run, command)
     return run

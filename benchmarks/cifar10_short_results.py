@@ -61,7 +61,7 @@ def collected(workdir: Path) -> dict[str, list[dict[str, Any]]]:
     for path in sorted(workdir.glob("*/*/metrics.jsonl")):
         run, name = path.parent, f"{path.parts[-3]}_{path.parts[-2]}.jsonl"
         if not run.with_suffix(".json").exists():
-            continue  # not complete, see `jobs.is_done`
+            continue  # not complete, see `jobs.note_done`
         if path.parts[-3] == PEER:
             found[name] = metrics.read_rows(path)
         elif path.parts[-3] in METHODS:

@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ssljax.storage.files import write_json
 
@@ -52,12 +52,13 @@ def one_thread() -> dict[str, str]:
     return {**os.environ, "XLA_FLAGS": " ".join(dict.fromkeys(flags)), "OMP_NUM_THREADS": "1"}
 
 
-def is_done(run: Path, command: Sequence[str]) -> bool:
-    """Whether `<run>.json` says that this command has filled the directory."""
+def done(run: Path, command: Sequence[str]) -> dict[str, Any] | None:
+    """What `note_done` wrote for a run; None: this command has not filled the directory."""
     file = run.with_suffix(".json")
-    return file.exists() and json.loads(file.read_text())["command"] == [*command]
+    found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    return found if found.get("command") == [*command] else None
 
 
-def note_done(run: Path, command: Sequence[str]) -> None:
-    """Writes what `is_done` reads."""
-    write_json(run.with_suffix(".json"), {"command": [*command]})
+def note_done(run: Path, command: Sequence[str], **figures: Any) -> None:
+    """Writes into `<run>.json` that a command has filled the directory, and its figures."""
+    write_json(run.with_suffix(".json"), {"command": [*command], **figures})

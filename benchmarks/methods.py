@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 from benchmarks import jobs
 from benchmarks.jobs import ROOT
 from ssljax import recipe_files
-from ssljax.storage.files import write_json, write_text
+from ssljax.storage.files import write_text
 
 
 class Row(NamedTuple):
@@ -77,11 +77,8 @@ class Table(NamedTuple):
 
     def headline(self, row: Row, number: int) -> dict[str, Any] | None:
         """The headline of the run on a labelled set; None: it has not been trained to its end."""
-        done = self._directory(row, number).with_suffix(".json")
-        if not done.exists():
-            return None
-        found = json.loads(done.read_text())
-        return found["headline"] if found["command"] == self._command(row, number) else None
+        found = jobs.done(self._directory(row, number), self._command(row, number))
+        return found and found["headline"]
 
     def train(self, row: Row, number: int) -> dict[str, Any]:
         """The same of a run that is trained now, if it has not been.
@@ -100,7 +97,7 @@ class Table(NamedTuple):
         )
         results = generations[-1] if generations else run / "results.json"
         headline = json.loads(results.read_text())["headline"]
-        write_json(run.with_suffix(".json"), {"command": command, "headline": headline})
+        jobs.note_done(run, command, headline=headline)
         return headline
 
     def _directory(self, row: Row, number: int) -> Path:

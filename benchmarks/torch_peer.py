@@ -1,7 +1,7 @@
 """FixMatch in eager PyTorch on CIFAR-10: a peer with the settings of one of our runs.
 
     <python with torch> benchmarks/torch_peer.py --run=runs/cifar10_short/fixmatch/1 \\
-      --data=runs/cifar10_short/cifar10.npz --workdir=runs/cifar10_short/peer/1
+      --data=runs/cifar10_short/cifar10.npz --workdir=runs/cifar10_short/torch/1
 
 It needs PyTorch, NumPy and Pillow alone. It is written in the manner of the well-known eager
 implementations: a network of modules, Pillow's operations on one image at a time, one joint pass.

@@ -117,14 +117,13 @@ class Experiment:
         if self.start is None:
             return jax.device_get(self._initialize(self._key()))
 
-        # As one program, so that XLA compiles no draws of weights that are replaced: compiling
-        # those of a pretrained network takes longer than training its last layer.
+        # Both are one program, so that XLA drops the random draws of weights that are replaced:
+        # compiling the draws of a pretrained network takes longer than training its last layer.
         @jax.jit
-        def start(key: jax.Array, params: Any, batch_stats: Any) -> TrainState:
+        def initialize(key: jax.Array, params: Any, batch_stats: Any) -> TrainState:
             return self._initialize(key).starting_with(params, batch_stats)
 
-        state = start(self._key(), self.start.params, self.start.batch_stats)
-        return jax.device_get(state)
+        return jax.device_get(initialize(self._key(), self.start.params, self.start.batch_stats))
 
     def _key(self) -> jax.Array:
         return jax.random.PRNGKey(self.seed)

@@ -134,7 +134,8 @@ def _largest(
 
 
 def _fits(program: Program | TooLarge, memory: int) -> bool:
-    """Whether a program fits: libtpu refuses one that does not, a GPU's compiler does not look."""
+    """Whether a program fits. Unlike libtpu, the compiler for GPUs does not refuse one that is too
+    large."""
     return isinstance(program, Program) and program.peak <= memory
 
 
@@ -168,7 +169,7 @@ def table(programs: dict[str, Program | TooLarge], memory: int, counted: int) ->
 
     def row(title: str, say: Callable[[Program], str]) -> None:
         cells = [say(p) if isinstance(p, Program) else "" for p in programs.values()]
-        if any(cells):  # of a GPU's program, XLA says neither its arithmetic nor its size
+        if any(cells):  # for GPUs, XLA reports neither the arithmetic nor the size of a program
             rows.append([title, *cells])
 
     fits = ["yes" if _fits(p, memory) else f"no: {_needed(p)}" for p in programs.values()]

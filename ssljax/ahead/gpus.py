@@ -10,9 +10,9 @@ from jax.experimental import topologies
 from ssljax.errors import UsageError
 
 _PER_HOST = 8
-# What the compiler asks of an H100 SXM5 80 GB. The limits are those of NVIDIA's CUDA programming
-# guide for compute capability 9.0, the other numbers those that a card tells of itself, as XLA
-# records them under these names: xla/backends/gpu/target_config/specs/h100_sxm.txtpb.
+# What the compiler must know of an H100 SXM5 with 80 GB. The limits are from NVIDIA's CUDA
+# programming guide for compute capability 9.0. The driver of a card reports the other numbers, and
+# XLA records them under these names: xla/backends/gpu/target_config/specs/h100_sxm.txtpb.
 H100: Mapping[str, str | float] = MappingProxyType(
     {
         "core_count": 132,
@@ -35,7 +35,7 @@ H100: Mapping[str, str | float] = MappingProxyType(
         "cuda_compute_capability": "{ major: 9 feature_extension: ACCELERATED_FEATURES }",
     }
 )
-_SHARE = 0.75  # of a GPU's memory, which JAX takes for programs if it is told nothing else
+_SHARE = 0.75  # of a GPU's memory: what JAX reserves for programs by default
 
 
 def memory(facts: Mapping[str, str | float]) -> int:
@@ -44,16 +44,16 @@ def memory(facts: Mapping[str, str | float]) -> int:
 
 
 def find(name: str, count: str, facts: Mapping[str, str | float], allowed: str) -> list[jax.Device]:
-    """Some GPUs, 8 per host.
+    """Devices for so many GPUs of one kind, with 8 per host.
 
     Args:
-      name: the value of `--topology`.
-      count: the number of GPUs, in digits.
-      facts: of each.
-      allowed: what may stand in place of the name.
+      name: the value of `--topology`, for messages.
+      count: the number of GPUs, in digits: 1 to 8, or a multiple of 8.
+      facts: the description of one GPU, such as `H100`.
+      allowed: the allowed values of `--topology`, for messages.
 
     Raises:
-      UsageError: there are no such GPUs, or the compiler for them is not installed.
+      UsageError: the number is not allowed, or the compiler for GPUs is not installed.
     """
     number = int(count) if count.isdecimal() else 0
     if number < 1 or (number > _PER_HOST and number % _PER_HOST):
@@ -70,6 +70,7 @@ def find(name: str, count: str, facts: Mapping[str, str | float], allowed: str) 
             topology=f"1x{hosts}x{number // hosts}",
             target_config=describe(facts),
         )
+    # JAX raises the second error if the installed plugin cannot compile for absent devices.
     except (jax.errors.JaxRuntimeError, NotImplementedError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UsageError(f"--topology={name}: JAX's CUDA plugin refuses ({reason})") from error
@@ -77,7 +78,7 @@ def find(name: str, count: str, facts: Mapping[str, str | float], allowed: str) 
 
 
 def describe(facts: Mapping[str, str | float]) -> str:
-    """A GPU as XLA's `GpuTargetConfigProto`, in the text form of protocol buffers."""
+    """The description of a GPU as XLA's `GpuTargetConfigProto`, in protocol buffers' text form."""
     device = "\n".join(f"  {name}: {fact}" for name, fact in facts.items())
     return (
         f'gpu_device_info {{\n{device}\n}}\nplatform_name: "CUDA"\ndnn_version_info {{ major: 9 }}'

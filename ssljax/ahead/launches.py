@@ -1,4 +1,7 @@
-"""What a program for a GPU launches in a step, and what it asks the host, told from its HLO."""
+"""Counts the kernels of a GPU program's step, and the conditions that the host reads in it.
+
+The counts come from the optimised program in HLO's text form.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -20,14 +23,17 @@ Computations = Mapping[str, Sequence[tuple[str, str]]]  # (operation's name, its
 
 
 class Launches(NamedTuple):
-    """What a step launches on a GPU."""
+    """What one step launches on a GPU.
 
-    kernels: int  # loops of unknown length turn once, and conditionals take their longer way
-    of_libraries: int  # calls of cuDNN and cuBLAS, among the kernels
-    host_conditions: int  # of loops of unknown length and of conditionals, which the host reads
+    A loop of unknown length counts as one iteration, and a conditional as its longer branch.
+    """
+
+    kernels: int
+    of_libraries: int  # kernels that are calls of cuDNN or cuBLAS
+    host_conditions: int  # loops of unknown length and conditionals, whose condition the host reads
 
     def plus(self, other: "Launches", turns: int = 1) -> "Launches":
-        """Those of both, the other's as often as a loop turns."""
+        """The sum of both, with the other's counts multiplied by `turns`, a loop's iterations."""
         return Launches(*(mine + turns * its for mine, its in zip(self, other, strict=True)))
 
 
@@ -35,10 +41,10 @@ _NONE = Launches(0, 0, 0)
 
 
 def count(program: str) -> Launches:
-    """What one step of a program in HLO's text form launches.
+    """Counts what one step of a program in HLO's text form launches.
 
-    If a loop of unknown length in the entry launches more than all else there, its turns are the
-    steps, and what surrounds it is not counted. That loop's condition is one the host reads.
+    If a loop of unknown length in the entry computation launches more than the rest of it, each of
+    its iterations is a step, and the rest is not counted. The host reads that loop's condition too.
     """
     computations, entry = _parse(program)
     operations = computations[entry]
@@ -85,7 +91,7 @@ def _count(computations: Computations, operations: Sequence[tuple[str, str]]) ->
 
 
 def _turns(line: str) -> int:
-    """How often a loop turns; 0: only the device knows."""
+    """The number of iterations of a loop; 0: unknown before it runs."""
     known = _TURNS.search(line)
     return int(known[1]) if known else 0
 

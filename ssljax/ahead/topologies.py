@@ -19,10 +19,10 @@ _GIB = 1 << 30
 class Chip(NamedTuple):
     """A kind of chips, of which a device is one."""
 
-    memory: int  # bytes that programs may use; of TPUs as libtpu 0.0.42.1 says where one needs more
+    memory: int  # bytes that programs may use; for TPUs, from libtpu 0.0.42.1's out-of-memory error
     example: str  # the smallest usual topology
-    options: Mapping[str, str] = MappingProxyType({})  # further ones of libtpu's
-    gpu: Mapping[str, str | float] | None = None  # what the compiler must know of a GPU; None: TPU
+    options: Mapping[str, str] = MappingProxyType({})  # further options of libtpu
+    gpu: Mapping[str, str | float] | None = None  # description of a GPU; None: this is a TPU
 
 
 CHIPS: Mapping[str, Chip] = MappingProxyType(

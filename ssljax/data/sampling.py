@@ -5,7 +5,6 @@ The permutation is evaluated only where the batch needs it, by a small block cip
 network with cycle walking), so that a step costs the same for 50 examples and for 50 million.
 """
 
-import functools
 from collections.abc import Sequence
 
 import jax
@@ -16,8 +15,8 @@ from ssljax.data.batches import RawBatch, TrainingData
 # With a few dozen examples or more, orders are as good as random; smaller permutations have too few
 # bits for all orders to be equally likely. A round costs a few integer operations per example.
 _ROUNDS = 8
-# How often a GPU encrypts before the host is asked whether all positions have arrived. Of 448
-# positions in 50,000 all have after the first stride, but in one step of a thousand.
+# Rounds of cycle walking on a GPU before the host reads whether all positions have arrived. For 448
+# positions in 50,000, the first stride is enough in all but about one of a thousand steps.
 _STRIDE = 8
 
 
@@ -97,7 +96,7 @@ def _permute(key: jax.Array, epoch: jax.Array, position: jax.Array, size: int) -
     mask = jnp.uint32((1 << half_bits) - 1)
     round_keys = jax.random.bits(jax.random.fold_in(key, epoch), (_ROUNDS,), jnp.uint32)
 
-    def encrypt(x, round_keys):
+    def encrypt(x):
         left, right = x >> half_bits, x & mask
         for round_key in round_keys:
             left, right = right, left ^ (_hash(right ^ round_key) & mask)
@@ -105,20 +104,19 @@ def _permute(key: jax.Array, epoch: jax.Array, position: jax.Array, size: int) -
 
     # The cipher permutes 0..4^half_bits-1; following it until it lands below `size` again
     # permutes 0..size-1 (cycle walking: fewer than four steps on average).
-    def walk(x, round_keys):
-        further = functools.partial(encrypt, round_keys=round_keys)
-        return jax.lax.while_loop(lambda x: x >= size, further, further(x))
+    def walk(x):
+        return jax.lax.while_loop(lambda x: x >= size, encrypt, encrypt(x))
 
-    def walk_in_strides(x, round_keys):
+    def walk_in_strides(x):
         def step(_, x):
-            return jnp.where(x < size, x, encrypt(x, round_keys))
+            return jnp.where(x < size, x, encrypt(x))
 
         def stride(x):
             return jax.lax.fori_loop(0, _STRIDE, step, x, unroll=True)
 
-        return jax.lax.while_loop(lambda x: x >= size, stride, stride(encrypt(x, round_keys)))
+        return jax.lax.while_loop(lambda x: x >= size, stride, stride(encrypt(x)))
 
-    return jax.lax.platform_dependent(position, round_keys, cuda=walk_in_strides, default=walk)
+    return jax.lax.platform_dependent(position, cuda=walk_in_strides, default=walk)
 
 
 def _hash(x: jax.Array) -> jax.Array:

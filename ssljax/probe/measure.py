@@ -127,7 +127,7 @@ def bound(images: Images) -> Row:
 
 
 def verdict(rows: Sequence[Row], best: Row, wanted: int | None) -> str:
-    """A sentence on whether semi-supervised training is likely to pay.
+    """One or two sentences on whether semi-supervised training is likely to pay.
 
     Args:
       best: errors of the linear probe with all labels, see `bound`.
@@ -155,8 +155,8 @@ def verdict(rows: Sequence[Row], best: Row, wanted: int | None) -> str:
     # On CIFAR-10 propagation is worse than the probe, and AdaMatch much better (docs/results.md).
     return (
         f"{said}, which is no clear gain. As more labels would gain {room:.1f} points, "
-        "semi-supervised training may pay nevertheless: try config.method=adamatch with "
-        "config.trainable=head, which takes minutes."
+        "semi-supervised training may pay nevertheless: AdaMatch on features, the recipe "
+        "photos_cpu, takes minutes."
     )
 
 
