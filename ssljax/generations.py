@@ -26,7 +26,7 @@ from ssljax.storage import lock, remote
 from ssljax.storage.files import replacing, write_json
 from ssljax.training import hosts
 
-_SHOWN = 20  # classes whose new labels are told one by one
+_SHOWN = 20  # classes whose new labels are logged one by one
 
 
 class Trained(NamedTuple):

@@ -10,7 +10,7 @@ Scores = dict[str, float]
 # The part in the headline: test images, or validation images if there are none.
 HEADLINES = {"test": "test/accuracy_ema", "validation": "valid/accuracy_ema"}
 COUNTED = 20  # evaluations that the headline is the median of, the last ones
-# What is told of EMA weights beside the accuracy where classes are not evenly frequent.
+# Further scores of the EMA weights, reported if the classes are not equally frequent.
 BALANCED = {"balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1"}
 
 
