@@ -5,6 +5,7 @@ The permutation is evaluated only where the batch needs it, by a small block cip
 network with cycle walking), so that a step costs the same for 50 examples and for 50 million.
 """
 
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -77,7 +78,7 @@ def batch_positions(key: jax.Array, step: jax.Array, *, size: int, batch: int) -
     quotient, remainder = _divide_product(start, batch, size)
     offset = remainder + jnp.arange(batch, dtype=jnp.uint32)
     epoch = rounds * batch + quotient + offset // size
-    return jax.vmap(_permute, in_axes=(None, 0, 0, None))(key, epoch, offset % size, size)
+    return _permute(key, epoch, offset % size, size)
 
 
 def _divide_product(a: jax.Array, b: int, size: int) -> tuple[jax.Array, jax.Array]:
@@ -90,33 +91,47 @@ def _divide_product(a: jax.Array, b: int, size: int) -> tuple[jax.Array, jax.Arr
     return quotient, remainder
 
 
-def _permute(key: jax.Array, epoch: jax.Array, position: jax.Array, size: int) -> jax.Array:
-    """Returns where permutation number `epoch` of `0..size-1` sends `position`; [] uint32."""
+def _permute(key: jax.Array, epochs: jax.Array, positions: jax.Array, size: int) -> jax.Array:
+    """Returns where the permutations `epochs [N]` of `0..size-1` send `positions [N]`, uint32."""
     half_bits = max(1, ((size - 1).bit_length() + 1) // 2)
-    mask = jnp.uint32((1 << half_bits) - 1)
-    round_keys = jax.random.bits(jax.random.fold_in(key, epoch), (_ROUNDS,), jnp.uint32)
+    round_keys = jax.vmap(_round_keys, in_axes=(None, 0))(key, epochs)
 
     def encrypt(x):
-        left, right = x >> half_bits, x & mask
-        for round_key in round_keys:
-            left, right = right, left ^ (_hash(right ^ round_key) & mask)
-        return (left << half_bits) | right
+        return _encrypt(x, round_keys, half_bits)
 
     # The cipher permutes 0..4^half_bits-1; following it until it lands below `size` again
     # permutes 0..size-1 (cycle walking: fewer than four steps on average).
+    def step(_, x):
+        return jnp.where(x < size, x, encrypt(x))
+
+    def outside(x):
+        return jnp.any(x >= size)
+
     def walk(x):
-        return jax.lax.while_loop(lambda x: x >= size, encrypt, encrypt(x))
+        return jax.lax.while_loop(outside, lambda x: step(0, x), encrypt(x))
 
     def walk_in_strides(x):
-        def step(_, x):
-            return jnp.where(x < size, x, encrypt(x))
-
         def stride(x):
             return jax.lax.fori_loop(0, _STRIDE, step, x, unroll=True)
 
-        return jax.lax.while_loop(lambda x: x >= size, stride, stride(encrypt(x)))
+        return jax.lax.while_loop(outside, stride, stride(encrypt(x)))
 
-    return jax.lax.platform_dependent(position, cuda=walk_in_strides, default=walk)
+    return jax.lax.platform_dependent(positions, cuda=walk_in_strides, default=walk)
+
+
+def _round_keys(key, epoch):
+    return jax.random.bits(jax.random.fold_in(key, epoch), (_ROUNDS,), jnp.uint32)
+
+
+# One function of the program, called in each step of a walk: it is traced once.
+@functools.partial(jax.jit, static_argnums=2)
+def _encrypt(x, round_keys, half_bits):
+    """Encrypts `x [N]` with its own keys `[N, rounds]`; [N] uint32 below 4^half_bits."""
+    mask = jnp.uint32((1 << half_bits) - 1)
+    left, right = x >> half_bits, x & mask
+    for i in range(_ROUNDS):
+        left, right = right, left ^ (_hash(right ^ round_keys[:, i]) & mask)
+    return (left << half_bits) | right
 
 
 def _hash(x: jax.Array) -> jax.Array:

@@ -84,7 +84,7 @@ def positions_of(step, *, size, batch):
 
 @partial(jax.jit, static_argnames="size")
 def permuted(epochs, places, *, size):
-    return jax.vmap(_permute, in_axes=(None, 0, 0, None))(KEY, epochs, places, size)
+    return _permute(KEY, epochs, places, size)
 
 
 def expected_positions(step, *, size, batch):
@@ -122,11 +122,10 @@ def test_jit_changes_nothing_and_positions_are_uint32():
 # Walks are longest where the cipher's domain is four times the size, as of 257 and of 1,025.
 @pytest.mark.parametrize(("size", "stride"), [(1, 8), (50, 3), (256, 8), (257, 3), (1025, 8)])
 def test_a_gpu_s_strides_arrive_where_single_rounds_do(size, stride, monkeypatch):
-    one = jax.vmap(partial(_permute, size=size), in_axes=(None, None, 0))
-    everywhere = KEY, jnp.uint32(3), jnp.arange(size, dtype=jnp.uint32)
-    expected = jax.jit(lambda *args: one(*args))(*everywhere)
+    everywhere = jnp.full(size, 3, jnp.uint32), jnp.arange(size, dtype=jnp.uint32)
+    expected = jax.jit(lambda *args: _permute(KEY, *args, size))(*everywhere)
     monkeypatch.setattr(sampling, "_STRIDE", stride)
     monkeypatch.setattr(jax.lax, "platform_dependent", lambda *args, cuda, default: cuda(*args))
-    found = jax.jit(lambda *args: one(*args))(*everywhere)
+    found = jax.jit(lambda *args: _permute(KEY, *args, size))(*everywhere)
     np.testing.assert_array_equal(found, expected)
     assert sorted(found.tolist()) == list(range(size))

@@ -33,7 +33,7 @@ def with_error(run, error):
     return rewritten(run, lambda row: row.update({"test/accuracy_ema": 1 - error / 100}))
 
 
-def test_the_finding_compares_the_best_row_with_the_supervised_one(tmp_path):
+def test_the_finding_compares_the_best_row_with_the_supervised_one(tmp_path, undrawn):
     for seed, error in ((1, 10), (2, 12), (3, 11)):
         with_error(make(tmp_path / f"a{seed}", seed=seed), error)
     with_error(make(tmp_path / "b", method_args__threshold=0.5), 20)
@@ -86,7 +86,7 @@ def test_errors_stand_beside_the_method_and_settings_last(tmp_path):
     assert "±" not in shown.rows[1].cells[1].text
 
 
-def test_a_deviation_of_two_runs_is_explained(tmp_path):
+def test_a_deviation_of_two_runs_is_explained(tmp_path, undrawn):
     for seed in (1, 2):
         make(tmp_path / str(seed), seed=seed)
     make(tmp_path / "three" / "3", seed=3)
@@ -152,7 +152,7 @@ def test_times_have_the_unit_that_suits_them(seconds, text):
     assert facts.clock(seconds) == text
 
 
-def test_links_lead_from_the_page_to_the_runs(tmp_path):
+def test_links_lead_from_the_page_to_the_runs(tmp_path, undrawn):
     run = make(tmp_path / "runs" / "a%20b <ü>'\"#?.1")
     output = tmp_path / "out" / "here"
     report.write([tmp_path / "runs"], output)

@@ -73,7 +73,7 @@ def test_the_page_has_everything_and_needs_nothing(tmp_path):
     assert not list(tmp_path.glob("**/*.partial"))
 
 
-def test_mistakes_have_the_names_of_their_files(tmp_path):
+def test_mistakes_have_the_names_of_their_files(tmp_path, undrawn):
     run = make(tmp_path / "run")
     (before,) = read_all([run])
     assert before.predictions.mistake_names == ()
@@ -104,8 +104,7 @@ def test_names_of_any_kind_are_shown(tmp_path):
     assert "folder:/caf\\xe9/$_$" in page_of(tmp_path).text
 
 
-@pytest.mark.slow
-def test_ctaugment_s_heat_map_is_on_the_page(tmp_path):
+def test_ctaugment_s_heat_map_is_on_the_page(tmp_path, undrawn):
     run = make(tmp_path / "run")
     report.write([run], tmp_path / "without")
     (run / "labelled.png").rename(run / "augment.png")  # any picture
@@ -114,7 +113,7 @@ def test_ctaugment_s_heat_map_is_on_the_page(tmp_path):
     assert "What CTAugment has learned" in page_of(tmp_path / "with").text
 
 
-def test_runs_in_any_state_are_named_and_the_rest_is_rendered(tmp_path):
+def test_runs_in_any_state_are_named_and_the_rest_is_rendered(tmp_path, undrawn):
     make(tmp_path / "good", seed=1)
     make(tmp_path / "unfinished", seed=2, steps=100)
     failed = make(tmp_path / "failed", seed=3, steps=50)
@@ -197,7 +196,7 @@ def test_a_long_name_makes_a_short_file_name():
     assert picture.file_name("a/../b c") == "a_.._b_c"
 
 
-def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
+def test_a_full_disk_is_one_line(tmp_path, undrawn, monkeypatch):
     def full(path, data):
         raise OSError(28, "No space left on device")
 
@@ -206,13 +205,13 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
         report.write([make(tmp_path / "run")], tmp_path / "out")
 
 
-def test_the_same_seeds_twice_are_said(tmp_path):
+def test_the_same_seeds_twice_are_said(tmp_path, undrawn):
     make(tmp_path / "a", seed=1)
     make(tmp_path / "b", seed=1)
     assert "b has the same seeds as a: both are counted." in report.write([tmp_path], tmp_path)
 
 
-def test_a_report_lies_in_the_run_directory_and_is_no_run_of_its_own(tmp_path):
+def test_a_report_lies_in_the_run_directory_and_is_no_run_of_its_own(tmp_path, undrawn):
     make(tmp_path / "run")
     report.write([tmp_path / "run"], tmp_path / "run")
     report.write([tmp_path], tmp_path)
@@ -226,7 +225,7 @@ def test_a_directory_without_runs_is_refused(tmp_path):
         report.write([tmp_path / "run", tmp_path / "none"], tmp_path)
 
 
-def test_many_classes_and_no_labelled_images_of_some(tmp_path):
+def test_many_classes_and_no_labelled_images_of_some(tmp_path, undrawn):
     make(tmp_path / "run", classes=30)
     with np.load(tmp_path / "run" / "predictions.npz") as arrays:
         values = dict(arrays)
@@ -327,8 +326,7 @@ def test_a_curve_s_band_is_the_standard_deviation_over_the_runs(tmp_path):
     np.testing.assert_allclose(stds, np.std(values, axis=0, ddof=1))
 
 
-@pytest.mark.slow
-def test_following_writes_again_when_a_run_goes_on(tmp_path, monkeypatch):
+def test_following_writes_again_when_a_run_goes_on(tmp_path, undrawn, monkeypatch):
     run = make(tmp_path / "run", steps=100)
     said, sleeps = [], []
 

@@ -16,13 +16,6 @@ from ssljax.report import curves, pictures, report, runs
 from ssljax.report import groups as grouping
 
 
-@pytest.fixture
-def undrawn(monkeypatch):
-    """Skips curves and diagrams, which take seconds."""
-    monkeypatch.setattr(curves, "curves", lambda groups: {})
-    monkeypatch.setattr(pictures, "of_group", lambda group, number: [])
-
-
 def environment(**changes):
     start = {"step": 0, "versions": {"jax": "1"}, "devices": "1 × cpu", "machine": "x"} | changes
     return json.dumps({"starts": [{k: v for k, v in start.items() if v is not None}]}).encode()
@@ -52,7 +45,10 @@ ODD = {
 }  # fmt: skip
 
 
-def test_a_damaged_run_takes_no_other_with_it(tmp_path, undrawn):
+def test_a_damaged_run_takes_no_other_with_it(tmp_path, monkeypatch):
+    # Without figures a page takes milliseconds; test_figures.py has the figures.
+    monkeypatch.setattr(curves, "curves", lambda groups: {})
+    monkeypatch.setattr(pictures, "of_group", lambda group, number: [])
     make(tmp_path / "runs/good", seed=1, evaluations=3)
     bad = make(tmp_path / "runs/bad", seed=2, evaluations=3)
     for name, contents in ODD.items():

@@ -163,7 +163,7 @@ def test_unfinished_and_failed_runs_are_not_averaged_with_finished_ones(tmp_path
     assert "status" not in table.make(groups[:1], oracle=False).heading
 
 
-def test_the_published_rows_for_the_same_data_stand_beside_ours(tmp_path):
+def test_the_published_rows_for_the_same_data_stand_beside_ours(tmp_path, undrawn):
     run = make(tmp_path / "run", dataset="cifar10.1@250-1", valid=1)
     split = json.loads((run / "split.json").read_text())
     write(run / "split.json", split | {"labeled": [*range(250)]})
