@@ -6,7 +6,5 @@ from configs import digits
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """The supervised baseline's knobs, for a third of its length a round."""
-    config = digits.fixmatch_ratio("self_training")
-    config.num_steps = 700
-    return config
+    """The settings of the supervised baseline, whose 2,000 steps each round takes."""
+    return digits.fixmatch_ratio("self_training")

@@ -31,7 +31,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")  # a missing axis must no
 def programs_are_freed() -> Iterator[None]:
     """Frees compiled programs when they take much memory; all of them would take gigabytes."""
     yield
-    if _gibibytes_now() > 1.2:
+    if _gibibytes_now() > 2:
         jax.clear_caches()
         gc.collect()
         ctypes.CDLL(None).malloc_trim(0)

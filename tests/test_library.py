@@ -131,6 +131,7 @@ def old_run(tmp_path):
     return tmp_path / "old"
 
 
+@pytest.mark.slow
 def test_a_run_of_an_older_version_predicts_reports_and_goes_on(old_run, tmp_path, capsys):
     from ssljax import cli
 

@@ -131,7 +131,7 @@ def test_a_layer_is_one_warp_one_lookup_and_one_filter(space, monkeypatch):
     assert sorted(calls) == ["filter_blend", "lookup", "warp"]
 
 
-@pytest.mark.parametrize("space", [ra.CIFAR, ra.IMAGENET])
+@pytest.mark.parametrize("space", [pytest.param(ra.CIFAR, marks=pytest.mark.slow), ra.IMAGENET])
 def test_a_gpu_computes_the_same_pixels_without_a_condition(space, monkeypatch):
     """Of one image, which needs few of the kernels, and of several."""
     images, image_keys = pictures(12), keys(12)

@@ -111,6 +111,7 @@ def test_every_model_can_be_exported_in_every_format(name, tmp_path):
             assert difference <= 1e-5 * np.abs(expected).max(), (format, n)
 
 
+@pytest.mark.slow
 def test_a_saved_model_loads_without_jax_and_by_the_loader_of_tensorflow_1(run, tmp_path):
     export.export(run, tmp_path / "out", format="saved_model", limit=0)
     images = images_of(run, 3)

@@ -140,6 +140,7 @@ def staged(bundle, tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_metrics_have_the_names_of_ssljax(staged, tmp_path):
     loop.train(build(tiny_config("mixmatch")), tmp_path / "jax")
     ours, theirs = rows_of(tmp_path / "jax"), rows_of(staged)

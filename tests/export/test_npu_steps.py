@@ -282,6 +282,7 @@ def overflowing(case, steps, bad):
     return feeds
 
 
+@pytest.mark.slow
 def test_steps_that_overflow_change_the_loss_scale_alone(found):
     found = found("mixmatch")["overflowing"]
     scales = [found[f"{i}/variable/loss_scale"] / 2.0**32 for i in range(14)]

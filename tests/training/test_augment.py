@@ -72,6 +72,7 @@ def test_rates_follow_the_ema_model_s_probability_of_the_true_label():
     np.testing.assert_allclose(state.augment, expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_continues_with_the_same_rates(tmp_path, monkeypatch):
     """Stopped at step 5 of 8, and resumed."""
     experiment = build(cta_config("supervised"), devices=4)
