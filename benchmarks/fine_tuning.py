@@ -1,4 +1,4 @@
-"""What each `config.trainable` costs: weights, state, checkpoints and the memory of a step.
+"""Measures the cost of each `config.trainable`: weights, state, checkpoints, memory of a step.
 
     python -m benchmarks.fine_tuning [--model vit_small] [--batch_size 16] [--uratio 3] [--side 224]
 

@@ -53,7 +53,7 @@ def one_thread() -> dict[str, str]:
 
 
 def done(run: Path, command: Sequence[str]) -> dict[str, Any] | None:
-    """What `note_done` wrote for a run; None: this command has not filled the directory."""
+    """The record of `note_done` for a run; None if this command has not filled the directory."""
     file = run.with_suffix(".json")
     found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
     return found if found.get("command") == [*command] else None

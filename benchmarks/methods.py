@@ -34,7 +34,7 @@ from ssljax.storage.files import write_text
 
 
 class Row(NamedTuple):
-    """What is trained, but for the labelled set."""
+    """A row of the table, which is trained on each labelled set."""
 
     name: str  # by which it is chosen
     method: str

@@ -1,4 +1,4 @@
-"""What the recipes for the digits share: a small network, a short run and two optimizers."""
+"""Settings that the recipes for digits share: a small network, a short run and two optimizers."""
 
 import ml_collections
 
@@ -38,7 +38,7 @@ def fixmatch_ratio(method: str, **method_args: float | str) -> ml_collections.Co
 
 
 def adam(config: ml_collections.ConfigDict) -> None:
-    """What the recipes of the MixMatch paper share: its optimizer, with half of its batch."""
+    """Settings that the recipes of the MixMatch paper share: its optimizer, half of its batch."""
     config.batch_size = 32
     config.optimizer.name = "adam"
     config.optimizer.lr = 0.002

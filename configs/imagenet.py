@@ -1,4 +1,4 @@
-"""What the recipes for ImageNet share, with the published names.
+"""Settings that the recipes for ImageNet share, with the published names.
 
 Sources: the defaults in `training.py` and `fixmatch.py` of google-research/fixmatch, directory
 imagenet; docs/from_fixmatch_tf.md has each of its flags. A knob that is only another name of one in

@@ -1,4 +1,4 @@
-"""What the published recipes share, data set by data set and method by method.
+"""Settings that the published recipes share, data set by data set and method by method.
 
 Sources: the papers, and the scripts, their flags' defaults and `runs/` of google-research/mixmatch,
 google-research/fixmatch and google-research/remixmatch; for later methods, the repositories that

@@ -1,4 +1,4 @@
-"""What the short recipes for CIFAR-10 share: a small network, and a run of minutes on one core.
+"""Settings that the short recipes for CIFAR-10 share: a small network, and minutes on one core.
 
 They are ssljax's own, and scale the published recipes (`published.py`) down to 4,000 steps: the
 learning rate falls over them, and the averages reach back over a part of them.

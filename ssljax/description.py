@@ -11,7 +11,7 @@ _ROUNDS = 3  # times that an average must be able to forget where it began
 
 
 def notes(experiment: Experiment) -> list[str]:
-    """What may be amiss with a run, a line each; nothing where all is well."""
+    """Warnings about a run, one line each; empty if there are none."""
     lines, steps = [], experiment.num_steps
     rates = {
         "config.ema_decay": experiment.ema_decay,
@@ -48,7 +48,7 @@ def notes(experiment: Experiment) -> list[str]:
 
 
 def describe(experiment: Experiment) -> str:
-    """What will be trained, on what, in three lines, and notes."""
+    """Three lines on what will be trained on which data, followed by the notes."""
     data, split, start = experiment.dataset, experiment.split, experiment.start
     height, width, channels = data.image_shape
     where = "data: read from storage step by step, as uint8 images"

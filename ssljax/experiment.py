@@ -82,7 +82,7 @@ class Experiment:
 
     @property
     def sizes(self) -> Sizes:
-        """What the method's state may depend on."""
+        """The numbers of images and classes that the method's state may depend on."""
         return Sizes(
             classes=self.dataset.num_classes,
             class_counts=self.class_counts,
@@ -93,7 +93,7 @@ class Experiment:
 
     @functools.cached_property
     def data_record(self) -> dict[str, Any]:
-        """What tells the data from others, see `data/fingerprint.py`."""
+        """The fingerprint of the data, see `data/fingerprint.py`."""
         return fingerprint.record(self.dataset)
 
     @functools.cached_property
@@ -103,7 +103,7 @@ class Experiment:
 
     @property
     def adjustment(self) -> np.ndarray | None:
-        """What `Batch.adjustment` is, `[classes]` float32.
+        """The value of `Batch.adjustment`, `[classes]` float32.
 
         Raises:
           ValueError: a class has no labelled image.
@@ -287,7 +287,7 @@ class Experiment:
         return self._evaluator.lower(weights, self.dataset.image_shape)
 
     def feed(self, step: int) -> AbstractContextManager[Feed]:
-        """What the steps read from `step` on, on the devices."""
+        """The data that the steps read from `step` on, on the devices."""
         if not isinstance(self.dataset, StreamedDataset):
             return nullcontext(parallel.replicate(self.data(), self.devices))
         batches = streaming.batches(
@@ -316,7 +316,7 @@ class Experiment:
         return streaming.batch_like((labeled, unlabeled), self.dataset.image_shape)
 
     def data(self) -> TrainingData:
-        """What the step reads of a data set in memory, on the host."""
+        """The arrays that the steps read of a data set in memory, on the host."""
         assert isinstance(self.dataset, Dataset)
         labels = self.dataset.labels.astype(np.int32)
         return TrainingData(
@@ -332,7 +332,7 @@ class Experiment:
         return self.data()
 
     def begin(self, state: TrainState) -> None:
-        """What a run does before it goes on from `state`, on the host."""
+        """Called on the host before a run continues from `state`."""
 
     def probabilities(self, model: Any, images: np.ndarray) -> np.ndarray:
         """Probabilities `[N, classes]` of uint8 images by `model`, a `trained.Trained`."""

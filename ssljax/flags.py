@@ -33,7 +33,7 @@ _PATHS: dict[str, tuple[str, ...]] = {
 
 
 class Mode(NamedTuple):
-    """What `--mode` can be."""
+    """A value of `--mode`."""
 
     help: str
     flags: tuple[str, ...]  # that it takes, beside --mode
@@ -142,15 +142,17 @@ class Command:
 
     @property
     def program(self) -> list[str]:
-        """How this process was started, without its flags."""
+        """The command line that started this process, without its flags."""
         count, started = len(self.arguments), sys.orig_argv
         if count and started[-count:] == self.arguments and len(started) > count:
             return [sys.executable, *started[1:-count]]
         return [sys.executable, "-m", "ssljax"]
 
     def again_without(self, *names: str) -> list[str]:
-        """How it was started, but for some flags: `--name=value`, `--name value` or, of bools,
-        `--name`."""
+        """The command line that started this process, without some flags.
+
+        Flags have the forms `--name=value`, `--name value` and, if boolean, `--name`.
+        """
         kept, left = self.program, iter(self.arguments)
         for argument in left:
             name, equals, _ = argument.lstrip("-").partition("=")

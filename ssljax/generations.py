@@ -30,7 +30,7 @@ _SHOWN = 20  # classes whose new labels are logged one by one
 
 
 class Trained(NamedTuple):
-    """What training leaves."""
+    """The result of training."""
 
     experiment: Experiment  # of the last generation
     workdir: Path  # its run directory

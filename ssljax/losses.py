@@ -63,7 +63,7 @@ def sharpen(probabilities: jax.Array, temperature: float) -> jax.Array:
 
 
 def draw_mixup(key: jax.Array, n: int, beta: float) -> dict[str, jax.Array]:
-    """What `mixup` needs for n images: weights λ ← max(λ, 1 - λ) of Beta(β, β), and partners."""
+    """Draws `mixup` for n images: weights λ ← max(λ, 1 - λ) of Beta(β, β), and partners."""
     lam_key, permutation_key = jax.random.split(key)
     lam = jax.random.beta(lam_key, beta, beta, (n,))
     return {

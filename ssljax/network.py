@@ -23,7 +23,7 @@ def make_model(config: Any, **fixed: Any) -> nn.Module:
 
     Args:
       fixed: arguments that are not the config's: `num_classes`, `dtype`, `axis_name`, `remat`. A
-        network of one's own can do without all but the first.
+        network from outside the package needs only the first.
     """
     function = find("config.model", config.model, modules_of(ssljax.models, without=_NO_MODELS))
     for knob, argument in (("bfloat16", "dtype"), ("remat", "remat")):
@@ -58,7 +58,7 @@ def groups_of(model: nn.Module) -> Groups:
 def require_outputs(
     model: nn.Module, name: str, *, image_shape: tuple[int, ...], num_classes: int
 ) -> None:
-    """Looks at what a network of one's own returns for two images, without computing it.
+    """Checks the shapes that a network from outside the package returns for two images.
 
     Raises:
       UsageError: it is something other than logits and features, or the network fails.

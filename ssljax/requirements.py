@@ -1,5 +1,4 @@
-"""What the parts of a run must have alike, and the memory that they need: all of it is looked at
-before anything is compiled."""
+"""Checks that the parts of a run fit together and fit in memory, before anything is compiled."""
 
 import math
 
@@ -77,7 +76,7 @@ def require_room(experiment: Experiment) -> None:
 
 
 def check_batch_stats(experiment: Experiment) -> None:
-    """Refuses a network of one's own whose statistics cannot be those of all devices' images."""
+    """Refuses a network that cannot share its BatchNorm statistics between devices."""
     several = experiment.config["sync_bn"] and len(experiment.devices) > 1
     has_statistics = bool(jax.tree.leaves(experiment.shapes["state"].batch_stats))
     if several and has_statistics and not hasattr(experiment.model, "axis_name"):

@@ -134,8 +134,7 @@ def _largest(
 
 
 def _fits(program: Program | TooLarge, memory: int) -> bool:
-    """Whether a program fits. Unlike libtpu, the compiler for GPUs does not refuse one that is too
-    large."""
+    """Whether a program fits; the compiler for GPUs, unlike libtpu, accepts any size."""
     return isinstance(program, Program) and program.peak <= memory
 
 

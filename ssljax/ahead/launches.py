@@ -23,7 +23,7 @@ Computations = Mapping[str, Sequence[tuple[str, str]]]  # (operation's name, its
 
 
 class Launches(NamedTuple):
-    """What one step launches on a GPU.
+    """Counts of the kernels and other work that one step launches on a GPU.
 
     A loop of unknown length counts as one iteration, and a conditional as its longer branch.
     """

@@ -1,4 +1,4 @@
-"""What a compiled program says of itself: its memory, arithmetic, transfers and size."""
+"""Reads the memory, arithmetic, transfers and size of a compiled program."""
 
 import math
 import re
@@ -23,7 +23,7 @@ _TO_HOST = ("infeed", "outfeed", "send", "recv")
 
 
 class Sent(NamedTuple):
-    """What the collectives of a kind send."""
+    """The transfers of one kind of collective."""
 
     operations: int  # of the program
     size: int  # bytes of their results on a device
@@ -77,7 +77,7 @@ def _is_for_gpus(compiled: jax.stages.Compiled) -> bool:
 
 
 def collectives(program: str) -> dict[str, Sent]:
-    """What the devices of a program in HLO's text form send each other, by the operation's name."""
+    """The transfers between devices, by name of the operation, of a program as HLO text."""
     found: dict[str, Sent] = {}
     for kind, name in _operations(program):
         base = name.removesuffix("-start")
@@ -92,7 +92,7 @@ def collectives(program: str) -> dict[str, Sent]:
 
 
 def host_transfers(program: str) -> int:
-    """How many operations of a program exchange something with the host while it runs."""
+    """The number of operations that exchange data with the host while the program runs."""
     names = [name.removesuffix("-done") for _, name in _operations(program)]
     calls = re.findall(r'custom_call_target="([^"]*)"', program)
     return sum(name in _TO_HOST for name in names) + sum("callback" in call for call in calls)

@@ -39,7 +39,7 @@ def result(eqn: Any) -> Any:
 
 
 def known(shape: Sequence[Any]) -> bool:
-    """Whether all dimensions are numbers."""
+    """Whether all dimensions are known numbers."""
     return all(isinstance(d, int | np.integer) for d in shape)
 
 

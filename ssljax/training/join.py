@@ -1,4 +1,4 @@
-"""How a process finds the others of its run; `hosts.py` has their communication."""
+"""Connects the processes of a run; `hosts.py` has their communication."""
 
 import warnings
 from typing import Any
