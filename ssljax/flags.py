@@ -149,10 +149,7 @@ class Command:
         return [sys.executable, "-m", "ssljax"]
 
     def again_without(self, *names: str) -> list[str]:
-        """The command line that started this process, without some flags.
-
-        Flags have the forms `--name=value`, `--name value` and, if boolean, `--name`.
-        """
+        """The command line that started this process, without some flags and their values."""
         kept, left = self.program, iter(self.arguments)
         for argument in left:
             name, equals, _ = argument.lstrip("-").partition("=")

@@ -1,4 +1,4 @@
-"""`config.model` -> the network. Whoever serves a model needs this, and nothing that trains it."""
+"""Builds the network of `config.model`, without the code that only training needs."""
 
 import inspect
 import os

@@ -188,7 +188,7 @@ def _build(
     devices.require_even(run_devices)
     config = config.copy_and_resolve_references()
     overrides.choose_arguments(config)
-    # What a run is, and whoever reads it, has nothing to do with who trains it.
+    # The recorded run does not depend on the processes that train it.
     config.distributed = ml_collections.ConfigDict(_ALONE)
     _set_batch_size(config, len(run_devices), resumed_batch_size)
     reads = config.init_from and not started

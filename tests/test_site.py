@@ -72,11 +72,19 @@ DIALECT = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*TOP, *PAGES], ids=lambda page: page.name)
 def test_pages_are_in_plain_english(page):
     for pattern in DIALECT:
         found = re.search(pattern, without_code(page.read_text()), re.IGNORECASE)
         assert not found, f"{page.name}: {found[0]}"
+
+
+@pytest.mark.parametrize("folder", ["ssljax", "configs", "benchmarks"])
+def test_docstrings_comments_and_messages_are_in_plain_english(folder):
+    for file in (ROOT / folder).rglob("*.py"):
+        for pattern in DIALECT:
+            found = re.search(pattern, file.read_text(), re.IGNORECASE)
+            assert not found, f"{file.relative_to(ROOT)}: {found[0]}"
 
 
 @pytest.fixture(scope="module")
