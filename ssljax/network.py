@@ -97,8 +97,7 @@ def network_weights(state: Mapping[str, Any], kind: str) -> tuple[PyTree, PyTree
 
 
 def merged(trained: PyTree, frozen: PyTree) -> PyTree:
-    """All parameters, of those that are trained and those that are frozen (`config.trainable`): the
-    updates of low rank are added to their kernels."""
+    """Merges trained and frozen parameters (`config.trainable`), and adds low-rank updates."""
     if "lora_a" in trained:
         update = trained["lora_a"]["kernel"] @ trained["lora_b"]["kernel"]
         return {**frozen, "kernel": frozen["kernel"] + update}

@@ -42,7 +42,7 @@ class Translated(NamedTuple):
     without_place: list[str]  # names of tensors that no model of this kind needs
     unknown: list[str]  # names that match no rule
     notes: Sequence[str] = ()  # descriptions of the changes to the tensors
-    # Prefixes of the paths of parameters that may be missing, and of those that may be left out.
+    # Prefixes of paths: of parameters that may be missing, and of tensors that may be left out.
     may_be_new: tuple[str, ...] = ()
     may_be_left: tuple[str, ...] = ()
 

@@ -26,7 +26,7 @@ class Predictions(NamedTuple):
     confidence: np.ndarray  # [T] float32
     mistakes: np.ndarray  # [K] int32, indices into the above, most confident first
     mistake_images: np.ndarray  # [K, H, W, C] uint8
-    mistake_names: tuple[str, ...] = ()  # names of those images; (): files of old versions
+    mistake_names: tuple[str, ...] = ()  # names of the mistaken images; (): files of old versions
 
     @property
     def reliability(self) -> Diagram:
