@@ -1,4 +1,4 @@
-"""Pictures of docs/: lines with bands in the reports' style, of light and dark colours alike."""
+"""Pictures of docs/: lines with bands in the reports' style, which has light and dark colours."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -36,4 +36,4 @@ def line_and_band(
 def save(draw: Callable[[], Figure], path: Path) -> None:
     """Writes the figure that `draw` draws in the reports' style; the same one is the same file."""
     with mpl.rc_context(svg.STYLE):
-        draw().savefig(path, metadata={"Date": None})
+        path.write_bytes(svg.render(draw()))
