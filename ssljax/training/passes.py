@@ -118,13 +118,11 @@ class Network:
 
     def _mine(self, images):
         """The rows that this device computes; `Mixed` images are only mixed for these rows."""
-        if isinstance(images, losses.Mixed):
-            share = len(images) // self._replica.size
-            return (images[self._rows(share)] if self._spread else images).value()
+        is_mixed = isinstance(images, losses.Mixed)
         if not self._spread:
-            return images
-        rows = images.reshape(-1, self._replica.size, *images.shape[1:])
-        return jnp.take(rows, jax.lax.axis_index(self._replica.axis), axis=1)
+            return images.value() if is_mixed else images
+        rows = self._rows(len(images) // self._replica.size)
+        return images[rows].value() if is_mixed else losses.take_rows(images, rows)
 
     def _all(self, rows):
         """The rows of all devices, `[N, outputs]`, in the order of the images."""

@@ -224,9 +224,10 @@ def _seen(sources, key, views):
 
 def _gathered(parts, replica):
     """The rows of all devices of each of several arrays, in order, in one transfer."""
-    every = replica.gather(jnp.concatenate(parts)[None])  # [devices, rows, …]
+    shape, flat = parts[0].shape[1:], [part.reshape(len(part), -1) for part in parts]
+    every = replica.gather(jnp.concatenate(flat)[None])  # [devices, rows, numbers]
     parts = _split(every, [len(part) for part in parts], axis=1)
-    return [part.reshape(-1, *part.shape[2:]) for part in parts]
+    return [part.reshape(-1, *shape) for part in parts]
 
 
 def _split(array, lengths, axis=0):
