@@ -16,7 +16,10 @@ _COLLECTIVES = (
     "all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute",
     "collective-broadcast",
 )  # fmt: skip
-_OPERATION = re.compile(r"^\s+(?:ROOT )?%?[\w.-]+ = (?P<type>.*?) (?P<name>[a-z][a-z0-9-]*)\(")
+_OPERATION = re.compile(
+    r"^\s+(?:ROOT )?%?[\w.-]+ = (?P<type>.*?) (?P<name>[a-z][a-z0-9-]*)\("
+    r"(?:.*?, channel_id=(?P<channel>\d+))?"
+)
 _SHAPE = re.compile(r"\b(?P<dtype>pred|bf16|[sufc]\d+\w*)\[(?P<sides>[\d,]*)\]")
 _WIDTHS = {"pred": 1, "bf16": 2}
 _TO_HOST = ("infeed", "outfeed", "send", "recv")
@@ -79,13 +82,20 @@ def _is_for_gpus(compiled: jax.stages.Compiled) -> bool:
 def collectives(program: str) -> dict[str, Sent]:
     """The transfers between devices, by name of the operation, of a program as HLO text."""
     found: dict[str, Sent] = {}
-    for kind, name in _operations(program):
-        base = name.removesuffix("-start")
+    first: dict[tuple[str, int, str], str] = {}  # the computation that a transfer is first seen in
+    for operation in _operations(program):
+        base = operation.name.removesuffix("-start")
         if base not in _COLLECTIVES:
             continue
-        sizes = [_bytes(shape) for shape in _SHAPE.finditer(kind)]
-        if name.endswith("-start") and base != "all-reduce":  # its operands, then its results
+        sizes = [_bytes(shape) for shape in _SHAPE.finditer(operation.type)]
+        if operation.name.endswith("-start") and base != "all-reduce":
+            # Its operands, then its results.
             sizes = sizes[len(sizes) // 2 :] if base == "all-gather" else [max(sizes, default=0)]
+        # A transfer that overlaps with other work on TPUs is in several computations, once in each.
+        if operation.channel:
+            transfer = base, sum(sizes), operation.channel
+            if first.setdefault(transfer, operation.computation) != operation.computation:
+                continue
         before = found.get(base, Sent(0, 0))
         found[base] = Sent(before.operations + 1, before.size + sum(sizes))
     return found
@@ -93,15 +103,27 @@ def collectives(program: str) -> dict[str, Sent]:
 
 def host_transfers(program: str) -> int:
     """The number of operations that exchange data with the host while the program runs."""
-    names = [name.removesuffix("-done") for _, name in _operations(program)]
+    names = [operation.name.removesuffix("-done") for operation in _operations(program)]
     calls = re.findall(r'custom_call_target="([^"]*)"', program)
     return sum(name in _TO_HOST for name in names) + sum("callback" in call for call in calls)
 
 
-def _operations(program: str) -> list[tuple[str, str]]:
-    """The type and the name of every operation."""
-    lines = map(_OPERATION.match, program.splitlines())
-    return [(line["type"], line["name"]) for line in lines if line]
+class _Operation(NamedTuple):
+    type: str
+    name: str
+    channel: str | None
+    computation: str  # the line that begins the computation that it is in
+
+
+def _operations(program: str) -> list[_Operation]:
+    """The operations of a program in HLO's text form."""
+    found, computation = [], ""
+    for line in program.splitlines():
+        if line.endswith("{") and not line.startswith(" "):
+            computation = line
+        if match := _OPERATION.match(line):
+            found.append(_Operation(match["type"], match["name"], match["channel"], computation))
+    return found
 
 
 def _bytes(shape: Any) -> int:

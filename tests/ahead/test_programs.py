@@ -9,12 +9,18 @@ PROGRAM = """HloModule jit_step, is_scheduled=true
 %sum (a: f32[], b: f32[]) -> f32[] {
   ROOT %add.1 = f32[] add(%a, %b)
 }
+%piece (p: u8[10]) -> u8[20] {
+  ROOT %all-gather.3 = u8[20]{0} all-gather(%p), channel_id=16, dimensions={0}
+}
 ENTRY %main (p: f32[8,4]) -> (f32[8,4], u8[2]) {
   %p = f32[8,4]{1,0:T(8,128)} parameter(0)
   %all-reduce.7 = (f32[10]{0:T(128)}, bf16[3,2]{1,0}) all-reduce(%p, %p), to_apply=%sum
   %all-reduce-start.1 = f32[5]{0} all-reduce-start(%p), to_apply=%sum
   %all-reduce-done.1 = f32[5]{0} all-reduce-done(%all-reduce-start.1)
   %all-gather-start.2 = (u8[2]{0}, u8[16]{0}) all-gather-start(%p), dimensions={0}
+  %all-gather.4 = u8[20]{0:S(1)} all-gather(%p), channel_id=16, dimensions={0}
+  %all-gather.5 = u8[20]{0} all-gather(%p), channel_id=17, dimensions={0}
+  %all-gather.6 = u8[20]{0} all-gather(%p), channel_id=17, dimensions={0}
   %send.3 = (f32[2]{0}, u32[], token[]) send(%p), is_host_transfer=true
   %send-done.3 = token[] send-done(%send.3), is_host_transfer=true
   %call.4 = f32[2]{0} custom-call(%p), custom_call_target="xla_python_cpu_callback"
@@ -28,7 +34,8 @@ def test_collectives_and_their_bytes():
     found = programs.collectives(PROGRAM)
     assert found == {
         "all-reduce": programs.Sent(2, 40 + 12 + 20),
-        "all-gather": programs.Sent(1, 16),
+        # Of channel 16 there are two pieces of one transfer, and of channel 17 two transfers.
+        "all-gather": programs.Sent(4, 16 + 20 + 2 * 20),
     }
 
 
