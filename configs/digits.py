@@ -38,7 +38,7 @@ def fixmatch_ratio(method: str, **method_args: float | str) -> ml_collections.Co
 
 
 def adam(config: ml_collections.ConfigDict) -> None:
-    """Settings that the recipes of the MixMatch paper share: its optimizer, half of its batch."""
+    """Sets what the recipes of the MixMatch paper share: its optimizer, and half of its batch."""
     config.batch_size = 32
     config.optimizer.name = "adam"
     config.optimizer.lr = 0.002

@@ -107,7 +107,10 @@ class Mixed:
 
 
 def take_rows(images: jax.Array, rows: jax.Array) -> jax.Array:
-    """`images[rows]`. TPUs gather rows of numbers faster than pictures, as these change layout."""
+    """Returns `images[rows]`, `[n, ...]`, of images `[N, ...]` and rows `[n]` integers.
+
+    The rows are taken flat: a TPU would first copy images of three axes into another layout.
+    """
     return images.reshape(len(images), -1)[rows].reshape(-1, *images.shape[1:])
 
 

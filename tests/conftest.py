@@ -98,7 +98,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Lets the garbage collector run less often and skip what is imported: 10 % of the time."""
+    """Lets the garbage collector run less often and skip what is imported, which saves time."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 10, 10)

@@ -32,6 +32,15 @@ class Sent(NamedTuple):
     size: int  # bytes of their results on a device
 
 
+class _Operation(NamedTuple):
+    """A line of a program in HLO's text form."""
+
+    type: str
+    name: str
+    channel: str | None
+    computation: str  # the line that begins the computation that it is in
+
+
 class Program(NamedTuple):
     """Figures of a program on one of its devices; sizes are in bytes."""
 
@@ -91,7 +100,8 @@ def collectives(program: str) -> dict[str, Sent]:
         if operation.name.endswith("-start") and base != "all-reduce":
             # Its operands, then its results.
             sizes = sizes[len(sizes) // 2 :] if base == "all-gather" else [max(sizes, default=0)]
-        # A transfer that overlaps with other work on TPUs is in several computations, once in each.
+        # On TPUs, a transfer that overlaps with other work is listed once in each computation that
+        # it overlaps with. All of these lines have its channel.
         if operation.channel:
             transfer = base, sum(sizes), operation.channel
             if first.setdefault(transfer, operation.computation) != operation.computation:
@@ -106,13 +116,6 @@ def host_transfers(program: str) -> int:
     names = [operation.name.removesuffix("-done") for operation in _operations(program)]
     calls = re.findall(r'custom_call_target="([^"]*)"', program)
     return sum(name in _TO_HOST for name in names) + sum("callback" in call for call in calls)
-
-
-class _Operation(NamedTuple):
-    type: str
-    name: str
-    channel: str | None
-    computation: str  # the line that begins the computation that it is in
 
 
 def _operations(program: str) -> list[_Operation]:

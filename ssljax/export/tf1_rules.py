@@ -39,7 +39,7 @@ def result(eqn: Any) -> Any:
 
 
 def known(shape: Sequence[Any]) -> bool:
-    """Whether all dimensions are known numbers."""
+    """Whether all dimensions are numbers, and none is a symbol."""
     return all(isinstance(d, int | np.integer) for d in shape)
 
 
