@@ -1,6 +1,6 @@
 """Settings that the short recipes for CIFAR-10 share: a small network, and minutes on one core.
 
-They are ssljax's own, and scale the published recipes (`published.py`) down to 4,000 steps: the
+They are ssljax's own, and scale the published recipes (`published.py`) down to 8,000 steps: the
 learning rate falls over them, and the averages reach back over a part of them.
 """
 
@@ -29,10 +29,10 @@ def cifar10(method: str, **method_args: float) -> ml_collections.ConfigDict:
     config.model_args = dict(filters=16, repeat=1, batch_norm_momentum=0.99)
     config.batch_size = 32
     config.uratio = 1
-    config.num_steps = 4000
+    config.num_steps = 8000
     config.ema_decay = 0.995
     config.cpu_devices = 1  # several runs side by side use several cores better
     config.log_every = 50
-    config.eval_every = 400
+    config.eval_every = 500
     config.keep_checkpoints = 1
     return config

@@ -8,7 +8,7 @@ from configs import short
 def get_config() -> ml_collections.ConfigDict:
     """Ours: weak views, and FixMatch's optimizer.
 
-    A step sees 32 labelled images, as many as MixMatch's and twice as many as FixMatch's: in 4,000
-    steps 128,000, that is each label 512 times.
+    A step sees 32 labelled images, as many as MixMatch's and twice as many as FixMatch's: in 8,000
+    steps 256,000, that is each label 1,024 times.
     """
     return short.cifar10("supervised")
