@@ -10,7 +10,8 @@ from configs import published
 
 
 def cifar10(method: str, **method_args: float) -> ml_collections.ConfigDict:
-    """A method on 250 labels of CIFAR-10, with the published views, by SGD as FixMatch.
+    """A method on 250 labels of CIFAR-10, with the published views, by FixMatch's SGD with a
+    learning rate of 0.1 in place of 0.03.
 
     The network has 16, 32 and 64 channels and one residual block for each (WRN-28-2: 32, 64 and
     128, and four). It has 78 thousand weights, and an image costs 25 MFLOP forward.
@@ -23,6 +24,7 @@ def cifar10(method: str, **method_args: float) -> ml_collections.ConfigDict:
       method_args: those that differ from the method's own defaults.
     """
     config = published.fixmatch("cifar10.1@250-500")
+    config.optimizer.lr = 0.1
     config.unlabeled = "strict"
     config.method = method
     config.method_args = method_args
