@@ -178,17 +178,27 @@ def table(results: Results) -> str:
 
 
 def peer_table(results: Results) -> str:
-    """A row per labelled set that has both: accuracies in % at the last step, and minutes."""
+    """A row per labelled set that has both: accuracies in % at the last step, minutes, and the
+    minutes after which ours has the peer's last accuracy (`reached`)."""
     lines = [
-        "| labelled set | accuracy %, ssljax | PyTorch peer | minutes, ssljax | PyTorch peer |",
-        f"|{' --- |' * 5}",
+        "| labelled set | accuracy %, ssljax | PyTorch peer | minutes, ssljax | PyTorch peer "
+        "| until ssljax has the peer's accuracy |",
+        f"|{' --- |' * 6}",
     ]
     for number in peer_sets(results):
-        pair = [evaluations(results[name][number])[-1] for name in ("fixmatch", PEER)]
+        ours, theirs = (evaluations(results[name][number]) for name in ("fixmatch", PEER))
+        pair = ours[-1], theirs[-1]
+        seconds = [*(row["seconds"] for row in pair), reached(ours, theirs[-1][_EMA])]
         accuracies = [f"{100 * row[_EMA]:.2f}" for row in pair]
-        minutes = [f"{row['seconds'] / 60:.1f}" for row in pair]
+        minutes = ["never" if x is None else f"{x / 60:.1f}" for x in seconds]
         lines.append(f"| {' | '.join([str(number), *accuracies, *minutes])} |")
     return "\n".join([*lines, ""])
+
+
+def reached(rows: Rows, accuracy: float) -> float | None:
+    """The seconds of training at the first evaluation of at least this accuracy (0 to 1); None if
+    there is none."""
+    return next((row["seconds"] for row in rows if row[_EMA] >= accuracy), None)
 
 
 def mean_and_std(values: Sequence[float]) -> str:

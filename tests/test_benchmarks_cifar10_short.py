@@ -67,7 +67,7 @@ def test_the_report_has_the_files_the_pictures_and_the_tables(tmp_path, capsys):
     ]
     row = "| 1, 2 | 51.50 ± 0.71 | 40.00 ± 0.00 | 34,272 | 2.5 |"
     assert f"| FixMatch, PyTorch peer {row}" in printed
-    assert "| 2 | 52.00 | 52.00 | 10.2 | 2.5 |" in printed
+    assert "| 2 | 52.00 | 52.00 | 10.2 | 2.5 | 10.2 |" in printed
     folder = tmp_path / "results" / "cifar10_short"
     assert len(list(folder.glob("*.jsonl"))) == 11
     rows = [json.loads(line) for line in (folder / "mixmatch_2.jsonl").read_text().splitlines()]
@@ -94,6 +94,15 @@ def test_the_time_of_training_is_that_of_the_report(tmp_path):
     assert totals[-1]["seconds"] == pytest.approx(facts.training_seconds(run))
     assert totals[0] == {**run.rows[0], "images": 112, "seconds": 0.0}
     assert totals[1]["seconds"] == 4.0  # the first step's speed was not measured
+
+
+def test_the_time_until_an_accuracy_is_that_of_the_first_evaluation_that_has_it():
+    rows = [
+        {"test/accuracy_ema": accuracy, "seconds": seconds}
+        for accuracy, seconds in [(0.3, 10.0), (0.5, 20.0), (0.4, 30.0), (0.5, 40.0)]
+    ]
+    assert cifar10_short_results.reached(rows, 0.5) == 20.0
+    assert cifar10_short_results.reached(rows, 0.51) is None
 
 
 def test_a_few_rows_are_all_kept():
@@ -154,9 +163,9 @@ def test_the_methods_see_what_their_recipes_say():
     for method, views, batch in (("fixmatch", 7, 16), ("mixmatch", 3, 32), ("supervised", 1, 32)):
         config = overrides.load(f"{method}_cifar10_short")
         said = (jobs.ROOT / "configs" / f"{method}_cifar10_short.py").read_text()
-        assert (config.batch_size, config.num_steps) == (batch, 4000)
-        assert f"{views * batch * 4000:,}" in said
-    assert overrides.load("mixmatch_cifar10_short").method_args.ramp_images == 32 * 4000
+        assert (config.batch_size, config.num_steps) == (batch, 8000)
+        assert f"{views * batch * 8000:,}" in said
+    assert overrides.load("mixmatch_cifar10_short").method_args.ramp_images == 32 * 8000
 
 
 def python_with_torch():
