@@ -105,6 +105,7 @@ def rounds(tmp_path_factory):
     return workdir, generations.train(experiment, str(workdir))
 
 
+@pytest.mark.slow  # test_generations.py has quick ones of the same chain
 def test_each_round_is_a_run_and_the_runs_of_one_vote(rounds):
     workdir, (last, run, results) = rounds
     assert run == workdir / "generation=1"
@@ -126,6 +127,7 @@ def test_each_round_is_a_run_and_the_runs_of_one_vote(rounds):
     np.testing.assert_array_equal(trained.load(run).state["method"]["targets"], targets)
 
 
+@pytest.mark.slow
 def test_what_is_finished_is_taken_up(rounds, monkeypatch):
     workdir, before = rounds
     steps, run = [], loop.run
@@ -160,7 +162,7 @@ def test_a_chain_that_was_cut_goes_on_to_the_same_end(rounds, missing, tmp_path)
         jax.tree.map(np.testing.assert_array_equal, found[part], expected[part])
 
 
-def test_a_stream_has_no_rounds(rounds, tmp_path):
+def test_a_remote_directory_holds_no_rounds():
     experiment = recipe.build(config(), max_devices=1)
     with pytest.raises(UsageError, match="'self_training' trains in generations; allowed with"):
         generations.train(experiment, "memory://somewhere")

@@ -39,6 +39,7 @@ def test_two_microbatches_are_one_for_a_network_without_batch_norm(devices):
         np.testing.assert_allclose(sums.total, other_logs[name].total, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_batch_norm_takes_a_microbatch_for_a_device_of_its_own():
     config = tiny_config("fixmatch")
     config.optimizer.name = "sgd"
