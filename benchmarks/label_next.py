@@ -56,7 +56,7 @@ def chosen(
 def train(split: Split, workdir: Path, *, steps: int, seed: int) -> tuple[Trained, float]:
     """Trains FixMatch on a split of the digits; returns the model and its test accuracy in %."""
     workdir.mkdir(parents=True)
-    write_json(workdir / "labels.json", split_file.record(split))
+    write_json(workdir / "labels.json", split_file.record(split, names=datasets.digits().names()))
     given = [f"split_file={workdir}/labels.json", f"num_steps={steps}", f"eval_every={steps}"]
     config = overrides.load("fixmatch_digits", [*given, f"seed={seed}", "log_every=1000"])
     model = ssljax.train(config, workdir / "run")

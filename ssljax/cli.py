@@ -245,7 +245,7 @@ def _show_data(command: Command) -> None:
     if (workdir / "config.json").exists():
         raise UsageError(f"workdir {workdir} holds a run; --mode=data needs another directory")
     counts = splits.class_counts(data.labels, split, data.num_classes)
-    record = split_file.record(split, class_counts=counts)
+    record = split_file.record(split, class_counts=counts, names=data.names())
     directory.require_ours(workdir / "split.json", record)
     if (workdir / "labelled.png").exists() and not (workdir / "split.json").exists():
         raise UsageError(f"{workdir}/labelled.png already exists; use another workdir")

@@ -121,7 +121,7 @@ def _later(
         config.method_args.class_prior = tuple(float(count) for count in first.class_counts)
     if given.exists():
         config.split_file, config.labels_per_class = str(given), "natural"
-        split, added = split_file.read(given, dataset.labels, dataset.class_names)
+        split, added = split_file.read(given, dataset.labels, dataset.class_names, dataset.names())
         dataset = dataset.with_labels({**dataset.added_labels, **added})
     experiment = recipe.build(
         config, data=(dataset, split), batch_size=first.batch_size,
@@ -178,4 +178,4 @@ def _grown(
     added = {**first.dataset.added_labels, **added}
     counts = first.class_counts + new
     parent = splits.fingerprint(split)
-    return split_file.record(grown, added, parent, class_counts=counts)
+    return split_file.record(grown, added, parent, class_counts=counts, names=first.dataset.names())

@@ -178,7 +178,9 @@ def _imagenet(size, seed, data_dir, image_size, path):
 def _given(path: str, data: Dataset | StreamedDataset) -> tuple[Dataset | StreamedDataset, Split]:
     """Returns the split in a file, and the data with the labels that the file adds."""
     if path.endswith(".json"):
-        split, added = split_file.read(Path(path).expanduser(), data.labels, data.class_names)
+        split, added = split_file.read(
+            Path(path).expanduser(), data.labels, data.class_names, data.names()
+        )
         return data.with_labels(added) if added else data, split
     if isinstance(data, StreamedDataset):
         return data, _around(imagenet_folds.read_list(Path(path), data.train_index.names), data)

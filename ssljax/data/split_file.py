@@ -10,7 +10,12 @@
 Numbers count the training records from 0: for CIFAR, SVHN and STL-10 in the order of the published
 files (SVHN: train, extra; STL-10: train, unlabeled), for a folder as sorted by `folder.py`, for an
 .npz file as in `npz.py`. The order of a list is kept. `unlabeled` may include `labeled`, as in
-FixMatch. If users added labels that the data set does not have, the file has them, too:
+FixMatch. The names of the image files are hashed too, because a photo that is added or moved later
+gives the numbers another meaning:
+
+      "names_hash": "c5e1…"        optional when written by hand
+
+If users added labels that the data set does not have, the file has them, too:
 
       "parent": "41d0…",           the hash of the split that labels were added to
       "labels": {"204": "cat"},    numbers of training images, and the names of their classes
@@ -41,16 +46,20 @@ def record(
     labels: Mapping[int, str] | None = None,
     parent: str = "",
     class_counts: Sequence[int] | np.ndarray = (),
+    *,
+    names: Sequence[str],
 ) -> dict[str, Any]:
     """Returns the file's content for `split`.
 
     Args:
+      names: of all training images, in their order: their files, or their numbers.
       labels: class names of training images without a label in the data set, by image number.
       parent: the hash of the split that these labels were added to.
       class_counts: labelled images per class; (): omitted.
     """
     lists = {name: indices.tolist() for name, indices in split._asdict().items()}
     found: dict[str, Any] = {"hash": fingerprint(split), **lists}
+    found["names_hash"] = _names_hash(names)
     if len(class_counts):
         found["class_counts"] = [int(count) for count in class_counts]
     if labels:
@@ -59,24 +68,30 @@ def record(
     return found
 
 
+def _names_hash(names: Sequence[str]) -> str:
+    text = "\n".join(names).encode(errors="surrogateescape")
+    return hashlib.sha256(text).hexdigest()[:16]
+
+
 def _labels_hash(labels: Mapping[str, str]) -> str:
     text = json.dumps(dict(labels), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def read(
-    path: Path, labels: np.ndarray, class_names: Sequence[str]
+    path: Path, labels: np.ndarray, class_names: Sequence[str], names: Sequence[str]
 ) -> tuple[Split, dict[int, str]]:
-    """Reads a file for training records with these labels `[N]` (-1: none).
+    """Reads a file for training records with these labels `[N]` (-1: none) and names.
 
     Returns:
       The split, and the labels that the file adds.
 
     Raises:
-      UsageError: the file cannot be read, was changed, or does not fit the records.
+      UsageError: the file cannot be read, was changed, or is of other records.
     """
     try:
-        found = parse_json(path.read_bytes())
+        found = dict(parse_json(path.read_bytes()))
+        _require_names(path, found, names)
         split = Split(*(_indices(path, name, found, len(labels)) for name in Split._fields))
         given = {str(k): str(v) for k, v in dict(found.get("labels", {})).items()}
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -101,6 +116,16 @@ def read(
                 f"{found[name]} was written; allowed: {expected}, or no {name}"
             )
     return split, added
+
+
+def _require_names(path: Path, found: Mapping[str, Any], names: Sequence[str]) -> None:
+    expected = _names_hash(names)
+    if found.get("names_hash", expected) != expected:
+        raise UsageError(
+            f"config.split_file {path} was written for other images: some were added, removed, "
+            "renamed or moved since, so that its numbers mean others now; allowed: the images as "
+            "they were, or a file that is written anew"
+        )
 
 
 def _added(

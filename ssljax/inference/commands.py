@@ -222,7 +222,9 @@ def extend_split(
     more, new = add_labels.add(data, split, given_labels)
     names = {number: data.class_names[c] for number, c in new.items()}
     before = data.added_labels
-    record = split_file.record(more, {**before, **names}, parent=fingerprint(split))
+    record = split_file.record(
+        more, {**before, **names}, parent=fingerprint(split), names=data.names()
+    )
     output.parent.mkdir(parents=True, exist_ok=True)
     write_json(output, record)
     counts = np.bincount(list(new.values()), minlength=len(data.class_names))

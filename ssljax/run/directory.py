@@ -61,7 +61,10 @@ def open_directory(workdir: Path, experiment: Experiment) -> None:
       UsageError: the directory has other contents.
     """
     split = split_file.record(
-        experiment.split, experiment.dataset.added_labels, class_counts=experiment.class_counts
+        experiment.split,
+        experiment.dataset.added_labels,
+        class_counts=experiment.class_counts,
+        names=experiment.dataset.names(),
     )
     if (workdir / "config.json").exists():
         require_same(workdir, experiment)

@@ -166,8 +166,8 @@ def test_a_split_file_decides(file, tmp_path):
     path = write_split(tmp_path / "split.json")
     data, split = load(f"npz:{file}.9@30-0", unlabeled="all", path=path)
     assert [part.tolist() for part in split] == [[5, 0, 1], [40, 2, 3], [8]]
-    (tmp_path / "again.json").write_text(json.dumps(split_file.record(split)))
-    again, _ = split_file.read(tmp_path / "again.json", data.labels, data.class_names)
+    (tmp_path / "again.json").write_text(json.dumps(split_file.record(split, names=data.names())))
+    again, _ = split_file.read(tmp_path / "again.json", data.labels, data.class_names, data.names())
     assert fingerprint(again) == fingerprint(split)
 
 
@@ -207,32 +207,48 @@ def test_a_damaged_split_file_gets_one_line(file, tmp_path, content):
 
 def test_the_record_is_the_split_and_its_hash():
     split = Split(np.array([1]), np.array([3, 2]), np.array([], int))
-    assert split_file.record(split) == {
-        "hash": fingerprint(split), "labeled": [1], "unlabeled": [3, 2], "valid": []
+    assert split_file.record(split, names="abcd") == {
+        "hash": fingerprint(split), "labeled": [1], "unlabeled": [3, 2], "valid": [],
+        "names_hash": "f729ae0cbcc8241e",
     }  # fmt: skip
+
+
+def test_a_file_for_other_images_is_refused(tmp_path):
+    path = tmp_path / "split.json"
+    split = Split(np.array([0]), np.array([3, 2]), np.array([1]))
+    files = ["train/a/1.png", "train/b/1.png", "unlabeled/1.png", "unlabeled/2.png"]
+    path.write_text(json.dumps(split_file.record(split, names=files)))
+    labels = np.array([0, 1, -1, -1])
+    found, _ = split_file.read(path, labels, ("a", "b"), files)
+    assert found.valid.tolist() == [1]
+    for others in (files[:3], [*files, "unlabeled/3.png"], [*files[:3], "unlabeled/3.png"]):
+        known = labels[: len(others)]
+        with pytest.raises(UsageError, match="written for other images: some were added, removed"):
+            split_file.read(path, known, ("a", "b"), others)
 
 
 def test_labels_that_people_gave_are_read_with_the_split(tmp_path):
     labels, names = np.array([0, 1, -1, -1]), ("cat", "dog")
     split = Split(np.array([0, 2]), np.array([0, 1, 2, 3]), np.array([1]))
-    record = split_file.record(split, {2: "dog"}, parent="41d0")
+    files = list("abcd")
+    record = split_file.record(split, {2: "dog"}, parent="41d0", names=files)
     assert record["parent"] == "41d0"
     assert record["labels"] == {"2": "dog"}
     path = tmp_path / "split.json"
     path.write_text(json.dumps(record))
-    found, added = split_file.read(path, labels, names)
+    found, added = split_file.read(path, labels, names, files)
     assert added == {2: "dog"}
     assert found.labeled.tolist() == [0, 2]
 
     path.write_text(json.dumps(record | {"labels": {"2": "cat"}}))
     with pytest.raises(UsageError, match="its labels were changed after its labels_hash"):
-        split_file.read(path, labels, names)
+        split_file.read(path, labels, names, files)
     record.pop("labels_hash")
     for wrong in ({"4": "dog"}, {"2": "fox"}, {"-1": "dog"}):
         path.write_text(json.dumps(record | {"labels": wrong}))
         with pytest.raises(UsageError, match=r"labels has .*; allowed: images 0 to 3, and the cl"):
-            split_file.read(path, labels, names)
-    without = split_file.record(split)
+            split_file.read(path, labels, names, files)
+    without = split_file.record(split, names=files)
     path.write_text(json.dumps(without))
     with pytest.raises(UsageError, match="each must have a label"):
-        split_file.read(path, labels, names)
+        split_file.read(path, labels, names, files)
