@@ -29,6 +29,7 @@ read the data:
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,9 @@ def record(
 
 
 def _names_hash(names: Sequence[str]) -> str:
-    text = "\n".join(names).encode(errors="surrogateescape")
+    # Without folders, whose form depends on whether the images are streamed. A photo that is moved
+    # and keeps its place in the order keeps its number.
+    text = "\n".join(os.path.basename(name) for name in names).encode(errors="surrogateescape")
     return hashlib.sha256(text).hexdigest()[:16]
 
 

@@ -225,6 +225,8 @@ def test_a_file_for_other_images_is_refused(tmp_path):
         known = labels[: len(others)]
         with pytest.raises(UsageError, match="written for other images: some were added, removed"):
             split_file.read(path, known, ("a", "b"), others)
+    streamed = ["a/1.png", "b/1.png", "more/1.png", "more/2.png"]
+    assert split_file.read(path, labels, ("a", "b"), streamed)[0].labeled.tolist() == [0]
 
 
 def test_labels_that_people_gave_are_read_with_the_split(tmp_path):
