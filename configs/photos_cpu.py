@@ -2,7 +2,7 @@
 
     ssljax --config=photos_cpu --config.dataset=folder:<your folder>.1@100-50
 
-It downloads EfficientNet-Lite0 once (Apache 2.0, 19 MB; needs `pip install 'ssljax[pretrained]'`),
+It downloads EfficientNet-Lite0 once (Apache 2.0, 19 MB; needs `pip install -e '.[pretrained]'`),
 or `--config.init_from=<file>.safetensors` names its weights. Features are computed once for each
 image, about 50 images per second on two cores, and kept; training on them takes seconds.
 `--mode=probe` with the same flags comes first: it needs these features too.

@@ -2,7 +2,7 @@
 
     ssljax --config=photos_pretrained --config.dataset=folder:<your folder>.1@100-50
 
-It downloads DINOv2's ViT-S/14 once (Apache 2.0, 88 MB; needs `pip install 'ssljax[pretrained]'`).
+It downloads DINOv2's ViT-S/14 once (Apache 2.0, 88 MB; needs `pip install -e '.[pretrained]'`).
 `--mode=probe` with the same flags says first, in minutes, what its features alone are worth, and
 `--config=photos_cpu` trains on features without a GPU.
 """

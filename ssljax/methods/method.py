@@ -137,7 +137,7 @@ class Method(NamedTuple):
     noise: Callable[[jax.Array, Batch], PyTree]
     # (params, ema_params, apply, batch, noise, state, progress) -> (scalar, Aux)
     loss: Callable[[PyTree, PyTree, Apply, Batch, PyTree, PyTree, Progress], tuple[jax.Array, Aux]]
-    # Whether the loss combines images with each other (MixMatch), or has a state. On several
+    # Whether the loss combines images with each other (MixMatch), or changes a state. On several
     # devices such a method gets the entire batch on each device, and `apply` distributes the rows.
     # Any other method gets the rows of one device, and its loss and logs must be means over rows.
     joint: bool = False

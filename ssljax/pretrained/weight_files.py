@@ -143,7 +143,7 @@ def _downloaded(where: str) -> Path:
 
 def _missing(what: str, error: ModuleNotFoundError) -> UsageError:
     return UsageError(
-        f"{FIELD}: {what} needs the extra pretrained: pip install 'ssljax[pretrained]' ({error})"
+        f"{FIELD}: {what} needs the extra pretrained: pip install -e '.[pretrained]' ({error})"
     )
 
 
