@@ -13,14 +13,13 @@ Settings are those of the run's `config.json`, and the labelled and unlabelled i
 shares of the test images that are classified correctly, `test/accuracy_ema` and
 `test/accuracy_raw`, 0..1.
 
-Equal to ours: the network's shape, slope, initial distribution and BatchNorm momentum; the loss;
+Equal to ours: the network, its initial distribution and its BatchNorm momentum; the loss;
 the batch and the lengths; Nesterov SGD, its schedule, and a decay of kernels alone; the average of
 the weights, which is evaluated with the raw BatchNorm statistics; the pixels, and the operations
 and levels of the views; an epoch is one permutation of the images.
 
-Different: all random numbers; the padding of convolutions of stride 2, one pixel on each side here,
-and on the right and below there; the variances that BatchNorm keeps, which PyTorch estimates
-without bias; and Pillow's operations on images without an alpha channel, so that what they leave
+Different: all random numbers; the variances that BatchNorm keeps, which PyTorch estimates without
+bias; and Pillow's operations on images without an alpha channel, so that what they leave
 empty is grey at once.
 """
 
@@ -63,15 +62,16 @@ class Block(nn.Module):
     ):
         super().__init__()
         self.bn1, self.bn2 = batch_norm(c_in, momentum), batch_norm(c_out, momentum)
-        self.conv1 = nn.Conv2d(c_in, c_out, 3, stride, 1)
+        self.conv1 = nn.Conv2d(c_in, c_out, 3, stride, 1 if stride == 1 else 0)
         self.conv2 = nn.Conv2d(c_out, c_out, 3, 1, 1)
         self.short = nn.Conv2d(c_in, c_out, 1, stride) if c_in != c_out else None
-        self.activate_shortcut = activate_shortcut
+        self.stride, self.activate_shortcut = stride, activate_shortcut
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Computes the block."""
         y = F.leaky_relu(self.bn1(x), 0.1)
         x = y if self.activate_shortcut else x
+        y = y if self.stride == 1 else F.pad(y, (0, 1, 0, 1))  # TensorFlow's "SAME", as ours
         y = self.conv2(F.leaky_relu(self.bn2(self.conv1(y)), 0.1))
         return y + (self.short(x) if self.short is not None else x)
 

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
@@ -14,6 +15,7 @@ from benchmarks.cifar10_short_results import METHODS, PEER
 from ssljax import overrides
 from ssljax.data import datasets
 from ssljax.data.datasets import Dataset
+from ssljax.models import wide_resnet
 from ssljax.report import facts, runs
 
 SCRIPT = jobs.ROOT / "benchmarks" / "torch_peer.py"
@@ -175,6 +177,51 @@ def python_with_torch():
         if python and subprocess.run(probe, capture_output=True).returncode == 0:
             return python
     pytest.skip(f"needs PyTorch, in this environment or in that of ${TORCH}")
+
+
+# Gives the peer's network the weights of ours, and computes its logits.
+LOGITS = """
+import sys
+import numpy as np, torch
+sys.path.insert(0, sys.argv[1])
+import torch_peer
+given = np.load(sys.argv[2])
+net = torch_peer.WideResNet(4, 2, 0.9).eval()
+def put(kind, name, **arrays):
+    modules = [x for x in net.modules() if isinstance(x, kind)]
+    for k, module in enumerate(modules):
+        for ours, theirs in arrays.items():
+            array = torch.from_numpy(given[f"{name}_{k}/{theirs}"])
+            axes = {4: (3, 2, 0, 1), 2: (1, 0)}.get(array.ndim)
+            getattr(module, ours).data = array.permute(axes) if axes else array
+put(torch.nn.Conv2d, "Conv", weight="kernel", bias="bias")
+put(torch.nn.Linear, "Dense", weight="kernel", bias="bias")
+put(torch.nn.BatchNorm2d, "BatchNorm", weight="scale", bias="bias", running_mean="mean",
+    running_var="var")
+images = torch.from_numpy(given["images"]).permute(0, 3, 1, 2)
+np.save(sys.argv[3], net(images).detach().numpy())
+"""
+
+
+@pytest.mark.slow
+def test_the_peer_s_network_is_ours(tmp_path):
+    python = python_with_torch()
+    network = wide_resnet.WideResNet(num_classes=10, filters=4, repeat=2)
+    numbers = np.random.default_rng(0)
+    images = numbers.uniform(-1, 1, (3, 32, 32, 3)).astype(np.float32)
+    shapes = jax.eval_shape(lambda: network.init(jax.random.key(0), images, train=False))
+    variables = jax.tree.map(lambda x: numbers.uniform(0.1, 0.9, x.shape).astype(x.dtype), shapes)
+    logits = network.apply(variables, images, train=False)[0]
+    arrays = {
+        f"{layer}/{name}": array
+        for part in variables.values()
+        for layer, values in part.items()
+        for name, array in values.items()
+    }
+    np.savez(tmp_path / "given.npz", images=images, **arrays)
+    files = tmp_path / "given.npz", tmp_path / "logits.npy"
+    subprocess.run([python, "-c", LOGITS, SCRIPT.parent, *files], check=True)
+    np.testing.assert_allclose(np.load(files[1]), logits, rtol=1e-4)
 
 
 @pytest.mark.slow
