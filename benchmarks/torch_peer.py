@@ -13,14 +13,14 @@ Settings are those of the run's `config.json`, and the labelled and unlabelled i
 shares of the test images that are classified correctly, `test/accuracy_ema` and
 `test/accuracy_raw`, 0..1.
 
-Equal to ours: the network, its initial distribution and its BatchNorm momentum; the loss;
-the batch and the lengths; Nesterov SGD, its schedule, and a decay of kernels alone; the average of
-the weights, which is evaluated with the raw BatchNorm statistics; the pixels, and the operations
-and levels of the views; an epoch is one permutation of the images.
+Equal to ours: the network, its initial distribution and its BatchNorm momentum; the loss; the batch
+and the lengths; Nesterov SGD, its schedule, and a decay of kernels alone; the average of the
+weights, which is evaluated with the raw BatchNorm statistics; the pixels, and the operations and
+levels of the views; an epoch is one permutation of the images.
 
 Different: all random numbers; the variances that BatchNorm keeps, which PyTorch estimates without
-bias; and Pillow's operations on images without an alpha channel, so that what they leave
-empty is grey at once.
+bias; and Pillow's operations on images without an alpha channel, so that what they leave empty is
+grey at once.
 """
 
 import argparse

@@ -137,7 +137,7 @@ def load_data(workdir: Path, given: Sequence[str] = (), *, allowed: Collection[s
         the others differ in classes or image size.
     """
     from ssljax import parts
-    from ssljax.data import fingerprint, splits
+    from ssljax.data import fingerprint, split_file, splits
     from ssljax.run import resume
 
     found = of_run(workdir, given, allowed=allowed, code=("dataset", "data_dir"))
@@ -152,7 +152,14 @@ def load_data(workdir: Path, given: Sequence[str] = (), *, allowed: Collection[s
         found.dataset, found.split_file = splits.whole(found.dataset), ""
     if found.split_file or not is_own:
         found.labels_per_class = "natural"  # no labelled set is drawn
-    data, split = parts.load_data(found)
+    try:
+        data, split = parts.load_data(found)
+    except split_file.OtherImages:
+        if "dataset" not in named:
+            raise
+        # The name is that of the run's data in another place, but the images there are others.
+        is_own, found.dataset, found.split_file = False, splits.whole(found.dataset), ""
+        data, split = parts.load_data(found)
 
     known, record = runs.data_record(workdir), fingerprint.record(data)
     if problem := resume.other_kind(str(workdir), known, record):

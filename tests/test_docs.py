@@ -288,21 +288,23 @@ def test_the_method_of_the_page_trains(tmp_path, monkeypatch):
 )
 def test_what_the_page_adds_trains(title, tmp_path, monkeypatch):
     section = (ROOT / "docs/extend.md").read_text().split(f"## {title}\n")[1].split("\n## ")[0]
-    (code,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
     (file,) = re.findall(r"into\s+`(my_\w+\.py)`", section)
-    (command,) = re.findall(r"^    (ssljax .*)", section, re.M)
-    (tmp_path / file).write_text(code)
+    lines = re.findall(r"^    (ssljax .*)", section, re.M)
+    assert len(lines) == len(blocks)
+    (tmp_path / file).write_text("\n\n".join(blocks))
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
 
-    config = load(command)
-    assert file.removesuffix(".py") in str(config)
-    if title != "A model":
-        config.model_args.filters = 4
-        config.model_args.scales = 1
-    config.num_steps = config.eval_every = config.log_every = 2
-    results = loop.train(recipe.build(config), tmp_path / "run")
-    assert results["step"] == 2
+    for number, command in enumerate(lines):
+        config = load(command)
+        assert file.removesuffix(".py") in str(config)
+        if title != "A model":
+            config.model_args.filters = 4
+            config.model_args.scales = 1
+        config.num_steps = config.eval_every = config.log_every = 2
+        results = loop.train(recipe.build(config), tmp_path / f"run_{number}")
+        assert results["step"] == 2
 
 
 def test_the_readme_s_lines_of_python_run(monkeypatch, tmp_path):

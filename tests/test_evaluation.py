@@ -15,11 +15,11 @@ from ssljax.storage import output_directory, runs
 from ssljax.storage.files import read_json, write_sealed
 
 
-def write_data(path, seed=0, classes=2, size=8):
+def write_data(path, seed=0, classes=2, size=8, count=40):
     """Writes an .npz data set whose labels follow from the images."""
     rng = np.random.default_rng(seed)
-    images = rng.integers(0, 256, (40, size, size, 1), np.uint8)
-    labels = np.arange(40) % classes
+    images = rng.integers(0, 256, (count, size, size, 1), np.uint8)
+    labels = np.arange(count) % classes
     np.savez(path, train_images=images, train_labels=labels,
              test_images=images[:10] // 2, test_labels=labels[:10])  # fmt: skip
 
@@ -67,6 +67,30 @@ def test_a_test_set_is_the_run_s_own_or_is_named(run, tmp_path, capsys):
     finally:
         shutil.copy(tmp_path / "moved.npz", data)
     assert not (tmp_path / "out").exists()
+
+
+def test_other_data_need_not_fit_a_run_s_split_file(run, tmp_path, capsys):
+    home = tmp_path / "home"
+    home.mkdir()
+    write_data(home / "data.npz")
+    config = tiny_config("supervised")
+    config.dataset = f"npz:{home}/data.npz.1@8-4"
+    config.split_file = str(run / "split.json")
+    config.num_steps = config.eval_every = 2
+    untrained(build(config), home / "run", step=2)
+    eval_ = ("--mode=eval", f"--workdir={home}/run")
+    code, own, errors = command(capsys, *eval_)
+    assert code == 0, errors
+    assert "headline" in own
+    write_data(tmp_path / "fewer.npz", seed=1, count=12)  # less than the split's numbers
+    name = f"npz:{tmp_path}/fewer.npz.1@8-4"
+    code, other, errors = command(capsys, *eval_, f"--config.dataset={name}")
+    assert code == 0, errors
+    assert "has other images than the run was trained with" in other
+    assert "headline" not in other
+    # Without a name it is an error that the run's own images are others now.
+    shutil.copy(tmp_path / "fewer.npz", home / "data.npz")
+    assert "was written for other images" in refused(capsys, *eval_)
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,10 @@ from ssljax.errors import UsageError
 from ssljax.storage.files import parse_json
 
 
+class OtherImages(UsageError):
+    """A file was written for other images than those that are there."""
+
+
 def record(
     split: Split,
     labels: Mapping[int, str] | None = None,
@@ -124,7 +128,7 @@ def read(
 def _require_names(path: Path, found: Mapping[str, Any], names: Sequence[str]) -> None:
     expected = _names_hash(names)
     if found.get("names_hash", expected) != expected:
-        raise UsageError(
+        raise OtherImages(
             f"config.split_file {path} was written for other images: some were added, removed, "
             "renamed or moved since, so that its numbers mean others now; allowed: the images as "
             "they were, or a file that is written anew"
