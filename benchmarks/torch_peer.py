@@ -3,10 +3,11 @@
     <python with torch> benchmarks/torch_peer.py --run=runs/cifar10_short/fixmatch/1 \\
       --data=runs/cifar10_short/cifar10.npz --workdir=runs/cifar10_short/torch/1
 
-It needs PyTorch, NumPy and Pillow alone. It is written in the manner of the well-known eager
-implementations: a network of modules, Pillow's operations on one image at a time, one joint pass.
-Settings are those of the run's `config.json`, and the labelled and unlabelled images those of its
-`split.json`. The same command continues an interrupted run, after its last evaluation.
+It needs PyTorch, NumPy and Pillow alone, and trains on a CPU or, with `--device=cuda`, on a GPU. It
+is written in the manner of the well-known eager implementations: a network of modules, Pillow's
+operations on one image at a time, one joint pass. Settings are those of the run's `config.json`,
+and the labelled and unlabelled images those of its `split.json`. The same command continues an
+interrupted run, after its last evaluation.
 
 `metrics.jsonl` has a row per evaluation: `step`; `seconds` of training so far, without evaluations;
 `images`, the labelled images and views so far; `loss/total` of the last step, in nats; and the
@@ -177,9 +178,9 @@ OPERATIONS: Sequence[Callable[[Image.Image, int, int], Image.Image]] = (
 )
 
 
-def tensor(images: Sequence[np.ndarray]) -> torch.Tensor:
+def tensor(images: Sequence[np.ndarray], device: torch.device) -> torch.Tensor:
     """uint8 images `[32, 32, 3]` -> float32 `[N, 3, 32, 32]` in [-1, 1], channels innermost."""
-    pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+    pixels = torch.from_numpy(np.stack(images)).to(device).permute(0, 3, 1, 2)
     return pixels.float() / 127.5 - 1
 
 
@@ -219,14 +220,15 @@ def optimizer_of(net: nn.Module, knobs: dict[str, Any]) -> torch.optim.SGD:
 class Peer:
     """The weights, their average and the optimizer of a run, and what it has trained."""
 
-    def __init__(self, config: dict[str, Any], data: Data):
+    def __init__(self, config: dict[str, Any], data: Data, device: torch.device):
         torch.manual_seed(config["seed"])
         model = config["model_args"]
         net = WideResNet(model["filters"], model["repeat"], model["batch_norm_momentum"])
-        self.net = net.to(memory_format=torch.channels_last)  # the faster layout on CPUs
+        # The faster layout on CPUs.
+        self.net = net.to(device, memory_format=torch.channels_last)
         self.ema = copy.deepcopy(self.net)
         self.optimizer = optimizer_of(self.net, config["optimizer"])
-        self.config, self.data = config, data
+        self.config, self.data, self.device = config, data, device
         self.step, self.seconds, self.loss = 0, 0.0, 0.0
 
     @property
@@ -245,7 +247,8 @@ class Peer:
         images = [weak(self.data.labeled[k], draw) for k in labeled]
         for view in (weak, strong):
             images += [view(self.data.unlabeled[k], draw) for k in unlabeled]
-        return tensor(images), torch.from_numpy(self.data.labels[labeled])
+        labels = torch.from_numpy(self.data.labels[labeled])
+        return tensor(images, self.device), labels.to(self.device)
 
     def train_step(self) -> None:
         """Updates the weights and their average."""
@@ -286,7 +289,7 @@ class Peer:
 
     def load(self, path: Path) -> None:
         """Continues from a checkpoint."""
-        saved = torch.load(path, weights_only=True)
+        saved = torch.load(path, weights_only=True, map_location=self.device)
         for name in ("net", "ema", "optimizer"):
             getattr(self, name).load_state_dict(saved[name])
         self.step, self.seconds = saved["step"], saved["seconds"]
@@ -315,9 +318,9 @@ def fixmatch_loss(logits: torch.Tensor, labels: torch.Tensor, threshold: float) 
 def accuracy(net: nn.Module, images: np.ndarray, labels: np.ndarray) -> float:
     """The share of images, uint8 `[N, 32, 32, 3]`, that are classified correctly, 0..1."""
     net.eval()
-    right = 0
+    right, device = 0, next(net.parameters()).device
     for i in range(0, len(images), 512):
-        predicted = net(tensor(list(images[i : i + 512]))).argmax(-1).numpy()
+        predicted = net(tensor(list(images[i : i + 512]), device)).argmax(-1).cpu().numpy()
         right += int((predicted == labels[i : i + 512]).sum())
     net.train()
     return right / len(images)
@@ -348,15 +351,15 @@ def require_known(config: dict[str, Any]) -> None:
             raise ValueError(f"{name} is {value}; allowed: {allowed}")
 
 
-def train(peer: Peer, workdir: Path) -> None:
-    """Trains to the last step of the config, and writes `metrics.jsonl` and a checkpoint."""
+def train(peer: Peer, workdir: Path, last: int) -> None:
+    """Trains to the step `last`, and writes `metrics.jsonl` and a checkpoint."""
     workdir.mkdir(parents=True, exist_ok=True)
     checkpoint, metrics = workdir / "checkpoint.pt", workdir / "metrics.jsonl"
     if checkpoint.exists():
         peer.load(checkpoint)
     rows = metrics.read_text().splitlines() if metrics.exists() else []
     rows = [row for row in rows if json.loads(row)["step"] <= peer.step]
-    last, every = peer.config["num_steps"], peer.config["eval_every"]
+    every = peer.config["eval_every"]
     while peer.step < last:
         peer.train_step()
         if peer.step % every == 0 or peer.step == last:
@@ -373,11 +376,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, required=True, help="an .npz with the pixels")
     parser.add_argument("--workdir", type=Path, required=True)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", type=torch.device, default="cpu", help="cpu or cuda")
+    parser.add_argument("--seed", type=int, help="in place of the run's")
+    parser.add_argument("--until", type=int, help="stop after this step, to time the first ones")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     config = json.loads((options.run / "config.json").read_text())
     require_known(config)
-    train(Peer(config, read(options.data, options.run)), options.workdir)
+    if options.seed is not None:
+        config["seed"] = options.seed
+    peer = Peer(config, read(options.data, options.run), options.device)
+    train(peer, options.workdir, options.until or config["num_steps"])
 
 
 if __name__ == "__main__":
