@@ -27,8 +27,9 @@ TITLES = {
     "supervised": "the labels alone",
     PEER: "FixMatch, PyTorch peer",
 }
+SEEDS = "results/cifar10_short_seeds.jsonl"  # in docs/
 _EMA, _RAW = "test/accuracy_ema", "test/accuracy_raw"
-_TICKS = (20, 30, 40, 50, 60, 70, 80, 90, 100)  # %, of the axis of errors
+_TICKS = (40, 50, 60, 70, 80)  # %, of the axis of errors
 
 Rows = Sequence[Mapping[str, Any]]
 Results = Mapping[str, Mapping[int, Rows]]  # method -> labelled set -> rows
@@ -51,7 +52,8 @@ def report(workdir: Path, docs: Path) -> str:
         save(partial(draw_errors, ours), docs / "cifar10_test_error.svg")
     pairs = peer_sets(results)
     if pairs:
-        save(partial(draw_peer, results, pairs[0]), docs / "cifar10_peer.svg")
+        seeds = read_seeds(docs)
+        save(partial(draw_peer, results, seeds, pairs[0]), docs / "cifar10_peer.svg")
     return table(results) + ("\n" + peer_table(results) if pairs else "")
 
 
@@ -104,6 +106,12 @@ def read(folder: Path) -> dict[str, dict[int, Rows]]:
     return results
 
 
+def read_seeds(docs: Path) -> Rows:
+    """The rows of `cifar10_short_seeds.py`; none if it has not made its file."""
+    path = docs / SEEDS
+    return [json.loads(row) for row in path.read_text().splitlines()] if path.exists() else []
+
+
 def evaluations(rows: Rows) -> list[Mapping[str, Any]]:
     """The rows that have a test accuracy."""
     return [row for row in rows if row.get(_EMA) is not None]
@@ -134,25 +142,46 @@ def draw_errors(results: Results) -> Figure:
     return figure
 
 
-def draw_peer(results: Results, number: int) -> Figure:
-    """Test accuracy of FixMatch here and in the peer on a labelled set: on the left over the images
-    seen, on the right over the time of training."""
-    figure = Figure(figsize=(7.2, 3.2))
-    panels = figure.subplots(1, 2, sharey=True)
-    units = ("images", 1000, "images seen, thousands"), ("seconds", 60, "minutes of training")
-    for axes, (total, unit, xlabel) in zip(panels, units, strict=True):
-        for color, method, label in (
-            (COLORS[0], "fixmatch", "ssljax"),
-            (COLORS[1], PEER, "PyTorch peer"),
-        ):
-            rows = evaluations(results[method][number])
-            accuracies = [100 * row[_EMA] for row in rows]
-            axes.plot([row[total] / unit for row in rows], accuracies, color=color, label=label)
+def draw_peer(results: Results, seeds: Rows, number: int) -> Figure:
+    """Test accuracy of FixMatch here and in the peer on a labelled set: on the left of all seeds
+    over the images seen, a line for the mean and a band of one standard deviation; on the right of
+    one run over the time of training.
+
+    Args:
+      seeds: the rows of `read_seeds`; of a method without rows, the left panel has the one run.
+    """
+    figure = Figure(figsize=(7.2, 3.4))
+    left, right = figure.subplots(1, 2, sharey=True)
+    left.set_ylim(20, 55)
+    for color, method, name in (
+        (COLORS[0], "fixmatch", "ssljax"),
+        (COLORS[1], PEER, "PyTorch peer"),
+    ):
+        rows = evaluations(results[method][number])
+        of_seeds = [row for row in seeds if (row["method"], row["set"]) == (method, number)]
+        found = by_step(of_seeds or rows)
+        count = max(map(len, found.values()))
+        spreads = {step: groups.spread(x) for step, x in found.items() if len(x) == count}
+        images = np.array([*spreads]) * (rows[0]["images"] // rows[0]["step"]) / 1000
+        mean, std = (np.array([x[i] or 0.0 for x in spreads.values() if x]) for i in (0, 1))
+        line_and_band(left, images, mean, std, color, f"{name}, on the left {count} seeds")
+        minutes = [row["seconds"] / 60 for row in rows]
+        right.plot(minutes, [100 * row[_EMA] for row in rows], color=color)
+    left.set_ylabel("test accuracy (%)")
+    left.set_xlabel("images seen, thousands")
+    right.set_xlabel("minutes of training, one run on one core")
+    for axes in (left, right):
         axes.set_xlim(left=0)
-        axes.set_xlabel(xlabel)
-    panels[0].set_ylabel("test accuracy (%)")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
+
+
+def by_step(rows: Rows) -> dict[int, list[float]]:
+    """The test accuracies of the EMA weights, in %, of the runs that have come to each step."""
+    found: dict[int, list[float]] = {}
+    for row in rows:
+        found.setdefault(row["step"], []).append(100 * row[_EMA])
+    return found
 
 
 def table(results: Results) -> str:

@@ -9,12 +9,20 @@ table of docs/results.md.
 
 import argparse
 import json
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cifar10_short_results import METHODS, PEER, TITLES, evaluations, mean_and_std
+from benchmarks.cifar10_short_results import (
+    METHODS,
+    PEER,
+    SEEDS,
+    TITLES,
+    by_step,
+    evaluations,
+    mean_and_std,
+    read_seeds,
+)
 from benchmarks.pictures import DOCS
 from ssljax.run import metrics
 from ssljax.storage.files import write_text
@@ -46,19 +54,14 @@ def table(rows: Rows, steps: Sequence[int]) -> str:
     Args:
       rows: those of `collected`.
     """
-    found: dict[tuple[str, int], dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for row in rows:
-        found[row["method"], row["set"]][row["step"]].append(100 * row[_KEYS[0]])
-    columns = [column for step in steps for column in (f"step {step:,}", "seeds")]
-    lines = [
-        f"| method | labelled set | {' | '.join(columns)} |",
-        f"|{' --- |' * (2 + 2 * len(steps))}",
-    ]
-    for (method, number), at in found.items():
+    head = [column for step in steps for column in (f"step {step:,}, accuracy %", "seeds")]
+    lines = [f"| method | labelled set | {' | '.join(head)} |", f"|{' --- |' * (2 + len(head))}"]
+    for method, number in dict.fromkeys((row["method"], row["set"]) for row in rows):
+        of_runs = [row for row in rows if (row["method"], row["set"]) == (method, number)]
         cells = [TITLES[method], str(number)]
         for step in steps:
-            accuracies = at.get(step, [])
-            cells += [mean_and_std(accuracies) if accuracies else "", str(len(accuracies))]
+            found = by_step(of_runs).get(step, [])
+            cells += [mean_and_std(found) if found else "", str(len(found))]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, ""])
 
@@ -70,13 +73,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--docs", type=Path, default=DOCS, help="where the file of rows is")
     parser.add_argument("--steps", default="7500,8000", help="whose accuracy is printed")
     options = parser.parse_args(arguments)
-    path = options.docs / "results" / "cifar10_short_seeds.jsonl"
     if options.runs:
+        path = options.docs / SEEDS
         path.parent.mkdir(parents=True, exist_ok=True)
         rows = collected(options.runs)
         write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    print(table(rows, [int(step) for step in options.steps.split(",")]), end="")
+    print(table(read_seeds(options.docs), [int(step) for step in options.steps.split(",")]), end="")
 
 
 if __name__ == "__main__":

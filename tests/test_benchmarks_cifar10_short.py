@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 from benchmarks import cifar10_short, cifar10_short_results, cifar10_short_seeds, jobs
 from benchmarks.cifar10_short_results import METHODS, PEER
+from benchmarks.pictures import DOCS
 from ssljax import overrides
 from ssljax.data import datasets
 from ssljax.data.datasets import Dataset
@@ -124,6 +126,24 @@ def test_the_time_until_an_accuracy_is_that_of_the_first_evaluation_that_has_it(
     ]
     assert cifar10_short_results.reached(rows, 0.5) == 20.0
     assert cifar10_short_results.reached(rows, 0.51) is None
+
+
+def test_the_pages_have_the_figures_of_the_files():
+    results = cifar10_short_results.read(DOCS / "results" / "cifar10_short")
+    seeds = cifar10_short_results.read_seeds(DOCS)
+    page = (DOCS / "results.md").read_text()
+    assert set(results) == {*METHODS, PEER}
+    assert cifar10_short_results.table(results) in page
+    assert cifar10_short_results.peer_table(results) in page
+    assert cifar10_short_seeds.table(seeds, (7500, 8000)) in page
+    for first_page in (jobs.ROOT / "README.md", DOCS / "index.md"):
+        lines = first_page.read_text().splitlines()
+        for method in METHODS:
+            last = [rows[-1]["test/accuracy_ema"] for rows in results[method].values()]
+            error = cifar10_short_results.mean_and_std([100 * (1 - x) for x in last])
+            (digits,) = re.findall(rf"^\| {method} \| 40 \| 3 \| ([\d.± ]+) \|", page, re.M)
+            title = cifar10_short_results.TITLES[method]
+            assert f"| {title} | {digits} | {error} |" in lines, (first_page, error)
 
 
 def test_a_few_rows_are_all_kept():
