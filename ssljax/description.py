@@ -24,7 +24,8 @@ def notes(experiment: Experiment) -> list[str]:
             fitting = max(0.5, 1 - 10 / steps)
             lines.append(
                 f"note: {knob} is {decay}, which averages over more steps than the {steps} of this "
-                f"run: at most {fitting:.3g} would fit"
+                "run, so that what is evaluated stays near its random start; use at most "
+                f"--{knob}={fitting:.3g}"
             )
     start, names = experiment.start, experiment.dataset.class_names
     if start and start.class_names and start.class_names != names:

@@ -18,6 +18,7 @@ from ssljax.log import printable
 from ssljax.storage import output_directory
 from ssljax.trained import Trained
 
+_MANY = 20  # images, of which some would be of other classes
 _NO_MARKS: Mapping[str, Mark] = MappingProxyType({})
 
 
@@ -146,6 +147,11 @@ def describe(summary: Summary, class_names: Sequence[str]) -> str:
     text = f"{summary.images} images: " + ", ".join(f"{n} {name}" for n, name in counts[:10])
     if len(counts) > 10:
         text += f", {sum(n for n, _ in counts[10:])} of {len(counts) - 10} other classes"
+    if len(counts) > 1 and counts[0][0] == sum(summary.per_class) >= _MANY:
+        text += (
+            f"\nnote: all of them are predicted as {counts[0][1]}, which a model does that has "
+            "learned nothing yet; look at its accuracy"
+        )
     if summary.problems:
         name, why = next(iter(summary.problems.items()))
         text += f"\n{len(summary.problems)} could not be read, such as {printable(name)}: {why}"

@@ -96,9 +96,13 @@ def _attend(stop: Stop, reader: int, heeded: Collection[int]) -> None:
     more = [signum for signum in heeded if signum != signal.SIGHUP]
     second = _next(reader, more, _WITHIN_A_STEP if stop.stepped else _BEFORE_A_STEP)
     if second is None and not stop.noticed:
-        lost = "which took too long to save its result" if stop.stepped else "with nothing to save"
+        when = (
+            "during a step, which took too long to save its result"
+            if stop.stepped
+            else "before the end of the first step, with nothing to save"
+        )
         try:
-            print(f"{signal.Signals(first).name}: stopped during a step, {lost}", file=sys.stderr)
+            print(f"{signal.Signals(first).name}: stopped {when}", file=sys.stderr)
             sys.stderr.flush()
         finally:  # whether or not standard error is still open
             os._exit(128 + first)

@@ -39,7 +39,8 @@ def held(workdir: Path) -> Iterator[None]:
             ) from error
         if os.fstat(descriptor).st_size:
             LOG.info(
-                f"note: {_holder(descriptor)} ended abruptly in {workdir}; its lock is taken over"
+                f"note: {_holder(descriptor)} ended in {workdir} without releasing its lock, which "
+                "is taken over"
             )
         with contextlib.suppress(OSError):  # on a full disk, the lock file stays empty
             os.ftruncate(descriptor, 0)

@@ -156,3 +156,12 @@ def test_what_is_trusted_and_what_is_right(trained, tmp_path):
     assert summary.marked["trusted"] == np.sum(confidence >= limit)
     found = [int(row["trusted"]) for row in rows(tmp_path)]
     assert sum(found) == summary.marked["trusted"]
+
+
+@pytest.mark.parametrize(
+    ("counts", "noted"), [([0, 20], True), ([0, 19], False), ([1, 50], False), ([50], False)]
+)
+def test_predictions_of_a_single_class_are_noted(counts, noted):
+    summary = predict.Summary(sum(counts), {}, np.array(counts), {}, 0, 0)
+    said = predict.describe(summary, ["cat", "dog"][: len(counts)])
+    assert ("note: all of them are predicted as dog" in said) == noted

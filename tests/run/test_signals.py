@@ -53,7 +53,10 @@ def test_a_process_that_is_busy_is_left_after_a_while(busy):
     process = busy(0.5)
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 128 + signal.SIGTERM
-    assert "SIGTERM: stopped during a step, with nothing to save" in process.stderr.read()
+    assert (
+        "SIGTERM: stopped before the end of the first step, with nothing to save"
+        in process.stderr.read()
+    )
 
 
 def test_a_second_signal_ends_at_once(busy):

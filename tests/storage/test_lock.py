@@ -66,7 +66,8 @@ def test_a_lock_with_anything_in_it_is_taken_over(content, tmp_path, capsys):
     (tmp_path / "lock").write_bytes(content)
     with lock.held(tmp_path):
         pass
-    assert capsys.readouterr().out.startswith(f"note: a process ended abruptly in {tmp_path}")
+    said = f"note: a process ended in {tmp_path} without releasing its lock, which is taken over"
+    assert capsys.readouterr().out.startswith(said)
 
 
 def test_a_lock_that_cannot_be_written_is_named(tmp_path):
