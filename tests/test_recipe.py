@@ -281,6 +281,16 @@ def test_the_memory_of_a_process_is_what_it_is_limited_to(monkeypatch):
     assert memory.host_bytes() == real
 
 
+def test_averages_that_are_too_long_for_the_run_are_noted(config):
+    change(config, "num_steps", 200)
+    change(config, "ema_decay", 0.98)  # forgets within 50 steps
+    assert "near its random start" not in describe(recipe.build(config))
+    change(config, "ema_decay", 0.995)
+    text = describe(recipe.build(config))
+    assert "note: config.ema_decay is 0.995, which averages over more steps than the 200" in text
+    assert "stays near its random start; use at most --config.ema_decay=0.95\n" in text + "\n"
+
+
 def test_the_memory_a_device_will_need_is_described(config):
     text = describe(recipe.build(config))
     assert re.search(
