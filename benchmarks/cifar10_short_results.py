@@ -152,7 +152,7 @@ def draw_peer(results: Results, seeds: Rows, number: int) -> Figure:
     """
     figure = Figure(figsize=(7.2, 3.4))
     left, right = figure.subplots(1, 2, sharey=True)
-    left.set_ylim(20, 55)
+    left.set_ylim(20, 55)  # the band is cut there
     for color, method, name in (
         (COLORS[0], "fixmatch", "ssljax"),
         (COLORS[1], PEER, "PyTorch peer"),
@@ -161,10 +161,12 @@ def draw_peer(results: Results, seeds: Rows, number: int) -> Figure:
         of_seeds = [row for row in seeds if (row["method"], row["set"]) == (method, number)]
         found = by_step(of_seeds or rows)
         count = max(map(len, found.values()))
-        spreads = {step: groups.spread(x) for step, x in found.items() if len(x) == count}
-        images = np.array([*spreads]) * (rows[0]["images"] // rows[0]["step"]) / 1000
-        mean, std = (np.array([x[i] or 0.0 for x in spreads.values() if x]) for i in (0, 1))
-        line_and_band(left, images, mean, std, color, f"{name}, on the left {count} seeds")
+        steps = [step for step, of_step in found.items() if len(of_step) == count]
+        each = np.array([found[step] for step in steps])  # [steps, seeds]
+        std = each.std(axis=1, ddof=1) if count > 1 else np.zeros(len(steps))
+        images = np.array(steps) * (rows[0]["images"] // rows[0]["step"]) / 1000
+        label = f"{name}, on the left {count} seeds"
+        line_and_band(left, images, each.mean(axis=1), std, color, label)
         minutes = [row["seconds"] / 60 for row in rows]
         right.plot(minutes, [100 * row[_EMA] for row in rows], color=color)
     left.set_ylabel("test accuracy (%)")

@@ -9,7 +9,7 @@ table of docs/results.md.
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from benchmarks.cifar10_short_results import (
     PEER,
     SEEDS,
     TITLES,
+    Rows,
     by_step,
     evaluations,
     mean_and_std,
@@ -28,8 +29,6 @@ from ssljax.run import metrics
 from ssljax.storage.files import write_text
 
 _KEYS = ("test/accuracy_ema", "test/accuracy_raw", "valid/accuracy_ema")
-
-Rows = Sequence[Mapping[str, Any]]
 
 
 def collected(folder: Path) -> list[dict[str, Any]]:

@@ -84,6 +84,19 @@ def test_the_report_has_the_files_the_pictures_and_the_tables(tmp_path, capsys):
     for name, before in zip(("test_error", "peer"), drawn, strict=True):
         assert (tmp_path / f"cifar10_{name}.svg").read_bytes() == before
 
+    # Seeds, of which one has not come to the last step.
+    seeds = [
+        {"method": method, "set": 1, "step": step, "test/accuracy_ema": 0.3 + seed / 10}
+        for method in ("fixmatch", PEER)
+        for seed in (0, 1)
+        for step in (51, 102, 153)[: 3 - seed]
+    ]
+    (folder.parent / "cifar10_short_seeds.jsonl").write_text("\n".join(map(json.dumps, seeds)))
+    cifar10_short.main(flags)
+    picture = (tmp_path / "cifar10_peer.svg").read_text()
+    assert "ssljax, on the left 2 seeds" in picture
+    assert "PyTorch peer, on the left 2 seeds" in picture
+
 
 def test_a_report_of_nothing_is_an_empty_table(tmp_path, capsys):
     cifar10_short.main(["--figure", f"--workdir={tmp_path}", f"--docs={tmp_path}"])
